@@ -1,0 +1,1 @@
+"""Recipe to plan. Opens no file but its own data; everything else comes through a `Catalog`."""

@@ -1,0 +1,159 @@
+"""What the compiler knows of the world: checkpoints by their headers, handed in through a `Catalog`.
+
+`runtime/catalog.py` reads real files; tests use `MemoryCatalog` on plain dicts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from .dtypes import SIZES
+
+
+@dataclass(frozen=True, slots=True)
+class InputFile:
+    """A weight file as it was when it was looked at; the run refuses one that has changed.
+
+    `path` is absolute (or `memory:…`), `size` in bytes, `mtime_ns` as `os.stat` gives it.
+    """
+
+    path: str
+    size: int
+    mtime_ns: int
+
+
+@dataclass(frozen=True, slots=True)
+class StoredTensor:
+    """A tensor as a header lists it: row-major, bytes `[start, end)` of its file (absolute offsets)."""
+
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+    file: int
+    start: int
+    end: int
+
+    @property
+    def nbytes(self) -> int:
+        return self.end - self.start
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Checkpoint:
+    """Everything about a checkpoint that can be known without reading a weight.
+
+    `location` is the absolute folder or file (or `memory:…`), `config` the parsed config.json or None (a
+    raw file), `metadata` the headers' `__metadata__` merged, `extras` the names of the other files beside the weights.
+    """
+
+    location: str
+    files: tuple[InputFile, ...]
+    tensors: Mapping[str, StoredTensor]
+    config: Mapping[str, Any] | None = None
+    metadata: Mapping[str, str] = field(default_factory=dict)
+    extras: tuple[str, ...] = ()
+    revision: str | None = None
+
+
+class CatalogError(Exception):
+    """A checkpoint that can't be used: missing, unreadable or corrupt.
+
+    Carries the diagnostic's parts; the compiler adds the place in the recipe. `code` is E04xx;
+    `missing` tells a wrong name in the recipe (exit 1) from a file that is corrupt or unreadable (exit 3).
+    """
+
+    def __init__(
+        self,
+        code: str,
+        message: str,
+        *,
+        file: str | None = None,
+        notes: tuple[str, ...] = (),
+        help: tuple[str, ...] = (),
+        missing: bool = False,
+    ) -> None:
+        self.code, self.message, self.file = code, message, file
+        self.notes, self.help, self.missing = notes, help, missing
+        super().__init__(message)
+
+
+class Catalog(Protocol):
+    """Answers the compiler's questions about the world outside the recipe."""
+
+    def open(self, source: str, *, revision: str | None, subfolder: str | None, near: str) -> Checkpoint:
+        """The checkpoint that `model(source)` names, `near` being the recipe's own path.
+
+        Raises CatalogError.
+        """
+        ...
+
+    def same_bytes(self, checkpoint: Checkpoint, first: str, second: str) -> bool | None:
+        """Whether two stored tensors hold equal bytes; None where that can't be told without a download."""
+        ...
+
+    def document(self, checkpoint: Checkpoint, name: str) -> str | None:
+        """The text of a small file beside the weights (tokenizer.json, LICENSE); None where there is none."""
+        ...
+
+    def library(self, path: str, *, near: str) -> tuple[str, str]:
+        """Resolved name and text of a `use`d recipe, `path` being relative to the file `near`.
+
+        Raises CatalogError.
+        """
+        ...
+
+
+class MemoryCatalog:
+    """A catalog over plain dicts, for tests and for compiling without files.
+
+    >>> MemoryCatalog({"a": {"tensors": {"embed.weight": ("BF16", (64, 32))}}}).open(
+    ...     "a", revision=None, subfolder=None, near="r.mrg").tensors["embed.weight"].nbytes
+    4096
+
+    Each checkpoint is a dict with `tensors` (name to (dtype, shape)) and optionally `config`, `metadata`,
+    `equal` (pairs of names that hold the same bytes), `documents` (name to text). `libraries` maps paths to texts.
+    """
+
+    def __init__(
+        self, checkpoints: Mapping[str, Mapping[str, Any]], libraries: Mapping[str, str] | None = None
+    ) -> None:
+        self._specs = checkpoints
+        self._libraries = dict(libraries or {})
+        self._open: dict[str, Checkpoint] = {}
+
+    def open(self, source: str, *, revision: str | None, subfolder: str | None, near: str) -> Checkpoint:
+        if source not in self._specs:
+            raise CatalogError("E0401", f"no checkpoint at `{source}`", missing=True)
+        if source not in self._open:
+            spec = self._specs[source]
+            tensors, offset = {}, 0
+            for name, (dtype, shape) in spec["tensors"].items():
+                size = SIZES[dtype]
+                for n in shape:
+                    size *= n
+                tensors[name] = StoredTensor(name, dtype, tuple(shape), 0, offset, offset + size)
+                offset += size
+            self._open[source] = Checkpoint(
+                location=f"memory:{source}",
+                files=(InputFile(f"memory:{source}", offset, 0),),
+                tensors=tensors,
+                config=spec.get("config"),
+                metadata=spec.get("metadata", {}),
+                extras=tuple(spec.get("documents", {})),
+            )
+        return self._open[source]
+
+    def same_bytes(self, checkpoint: Checkpoint, first: str, second: str) -> bool | None:
+        equal = self._specs[checkpoint.location.removeprefix("memory:")].get("equal", ())
+        return (first, second) in equal or (second, first) in equal
+
+    def document(self, checkpoint: Checkpoint, name: str) -> str | None:
+        documents: Mapping[str, str] = self._specs[checkpoint.location.removeprefix("memory:")].get("documents", {})
+        return documents.get(name)
+
+    def library(self, path: str, *, near: str) -> tuple[str, str]:
+        if path not in self._libraries:
+            raise CatalogError("E0402", f"no file `{path}`", missing=True)
+        return path, self._libraries[path]

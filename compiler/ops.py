@@ -1,0 +1,83 @@
+"""Every primitive's signature: kind, arity, result and scratch. Kernels are in `runtime/kernels/`.
+
+Kinds, by what the executor must do (methods.md calls them E, R, S):
+
+- `elementwise`: element i of the result needs element i of the inputs. Fused into passes.
+- `reduction`: one number (or threshold) a tensor; a barrier between passes.
+- `opaque`: needs whole tensors at once.
+
+An elementwise op whose inputs are all scalars is computed once a tensor on the host, in float64.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+
+
+@dataclass(frozen=True, slots=True)
+class Op:
+    """A primitive's signature.
+
+    `arity` counts inputs. `result` is `number` or `mask` for elementwise ops, `number` or `threshold` for
+    reductions. `attributes` names what must be given besides inputs. `scratch` is bytes an element that the
+    kernel needs beyond its inputs and output; `fixed` is bytes a lane, whatever the block.
+    """
+
+    name: str
+    kind: str
+    arity: int
+    result: str = "number"
+    attributes: tuple[str, ...] = ()
+    scratch: int = 0
+    fixed: int = 0
+    commutes: bool = False
+
+
+def _table(*rows: Op) -> Mapping[str, Op]:
+    return MappingProxyType({row.name: row for row in rows})
+
+
+OPS: Mapping[str, Op] = _table(
+    # arithmetic
+    Op("add", "elementwise", 2, commutes=True),
+    Op("sub", "elementwise", 2),
+    Op("mul", "elementwise", 2, commutes=True),
+    Op("div", "elementwise", 2),
+    Op("pow", "elementwise", 2),
+    Op("min", "elementwise", 2, commutes=True),
+    Op("max", "elementwise", 2, commutes=True),
+    Op("neg", "elementwise", 1),
+    Op("abs", "elementwise", 1),
+    Op("sign", "elementwise", 1),
+    Op("sqrt", "elementwise", 1),
+    Op("exp", "elementwise", 1),
+    Op("log", "elementwise", 1),
+    Op("sin", "elementwise", 1),
+    Op("cos", "elementwise", 1),
+    Op("tanh", "elementwise", 1),
+    Op("acos", "elementwise", 1),
+    # comparison and choice
+    Op("lt", "elementwise", 2, result="mask"),
+    Op("le", "elementwise", 2, result="mask"),
+    Op("gt", "elementwise", 2, result="mask"),
+    Op("ge", "elementwise", 2, result="mask"),
+    Op("eq", "elementwise", 2, result="mask", commutes=True),
+    Op("ne", "elementwise", 2, result="mask", commutes=True),
+    Op("and", "elementwise", 2, result="mask", commutes=True),
+    Op("or", "elementwise", 2, result="mask", commutes=True),
+    Op("not", "elementwise", 1, result="mask"),
+    Op("where", "elementwise", 3),  # mask, then, other
+    Op("number", "elementwise", 1),  # mask to 0 or 1
+    # which elements: by rank and by chance
+    Op("above", "elementwise", 2, result="mask", scratch=10),  # x, threshold: |x| ranks within its k
+    Op("bernoulli", "elementwise", 1, result="mask", attributes=("key",), scratch=24),  # keep probability
+    # reductions
+    Op("sum", "reduction", 1, scratch=8),
+    Op("dot", "reduction", 2, scratch=12),
+    Op("count", "reduction", 1),  # of a mask
+    Op("maximum", "reduction", 1),
+    Op("minimum", "reduction", 1),
+    Op("threshold", "reduction", 1, result="threshold", attributes=("k",), scratch=16, fixed=(1 << 16) * 16),
+)

@@ -1,0 +1,1 @@
+"""Text to syntax tree: grammar, parser, source spans and diagnostics. Imports no other folder."""
