@@ -21,8 +21,12 @@ class Op:
     """A primitive's signature.
 
     `arity` counts inputs. `result` is `number` or `mask` for elementwise ops, `number` or `threshold` for
-    reductions. `attributes` names what must be given besides inputs. `scratch` is bytes an element that the
-    kernel needs beyond its inputs and output; `fixed` is bytes a lane, whatever the block.
+    reductions. `attributes` names what must be given besides inputs.
+
+    What the kernel needs beyond its inputs and output, in bytes, shared by all ops of a pass unless said otherwise:
+    `scratch` for every element of a block, `chunk` for every element of a chunk (kernels of the CPU work
+    through a block chunk by chunk, in cache), `fixed` whatever the block. `device_scratch` stands for these three on an
+    accelerator, for every element of a block. `state` is a reduction's own for the whole pass, on either.
     """
 
     name: str
@@ -31,7 +35,10 @@ class Op:
     result: str = "number"
     attributes: tuple[str, ...] = ()
     scratch: int = 0
+    chunk: int = 0
     fixed: int = 0
+    device_scratch: int = 0
+    state: int = 0
     commutes: bool = False
 
 
@@ -68,16 +75,30 @@ OPS: Mapping[str, Op] = _table(
     Op("and", "elementwise", 2, result="mask", commutes=True),
     Op("or", "elementwise", 2, result="mask", commutes=True),
     Op("not", "elementwise", 1, result="mask"),
-    Op("where", "elementwise", 3),  # mask, then, other
+    Op("where", "elementwise", 3, chunk=8),  # mask, then, other
     Op("number", "elementwise", 1),  # mask to 0 or 1
+    Op("fill", "elementwise", 1),  # a number to every element
     # which elements: by rank and by chance
-    Op("above", "elementwise", 2, result="mask", scratch=10),  # x, threshold: |x| ranks within its k
-    Op("bernoulli", "elementwise", 1, result="mask", attributes=("key",), scratch=24),  # keep probability
+    Op("above", "elementwise", 2, result="mask", chunk=17, device_scratch=8),  # x, threshold: |x| ranks within its k
+    # argument: keep probability
+    Op("bernoulli", "elementwise", 1, result="mask", attributes=("key",), chunk=16, device_scratch=16),
     # reductions
-    Op("sum", "reduction", 1, scratch=8),
-    Op("dot", "reduction", 2, scratch=12),
+    Op("sum", "reduction", 1, chunk=8, device_scratch=8),
+    Op("dot", "reduction", 2, chunk=16, device_scratch=16),
     Op("count", "reduction", 1),  # of a mask
     Op("maximum", "reduction", 1),
     Op("minimum", "reduction", 1),
-    Op("threshold", "reduction", 1, result="threshold", attributes=("k",), scratch=16, fixed=(1 << 16) * 16),
+    # its state is a histogram of 16 bits, another is counted into; a chunk has bits, mask, four words an element picked
+    Op(
+        "threshold",
+        "reduction",
+        1,
+        result="threshold",
+        attributes=("k",),
+        scratch=2,
+        chunk=41,
+        fixed=8 << 16,
+        device_scratch=16,
+        state=8 << 16,
+    ),
 )

@@ -1,0 +1,283 @@
+"""The functions that the language itself provides; merge methods are in `stdlib/`.
+
+Those that work on tensors become `Apply` terms; the rest work on numbers and lists while compiling.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Any
+
+from ..grammar.diagnostic import Diagnostic, Label, MergecError
+from ..grammar.source import Span
+from .calls import REQUIRED, Parameter, kind_of
+from .terms import Apply, Number, PlaceMap, Vary, Where, is_region
+
+TENSOR_FORMS = frozenset({"numel", "topk_mask", "bernoulli"})
+"""Apply ops beyond `ops.OPS` that `elaborate.py` turns into nodes once shapes are known."""
+
+
+@dataclass(frozen=True, slots=True)
+class Builtin:
+    """A function of the language: parameters, a line of documentation, and how it computes its value."""
+
+    name: str
+    parameters: tuple[Parameter, ...]
+    doc: str
+    run: Callable[[dict[str, Any], Span], Any]
+
+
+def resolve(value: Any, where: Where) -> Any:
+    """The plain number (or boolean, string, none) that a value is at a tensor."""
+    if isinstance(value, Vary):
+        return value.at(where)
+    if isinstance(value, PlaceMap):
+        return resolve_map(value, where)
+    return value
+
+
+def resolve_map(mapping: PlaceMap, where: Where) -> Any:
+    """The value of the key that covers the tensor; of several, the one that covers fewest tensors, the later of equals."""
+    best: tuple[int, int] | None = None
+    chosen: Any = None
+    for order, (path, _, value) in enumerate(mapping.entries):
+        if path is None:
+            rank = (len(where.space.names) + 1, -order)
+        else:
+            selection = where.space.select(path)
+            if where.name not in selection.names:
+                continue
+            rank = (len(selection.names), -order)
+        if best is None or rank < best:
+            best, chosen = rank, value
+    if best is None:
+        raise MergecError(
+            Diagnostic(
+                "E0314",
+                f"this place map has no value for `{where.name}`",
+                (Label(mapping.span, "no key covers it"),),
+                help=("add a default: `_: 1`",),
+            )
+        )
+    return resolve(chosen, where)
+
+
+def varies(value: Any) -> bool:
+    return isinstance(value, Vary | PlaceMap)
+
+
+def as_region(value: Any, span: Span) -> Any:
+    """A number (or place map) as a region; a region as it is. Raises MergecError (E0208) for anything else."""
+    if is_region(value):
+        return value
+    if isinstance(value, int | float | Vary | PlaceMap):
+        return Number(value, span)
+    raise MergecError(
+        Diagnostic("E0208", f"expected a region or a number, not {kind_of(value)}", (Label(span, kind_of(value)),))
+    )
+
+
+def lift(op: str, function: Callable[..., Any], values: tuple[Any, ...], span: Span, text: str) -> Any:
+    """An operation on whatever it is given: numbers at once, varying numbers later, regions as a term."""
+    if any(is_region(v) for v in values):
+        return Apply(op, tuple(as_region(v, span) for v in values), span)
+    for v in values:
+        if not isinstance(v, int | float | Vary | PlaceMap):
+            raise MergecError(
+                Diagnostic("E0208", f"`{text}` can't take {kind_of(v)}", (Label(span, f"{kind_of(v)} here"),))
+            )
+    if any(varies(v) for v in values):
+        return Vary(lambda where: guarded(function, [resolve(v, where) for v in values], span, text), span, span.text)
+    return guarded(function, list(values), span, text)
+
+
+def guarded(function: Callable[..., Any], values: list[Any], span: Span, text: str) -> Any:
+    """Plain arithmetic whose failures are diagnostics (E0216): division by zero, overflow, domain."""
+    try:
+        result = function(*values)
+    except (ZeroDivisionError, OverflowError, ValueError) as error:
+        shown = ", ".join(f"{v:g}" for v in values)
+        raise MergecError(
+            Diagnostic("E0216", f"`{text}` of {shown}: {str(error).lower()}", (Label(span, "not a number"),))
+        ) from None
+    if isinstance(result, complex) or (isinstance(result, float) and not math.isfinite(result)):
+        raise MergecError(Diagnostic("E0216", f"`{text}` does not give a real number", (Label(span, "not a number"),)))
+    return result
+
+
+# --- the functions -------------------------------------------------------------------------------
+
+
+def _unary(name: str, op: str, function: Callable[[float], float], doc: str) -> Builtin:
+    return Builtin(
+        name, (Parameter("x"),), doc, lambda given, span: lift(op, function, (given["x"],), span, name)
+    )
+
+
+def _fold(name: str, op: str, function: Callable[[Any, Any], Any], doc: str, empty: Any = None) -> Builtin:
+    def run(given: dict[str, Any], span: Span) -> Any:
+        values = given["values"]
+        if len(values) == 1 and isinstance(values[0], tuple):
+            values = values[0]
+        if not values:
+            if empty is not None:
+                return empty
+            raise MergecError(Diagnostic("E0204", f"`{name}` of nothing", (Label(span, "an empty list"),)))
+        total = values[0]
+        for value in values[1:]:
+            total = lift(op, function, (total, value), span, name)
+        return total
+
+    return Builtin(name, (Parameter("values", variadic=True),), doc, run)
+
+
+def _tensor(name: str, op: str, names: tuple[str, ...], doc: str) -> Builtin:
+    def run(given: dict[str, Any], span: Span) -> Any:
+        return Apply(op, tuple(as_region(given[n], span) for n in names), span)
+
+    return Builtin(name, tuple(Parameter(n) for n in names), doc, run)
+
+
+def _where(given: dict[str, Any], span: Span) -> Any:
+    values = (given["condition"], given["then"], given["other"])
+    return lift("where", lambda c, a, b: a if c else b, values, span, "where")
+
+
+def _topk(given: dict[str, Any], span: Span) -> Any:
+    density = as_region(given["density"], span)
+    return Apply("topk_mask", (as_region(given["x"], span), density), span)
+
+
+def _keep(given: dict[str, Any], span: Span) -> Any:
+    model = as_region(given["model"], span)
+    label = getattr(model, "label", None)
+    if label is None:
+        raise MergecError(
+            Diagnostic(
+                "E0218",
+                "`keep` needs a region with a name: the name is part of the random mask's key",
+                (Label(span, "this region has no name"),),
+                help=("bind it first: `let part = …`",),
+            )
+        )
+    attributes = (("label", label), ("stream", given["stream"]))
+    return Apply("bernoulli", (model, as_region(given["density"], span)), span, attributes)
+
+
+def _each(given: dict[str, Any], span: Span) -> Any:
+    value, models = given["value"], given["models"]
+    if not isinstance(models, tuple):
+        raise MergecError(Diagnostic("E0208", "`each` needs a list of models", (Label(span),)))
+    if not isinstance(value, tuple):
+        return (value,) * len(models)
+    if len(value) != len(models):
+        raise MergecError(
+            Diagnostic(
+                "E0210",
+                f"a list of {len(value)} for {len(models)} model{'s' if len(models) != 1 else ''}",
+                (Label(span, "one value a model, or one for all"),),
+            )
+        )
+    return value
+
+
+def _length(given: dict[str, Any], span: Span) -> Any:
+    if not isinstance(given["list"], tuple):
+        raise MergecError(Diagnostic("E0208", f"`len` of {kind_of(given['list'])}", (Label(span),)))
+    return len(given["list"])
+
+
+def _zip(given: dict[str, Any], span: Span) -> Any:
+    lists = given["lists"]
+    if not all(isinstance(x, tuple) for x in lists):
+        raise MergecError(Diagnostic("E0208", "`zip` takes lists", (Label(span),)))
+    if len({len(x) for x in lists}) > 1:
+        counts = " and ".join(str(len(x)) for x in lists)
+        raise MergecError(Diagnostic("E0210", f"`zip` of lists of {counts}", (Label(span, "lengths differ"),)))
+    return tuple(zip(*lists, strict=True))
+
+
+def _range(given: dict[str, Any], span: Span) -> Any:
+    count = given["count"]
+    if not isinstance(count, int) or not 0 <= count <= 100_000:
+        raise MergecError(Diagnostic("E0209", "`range` takes a whole number from 0 to 100000", (Label(span),)))
+    return tuple(range(count))
+
+
+def _curve(given: dict[str, Any], span: Span) -> Any:
+    points = given["points"]
+    if not isinstance(points, tuple) or not points or not all(
+        isinstance(p, int | float) and not isinstance(p, bool) for p in points
+    ):
+        raise MergecError(Diagnostic("E0208", "`curve` takes a list of numbers", (Label(span),)))
+
+    def value(where: Where) -> float:
+        position = where.depth * (len(points) - 1)
+        below = min(int(position), len(points) - 1)
+        above = min(below + 1, len(points) - 1)
+        share = position - below
+        return float(points[below] + share * (points[above] - points[below]))
+
+    return Vary(value, span, span.text)
+
+
+def _table(*rows: Builtin) -> Mapping[str, Builtin]:
+    return MappingProxyType({row.name: row for row in rows})
+
+
+BUILTINS: Mapping[str, Builtin] = _table(
+    _unary("abs", "abs", abs, "absolute value"),
+    _unary("sign", "sign", lambda x: (x > 0) - (x < 0), "-1, 0 or 1"),
+    _unary("sqrt", "sqrt", math.sqrt, "square root"),
+    _unary("exp", "exp", math.exp, "exponential"),
+    _unary("log", "log", math.log, "natural logarithm"),
+    _unary("sin", "sin", math.sin, "sine of radians"),
+    _unary("cos", "cos", math.cos, "cosine of radians"),
+    _unary("tanh", "tanh", math.tanh, "hyperbolic tangent"),
+    _unary("acos", "acos", math.acos, "arc cosine, in radians"),
+    _fold("sum", "add", lambda a, b: a + b, "the sum of a list, tensor by tensor, in listed order", 0),
+    _fold("min", "min", min, "the smallest, element by element"),
+    _fold("max", "max", max, "the largest, element by element"),
+    Builtin(
+        "where",
+        (Parameter("condition"), Parameter("then"), Parameter("other")),
+        "`then` where the condition holds, else `other`, element by element",
+        _where,
+    ),
+    _tensor("total", "sum", ("x",), "the sum of a tensor's elements: one number a tensor"),
+    _tensor("dot", "dot", ("x", "y"), "the inner product of two tensors: one number a tensor"),
+    _tensor("count", "count", ("mask",), "how many elements a condition holds for: one number a tensor"),
+    _tensor("largest", "maximum", ("x",), "a tensor's largest element"),
+    _tensor("smallest", "minimum", ("x",), "a tensor's smallest element"),
+    _tensor("numel", "numel", ("x",), "a tensor's number of elements"),
+    Builtin(
+        "topk_mask",
+        (Parameter("x"), Parameter("density", kind=None)),
+        "1 for the max(1, int(density·n)) elements of largest magnitude, 0 elsewhere; of equals the first are kept",
+        _topk,
+    ),
+    Builtin(
+        "keep",
+        (Parameter("model"), Parameter("density"), Parameter("stream", "", kind="string")),
+        "1 with probability `density`, from a counter-based generator keyed by seed, output tensor, the model's name and `stream`",
+        _keep,
+    ),
+    Builtin(
+        "each",
+        (Parameter("value"), Parameter("models")),
+        "a per-model option as a list: one value for all, or a list with one a model",
+        _each,
+    ),
+    Builtin("len", (Parameter("list"),), "the length of a list", _length),
+    Builtin("zip", (Parameter("lists", REQUIRED, True),), "lists of equal length, side by side", _zip),
+    Builtin("range", (Parameter("count"),), "the list 0, 1, …, count - 1", _range),
+    Builtin(
+        "curve",
+        (Parameter("points"),),
+        "a number that follows the depth of the layer: piecewise linear through the points",
+        _curve,
+    ),
+)

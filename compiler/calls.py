@@ -1,0 +1,162 @@
+"""Calls: matching arguments to parameters, and checking what parameters declare."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from ..grammar.diagnostic import Diagnostic, Label, MergecError
+from ..grammar.source import Span
+from .terms import Function, PlaceMap, Token, Union, Vary, Where, is_region
+
+
+@dataclass(frozen=True, slots=True)
+class Missing:
+    """The default of a parameter that must be given."""
+
+
+REQUIRED = Missing()
+
+
+@dataclass(frozen=True, slots=True)
+class Parameter:
+    """`kind` is one of number, integer, boolean, string, region, or None for anything."""
+
+    name: str
+    default: Any = REQUIRED
+    variadic: bool = False
+    kind: str | None = None
+    low: float | None = None
+    high: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Given:
+    """An argument with its value."""
+
+    name: str | None
+    value: Any
+    span: Span
+
+
+def match(function: str, parameters: Sequence[Parameter], given: Sequence[Given], span: Span) -> dict[str, Given]:
+    """Parameter name to argument, those left to their defaults missing; a variadic parameter gets a tuple.
+
+    Raises MergecError for unknown, repeated, surplus and missing arguments.
+    """
+    named = {p.name: p for p in parameters}
+    out: dict[str, Given] = {}
+    positional = [p for p in parameters if not p.variadic]
+    rest = next((k for k, p in enumerate(parameters) if p.variadic), None)
+    before = [p for k, p in enumerate(parameters) if not p.variadic and (rest is None or k < rest)]
+    surplus: list[Given] = []
+    unnamed = iter([g for g in given if g.name is None])
+    for parameter, argument in zip(before, unnamed, strict=False):
+        out[parameter.name] = argument
+    taken = len(out)
+    surplus = [g for g in given if g.name is None][taken:]
+    if surplus and rest is None:
+        count = f"{len(positional)} argument{'s' if len(positional) != 1 else ''}"
+        raise MergecError(
+            Diagnostic("E0205", f"`{function}` takes {count}", (Label(surplus[0].span, "one too many"),))
+        )
+    if rest is not None:
+        joined = surplus[0].span.to(surplus[-1].span) if surplus else span
+        out[parameters[rest].name] = Given(None, tuple(g.value for g in surplus), joined)
+    for argument in given:
+        if argument.name is None:
+            continue
+        if argument.name not in named or named[argument.name].variadic:
+            near = difflib.get_close_matches(argument.name, named, 1, 0.5)
+            known = ", ".join(f"`{p.name}`" for p in parameters if not p.variadic)
+            raise MergecError(
+                Diagnostic(
+                    "E0203",
+                    f"`{function}` has no parameter `{argument.name}`",
+                    (Label(argument.span, "unknown parameter"),),
+                    notes=(f"its parameters are {known}",) if known else (),
+                    help=(f"did you mean `{near[0]}`?",) if near else (),
+                )
+            )
+        if argument.name in out:
+            raise MergecError(
+                Diagnostic("E0205", f"`{argument.name}` is given twice", (Label(argument.span, "again here"),))
+            )
+        out[argument.name] = argument
+    absent = [p.name for p in positional if p.name not in out and isinstance(p.default, Missing) and p.name != "base"]
+    if absent:
+        raise MergecError(
+            Diagnostic(
+                "E0204",
+                f"`{function}` needs {' and '.join(f'`{a}`' for a in absent)}",
+                (Label(span, f"no `{absent[0]}` here"),),
+            )
+        )
+    return out
+
+
+def check_kind(function: str, parameter: Parameter, value: Any, span: Span) -> Any:
+    """The value, or one that checks itself when it is resolved for a tensor. Raises MergecError (E0208, E0209)."""
+    if parameter.kind is None or (value is None and parameter.default is None):
+        return value
+    if isinstance(value, tuple) and (parameter.variadic or parameter.kind in ("number", "integer", "boolean")):
+        return tuple(check_kind(function, parameter, v, span) for v in value)
+    if isinstance(value, Vary | PlaceMap) and parameter.kind in ("number", "integer", "boolean"):
+        if isinstance(value, PlaceMap):
+            entries = tuple((p, k, check_kind(function, parameter, v, span)) for p, k, v in value.entries)
+            return PlaceMap(entries, value.span)
+
+        def checked(where: Where, inner: Vary = value) -> Any:
+            return check_kind(function, parameter, inner.at(where), span)
+
+        return Vary(checked, value.span, value.text)
+    fits = {
+        "number": isinstance(value, int | float) and not isinstance(value, bool),
+        "integer": isinstance(value, int) and not isinstance(value, bool),
+        "boolean": isinstance(value, bool),
+        "string": isinstance(value, str),
+        "region": is_region(value),
+    }[parameter.kind]
+    if not fits:
+        raise MergecError(
+            Diagnostic(
+                "E0208",
+                f"`{parameter.name}` of `{function}` must be {article(parameter.kind)}, not {kind_of(value)}",
+                (Label(span, f"this is {kind_of(value)}"),),
+            )
+        )
+    low, high = parameter.low, parameter.high
+    if (low is not None and value < low) or (high is not None and value > high):
+        bounds = f"{'' if low is None else f'{low:g}'}..{'' if high is None else f'{high:g}'}"
+        raise MergecError(
+            Diagnostic(
+                "E0209",
+                f"`{parameter.name}` of `{function}` must lie in {bounds}",
+                (Label(span, f"this is {value:g}"),),
+            )
+        )
+    return value
+
+
+def article(kind: str) -> str:
+    return f"{'an' if kind[0] in 'aeiou' else 'a'} {kind}"
+
+
+def kind_of(value: Any) -> str:
+    """A value's kind in words, for messages."""
+    for kinds, word in (
+        (bool, "a boolean"),
+        (int | float | Vary, "a number"),
+        (str, "a string"),
+        (tuple, "a list"),
+        (PlaceMap, "a place map"),
+        (Function, "a function"),
+        (Token | Union, "a tokenizer setting"),
+    ):
+        if isinstance(value, kinds):
+            return word
+    if value is None:
+        return "`none`"
+    return "a region" if is_region(value) else "a function"

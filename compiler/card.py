@@ -1,0 +1,97 @@
+"""The papers that go with an output: model card and provenance."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from .elaborate import Elaboration
+from .evaluate import Recipe
+from .models import Model
+from .settings import Settings
+
+PROVENANCE = "mergec.json"
+"""Name of the provenance file in an output folder."""
+
+
+def fingerprint(model: Model) -> str:
+    """SHA-256 over what the headers say (names, dtypes, shapes, offsets) and the files' sizes; reads no weight."""
+    h = hashlib.sha256()
+    for file in model.checkpoint.files:
+        h.update(f"{file.path.rsplit('/', 1)[-1]}|{file.size}\n".encode(errors="backslashreplace"))
+    for t in model.checkpoint.tensors.values():
+        h.update(f"{t.name}|{t.dtype}|{t.shape}|{t.file}|{t.start}|{t.end}\n".encode(errors="backslashreplace"))
+    return h.hexdigest()
+
+
+def provenance(
+    recipe: Recipe, text: str, settings: Settings, elaboration: Elaboration, version: str, parameters: int
+) -> str:
+    """The provenance file: recipe, inputs, seed and version, as JSON."""
+    inputs = [
+        {
+            "name": m.label,
+            "source": m.source,
+            "revision": m.checkpoint.revision,
+            "family": m.family.name,
+            "layout": m.layout,
+            "parameters": m.parameters,
+            "headers_sha256": fingerprint(m),
+            "files": [{"name": f.path.rsplit("/", 1)[-1], "size": f.size} for f in m.checkpoint.files],
+        }
+        for m in recipe.models
+    ]
+    data: dict[str, Any] = {
+        "mergec": version,
+        "recipe": text,
+        "libraries": [{"name": name, "text": body} for name, body in recipe.libraries],
+        "inputs": inputs,
+        "template": elaboration.template.label,
+        "seed": settings.seed,
+        "compute": "float64" if settings.compute == "F64" else "float32",
+        "parameters": parameters,
+        "ties": elaboration.ties,
+        "copied_from_template": len(elaboration.copied),
+    }
+    return json.dumps(data, indent=2, ensure_ascii=False) + "\n"
+
+
+def model_card(recipe: Recipe, text: str, settings: Settings, facts: Sequence[tuple[str, str]], title: str) -> str:
+    """README.md of the output: front matter that the Hub reads, inputs, and the recipe.
+
+    What comes from inputs is quoted or fenced, so that it can't become markup.
+    """
+    sources = list(dict.fromkeys(m.source for m in recipe.models))
+    front: Mapping[str, Any] = {
+        "base_model": sources,
+        "library_name": "transformers",
+        "license": settings.license,
+        "tags": ["merge", "mergec"],
+    }
+    lines = ["---"]
+    for key, value in front.items():
+        if isinstance(value, list):
+            lines.append(f"{key}:")
+            lines.extend(f"- {json.dumps(v)}" for v in value)
+        elif value is not None:
+            lines.append(f"{key}: {json.dumps(value)}")
+    fence = "```"
+    while fence in text:
+        fence += "`"
+    lines += ["---", "", f"# {_escape(title)}", "", "A merge made with mergec. Its inputs:", ""]
+    for model in recipe.models:
+        revision = f" at revision `{_code(model.checkpoint.revision)}`" if model.checkpoint.revision else ""
+        lines.append(f"- `{_code(model.label)}`: `{_code(model.source)}`{revision}")
+    lines += ["", "The recipe:", "", fence, text.rstrip("\n"), fence, ""]
+    lines += [f"- {name}: {value}" for name, value in facts]
+    return "\n".join(lines) + "\n"
+
+
+def _escape(text: str) -> str:
+    return "".join(f"\\{c}" if c in "\\`*_{}[]<>#|!" else c for c in text if c.isprintable())
+
+
+def _code(text: str | None) -> str:
+    return "".join(c for c in text or "" if c.isprintable() and c != "`")

@@ -1,0 +1,365 @@
+"""Asks a term for one tensor: the graph node that is its value there."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Any
+
+from ..grammar.diagnostic import Diagnostic, Label, MergecError
+from ..grammar.source import Span
+from .builtins import as_region, resolve
+from .dtypes import FLOATS
+from .graph import Graph, Node, StoredRange
+from .models import Model
+from .ops import OPS
+from .places import Path
+from .terms import Apply, At, Choice, Leaf, Number, Region, Stack, Tie, Where, is_region, leaves
+from .vocabulary import Vocabulary
+
+MAX_DEPTH = 600
+"""Nesting of operations in one expression; deeper is refused instead of exhausting the interpreter's stack."""
+
+
+class Instantiator:
+    """Makes nodes in `graph` for terms at places; every (term, place) pair once."""
+
+    def __init__(self, graph: Graph, seed: int, vocabulary: Vocabulary | None) -> None:
+        self.graph, self.seed, self.vocabulary = graph, seed, vocabulary
+        self._sources: dict[int, tuple[Model, str, str]] = {}
+        self._memo: dict[tuple[int, int], Node] = {}
+        self._alive: list[tuple[Region, Where]] = []
+        self._depth = 0
+
+    def root(self, value: Any, where: Where, span: Span) -> Node:
+        """The node of a statement's value at an output tensor. Raises MergecError."""
+        if not is_region(value):
+            value = as_region(value, span)
+        self._memo.clear()
+        self._alive.clear()
+        self._depth = 0
+        return self.node(value, where)
+
+    def node(self, term: Region, where: Where) -> Node:
+        key = (id(term), id(where))
+        found = self._memo.get(key)
+        if found is None:
+            self._depth += 1
+            if self._depth > MAX_DEPTH:
+                raise MergecError(
+                    Diagnostic("E0211", "this expression is nested too deeply", (Label(term.span, "here"),))
+                )
+            found = self._make(term, where)
+            self._depth -= 1
+            self._memo[key] = found
+            self._alive.append((term, where))  # so that their ids stay theirs
+        return found
+
+    def _make(self, term: Region, where: Where) -> Node:
+        if isinstance(term, Leaf):
+            return self._leaf(term, where)
+        if isinstance(term, Number):
+            return self._number(term.value, where, term.span)
+        if isinstance(term, Apply):
+            return self._apply(term, where)
+        if isinstance(term, Choice):
+            return self.node(term.then if resolve(term.condition, where) else term.other, where)
+        if isinstance(term, Stack):
+            return self._stack(term, where)
+        if isinstance(term, At):
+            return self._at(term, where)
+        assert isinstance(term, Tie)
+        raise MergecError(
+            Diagnostic("E0312", "`tie` stands alone on the right of a place", (Label(term.span, "not inside an expression"),))
+        )
+
+    def _number(self, value: Any, where: Where, span: Span) -> Node:
+        number = resolve(value, where)
+        if isinstance(number, bool):
+            return self.graph.const(1.0 if number else 0.0)
+        if not isinstance(number, int | float):
+            raise MergecError(Diagnostic("E0208", "this is not a number at every tensor", (Label(span),)))
+        return self.graph.const(float(number))
+
+    # --- leaves
+
+    def _leaf(self, term: Leaf, where: Where) -> Node:
+        model, name = term.model, where.name
+        if term.path is not None:
+            name = self._mapped(term, term.path, where)
+        return self.source(model, name, term.span, where)
+
+    def _mapped(self, term: Leaf, path: Path, where: Where) -> str:
+        """The name under an explicit place that corresponds to the left-hand place's coordinate."""
+        selection = term.model.space.select(path)
+        name = selection.by_coordinate.get(where.coordinate)
+        if name is not None:
+            return name
+        if selection.counts != where.counts:
+            left = " x ".join(str(c) for c in where.counts) or "1"
+            right = " x ".join(str(c) for c in selection.counts) or "1"
+            raise MergecError(
+                Diagnostic(
+                    "E0305",
+                    f"{right} on the right can't be matched with {left} on the left",
+                    (Label(term.span, f"selects {right}"),),
+                    notes=("explicit layers are matched in order, so the counts must agree",),
+                )
+            )
+        raise MergecError(
+            Diagnostic(
+                "E0306",
+                f"`{path}` of `{term.model.label}` has nothing that corresponds to `{where.name}`",
+                (Label(term.span, f"no `{where.coordinate[1]}` here" if where.coordinate[1] else "a different part"),),
+            )
+        )
+
+    def source(self, model: Model, name: str, span: Span, where: Where) -> Node:
+        """A tensor of a model: rows gathered where the vocabulary is reconciled, a range of a stored tensor else."""
+        found = model.find(name)
+        if found is None:
+            if model.family.is_optional(name):
+                return self.graph.const(0.0)  # an absent bias is a zero bias
+            raise MergecError(
+                Diagnostic(
+                    "E0306",
+                    f"`{model.label}` has no tensor for `{where.output}`",
+                    (Label(span, f"no `{name}` in `{model.label}`"), Label(model.span, f"{model.family.name}, {len(model.tensors)} tensors")),
+                    help=(f'leave it to another model: `"{where.output}" = …` in a later statement',),
+                )
+            )
+        stored_name, view = found
+        if self.vocabulary is not None and name in model.family.vocabulary and model.family.vocabulary[name] == 0:
+            return self._gather(model, name, view.shape)
+        dtype = model.dtype(view)
+        place = StoredRange(model.number, view.stored, dtype, view.first)
+        node = self.graph.add("source", (), (("range", place),), "tensor", view.shape)
+        self._sources.setdefault(node.id, (model, stored_name, dtype))
+        return node
+
+    def _gather(self, model: Model, name: str, shape: tuple[int, ...]) -> Node:
+        assert self.vocabulary is not None
+        inputs, runs, whole = [], self.vocabulary.runs(model), []
+        for other in runs.models:
+            found = other.find(name)
+            if found is None:
+                raise MergecError(
+                    Diagnostic("E0311", f"`{other.label}` has no `{name}` to take rows from", (Label(other.span),))
+                )
+            view = found[1]
+            if view.shape[1:] != shape[1:]:
+                raise MergecError(
+                    Diagnostic(
+                        "E0307",
+                        f"rows of `{name}` are {shape_text(shape[1:])} in `{model.label}` and {shape_text(view.shape[1:])} in `{other.label}`",
+                        (Label(model.span), Label(other.span)),
+                    )
+                )
+            dtype = other.dtype(view)
+            place = StoredRange(other.number, view.stored, dtype, view.first)
+            source = self.graph.add("source", (), (("range", place),), "tensor", view.shape)
+            self._sources.setdefault(source.id, (other, found[0], dtype))
+            inputs.append(source)
+            whole.append(view.shape[0])
+        if len(inputs) == 1 and runs.is_identity(whole[0]):
+            return inputs[0]
+        rows = self.vocabulary.size
+        return self.graph.add("gather", tuple(inputs), (("runs", runs.table),), "tensor", (rows, *shape[1:]))
+
+    def first_dtype(self, node: Node) -> str | None:
+        """The stored dtype of the first tensor that a node is made from."""
+        todo, seen = [node], set()
+        while todo:
+            n = todo.pop()
+            if n.id in self._sources:
+                return self._sources[n.id][2]
+            if n.id not in seen:
+                seen.add(n.id)
+                todo.extend(reversed(n.inputs))
+        return None
+
+    # --- operations
+
+    def _apply(self, term: Apply, where: Where) -> Node:
+        if term.op == "bernoulli":
+            return self._bernoulli(term, where)
+        nodes = tuple([self.node(a, where) for a in term.args])
+        if term.op == "numel":
+            return self.graph.const(float(_numel(nodes[0].shape or ())))
+        if term.op == "topk_mask":
+            return self._topk(term, nodes)
+        self._arithmetic(term, nodes)
+        row = OPS[term.op]
+        if row.kind == "reduction":
+            return self._reduction(term, nodes)
+        if term.op in ("and", "or", "not") or term.op == "where":
+            # conditions: a number is a condition too (non-zero)
+            first = nodes if term.op != "where" else nodes[:1]
+            fixed = tuple(self._condition(n) for n in first)
+            nodes = fixed if term.op != "where" else (*fixed, *(self._plain(n) for n in nodes[1:]))
+        else:
+            nodes = tuple(self._plain(n) for n in nodes)
+        return self.graph.apply(term.op, nodes)
+
+    def _plain(self, node: Node) -> Node:
+        """Masks as 0 or 1 where numbers are wanted."""
+        return self.graph.apply("number", (node,)) if node.kind == "mask" else node
+
+    def _condition(self, node: Node) -> Node:
+        return node if node.kind != "tensor" else self.graph.apply("ne", (node, self.graph.const(0.0)))
+
+    def _reduction(self, term: Apply, nodes: tuple[Node, ...]) -> Node:
+        if any(n.shape is None for n in nodes):
+            if term.op == "dot" and any(n.shape is not None for n in nodes):
+                scalar, tensor = sorted(nodes, key=lambda n: n.shape is not None)
+                return self.graph.apply("mul", (scalar, self.graph.apply("sum", (tensor,))))
+            raise MergecError(
+                Diagnostic("E0208", "this needs a tensor, not a number", (Label(term.span, "a number here"),))
+            )
+        if term.op != "count":
+            nodes = tuple(self._plain(n) for n in nodes)
+        elif nodes[0].kind != "mask":
+            nodes = (self._condition(nodes[0]),)
+        return self.graph.apply(term.op, nodes)
+
+    def _topk(self, term: Apply, nodes: tuple[Node, ...]) -> Node:
+        x, density = nodes
+        if density.op != "const":
+            raise MergecError(
+                Diagnostic("E0218", "a density can't depend on the weights", (Label(term.args[1].span, "a region"),))
+            )
+        share = float(density.attribute("value"))
+        if x.shape is None or share >= 1:
+            return self.graph.const(1.0)
+        n = _numel(x.shape)
+        if share <= 0 or n == 0:
+            return self.graph.const(0.0)
+        self._arithmetic(term, (x,))
+        x = self._plain(x)
+        threshold = self.graph.apply("threshold", (x,), (("k", max(1, int(share * n))),))
+        return self.graph.apply("above", (x, threshold))
+
+    def _bernoulli(self, term: Apply, where: Where) -> Node:
+        model, density = term.args
+        probability = self.node(density, where)
+        if probability.op == "const":
+            share = float(probability.attribute("value"))
+            if share >= 1 or share <= 0:
+                return self.graph.const(1.0 if share >= 1 else 0.0)
+        given = dict(term.attributes)
+        key = mask_key(self.seed, where.output, given["label"], given["stream"])
+        shape = self.node(model, where).shape
+        if shape is None:
+            return self.graph.const(1.0)
+        return self.graph.add("bernoulli", (probability,), (("key", key),), "mask", shape)
+
+    def _arithmetic(self, term: Apply, nodes: tuple[Node, ...]) -> None:
+        """Shapes must agree and integers may not be computed with (E0307, E0311, E0309)."""
+        tensors = [(a, n) for a, n in zip(term.args, nodes, strict=False) if n.shape is not None]
+        for _, n in tensors:
+            if n.op == "source" and n.attribute("range").dtype not in FLOATS:
+                model, name, dtype = self._sources[n.id]
+                raise MergecError(
+                    Diagnostic(
+                        "E0309",
+                        f"`{name}` of `{model.label}` is {dtype} and may only be copied",
+                        (Label(term.span, "arithmetic on integers"),),
+                        help=(f'copy it from one model: `"{name}" = {model.label}`',),
+                    )
+                )
+        if len({n.shape for _, n in tensors}) < 2:
+            return
+        (_, first), (_, second) = tensors[0], next(t for t in tensors if t[1].shape != tensors[0][1].shape)
+        origin, other = self._origin(first), self._origin(second)
+        labels = [Label(term.span, "shapes meet here")]
+        notes = [f"{text} is {shape_text(n.shape or ())}" for (_, text), n in ((origin, first), (other, second))]
+        labels += [Label(m.span, f"has {shape_text(n.shape or ())}") for (m, _), n in ((origin, first), (other, second)) if m]
+        name = origin[0] and self._sources[self._first(first)][1]
+        vocabulary = origin[0] is not None and name in origin[0].family.vocabulary
+        raise MergecError(
+            Diagnostic(
+                "E0311" if vocabulary else "E0307",
+                "the vocabularies differ" if vocabulary else "the shapes differ",
+                tuple(labels),
+                notes=tuple(notes),
+                help=("say how to reconcile them: `output(tokenizer=…)`, a model or `union(a, b)`",) if vocabulary else (),
+            )
+        )
+
+    def _first(self, node: Node) -> int:
+        todo = [node]
+        while todo:
+            n = todo.pop()
+            if n.id in self._sources:
+                return n.id
+            todo.extend(reversed(n.inputs))
+        return -1
+
+    def _origin(self, node: Node) -> tuple[Model | None, str]:
+        found = self._sources.get(self._first(node))
+        return (found[0], f"`{found[1]}` of `{found[0].label}`") if found else (None, "the result")
+
+    # --- changes of place
+
+    def _stack(self, term: Stack, where: Where) -> Node:
+        position, rest = where.coordinate
+        total = sum(term.counts)
+        if len(position) != (total != 1) or (where.counts and where.counts[0] != total):
+            raise MergecError(
+                Diagnostic(
+                    "E0305",
+                    f"a stack of {total} layers is given to {where.counts[0] if where.counts else 1}",
+                    (Label(term.span, f"{total} layers"),),
+                    help=("`stack` is the value of a whole stack of layers: `layers = stack(…)`",),
+                )
+            )
+        layer = position[0] if position else 0
+        for part, count in zip(term.parts, term.counts, strict=True):
+            if layer < count:
+                inner = Where(
+                    where.name,
+                    ((layer,) if count != 1 else (), rest),
+                    (count,) if count != 1 else (),
+                    where.space,
+                    where.layer,
+                    where.layers,
+                    where.output,
+                )
+                return self.node(part, inner)
+            layer -= count
+        raise AssertionError("a layer past the end of its stack")
+
+    def _at(self, term: At, where: Where) -> Node:
+        """The region's own tensor at the place: its numbers vary over its own layers."""
+        leaf = next(iter(leaves(term.region)), None)
+        if leaf is None:
+            return self.node(term.region, where)
+        space = leaf.model.space
+        selection = space.select(term.path)
+        name = selection.by_coordinate.get(where.coordinate)
+        if name is None:
+            probe = Leaf(leaf.model, term.path, term.span)
+            name = self._mapped(probe, term.path, where)
+        at = space.layer_of(name)
+        layers = space.depths.get(at[0].name, 0) if at else max(space.depths.values(), default=0)
+        inner = Where(name, ((), name), (), space, at[1] if at else None, layers, where.output)
+        return self.node(term.region, inner)
+
+
+def mask_key(seed: int, tensor: str, model: str, stream: str) -> int:
+    """The 64-bit key of a random mask: BLAKE2b-64 of seed, output tensor, model name and stream."""
+    h = hashlib.blake2b(digest_size=8)
+    for part in (str(seed), tensor, model, stream):
+        raw = part.encode()
+        h.update(len(raw).to_bytes(8, "little") + raw)
+    return int.from_bytes(h.digest(), "little")
+
+
+def shape_text(shape: tuple[int, ...]) -> str:
+    return "[" + ", ".join(str(n) for n in shape) + "]"
+
+
+def _numel(shape: tuple[int, ...]) -> int:
+    n = 1
+    for size in shape:
+        n *= size
+    return n

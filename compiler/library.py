@@ -1,0 +1,66 @@
+"""The standard library: which function is in which file, parsed when first asked for."""
+
+from __future__ import annotations
+
+import functools
+import re
+from collections.abc import Mapping
+from importlib import resources
+
+from ..grammar import ast
+from ..grammar.parse import parse
+from ..grammar.source import Source
+from .terms import Function, Scope
+
+_DEF = re.compile(r"^def ([A-Za-z_]\w*)", re.MULTILINE)
+
+
+class Library:
+    """Parsed library files: the standard library by function name, `use`d files by path."""
+
+    def __init__(self) -> None:
+        self._texts = standard_texts()
+        self._where = {name: file for file, text in self._texts.items() for name in _DEF.findall(text)}
+        self._scopes: dict[str, Scope] = {}
+        self._modules: dict[tuple[str, str], ast.Module] = {}
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The functions of the standard library."""
+        return tuple(self._where)
+
+    def source(self, name: str) -> tuple[str, str] | None:
+        """File name and text of the standard library file that defines a function."""
+        file = self._where.get(name)
+        return None if file is None else (file, self._texts[file])
+
+    def function(self, name: str) -> Function | None:
+        """A function of the standard library; its own calls see the standard library alone."""
+        file = self._where.get(name)
+        if file is None:
+            return None
+        if file not in self._scopes:
+            module = self.parse(f"stdlib/{file}", self._texts[file])
+            scope = Scope({})
+            for statement in module.statements:
+                if isinstance(statement, ast.Def):
+                    scope.values[statement.name.id] = Function(statement, scope, True)
+            self._scopes[file] = scope
+        found = self._scopes[file].values[name]
+        assert isinstance(found, Function)
+        return found
+
+    def parse(self, name: str, text: str) -> ast.Module:
+        """A file's syntax tree, parsed once. Raises MergecError."""
+        key = (name, text)
+        if key not in self._modules:
+            self._modules[key] = parse(Source(name, text))
+        return self._modules[key]
+
+
+@functools.cache
+def standard_texts() -> Mapping[str, str]:
+    """File name to text of every `stdlib/*.mrg`."""
+    folder = resources.files(f"{__package__.rpartition('.')[0]}.stdlib")
+    files = sorted((f for f in folder.iterdir() if f.name.endswith(".mrg")), key=lambda f: f.name)
+    return {f.name: f.read_text("utf-8") for f in files}

@@ -1,0 +1,110 @@
+"""Where the output's bytes lie: stored tensors, weight files, their headers, and the index."""
+
+from __future__ import annotations
+
+import json
+import struct
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from .dtypes import SIZES
+from .family import Family
+from .graph import Output
+from .layouts import pack
+from .plan import OutputTensor, PlannedOutput
+from .schedule import Slot
+
+
+@dataclass(frozen=True, slots=True)
+class Packing:
+    """Weight files with headers, stored tensors with their places, and for each canonical tensor the place of its bytes."""
+
+    files: tuple[PlannedOutput, ...]
+    tensors: tuple[OutputTensor, ...]
+    slots: Mapping[str, Slot]
+    total: int
+
+
+@dataclass(frozen=True, slots=True)
+class _Stored:
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+    nbytes: int
+    parts: tuple[str, ...]
+
+
+def pack_outputs(
+    outputs: Sequence[Output], ties: Mapping[str, str], family: Family, layout: str, shard_size: int
+) -> Packing:
+    """Packs canonical tensors into stored ones under `layout`, and these into files of at most `shard_size` bytes of data.
+
+    A tensor larger than that gets a file of its own. Within a file wide dtypes come first, which keeps every tensor aligned.
+    """
+    by_name = {o.name: o for o in outputs}
+    stored = []
+    for packed in pack(family, layout, {o.name: o.shape for o in outputs}):
+        dtype = by_name[packed.parts[0]].dtype
+        n = SIZES[dtype]
+        for size in packed.shape:
+            n *= size
+        stored.append(_Stored(packed.name, dtype, packed.shape, n, packed.parts))
+    shards: list[list[_Stored]] = [[]]
+    size = 0
+    for tensor in stored:
+        if shards[-1] and size + tensor.nbytes > shard_size:
+            shards.append([])
+            size = 0
+        shards[-1].append(tensor)
+        size += tensor.nbytes
+    aliases: dict[str, list[str]] = {}
+    for alias, primary in ties.items():
+        aliases.setdefault(primary, []).append(alias)
+    files, tensors, slots = [], [], {}
+    for number, shard in enumerate(shards):
+        shard.sort(key=lambda t: -SIZES[t.dtype])
+        header, starts = _header(shard)
+        data = 8 + len(header.encode())
+        for tensor, start in zip(shard, starts, strict=True):
+            tied = tuple(a for part in tensor.parts for a in aliases.get(part, ()))
+            tensors.append(
+                OutputTensor(tensor.name, tensor.dtype, tensor.shape, number, data + start, tensor.nbytes, tied)
+            )
+            share = tensor.nbytes // len(tensor.parts)
+            for k, part in enumerate(tensor.parts):
+                slots[part] = Slot(number, data + start + k * share, len(tensors) - 1)
+        name = "model.safetensors" if len(shards) == 1 else f"model-{number + 1:05d}-of-{len(shards):05d}.safetensors"
+        files.append(PlannedOutput(name, header, data + sum(t.nbytes for t in shard)))
+    return Packing(tuple(files), tuple(tensors), slots, sum(t.nbytes for t in stored))
+
+
+def _header(shard: Sequence[_Stored]) -> tuple[str, list[int]]:
+    """The JSON of a safetensors header, padded so that the data begins at a multiple of 8; and each tensor's offset."""
+    entries: dict[str, object] = {"__metadata__": {"format": "pt"}}
+    starts, offset = [], 0
+    for tensor in shard:
+        starts.append(offset)
+        entries[tensor.name] = {
+            "dtype": tensor.dtype,
+            "shape": list(tensor.shape),
+            "data_offsets": [offset, offset + tensor.nbytes],
+        }
+        offset += tensor.nbytes
+    text = json.dumps(entries, separators=(",", ":"))
+    return text + " " * (-len(text) % 8), starts
+
+
+def header_bytes(header: str) -> bytes:
+    """What stands at the beginning of a safetensors file: the header's length in 8 bytes, then the header."""
+    raw = header.encode()
+    return struct.pack("<Q", len(raw)) + raw
+
+
+def index_text(packing: Packing, parameters: int) -> str:
+    """`model.safetensors.index.json` of a sharded output."""
+    where = {t.name: packing.files[t.file].name for t in packing.tensors}
+    index = {
+        "metadata": {"total_parameters": parameters, "total_size": packing.total},
+        "weight_map": dict(sorted(where.items())),
+    }
+    return json.dumps(index, indent=2) + "\n"

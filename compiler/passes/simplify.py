@@ -1,0 +1,130 @@
+"""Removes arithmetic that changes nothing.
+
+    add(x, 0) -> x          mul(x, 1) -> x         where(1, x, y) -> x
+    sub(x, x) -> 0          mul(x, 0) -> 0         where(c, x, x) -> x
+    const op const -> const
+
+Leaving out a term of weight 0 also leaves out its reads, and any NaN or infinity in it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+
+from ..graph import Graph, Node, Output
+from ..scalars import evaluate_scalar
+
+Rule = Callable[[Graph, tuple[Node, ...]], Node | None]
+
+
+def simplify(graph: Graph) -> Graph:
+    """The same outputs from fewer nodes; nodes that no output needs are left behind.
+
+    >>> g = Graph()
+    >>> a = g.add("source", (), (("range", "a"),), "tensor", (2,))
+    >>> g.outputs.append(Output("x", g.apply("add", (g.apply("mul", (a, g.const(1))), g.const(0))), "F32", (2,), 0, None))
+    >>> simplify(g).nodes
+    [%0 = source(range='a')]
+    """
+    out = Graph()
+    new: dict[int, Node] = {}
+    for node in graph.live():
+        new[node.id] = _rebuild(out, node, tuple([new[i.id] for i in node.inputs]))
+    for o in graph.outputs:
+        value = new[o.node.id]
+        if value.shape is None:
+            value = out.add("fill", (value,), (), "tensor", o.shape)
+        out.outputs.append(Output(o.name, value, o.dtype, o.shape, o.statement, o.span))
+    return _only_live(out)
+
+
+def _only_live(graph: Graph) -> Graph:
+    out = Graph()
+    new: dict[int, Node] = {}
+    for node in graph.live():
+        inputs = tuple([new[i.id] for i in node.inputs])
+        new[node.id] = out.add(node.op, inputs, node.attributes, node.kind, node.shape)
+    out.outputs = [Output(o.name, new[o.node.id], o.dtype, o.shape, o.statement, o.span) for o in graph.outputs]
+    return out
+
+
+def _rebuild(graph: Graph, node: Node, inputs: tuple[Node, ...]) -> Node:
+    rule = RULES.get(node.op)
+    if inputs and node.op != "fill" and all(n.op == "const" for n in inputs) and node.op in FOLDED:
+        value = evaluate_scalar(node.op, [n.attribute("value") for n in inputs])
+        if isinstance(value, float | int) and not math.isnan(value):
+            return graph.const(float(value))
+    if rule is not None:
+        found = rule(graph, inputs)
+        if found is not None:
+            return found
+    return graph.add(node.op, inputs, node.attributes, node.kind, node.shape if _has_shape(node, inputs) else None)
+
+
+def _has_shape(node: Node, inputs: tuple[Node, ...]) -> bool:
+    """An elementwise operation whose tensors all became numbers is a number itself."""
+    return node.op not in FOLDED or any(n.shape is not None for n in inputs)
+
+
+def _is(node: Node, value: float) -> bool:
+    return node.op == "const" and node.attribute("value") == value
+
+
+def _add(graph: Graph, inputs: tuple[Node, ...]) -> Node | None:  # noqa: ARG001
+    a, b = inputs
+    return b if _is(a, 0) else a if _is(b, 0) else None
+
+
+def _sub(graph: Graph, inputs: tuple[Node, ...]) -> Node | None:
+    a, b = inputs
+    if a is b:
+        return graph.const(0.0)
+    return a if _is(b, 0) else None
+
+
+def _mul(graph: Graph, inputs: tuple[Node, ...]) -> Node | None:
+    a, b = inputs
+    if _is(a, 0) or _is(b, 0):
+        return graph.const(0.0)
+    return b if _is(a, 1) else a if _is(b, 1) else None
+
+
+def _div(graph: Graph, inputs: tuple[Node, ...]) -> Node | None:  # noqa: ARG001
+    return inputs[0] if _is(inputs[1], 1) else None
+
+
+def _where(graph: Graph, inputs: tuple[Node, ...]) -> Node | None:  # noqa: ARG001
+    condition, then, other = inputs
+    if condition.op == "const":
+        return then if condition.attribute("value") else other
+    return then if then is other else None
+
+
+def _and(graph: Graph, inputs: tuple[Node, ...]) -> Node | None:
+    a, b = inputs
+    for one, other in ((a, b), (b, a)):
+        if one.op == "const":
+            return other if one.attribute("value") else graph.const(0.0)
+    return a if a is b else None
+
+
+def _number(graph: Graph, inputs: tuple[Node, ...]) -> Node | None:  # noqa: ARG001
+    return inputs[0] if inputs[0].kind == "number" else None
+
+
+RULES: Mapping[str, Rule] = {
+    "add": _add,
+    "sub": _sub,
+    "mul": _mul,
+    "div": _div,
+    "where": _where,
+    "and": _and,
+    "number": _number,
+}
+
+FOLDED = frozenset(
+    "add sub mul div pow min max neg abs sign sqrt exp log sin cos tanh acos "
+    "lt le gt ge eq ne and or not where number".split()
+)
+"""Operations that are numbers where all their inputs are."""

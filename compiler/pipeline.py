@@ -1,0 +1,218 @@
+"""Read this first: the way from a recipe's text to a plan, stage by stage.
+
+    parse       text            -> syntax tree          grammar/parse.py
+    evaluate    syntax tree     -> terms                evaluate.py   (models are opened here, by their headers)
+    settings    output(…)       -> Settings             settings.py
+    elaborate   terms           -> Graph                elaborate.py, instantiate.py
+    PASSES      Graph           -> Graph                passes/       (verified in between)
+    pack        outputs         -> files, offsets       packing.py
+    schedule    Graph           -> steps with peaks     schedule.py
+    assemble                    -> Plan                 here
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from ..grammar import ast
+from ..grammar.diagnostic import Diagnostic, Exit, Label, MergecError, Severity
+from ..grammar.parse import parse
+from ..grammar.source import Source
+from .card import PROVENANCE, model_card, provenance
+from .catalog import Catalog
+from .companions import companions
+from .configuration import config_text
+from .elaborate import Elaboration, elaborate
+from .evaluate import Recipe, evaluate
+from .expectations import check_expectations
+from .graph import Graph
+from .library import Library
+from .models import Model
+from .packing import Packing, index_text, pack_outputs
+from .passes.simplify import simplify
+from .plan import Document, Plan, PlannedInput
+from .schedule import Machine, schedule, with_liveness
+from .settings import Settings, settings_of
+from .verify import verify
+from .vocabulary import vocabulary_of
+
+PASSES: tuple[Callable[[Graph], Graph], ...] = (simplify,)
+"""The passes over the graph, in order; all of them are optional for correctness."""
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """How to compile.
+
+    `device` is `cpu`, `cuda:0`, …; `lanes` how many blocks are in flight, `block` their largest size in elements; `host_memory`
+    and `device_memory` budgets in bytes (None: not limited). `defines` is `-D`, `sets` is `--set output.KEY`. `single`: the
+    target is one weight file instead of a folder. `check_graph` verifies the graph between passes.
+    """
+
+    device: str = "cpu"
+    lanes: int = 2
+    block: int = 1 << 19
+    host_memory: int | None = None
+    device_memory: int | None = None
+    defines: Mapping[str, Any] = field(default_factory=dict)
+    sets: Mapping[str, Any] = field(default_factory=dict)
+    strict: bool = False
+    single: bool = False
+    title: str = "merged model"
+    check_graph: bool = False
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Compilation:
+    """A compiled recipe: the plan, and what `--explain` tells about how it came to be. `diagnostics` are warnings."""
+
+    module: ast.Module
+    recipe: Recipe
+    settings: Settings
+    elaboration: Elaboration
+    graph: Graph
+    packing: Packing
+    plan: Plan
+    parameters: int
+    options: Options
+    diagnostics: tuple[Diagnostic, ...]
+
+
+def compile_recipe(source: Source, catalog: Catalog, version: str, options: Options | None = None) -> Compilation:
+    """Compiles a recipe. Raises MergecError with every error that could be found, warnings included."""
+    options = options or Options()
+    library = Library()
+    module = parse(source)
+    recipe = evaluate(module, catalog, library, options.defines)
+    found = list(recipe.diagnostics)
+    failed = any(d.severity is Severity.ERROR for d in found)
+    if failed and not recipe.models:
+        raise MergecError(found, _exit(found))
+    try:
+        settings = settings_of(recipe, options.sets, options.strict)
+        # with a statement missing, what it covers would be reported as not covered
+        if failed:
+            raise MergecError([])
+        vocabulary = vocabulary_of(settings, tuple(recipe.models), catalog)
+        elaboration = elaborate(recipe, settings, vocabulary)
+    except MergecError as error:
+        raise MergecError([*found, *error.diagnostics], _exit([*found, *error.diagnostics])) from None
+    found.extend(elaboration.diagnostics)
+    graph = elaboration.graph
+    for run in (None, *PASSES):
+        graph = run(graph) if run else graph
+        if options.check_graph:
+            verify(graph)
+    layout, origin = _layout(settings, elaboration)
+    packing = pack_outputs(graph.outputs, elaboration.ties, elaboration.template.family, layout, _shards(settings, options))
+    parameters = sum(_numel(o.shape) for o in graph.outputs)
+    check_expectations(recipe, elaboration, parameters)
+    plan = _assemble(
+        source, catalog, version, options, recipe, settings, elaboration, graph, packing, origin, parameters
+    )
+    if options.strict and any(d.severity is Severity.WARNING for d in found):
+        raise MergecError([_as_error(d) for d in found])
+    return Compilation(
+        module, recipe, settings, elaboration, graph, packing, plan, parameters, options, tuple(found)
+    )
+
+
+def _as_error(d: Diagnostic) -> Diagnostic:
+    return Diagnostic(d.code, d.message, d.labels, (*d.notes, "an error because of `--strict`"), d.help, Severity.ERROR, d.file)
+
+
+def _exit(diagnostics: Sequence[Diagnostic]) -> Exit:
+    """Corrupt or unreadable input outweighs a wrong recipe only where nothing else is wrong."""
+    errors = [d for d in diagnostics if d.severity is Severity.ERROR]
+    return Exit.INPUT if errors and all(d.file is not None and d.code >= "E0403" and d.code < "E05" for d in errors) else Exit.RECIPE
+
+
+def _shards(settings: Settings, options: Options) -> int:
+    return 1 << 62 if options.single else settings.shard_size
+
+
+def _layout(settings: Settings, elaboration: Elaboration) -> tuple[str, Model]:
+    """The output's layout and the model whose config.json goes with it."""
+    template = elaboration.template
+    layout = settings.layout or template.layout
+    if layout == template.layout:
+        return layout, template
+    for model in elaboration.models:
+        if model.layout == layout and model.family is template.family:
+            return layout, model
+    raise MergecError(
+        Diagnostic(
+            "E0316",
+            f"no input is in the layout `{layout}`, so there is no config.json for it",
+            (Label(settings.spans["layout"], f"the inputs are in {', '.join(sorted({m.layout for m in elaboration.models}))}"),),
+        )
+    )
+
+
+def _assemble(
+    source: Source,
+    catalog: Catalog,
+    version: str,
+    options: Options,
+    recipe: Recipe,
+    settings: Settings,
+    elaboration: Elaboration,
+    graph: Graph,
+    packing: Packing,
+    origin: Model,
+    parameters: int,
+) -> Plan:
+    inputs: list[PlannedInput] = []
+    files: dict[tuple[int, int], int] = {}
+    for model in recipe.models:
+        for k, file in enumerate(model.checkpoint.files):
+            if (model.number, k) not in files:
+                files[model.number, k] = len(inputs)
+                inputs.append(PlannedInput(file.path, file.size, file.mtime_ns))
+    machine = Machine(
+        options.device, options.lanes, options.block, settings.compute, options.device_memory, options.host_memory
+    )
+    steps, scalars = schedule(graph, packing.slots, recipe.models, files, machine)
+    steps = with_liveness(steps, options.device)
+    documents: list[Document] = []
+    tagalongs = []
+    if not options.single:
+        config = config_text(elaboration, settings, origin)
+        if config is not None:
+            documents.append(Document("config.json", config))
+        if len(packing.files) > 1:
+            documents.append(Document("model.safetensors.index.json", index_text(packing, parameters)))
+        tagalongs, texts = companions(catalog, origin, settings, elaboration.vocabulary)
+        documents.extend(texts)
+        facts = [("Parameters", f"{parameters:,}"), ("Seed", str(settings.seed)), ("mergec", version)]
+        documents.append(Document("README.md", model_card(recipe, source.text, settings, facts, options.title)))
+        documents.append(
+            Document(PROVENANCE, provenance(recipe, source.text, settings, elaboration, version, parameters))
+        )
+    return Plan(
+        version=version,
+        device=options.device,
+        compute=settings.compute,
+        lanes=options.lanes,
+        single=options.single,
+        inputs=tuple(inputs),
+        outputs=packing.files,
+        tensors=packing.tensors,
+        documents=tuple(documents),
+        tagalongs=tuple(tagalongs),
+        scalars=scalars,
+        steps=tuple(steps),
+        peak_host=max((s.host for s in steps), default=0),
+        peak_device=max((s.device for s in steps), default=0),
+        reads=sum(s.reads for s in steps),
+        writes=sum(s.writes for s in steps),
+    )
+
+
+def _numel(shape: tuple[int, ...]) -> int:
+    n = 1
+    for size in shape:
+        n *= size
+    return n

@@ -1,0 +1,418 @@
+"""Graph to steps: what is computed in which pass over which bytes, and how much memory that takes.
+
+For each distinct output value: the reductions that it needs, level by level (a reduction of a reduction's user is a level
+higher), one streaming pass a level; then a pass that stores it. Numbers that reductions give are kept for good (they are a few
+bytes), so a value needed by two outputs is reduced once. On a device, tensors that several passes read are brought over once and
+freed after the last of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from .dtypes import SIZES
+from .graph import Graph, Node, Output
+from .models import Model
+from .ops import OPS
+from .plan import (
+    CHUNK,
+    Allocation,
+    Argument,
+    Constant,
+    Copy,
+    Extent,
+    Gather,
+    Held,
+    Instruction,
+    Load,
+    Mask,
+    Operand,
+    Pass,
+    Reduction,
+    Register,
+    Run,
+    Scalar,
+    ScalarCode,
+    Step,
+    Stream,
+    ToFile,
+    scratch_layout,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Slot:
+    """Where an output tensor's bytes go: output file and byte offset."""
+
+    file: int
+    start: int
+    tensor: int
+
+
+@dataclass(frozen=True, slots=True)
+class Machine:
+    """What the schedule is made for.
+
+    `block` is the largest number of elements in flight a lane, `lanes` how many blocks at once; `device_memory` is the
+    budget of a device in bytes (None: not limited), `device` its name.
+    """
+
+    device: str
+    lanes: int
+    block: int
+    compute: str
+    device_memory: int | None = None
+    host_memory: int | None = None
+
+
+def schedule(
+    graph: Graph, slots: Mapping[str, Slot], models: Sequence[Model], files: Mapping[tuple[int, int], int], machine: Machine
+) -> tuple[list[Step], int]:
+    """Steps in order, and the number of scalars.
+
+    `slots` says where each output lies; `files` maps (model number, its file) to the plan's input files.
+    """
+    by_number = {m.number: m for m in models}
+    return _Scheduler(graph, slots, by_number, files, machine).run()
+
+
+class _Scheduler:
+    def __init__(
+        self,
+        graph: Graph,
+        slots: Mapping[str, Slot],
+        models: Mapping[int, Model],
+        files: Mapping[tuple[int, int], int],
+        machine: Machine,
+    ) -> None:
+        self.graph, self.slots, self.models, self.files, self.machine = graph, slots, models, files, machine
+        self.scalars: dict[int, Scalar] = {}
+        self.held: dict[int, Held] = {}
+        self.buffers = 0
+        self.steps: list[Step] = []
+        self.level: dict[int, int] = {}
+
+    def run(self) -> tuple[list[Step], int]:
+        self._levels()
+        groups: dict[int, list[Output]] = {}
+        for output in self.graph.outputs:
+            groups.setdefault(output.node.id, []).append(output)
+        for outputs in sorted(groups.values(), key=self._order):
+            self._group(outputs)
+        return self.steps, len(self.scalars)
+
+    def _levels(self) -> None:
+        """How many barriers lie below each node."""
+        for node in self.graph.nodes:
+            below = max((self.level[i.id] for i in node.inputs), default=0)
+            barrier = node.op in OPS and OPS[node.op].kind == "reduction"
+            self.level[node.id] = below + barrier
+
+    def _order(self, outputs: list[Output]) -> tuple[int, int]:
+        """By the place of the output in its files: inputs are mostly laid out alike, so reads follow their order too."""
+        return min((self.slots[o.name].file, self.slots[o.name].start) for o in outputs)
+
+    # --- one output value
+
+    def _group(self, outputs: list[Output]) -> None:
+        node = outputs[0].node
+        if node.op == "source" and all(o.dtype == node.attribute("range").dtype for o in outputs):
+            for output in outputs:
+                self._copy(node, output)
+            return
+        needed = self._below(node)
+        tensor = self.slots[outputs[0].name].tensor
+        barriers = [
+            n for n in needed if n.op in OPS and OPS[n.op].kind == "reduction" and n.id not in self.scalars
+        ]
+        top = self.level[node.id]
+        passes: list[tuple[list[Node], list[Output]]] = []
+        for level in range(1, top + 1):
+            found = [n for n in barriers if self.level[n.id] == level]
+            # tensors of several sizes may meet in one expression only through numbers: one pass a size
+            for size in dict.fromkeys(_numel(_reduced(n)) for n in found):
+                passes.append(([n for n in found if _numel(_reduced(n)) == size], []))
+        passes.append(([], outputs))
+        loads = self._loads(needed, len(passes))
+        for number, (reductions, stored) in enumerate(passes):
+            release = tuple(h.buffer for h in self.held.values()) if number == len(passes) - 1 else ()
+            self._pass(reductions, stored, tensor, needed, release)
+        if loads:
+            self.held.clear()
+
+    def _below(self, node: Node) -> list[Node]:
+        """The nodes that a value needs, in topological order."""
+        needed = {node.id: node}
+        todo = [node]
+        while todo:
+            for source in todo.pop().inputs:
+                if source.id not in needed:
+                    needed[source.id] = source
+                    todo.append(source)
+        return [needed[k] for k in sorted(needed)]
+
+    def _copy(self, node: Node, output: Output) -> None:
+        slot = self.slots[output.name]
+        stream = self._stream(node)
+        nbytes = stream.numel * SIZES[stream.dtype]
+        step = Step(Copy(stream.extents, slot.file, slot.start), (), (), slot.tensor, 0, 0, nbytes, nbytes)
+        self.steps.append(step)
+
+    # --- reading
+
+    def _stream(self, node: Node) -> Stream:
+        place = node.attribute("range")
+        model = self.models[place.model]
+        stored = model.checkpoint.tensors[place.stored]
+        size = SIZES[place.dtype]
+        numel = _numel(node.shape)
+        file = self.files[place.model, stored.file]
+        return Stream(place.dtype, numel, (Extent(file, stored.start + place.first * size, numel * size),))
+
+    def _operand(self, node: Node) -> Operand:
+        held = self.held.get(node.id)
+        if held is not None:
+            return held
+        if node.op == "source":
+            return self._stream(node)
+        assert node.shape is not None
+        rows = tuple(Run(count, terms) for count, terms in node.attribute("runs"))
+        return Gather(_numel(node.shape), _numel(node.shape[1:]), tuple(self._stream(i) for i in node.inputs), rows)
+
+    def _loads(self, needed: list[Node], passes: int) -> bool:
+        """On a device, sources that several passes read are loaded once, if the budget allows."""
+        if self.machine.device == "cpu" or passes < 2:
+            return False
+        sources = [n for n in needed if n.op == "source"]
+        total = sum(_numel(n.shape) * SIZES[n.attribute("range").dtype] for n in sources)
+        if self.machine.device_memory is not None and total > self.machine.device_memory // 2:
+            return False
+        for node in sources:
+            stream = self._stream(node)
+            nbytes = stream.numel * SIZES[stream.dtype]
+            held = Held(stream.dtype, stream.numel, self.buffers)
+            self.buffers += 1
+            self.held[node.id] = held
+            allocation = Allocation(held.buffer, stream.dtype, stream.numel, nbytes)
+            self._add(Load(stream, held.buffer), (allocation,), (), -1, 0, 0, nbytes, 0)
+        return True
+
+    # --- one pass
+
+    def _pass(
+        self,
+        reductions: list[Node],
+        outputs: list[Output],
+        tensor: int,
+        needed: list[Node],
+        release: tuple[int, ...],
+    ) -> None:
+        code = _Code(self, [i for n in reductions for i in n.inputs] + [o.node for o in outputs])
+        for node in reductions:
+            self.scalars[node.id] = Scalar(len(self.scalars))
+        reduce = tuple(
+            Reduction(n.op, self.scalars[n.id], tuple(code.block(i) for i in n.inputs), _plain(n)) for n in reductions
+        )
+        stores = []
+        for output in outputs:
+            slot = self.slots[output.name]
+            value = code.block(output.node)
+            assert isinstance(value, Register)
+            stores.append(ToFile(value, output.dtype, slot.file, slot.start))
+        scalars = self._scalar_code(needed) if reductions else ()
+        numel = _numel(_reduced(reductions[0]) if reductions else outputs[0].shape)
+        lanes = self.machine.lanes
+        block = block_size(numel, self.machine)
+        operands, instructions = tuple(code.operands), tuple(code.code)
+        layout = scratch_layout(
+            operands,
+            code.registers,
+            code.masks,
+            instructions,
+            reduce,
+            tuple(stores),
+            block=block,
+            compute=self.machine.compute,
+            accelerator=self.machine.device != "cpu",
+        )
+        nbytes = layout.nbytes
+        busy = min(lanes, max(1, -(-numel // block)))
+        host = busy * (nbytes if self.machine.device == "cpu" else layout.staging)
+        action = Pass(
+            numel, block, lanes, operands, code.registers, code.masks, instructions, reduce, scalars, tuple(stores), nbytes
+        )
+        reads = sum(_read_bytes(o) for o in operands)
+        writes = sum(numel * SIZES[s.dtype] for s in stores)
+        self._add(action, (), release, tensor, host, busy * nbytes, reads, writes)
+
+    def _scalar_code(self, needed: list[Node]) -> tuple[ScalarCode, ...]:
+        """Everything on numbers that can be computed by now and was not before."""
+        out = []
+        for node in needed:
+            if node.shape is not None or node.op == "const" or node.id in self.scalars:
+                continue
+            if OPS[node.op].kind != "elementwise":
+                continue
+            if all(i.op == "const" or i.id in self.scalars for i in node.inputs):
+                args = tuple(self.number(i) for i in node.inputs)
+                self.scalars[node.id] = Scalar(len(self.scalars))
+                out.append(ScalarCode(node.op, self.scalars[node.id], args))
+        return tuple(out)
+
+    def number(self, node: Node) -> Scalar | Constant:
+        return Constant(node.attribute("value")) if node.op == "const" else self.scalars[node.id]
+
+    def _add(
+        self,
+        action: Pass | Copy | Load,
+        allocate: tuple[Allocation, ...],
+        release: tuple[int, ...],
+        tensor: int,
+        host: int,
+        device: int,
+        reads: int,
+        writes: int,
+    ) -> None:
+        self.steps.append(Step(action, allocate, release, tensor, host, device, reads, writes))
+
+
+class _Code:
+    """Straight-line code for some values of one pass, with registers that are reused after their last use."""
+
+    def __init__(self, scheduler: _Scheduler, roots: Sequence[Node]) -> None:
+        self.scheduler = scheduler
+        self.operands: list[Operand] = []
+        self.code: list[Instruction] = []
+        self.registers = self.masks = 0
+        self._free: dict[type, list[int]] = {Register: [], Mask: []}
+        self._blocks: dict[int, Register | Mask] = {}
+        order = self._collect(roots)
+        uses: dict[int, int] = {}
+        for node in order:
+            for source in self._inputs(node):
+                uses[source.id] = uses.get(source.id, 0) + 1
+        for root in roots:
+            uses[root.id] = uses.get(root.id, 0) + 1  # never freed: reductions and stores read it at the end
+        for node in order:
+            self._emit(node, uses)
+
+    def block(self, node: Node) -> Register | Mask:
+        return self._blocks[node.id]
+
+    def _inputs(self, node: Node) -> tuple[Node, ...]:
+        """The inputs that are blocks: not numbers, and nothing below a leaf."""
+        if node.op in ("source", "gather"):
+            return ()
+        return tuple([i for i in node.inputs if i.shape is not None])
+
+    def _collect(self, roots: Sequence[Node]) -> list[Node]:
+        """Depth first, so that what is loaded is soon used."""
+        order: list[Node] = []
+        done: set[int] = set()
+        todo: list[tuple[Node, bool]] = [(r, False) for r in reversed(roots)]
+        while todo:
+            node, ready = todo.pop()
+            if node.id in done:
+                continue
+            if ready:
+                done.add(node.id)
+                order.append(node)
+            else:
+                todo.append((node, True))
+                todo.extend((i, False) for i in reversed(self._inputs(node)))
+        return order
+
+    def _emit(self, node: Node, uses: dict[int, int]) -> None:
+        args: list[Argument] = []
+        attributes = _plain(node)
+        op = node.op
+        if op in ("source", "gather"):
+            op, attributes = "load", (("operand", len(self.operands)),)
+            self.operands.append(self.scheduler._operand(node))
+        else:
+            args = [self._blocks[i.id] if i.shape is not None else self.scheduler.number(i) for i in node.inputs]
+        for source in dict.fromkeys(self._inputs(node)):
+            uses[source.id] -= sum(1 for i in self._inputs(node) if i is source)
+        # the result may take the place of an input that dies here: kernels are elementwise, in place is safe,
+        # but only where the operation reads each input before it writes (all but the ones listed)
+        dying = [i for i in dict.fromkeys(self._inputs(node)) if uses[i.id] == 0]
+        kind: type = Mask if node.kind == "mask" else Register
+        if op not in NOT_IN_PLACE:
+            self._release(dying)
+            out = self._take(kind)
+        else:
+            out = self._take(kind)
+            self._release(dying)
+        self._blocks[node.id] = out
+        self.code.append(Instruction(op, out, tuple(args), attributes))
+
+    def _take(self, kind: type) -> Register | Mask:
+        free = self._free[kind]
+        if free:
+            return kind(free.pop())  # type: ignore[no-any-return]
+        if kind is Mask:
+            self.masks += 1
+            return Mask(self.masks - 1)
+        self.registers += 1
+        return Register(self.registers - 1)
+
+    def _release(self, nodes: list[Node]) -> None:
+        for node in nodes:
+            block = self._blocks[node.id]
+            self._free[type(block)].append(block.index)
+
+
+NOT_IN_PLACE = frozenset({"where", "above", "bernoulli"})
+"""Operations whose result must not lie over one of their inputs."""
+
+
+def block_size(numel: int, machine: Machine) -> int:
+    """Elements a block: a multiple of CHUNK, small enough to occupy all lanes, no larger than the machine's limit."""
+    share = -(-max(numel, 1) // (machine.lanes * 2)) if machine.lanes > 1 else max(numel, 1)
+    return min(machine.block, max(CHUNK, -(-share // CHUNK) * CHUNK))
+
+
+def with_liveness(steps: Sequence[Step], device: str) -> list[Step]:
+    """The steps with the bytes live at each: held buffers from allocation to release, and the scratch of its lanes."""
+    out: list[Step] = []
+    sizes: dict[int, int] = {}
+    for step in steps:
+        sizes.update((a.buffer, a.nbytes) for a in step.allocate)
+        live = sum(sizes.values())
+        host, on_device = step.host, step.device
+        if device == "cpu":
+            host, on_device = host + live, 0
+        else:
+            on_device += live
+        out.append(
+            Step(step.action, step.allocate, step.release, step.tensor, host, on_device, step.reads, step.writes)
+        )
+        for buffer in step.release:
+            del sizes[buffer]
+    return out
+
+
+def _read_bytes(operand: Operand) -> int:
+    if isinstance(operand, Stream):
+        return operand.numel * SIZES[operand.dtype]
+    if isinstance(operand, Gather):
+        size = SIZES[operand.sources[0].dtype] if operand.sources else 0
+        return sum(run.rows * len(run.terms) for run in operand.runs) * operand.width * size
+    return 0
+
+
+def _plain(node: Node) -> tuple[tuple[str, int | float | str], ...]:
+    return tuple((k, v) for k, v in node.attributes if isinstance(v, int | float | str))
+
+
+def _reduced(node: Node) -> tuple[int, ...]:
+    """The shape that a reduction goes over."""
+    return next(i.shape for i in node.inputs if i.shape is not None)
+
+
+def _numel(shape: tuple[int, ...] | None) -> int:
+    n = 1
+    for size in shape or ():
+        n *= size
+    return n

@@ -1,0 +1,251 @@
+"""`output(…)`: what each key accepts, and the defaults."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from ..grammar.diagnostic import Diagnostic, Label, MergecError
+from ..grammar.source import Span
+from .calls import Given, article, kind_of
+from .dtypes import FLOATS, NAMES
+from .evaluate import Recipe
+from .models import Model
+from .terms import Leaf, PlaceMap, Token, Union
+
+KEYS: Mapping[str, str] = {
+    "like": "the template: depth, shapes, dtypes, names and configuration come from it",
+    "dtype": "the dtype of all float tensors; the template's where it is not given",
+    "layers": "the number of layers",
+    "layout": "the layout (names and fusions) of the output; the template's where it is not given",
+    "shard_size": "the largest weight file, such as `5GB`",
+    "tokenizer": "a model, or `union(a, b)`: whose vocabulary the output has",
+    "tokens": "rows of single tokens: a map from token to model, `zero` or `token(a, \"<x>\")`",
+    "pad_vocab_to": "the vocabulary is padded to a multiple of this",
+    "chat_template": "a model, or the template's text",
+    "config": "a map that is merged into config.json",
+    "seed": "the seed of random masks",
+    "compute": "the dtype of arithmetic: `float32` or `float64`",
+    "license": "the licence named in the model card",
+}
+
+DEFAULT_SHARD = 5 * 10**9
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Settings:
+    """The settings of the output, checked. `spans` says where each was given; `template_named` whether the recipe named one."""
+
+    template: Model
+    template_named: bool
+    dtype: str | None
+    layers: int | None
+    layout: str | None
+    shard_size: int
+    tokenizer: Model | Union | None
+    tokens: Mapping[str, Any]
+    pad_vocab_to: int | None
+    chat_template: Model | str | None
+    config: Mapping[str, Any]
+    seed: int
+    compute: str
+    license: str | None
+    strict: bool
+    spans: Mapping[str, Span]
+
+
+def settings_of(recipe: Recipe, overrides: Mapping[str, Any], strict: bool) -> Settings:
+    """Checks the recipe's settings; `overrides` is `--set output.KEY=value`. Raises MergecError with all that is wrong."""
+    errors: list[Diagnostic] = []
+    given = dict(recipe.settings)
+    anywhere = recipe.output_span or (recipe.models[0].span if recipe.models else None)
+    for key, value in overrides.items():
+        if anywhere is not None:
+            given[key] = Given(key, value, given[key].span if key in given else anywhere)
+    for key, argument in given.items():
+        if key not in KEYS:
+            near = difflib.get_close_matches(key, KEYS, 1, 0.5)
+            errors.append(
+                Diagnostic(
+                    "E0203",
+                    f"the output has no setting `{key}`",
+                    (Label(argument.span, "unknown setting"),),
+                    notes=(f"its settings are {', '.join(f'`{k}`' for k in KEYS)}",),
+                    help=(f"did you mean `{near[0]}`?",) if near else (),
+                )
+            )
+    check = _Checker(given, errors)
+    template, named = _template(recipe, check)
+    tokens = check.map("tokens")
+    out = Settings(
+        template=template,
+        template_named=named,
+        dtype=check.dtype("dtype"),
+        layers=check.integer("layers", 1),
+        layout=check.text("layout"),
+        shard_size=check.size("shard_size", DEFAULT_SHARD),
+        tokenizer=check.tokenizer("tokenizer"),
+        tokens={key: value for key, value in tokens.items() if check.token(key, value)},
+        pad_vocab_to=check.integer("pad_vocab_to", 1),
+        chat_template=check.model_or_text("chat_template"),
+        config=check.map("config"),
+        seed=check.integer("seed", 0) or 0,
+        compute=check.compute("compute"),
+        license=check.text("license"),
+        strict=strict,
+        spans={key: argument.span for key, argument in given.items()},
+    )
+    known = {layout.name for layout in template.family.layouts} | {"canonical"}
+    if out.layout is not None and out.layout not in known:
+        check.wrong("layout", f"family `{template.family.name}` has the layouts {', '.join(f'`{k}`' for k in sorted(known))}")
+    if errors:
+        raise MergecError(errors)
+    return out
+
+
+def _template(recipe: Recipe, check: _Checker) -> tuple[Model, bool]:
+    like = check.given.get("like")
+    if like is not None:
+        if isinstance(like.value, Leaf) and like.value.path is None:
+            return like.value.model, True
+        check.wrong("like", "a model")
+    for model in recipe.models:
+        if model.label == "base":
+            return model, True
+    if not recipe.models:
+        raise MergecError(
+            [
+                *check.errors,
+                Diagnostic("E0204", "the recipe names no model", help=('name one: `let base = model("…")`',)),
+            ]
+        )
+    return recipe.models[0], False
+
+
+class _Checker:
+    """One method a kind of setting; what is wrong goes to `errors`."""
+
+    def __init__(self, given: Mapping[str, Given], errors: list[Diagnostic]) -> None:
+        self.given, self.errors = given, errors
+
+    def wrong(self, key: str, wanted: str) -> None:
+        argument = self.given[key]
+        self.errors.append(
+            Diagnostic(
+                "E0208",
+                f"`{key}` must be {wanted}, not {kind_of(argument.value)}"
+                if not isinstance(argument.value, str)
+                else f'`{key}` must be {wanted}, not "{argument.value}"',
+                (Label(argument.span, KEYS.get(key, "")),),
+            )
+        )
+
+    def text(self, key: str) -> str | None:
+        if key not in self.given:
+            return None
+        value = self.given[key].value
+        if value is None or isinstance(value, str):
+            return value
+        self.wrong(key, article("string"))
+        return None
+
+    def integer(self, key: str, low: int) -> int | None:
+        if key not in self.given:
+            return None
+        value = self.given[key].value
+        if isinstance(value, int) and not isinstance(value, bool) and low <= value < 2**63:
+            return value
+        self.wrong(key, f"a whole number of at least {low}")
+        return None
+
+    def dtype(self, key: str) -> str | None:
+        value = self.text(key)
+        if value is None:
+            return None
+        name = NAMES.get(value.removeprefix("torch."), value)
+        if name in FLOATS:
+            return name
+        self.wrong(key, "one of " + ", ".join(f"`{k}`" for k, v in NAMES.items() if v in FLOATS))
+        return None
+
+    def compute(self, key: str) -> str:
+        value = self.text(key)
+        if value in (None, "float32", "float64"):
+            return "F64" if value == "float64" else "F32"
+        self.wrong(key, "`float32` or `float64`")
+        return "F32"
+
+    def size(self, key: str, default: int) -> int:
+        if key not in self.given:
+            return default
+        value = self.given[key].value
+        size = value if isinstance(value, int) and not isinstance(value, bool) else parse_size(value)
+        if size is not None and size > 0:
+            return size
+        self.wrong(key, "a size such as `5GB` or `500MiB`")
+        return default
+
+    def tokenizer(self, key: str) -> Model | Union | None:
+        if key not in self.given:
+            return None
+        value = self.given[key].value
+        if isinstance(value, Leaf) and value.path is None:
+            return value.model
+        if isinstance(value, Union):
+            return value
+        self.wrong(key, "a model or `union(a, b)`")
+        return None
+
+    def model_or_text(self, key: str) -> Model | str | None:
+        if key not in self.given:
+            return None
+        value = self.given[key].value
+        if isinstance(value, Leaf) and value.path is None:
+            return value.model
+        if isinstance(value, str):
+            return value
+        self.wrong(key, "a model or a text")
+        return None
+
+    def map(self, key: str) -> dict[str, Any]:
+        if key not in self.given:
+            return {}
+        value = self.given[key].value
+        if not isinstance(value, PlaceMap):
+            self.wrong(key, "a map `{…}`")
+            return {}
+        return {name: _plain(inner) for _, name, inner in value.entries}
+
+    def token(self, key: str, value: Any) -> bool:
+        if isinstance(value, Token | Leaf) or value == "zero":
+            return True
+        span = self.given["tokens"].span
+        self.errors.append(
+            Diagnostic(
+                "E0208",
+                f'the row of `{key}` must be a model, "zero" or `token(model, "…")`, not {kind_of(value)}',
+                (Label(span),),
+            )
+        )
+        return False
+
+
+def _plain(value: Any) -> Any:
+    """Maps and lists of a setting as plain dicts and lists."""
+    if isinstance(value, PlaceMap):
+        return {name: _plain(inner) for _, name, inner in value.entries}
+    if isinstance(value, tuple):
+        return [_plain(v) for v in value]
+    return value
+
+
+_UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12, "KI": 2**10, "MI": 2**20, "GI": 2**30, "TI": 2**40}
+
+
+def parse_size(text: object) -> int | None:
+    """Bytes of `5GB`, `500MiB`, `4GiB`; None for anything else."""
+    m = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([KMGT]?I?)B?\s*", str(text).upper())
+    return int(float(m.group(1)) * _UNITS[m.group(2)]) if m and m.group(2) in _UNITS else None

@@ -1,0 +1,259 @@
+"""What expressions evaluate to while compiling: numbers that may vary over the output, and regions.
+
+A region is a symbolic map from places to tensors; `elaborate.py` asks it for one tensor at a time. Nothing here knows a
+weight or makes a graph node.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from ..grammar import ast
+from ..grammar.source import Span
+from .models import Model
+from .places import Coordinate, Path, Space
+
+
+@dataclass(frozen=True, slots=True)
+class Where:
+    """The tensor that is being made.
+
+    `name` is canonical in `space`; `coordinate` its position under the left-hand place of the statement. `layer` of
+    `layers` is its layer's number and the depth of its stack (None and the stack's depth outside). `output` is the
+    output tensor's name, which keys random masks.
+    """
+
+    name: str
+    coordinate: Coordinate
+    counts: tuple[int, ...]
+    space: Space
+    layer: int | None
+    layers: int
+    output: str
+
+    @property
+    def depth(self) -> float:
+        """0 at the first layer and before the layers, 1 at the last and after them."""
+        if self.layer is None:
+            return 0.0 if before_layers(self.space, self.name) else 1.0
+        return self.layer / (self.layers - 1) if self.layers > 1 else 1.0
+
+
+def before_layers(space: Space, name: str) -> bool:
+    """Whether a tensor outside the layers comes before them: the embeddings do, norm and head do not."""
+    modules = space.family.places.get("embed", ())
+    return any(name.startswith(m) for m in modules) or any(w in name for w in ("embed", "wte", "wpe"))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Vary:
+    """A number (or boolean) that depends on the output tensor; `text` shows it to people."""
+
+    at: Callable[[Where], Any]
+    span: Span
+    text: str
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class PlaceMap:
+    """`{attn: 0.3, _: 0.5}`: as a number the most specific key wins; as a setting a plain map.
+
+    Keys are a path, a string, or None for `_`.
+    """
+
+    entries: tuple[tuple[Path | None, str, Any], ...]
+    span: Span
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Token:
+    """`token(a, "<x>")`: that model's row for that token."""
+
+    model: Model
+    token: str
+    span: Span
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Union:
+    """`union(a, b)`: all tokens of several models, the first one's ids unchanged."""
+
+    models: tuple[Model, ...]
+    span: Span
+
+
+# --- regions -------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Leaf:
+    """A model, or a model at a place."""
+
+    model: Model
+    path: Path | None
+    span: Span
+
+    @property
+    def label(self) -> str:
+        return self.model.label
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Number:
+    """A number where a region is needed: the same at every element."""
+
+    value: Any
+    span: Span
+    label: str | None = None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Apply:
+    """An operation on the tensors at the same place; `op` is one of `ops.OPS` or `builtins.TENSOR_FORMS`."""
+
+    op: str
+    args: tuple[Region, ...]
+    span: Span
+    attributes: tuple[tuple[str, Any], ...] = ()
+    label: str | None = None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Choice:
+    """`then if condition else other` where the condition varies over the output."""
+
+    condition: Any
+    then: Region
+    other: Region
+    span: Span
+    label: str | None = None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class At:
+    """A region that has no explicit places of its own, looked at from a place."""
+
+    region: Region
+    path: Path
+    span: Span
+    label: str | None = None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Stack:
+    """Layers put one after the other; `counts` are the lengths of the parts."""
+
+    parts: tuple[Region, ...]
+    counts: tuple[int, ...]
+    span: Span
+    label: str | None = None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Tie:
+    """`tie(place)`: the left-hand place shares storage with another place of the output."""
+
+    path: Path
+    span: Span
+    label: str | None = None
+
+
+Region = Leaf | Number | Apply | Choice | At | Stack | Tie
+
+
+def is_region(value: object) -> bool:
+    return isinstance(value, Leaf | Number | Apply | Choice | At | Stack | Tie)
+
+
+def named(region: Region, label: str) -> Region:
+    """The region under its first `let` name, which keys random masks."""
+    if region.label is not None or isinstance(region, Leaf):
+        return region
+    return dataclasses.replace(region, label=label)
+
+
+def children(region: Region) -> tuple[Region, ...]:
+    if isinstance(region, Apply):
+        return region.args
+    if isinstance(region, Choice):
+        return (region.then, region.other)
+    if isinstance(region, At):
+        return (region.region,)
+    if isinstance(region, Stack):
+        return region.parts
+    return ()
+
+
+def walk(region: Region) -> Iterator[Region]:
+    """The region and all below it, each once."""
+    seen: set[int] = set()
+    todo: list[Region] = [region]
+    while todo:
+        term = todo.pop()
+        if id(term) not in seen:
+            seen.add(id(term))
+            yield term
+            todo.extend(reversed(children(term)))
+
+
+def leaves(region: Region) -> list[Leaf]:
+    return [t for t in walk(region) if isinstance(t, Leaf)]
+
+
+def at(region: Region, path: Path, span: Span) -> Region:
+    """A region at a place: pushed down to explicit places, a view of the whole otherwise."""
+    if isinstance(region, Leaf):
+        inner = path if region.path is None else region.path.join(path)
+        return Leaf(region.model, Path(inner.steps, span), span)
+    if isinstance(region, Apply) and any(leaf.path is not None for leaf in leaves(region)):
+        args = tuple(a if isinstance(a, Number) else at(a, path, span) for a in region.args)
+        return dataclasses.replace(region, args=args)
+    return At(region, path, span)
+
+
+# --- functions -----------------------------------------------------------------------------------
+
+
+@dataclass(slots=True, eq=False)
+class Scope:
+    """Names to values, inside an outer scope."""
+
+    values: dict[str, Any]
+    outer: Scope | None = None
+
+    def find(self, name: str) -> tuple[bool, Any]:
+        scope: Scope | None = self
+        while scope is not None:
+            if name in scope.values:
+                return True, scope.values[name]
+            scope = scope.outer
+        return False, None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Function:
+    """A `def` with the scope that it was written in. `library`: not of the recipe itself."""
+
+    definition: ast.Def
+    scope: Scope
+    library: bool
+
+    @property
+    def name(self) -> str:
+        return self.definition.name.id
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Namespace:
+    """`use "lib.mrg" as ns`."""
+
+    scope: Scope
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class Poison:
+    """The value of a name whose own statement is wrong; using it adds no second error."""

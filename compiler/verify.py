@@ -1,0 +1,56 @@
+"""What a graph must satisfy between passes; a violation is a bug in mergec, not a user's mistake."""
+
+from __future__ import annotations
+
+from .graph import Graph, Node
+from .ops import OPS
+
+LEAVES = {"source": 0, "gather": None, "const": 0}
+"""Forms beyond `OPS` and how many inputs they have (None: any)."""
+
+
+class BrokenGraph(AssertionError):
+    """An invariant of the graph does not hold."""
+
+
+def verify(graph: Graph) -> Graph:
+    """The graph itself, after checking forms, kinds, shapes and order. Raises BrokenGraph."""
+    seen: set[int] = set()
+    keys: set[tuple[object, ...]] = set()
+    for number, node in enumerate(graph.nodes):
+        _expect(node.id == number, node, "is out of order")
+        _expect(all(i.id in seen for i in node.inputs), node, "uses a later node")
+        _expect(node.op in OPS or node.op in LEAVES, node, "is no known operation")
+        _form(node)
+        key = (node.op, tuple(i.id for i in node.inputs), node.attributes, node.shape)
+        _expect(key not in keys, node, "exists twice")
+        keys.add(key)
+        seen.add(node.id)
+    names = [o.name for o in graph.outputs]
+    if len(set(names)) != len(names):
+        raise BrokenGraph("an output tensor has two values")
+    for output in graph.outputs:
+        _expect(output.node.id in seen, output.node, "is not of this graph")
+        _expect(output.node.shape is None or output.node.shape == output.shape, output.node, "has not its output's shape")
+    return graph
+
+
+def _form(node: Node) -> None:
+    row = OPS.get(node.op)
+    arity = row.arity if row else LEAVES[node.op]
+    _expect(arity is None or len(node.inputs) == arity, node, "has the wrong number of inputs")
+    shapes = {i.shape for i in node.inputs if i.shape is not None}
+    if row is None:
+        return
+    if row.kind == "elementwise" and node.op not in ("bernoulli", "fill"):
+        _expect(len(shapes) <= 1, node, "combines different shapes")
+        _expect(node.shape == next(iter(shapes), None), node, "has not its inputs' shape")
+    if row.kind == "reduction":
+        _expect(node.shape is None and len(shapes) == 1, node, "reduces no tensor to no number")
+    for name in row.attributes:
+        _expect(any(k == name for k, _ in node.attributes), node, f"lacks `{name}`")
+
+
+def _expect(holds: bool, node: Node, what: str) -> None:
+    if not holds:
+        raise BrokenGraph(f"{node!r} {what}")

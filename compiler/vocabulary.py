@@ -1,0 +1,161 @@
+"""The output's vocabulary where inputs differ in theirs: which row of which model each output token takes."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from ..grammar.diagnostic import Diagnostic, Label, MergecError
+from .catalog import Catalog
+from .models import Model
+from .terms import Leaf, Token, Union
+
+Row = tuple[tuple[int, int], ...]
+"""The rows (source, row) whose mean an output row is; none is zero."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rows:
+    """What a gather reads for one model: the models that it takes rows from, and runs (rows, terms)."""
+
+    models: tuple[Model, ...]
+    table: tuple[tuple[int, Row], ...]
+
+    def is_identity(self, rows: int) -> bool:
+        """Whether it is just the whole of its one source."""
+        return len(self.table) == 1 and self.table[0] == (rows, ((0, 0),))
+
+
+@dataclass(slots=True, eq=False)
+class Vocabulary:
+    """The output's tokens by id, and each model's own ids.
+
+    `tokens[i]` is the token of output row i (None: padding); `size` counts padding rows.
+    """
+
+    tokens: list[str | None]
+    ids: Mapping[str, Mapping[str, int]]
+    models: tuple[Model, ...]
+    base: str | None
+    choices: Mapping[str, Any]
+    added: tuple[str, ...]
+    origin: Model
+    _runs: dict[str, Rows] = field(default_factory=dict)
+
+    @property
+    def size(self) -> int:
+        return len(self.tokens)
+
+    def runs(self, model: Model) -> Rows:
+        """The rows of one model's vocabulary tensors under the output's ids."""
+        if model.label not in self._runs:
+            self._runs[model.label] = self._compress([self._row(model, token) for token in self.tokens])
+        return self._runs[model.label]
+
+    def _row(self, model: Model, token: str | None) -> list[tuple[str, int]]:
+        if token is None:
+            return []
+        choice = self.choices.get(token)
+        if isinstance(choice, str):
+            return []
+        if isinstance(choice, Leaf):
+            return [(choice.model.label, self.ids[choice.model.label][token])]
+        if isinstance(choice, Token):
+            return [(choice.model.label, self.ids[choice.model.label][choice.token])]
+        own = self.ids[model.label].get(token)
+        if own is not None:
+            return [(model.label, own)]
+        holders = [m for m in self.models if token in self.ids[m.label]]
+        base = next((m for m in holders if m.label == self.base), None)
+        if base is not None:
+            return [(base.label, self.ids[base.label][token])]
+        return [(m.label, self.ids[m.label][token]) for m in holders]
+
+    def _compress(self, rows: list[list[tuple[str, int]]]) -> Rows:
+        order: dict[str, int] = {}
+        by_label = {m.label: m for m in self.models}
+        table: list[tuple[int, Row]] = []
+        previous: Row = ()
+        for row in rows:
+            terms = tuple([(order.setdefault(label, len(order)), n) for label, n in row])
+            following = tuple([(s, n + table[-1][0]) for s, n in previous]) if table else ()
+            if table and terms == following and bool(terms) == bool(previous):
+                table[-1] = (table[-1][0] + 1, previous)
+            else:
+                table.append((1, terms))
+                previous = terms
+        return Rows(tuple(by_label[label] for label in order), tuple(table))
+
+
+def vocabulary_of(settings: Any, models: tuple[Model, ...], catalog: Catalog) -> Vocabulary | None:
+    """Reconciles the vocabularies of the inputs as `output(tokenizer=…, tokens=…, pad_vocab_to=…)` says.
+
+    None where the recipe says nothing about them. Raises MergecError (E0313) where a tokenizer can't be read.
+    """
+    if settings.tokenizer is None and not settings.tokens and settings.pad_vocab_to is None:
+        return None
+    distinct: dict[str, Model] = {m.label: m for m in models}
+    ids: dict[str, dict[str, int]] = {}
+    for model in distinct.values():
+        found = read_vocabulary(catalog, model)
+        if found is None:
+            raise MergecError(
+                Diagnostic(
+                    "E0313",
+                    f"`{model.label}` has no tokenizer.json or vocab.json to reconcile vocabularies by",
+                    (Label(model.span, "no vocabulary"),),
+                    help=("save its tokenizer in the fast format: `AutoTokenizer.from_pretrained(…).save_pretrained(…)`",),
+                )
+            )
+        ids[model.label] = found
+    chosen = settings.tokenizer or settings.template
+    origin: Model = chosen.models[0] if isinstance(chosen, Union) else chosen
+    size = max(ids[origin.label].values(), default=-1) + 1
+    tokens: list[str | None] = [None] * size
+    for token, n in ids[origin.label].items():
+        tokens[n] = token
+    added: list[str] = []
+    if isinstance(chosen, Union):
+        for model in chosen.models[1:]:
+            for token, _ in sorted(ids[model.label].items(), key=lambda item: item[1]):
+                if token not in ids[origin.label] and token not in added:
+                    added.append(token)
+    for token in settings.tokens:
+        if token not in ids[origin.label] and token not in added:
+            added.append(token)
+    tokens.extend(added)
+    for token, choice in settings.tokens.items():
+        wanted = choice.token if isinstance(choice, Token) else token
+        holder = choice.model.label if isinstance(choice, Token | Leaf) else None
+        if holder is not None and wanted not in ids[holder]:
+            raise MergecError(
+                Diagnostic("E0313", f"`{holder}` has no token `{wanted}`", (Label(settings.spans["tokens"]),))
+            )
+    if settings.pad_vocab_to:
+        tokens.extend([None] * (-len(tokens) % settings.pad_vocab_to))
+    base = "base" if "base" in distinct else None
+    return Vocabulary(tokens, ids, tuple(distinct.values()), base, settings.tokens, tuple(added), origin)
+
+
+def read_vocabulary(catalog: Catalog, model: Model) -> dict[str, int] | None:
+    """Token to id from tokenizer.json, else vocab.json, with added tokens; None where neither is there or readable."""
+    text = catalog.document(model.checkpoint, "tokenizer.json")
+    try:
+        if text is not None:
+            data = json.loads(text)
+            vocab = data["model"].get("vocab", {})
+            pairs = {t[0]: k for k, t in enumerate(vocab)} if isinstance(vocab, list) else dict(vocab)
+            pairs.update({t["content"]: int(t["id"]) for t in data.get("added_tokens", [])})
+            return pairs
+        text = catalog.document(model.checkpoint, "vocab.json")
+        if text is None:
+            return None
+        pairs = {str(k): int(v) for k, v in json.loads(text).items()}
+        more = catalog.document(model.checkpoint, "added_tokens.json")
+        if more is not None:
+            pairs.update({str(k): int(v) for k, v in json.loads(more).items()})
+        return pairs
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        return None

@@ -1,0 +1,96 @@
+"""Numbers and strings between their text in a recipe and their values."""
+
+from __future__ import annotations
+
+import math
+import re
+
+# What `\x` stands for, by x; `\uXXXX` and `\UXXXXXXXX` are handled apart.
+_ESCAPES = {"n": "\n", "t": "\t", "r": "\r", "0": "\0", "\\": "\\", '"': '"', "'": "'"}
+_ESCAPE = re.compile(r"\\(?:u([0-9A-Fa-f]{4})|U([0-9A-Fa-f]{8})|([\s\S]))")
+_LARGEST_INTEGER = 2**64 - 1
+
+
+class LiteralError(Exception):
+    """A literal without a value; `start` and `end` are offsets into its text."""
+
+    def __init__(self, code: str, message: str, start: int, end: int, help: str = "") -> None:
+        self.code, self.message, self.start, self.end, self.help = code, message, start, end, help
+        super().__init__(message)
+
+
+def read_number(text: str) -> int | float:
+    """The value of a number token.
+
+    An integer is at most 2**64 - 1 and a float is finite; a number that would round to zero is refused too.
+    Raises LiteralError (E0106).
+
+    >>> read_number("1_000"), read_number("1e-3")
+    (1000, 0.001)
+    """
+    digits = text.replace("_", "")
+    if digits.isdigit():
+        # int() refuses very long texts; no integer of more than 20 digits would be in range anyway.
+        if len(digits.lstrip("0")) <= 20 and (value := int(digits.lstrip("0") or "0")) <= _LARGEST_INTEGER:
+            return value
+        raise LiteralError("E0106", "this integer is too large", 0, len(text), "the largest is 18446744073709551615")
+    number = float(digits)
+    if math.isinf(number):
+        raise LiteralError("E0106", "this number is too large", 0, len(text), "the largest is about 1.8e308")
+    if number == 0 and re.search("[1-9]", re.split("[eE]", digits)[0]):
+        raise LiteralError("E0106", "this number is too small: it would be 0", 0, len(text))
+    return number
+
+
+def read_string(text: str) -> str:
+    r"""The value of a string token, quotes included in `text`.
+
+    A line end inside `\"\"\"` is `\n` in the value, however the file writes it. Raises LiteralError (E0105).
+
+    >>> read_string(r'"a\tb\u00e9"')
+    'a\tbé'
+    """
+    quotes = 3 if text.startswith('"""') and len(text) >= 6 else 1
+
+    def value(match: re.Match[str], shift: int) -> str:
+        start, end = match.start() + shift, match.end() + shift
+        short, long, letter = match.groups()
+        if letter is not None:
+            if letter in _ESCAPES:
+                return _ESCAPES[letter]
+            if letter in "uU":
+                wanted = 4 if letter == "u" else 8
+                raise LiteralError("E0105", f"`\\{letter}` needs {wanted} hexadecimal digits", start, end)
+            raise LiteralError("E0105", "unknown escape", start, end, "a backslash itself is written `\\\\`")
+        point = int(short or long, 16)
+        if point > 0x10FFFF or 0xD800 <= point <= 0xDFFF:
+            help = "a character beyond U+FFFF is written with `\\U` and 8 digits"
+            raise LiteralError("E0105", "this escape is no character", start, end, help)
+        return chr(point)
+
+    # Escapes first would turn a written-out `\\r` and a line end into one; offsets count in the text as it is.
+    parts = text[quotes:-quotes].split("\r\n")
+    before = 0
+    values = []
+    for part in parts:
+        values.append(_ESCAPE.sub(lambda match, shift=before + quotes: value(match, shift), part))
+        before += len(part) + 2
+    return "\n".join(values)
+
+
+def write_string(value: str) -> str:
+    r"""A string token for `value`: printable characters as they are, the rest escaped.
+
+    >>> print(write_string('say "hi"\n'))
+    "say \"hi\"\n"
+    """
+    names = {"\n": "\\n", "\t": "\\t", "\r": "\\r", "\\": "\\\\", '"': '\\"'}
+    out = []
+    for c in value:
+        if c in names:
+            out.append(names[c])
+        elif c.isprintable():
+            out.append(c)
+        else:
+            out.append(f"\\u{ord(c):04x}" if ord(c) <= 0xFFFF else f"\\U{ord(c):08x}")
+    return '"' + "".join(out) + '"'

@@ -1,0 +1,174 @@
+"""Text to syntax tree. No Lark tree leaves this folder, and every fault of a text is a MergecError."""
+
+from __future__ import annotations
+
+import functools
+import re
+from importlib import resources
+from typing import Any
+
+from lark import Lark, Token, Tree
+from lark.exceptions import UnexpectedCharacters, UnexpectedInput, UnexpectedToken
+from lark.parsers.lalr_interactive_parser import InteractiveParser
+
+from .ast import Expr, Module
+from .build import Builder, too_deep
+from .diagnostic import Diagnostic, MergecError
+from .scan import MAX_ERRORS, Scan, scan
+from .source import Source, Span
+from .syntax_errors import Fault, explain
+
+# A statement that begins so is meant as that statement, whatever it looks like.
+_KEYWORD = re.compile(r"\s*(let|def|use|output|expect)\b(?!\s*\.)")
+
+
+def parse(source: Source) -> Module:
+    """The syntax tree of a recipe or library.
+
+    Raises MergecError with every syntax error found, in the order of the text, at most `MAX_ERRORS` of them:
+    after an error reading goes on at the next statement.
+    """
+    scanned = scan(source)
+    diagnostics = list(scanned.diagnostics)
+    if not diagnostics:
+        try:
+            tree = _grammar().parse(scanned.text, start="module")
+        except UnexpectedInput:
+            pass  # found again below, statement by statement
+        else:
+            statements = _build(tree, source, 0, diagnostics)
+            if not diagnostics:
+                return Module(source, statements, scanned.comments)
+            raise MergecError(_in_order(diagnostics))
+    for chunk in scanned.chunks:
+        if not chunk.broken and len(diagnostics) < MAX_ERRORS:
+            _parse_part(source, scanned, chunk.start, chunk.end, "module", diagnostics)
+    raise MergecError(_in_order(diagnostics))
+
+
+def parse_expression(source: Source) -> Expr:
+    """The one expression that a text holds (`-D name=VALUE`). Raises MergecError."""
+    value: Expr = _parse_whole(source, "expr")
+    return value
+
+
+def parse_place(source: Source) -> Expr:
+    """The one place that a text holds, as it would stand left of `=`. Raises MergecError."""
+    value: Expr = _parse_whole(source, "place")
+    return value
+
+
+@functools.cache
+def _grammar() -> Lark:
+    text = resources.files(__package__).joinpath("merge.lark").read_text(encoding="utf-8")
+    return Lark(
+        text,
+        parser="lalr",
+        lexer="contextual",
+        start=["module", "expr", "place"],
+        propagate_positions=True,
+        maybe_placeholders=False,
+    )
+
+
+def _parse_whole(source: Source, start: str) -> Any:
+    scanned = scan(source)
+    diagnostics = list(scanned.diagnostics)
+    value = None
+    if not diagnostics:
+        value = _parse_part(source, scanned, 0, len(source.text.rstrip()), start, diagnostics)
+    if diagnostics:
+        raise MergecError(_in_order(diagnostics))
+    return value
+
+
+def _parse_part(source: Source, scanned: Scan, start: int, end: int, rule: str, diagnostics: list[Diagnostic]) -> Any:
+    """The value of `[start, end)`, or None with something added to `diagnostics`."""
+    text = scanned.text[start:end]
+    try:
+        tree = _grammar().parse(text, start=rule)
+    except UnexpectedInput as error:
+        diagnostics.append(explain(_fault(error, source, text, start, rule)))
+        return None
+    return _build(tree, source, start, diagnostics)
+
+
+def _build(tree: Tree[Token], source: Source, offset: int, diagnostics: list[Diagnostic]) -> Any:
+    deep = too_deep(tree, source, offset)
+    if deep is not None:
+        diagnostics.append(deep)
+        return None
+    builder = Builder(source, offset)
+    value = builder.build(tree)
+    diagnostics.extend(builder.diagnostics)
+    return value
+
+
+def _in_order(diagnostics: list[Diagnostic]) -> list[Diagnostic]:
+    return sorted(diagnostics, key=lambda each: each.labels[0].span.start)[:MAX_ERRORS]
+
+
+# --- what went wrong ---------------------------------------------------------------------------------
+
+
+def _fault(error: UnexpectedInput, source: Source, text: str, offset: int, rule: str) -> Fault:
+    """Lark's exception in the terms of `syntax_errors`. `text` is the part of the source at `offset` that was parsed."""
+    start, end = _extent(error, text)
+    expected: frozenset[str] = frozenset()
+    if isinstance(error, UnexpectedToken):
+        parser = error.interactive_parser
+        expected = frozenset(parser.accepts() if isinstance(parser, InteractiveParser) else error.expected)
+    form = ""
+    if rule == "module":
+        form, start_of_form, end_of_form = _form(text, start)
+        if form == "assignment":
+            start, end = start_of_form, end_of_form
+    span = Span(source, offset + start, offset + end)
+    return Fault(span, text[:start], text[start:], expected, _innermost(text[:start]), form)
+
+
+def _extent(error: UnexpectedInput, text: str) -> tuple[int, int]:
+    """The range in `text` of what was not expected; empty, just after the last word, for an end."""
+    if isinstance(error, UnexpectedCharacters):
+        return error.pos_in_stream, error.pos_in_stream + 1
+    if isinstance(error, UnexpectedToken) and error.token.type not in ("$END", "_END"):
+        start = error.token.start_pos or 0
+        return start, start + len(error.token)
+    stop = len(text) if not isinstance(error, UnexpectedToken) or error.token.type == "$END" else error.token.start_pos
+    end = len(text[:stop].rstrip())
+    return end, end
+
+
+def _form(text: str, fault: int) -> tuple[str, int, int]:
+    """Whether the statement is an expression, or an assignment to one, and the range of that expression."""
+    if _KEYWORD.match(text):
+        return "", 0, 0
+    if _is_expression(text):
+        return "expression", 0, len(text)
+    for match in re.finditer(r"(?<![=<>!:+*/-])=(?!=)", text):
+        if match.start() >= fault and not _innermost(text[: match.start()]):
+            left = text[: match.start()]
+            if _is_expression(left):
+                return "assignment", len(left) - len(left.lstrip()), len(left.rstrip())
+            break
+    return "", 0, 0
+
+
+def _is_expression(text: str) -> bool:
+    try:
+        _grammar().parse(text.strip("\r\n; \t"), start="expr")
+    except UnexpectedInput:
+        return False
+    return True
+
+
+def _innermost(text: str) -> str:
+    """The innermost bracket that is open at the end of a text, or ""."""
+    without_strings = re.sub(r'"{3}[\s\S]*?"{3}|"(?:[^"\\\n]|\\.)*"|\'[^\'\n]*\'', "", text)
+    stack: list[str] = []
+    for sign in re.findall(r"[()\[\]{}]", without_strings):
+        if sign in "([{":
+            stack.append(sign)
+        elif stack:
+            stack.pop()
+    return stack[-1] if stack else ""

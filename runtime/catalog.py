@@ -1,0 +1,204 @@
+"""The catalog over real files: local checkpoints by their headers, small documents, `use`d recipes.
+
+Hub repositories are not opened here: their ids are told from paths and refused with the way out.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from ..compiler.catalog import CatalogError, Checkpoint, InputFile, StoredTensor
+from .compare import same_ranges
+from .documents import read_json, read_text
+from .faults import show, unreadable
+from .folders import Folder, check_inside, pickle_error, pickled, survey
+from .headers import Header, read_header
+
+MAX_CONFIG = 10 << 20
+"""The longest config.json accepted, in bytes."""
+
+MAX_DOCUMENT = 64 << 20
+"""The longest document or library accepted, in bytes."""
+
+_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
+
+
+class LocalCatalog:
+    """Implements `compiler.catalog.Catalog` over the file system. A checkpoint is read once and then kept."""
+
+    def __init__(self) -> None:
+        self._open: dict[tuple[str, str | None], Checkpoint] = {}
+
+    def open(self, source: str, *, revision: str | None, subfolder: str | None, near: str) -> Checkpoint:
+        """The checkpoint in the folder or file `source`, relative to the folder of the recipe `near`.
+
+        Raises CatalogError: E0401 where there is nothing, E0403 to E0409 where it can't be used, E0410 to E0429 for
+        an unsound header, E0430 to E0435 for an unsound config or index.
+        """
+        location = _locate(source, near)
+        if subfolder is not None:
+            location = _below(location, subfolder)
+        key = (location, revision)
+        if key not in self._open:
+            self._open[key] = _read_folder(location) if os.path.isdir(location) else _read_file(location)
+        return self._open[key]
+
+    def same_bytes(self, checkpoint: Checkpoint, first: str, second: str) -> bool | None:
+        """Whether two stored tensors hold equal bytes, whatever their shapes.
+
+        Raises CatalogError: E0403 where a file can't be read, E0409 where it has changed.
+        """
+        one, two = checkpoint.tensors[first], checkpoint.tensors[second]
+        if one.nbytes != two.nbytes:
+            return False
+        descriptors: list[int] = []
+        file = checkpoint.files[one.file]
+        try:
+            for file in (checkpoint.files[one.file], checkpoint.files[two.file]):
+                descriptors.append(os.open(file.path, os.O_RDONLY | os.O_CLOEXEC))
+                status = os.fstat(descriptors[-1])
+                if (status.st_size, status.st_mtime_ns) != (file.size, file.mtime_ns):
+                    raise CatalogError("E0409", "file has changed since its header was read", file=file.path)
+            return same_ranges(descriptors[0], one.start, descriptors[1], two.start, one.nbytes)
+        except EOFError as error:
+            raise CatalogError("E0409", "file has changed since its header was read", file=file.path) from error
+        except OSError as error:
+            raise unreadable(file.path, error) from error
+        finally:
+            for descriptor in descriptors:
+                os.close(descriptor)
+
+    def document(self, checkpoint: Checkpoint, name: str) -> str | None:
+        """The text of the file `name` beside the weights; None where there is none.
+
+        Raises CatalogError: E0408 for a link that leaves the folder, E0436 for what is too long or not UTF-8.
+        """
+        if name not in checkpoint.extras:
+            return None
+        return read_text(check_inside(checkpoint.location, name), limit=MAX_DOCUMENT, code="E0436")
+
+    def library(self, path: str, *, near: str) -> tuple[str, str]:
+        """Absolute path and text of the recipe `path`, relative to the folder of the file `near`.
+
+        Raises CatalogError: E0402 where there is none, E0403 or E0437 where it can't be read as text.
+        """
+        resolved = _resolve(path, near)
+        if not os.path.exists(resolved):
+            raise CatalogError("E0402", f"no file `{show(path)}`", help=_near_names(resolved, path), missing=True)
+        return resolved, read_text(resolved, limit=MAX_DOCUMENT, code="E0437")
+
+
+# --- from source to location -----------------------------------------------------------------------
+
+
+def _locate(source: str, near: str) -> str:
+    """The absolute path that `source` names. Raises CatalogError E0401 or E0404."""
+    resolved = _resolve(source, near)
+    if os.path.exists(resolved):
+        return resolved
+    is_path = source.startswith((".", "/", "~")) or os.path.isdir(os.path.dirname(resolved))
+    if not is_path and _HUB_ID.fullmatch(source):
+        folder = source.rpartition("/")[2]
+        raise CatalogError(
+            "E0404",
+            f"`{source}` is not a local folder, and Hub repositories can't be opened yet",
+            help=(f'download it with `hf download {source} --local-dir {folder}` and write `model("./{folder}")`',),
+            missing=True,
+        )
+    raise CatalogError("E0401", f"no checkpoint at `{show(source)}`", help=_near_names(resolved, source), missing=True)
+
+
+def _resolve(path: str, near: str) -> str:
+    if "\0" in path:
+        raise CatalogError("E0401", f"`{show(path)}` is not a path", missing=True)
+    return os.path.abspath(os.path.join(os.path.dirname(near), os.path.expanduser(path)))
+
+
+def _near_names(resolved: str, written: str) -> tuple[str, ...]:
+    """Help that offers the names in the parent folder that are most like the missing one."""
+    parent, name = os.path.split(resolved)
+    try:
+        names = sorted(entry for entry in os.listdir(parent) if not entry.startswith("."))
+    except OSError:
+        return (f"there is no folder `{show(parent)}`",)
+    close = difflib.get_close_matches(name, names, n=3)
+    prefix = written[: len(written.rstrip("/")) - len(name)]
+    if not close:
+        return (f"looked in `{show(parent)}`",)
+    return ("did you mean " + " or ".join(f"`{show(prefix + other)}`" for other in close) + "?",)
+
+
+def _below(location: str, subfolder: str) -> str:
+    if os.path.isabs(subfolder) or ".." in subfolder.split("/") or "\0" in subfolder:
+        raise CatalogError("E0407", f"subfolder `{show(subfolder)}` leads out of the checkpoint", missing=True)
+    below = os.path.join(location, *subfolder.split("/"))
+    if not os.path.isdir(below):
+        message = f"no subfolder `{show(subfolder)}` in `{show(location)}`"
+        raise CatalogError("E0401", message, help=_near_names(below.rstrip("/"), subfolder), missing=True)
+    return os.path.abspath(below)
+
+
+# --- from location to checkpoint -------------------------------------------------------------------
+
+
+def _read_file(path: str) -> Checkpoint:
+    name = os.path.basename(path)
+    if pickled(name):
+        raise pickle_error(path, name)
+    if not name.endswith(".safetensors"):
+        help = ("name a folder, or a file that ends in `.safetensors`",)
+        raise CatalogError("E0407", f"`{show(name)}` is not a safetensors file", file=path, help=help)
+    return _checkpoint(path, (path,), (read_header(path),))
+
+
+def _read_folder(location: str) -> Checkpoint:
+    folder = survey(location)
+    paths = tuple(os.path.join(location, name) for name in folder.weights)
+    headers = tuple(read_header(path, file) for file, path in enumerate(paths))
+    _check_agreement(location, folder, headers)
+    config = None
+    if "config.json" in folder.extras:
+        config = read_json(os.path.join(location, "config.json"), limit=MAX_CONFIG, code="E0430")
+    return _checkpoint(location, paths, headers, config, folder.extras)
+
+
+def _check_agreement(location: str, folder: Folder, headers: tuple[Header, ...]) -> None:
+    """Sees that each tensor is in one file alone, and in that which the index says."""
+    owner: dict[str, int] = {}
+    for file, header in enumerate(headers):
+        owner.update(dict.fromkeys(header.tensors, file))
+    if len(owner) != sum(len(header.tensors) for header in headers):
+        seen: dict[str, str] = {}
+        for weights, header in zip(folder.weights, headers, strict=True):
+            for name in header.tensors:
+                if name in seen:
+                    message = f"tensor `{show(name)}` is in both `{show(seen[name])}` and `{show(weights)}`"
+                    help = () if folder.index else ("name one file in `model(…)` instead of the folder",)
+                    raise CatalogError("E0435", message, file=location, help=help)
+                seen[name] = weights
+    for name, weights in folder.listed.items():
+        file = owner.get(name, -1)
+        if file < 0 or folder.weights[file] != weights:
+            where = "in no file" if file < 0 else f"in `{show(folder.weights[file])}`"
+            message = f"the index puts tensor `{show(name)}` in `{show(weights)}`, but it is {where}"
+            raise CatalogError("E0434", message, file=os.path.join(location, folder.index or ""))
+
+
+def _checkpoint(
+    location: str,
+    paths: tuple[str, ...],
+    headers: tuple[Header, ...],
+    config: Mapping[str, Any] | None = None,
+    extras: tuple[str, ...] = (),
+) -> Checkpoint:
+    tensors: dict[str, StoredTensor] = {}
+    metadata: dict[str, str] = {}
+    for header in headers:
+        tensors.update(header.tensors)
+        metadata.update(header.metadata)
+    files = tuple(InputFile(path, h.size, h.mtime_ns) for path, h in zip(paths, headers, strict=True))
+    return Checkpoint(location, files, tensors, config, metadata, extras)

@@ -1,0 +1,66 @@
+"""Small files of a checkpoint, read with a limit on size and on nesting."""
+
+from __future__ import annotations
+
+import json
+import os
+import stat
+from typing import Any
+
+from ..compiler.catalog import CatalogError
+from .faults import show, unreadable
+
+MAX_DEPTH = 64
+"""The deepest nesting of JSON accepted."""
+
+
+def read_text(path: str, *, limit: int, code: str) -> str:
+    """The UTF-8 text of the file at `path`, which has at most `limit` bytes.
+
+    Raises CatalogError: E0403 where it can't be read, `code` where it is too long or not text.
+    """
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        with open(descriptor, "rb") as file:
+            status = os.fstat(descriptor)
+            if not stat.S_ISREG(status.st_mode):
+                raise CatalogError(code, "not a regular file", file=path)
+            if status.st_size > limit:
+                raise CatalogError(code, f"file has {status.st_size} bytes, over the limit of {limit}", file=path)
+            raw = file.read(limit)
+    except OSError as error:
+        raise unreadable(path, error) from error
+    try:
+        return raw.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise CatalogError(code, f"file is not UTF-8 at byte {error.start}", file=path) from error
+
+
+def read_json(path: str, *, limit: int, code: str) -> dict[str, Any]:
+    """The JSON object in the file at `path`. Raises CatalogError like `read_text`, and `code` for anything else."""
+    text = read_text(path, limit=limit, code=code)
+    try:
+        value = json.loads(text)
+    except RecursionError as error:
+        raise CatalogError(code, "JSON is nested too deeply", file=path) from error
+    except ValueError as error:
+        raise CatalogError(code, f"not JSON: {show(str(error))}", file=path) from error
+    if type(value) is not dict:
+        raise CatalogError(code, "JSON is not an object", file=path)
+    if _deeper(value, MAX_DEPTH):
+        raise CatalogError(code, f"JSON is nested more than {MAX_DEPTH} deep", file=path)
+    return value
+
+
+def _deeper(value: Any, limit: int) -> bool:
+    level = [value]
+    for _ in range(limit):
+        level = [
+            child
+            for node in level
+            for child in (node.values() if isinstance(node, dict) else node)
+            if isinstance(child, dict | list)
+        ]
+        if not level:
+            return False
+    return True

@@ -1,0 +1,239 @@
+"""Runs the steps that compute: held buffers, the lanes' memory, passes, loads and whole-tensor operations."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from ..compiler.plan import (
+    LOAD_STAGING,
+    Area,
+    Copy,
+    Held,
+    Layout,
+    Load,
+    Opaque,
+    Pass,
+    Plan,
+    Scalar,
+    Step,
+    scratch_layout,
+)
+from .devices import Arena, Device, torch_dtype
+from .kernels.load import file_ranges
+from .kernels.opaque import OPAQUE
+from .kernels.values import Threshold
+from .lanes import Lanes
+from .memory import Meter
+from .ports import Reads, Tally, Writes
+from .streaming import Context, run_pass
+
+
+class Engine:
+    """Runs one plan's steps, given in order; `close` frees what is left and gives torch its threads back.
+
+    A lane's arena is kept from pass to pass, as large as any pass of the plan needs it, unless that would hold
+    more memory than the plan's peak: then it is replaced by one of exactly the size needed.
+    """
+
+    def __init__(self, plan: Plan, reads: Reads, writes: Writes[Any], lanes: Lanes, meter: Meter, tally: Tally) -> None:
+        self._plan, self._reads, self._lanes, self._meter, self._tally = plan, reads, lanes, meter, tally
+        self._device = Device(plan.device)
+        self._threads = torch.get_num_threads()
+        self._arenas: list[Arena | None] = [None] * lanes.count
+        self._streams = [self._device.stream() for _ in range(lanes.count)]
+        self._context = Context(
+            plan=plan,
+            device=self._device,
+            reads=reads,
+            writes=writes,
+            lanes=lanes,
+            tally=tally,
+            scalars=[0.0] * plan.scalars,
+            buffers={},
+            names={(t.file, t.start): t.name for t in plan.tensors},
+        )
+        self._largest, self._largest_staging = 0, 0
+        for step in plan.steps:
+            if isinstance(step.action, Pass):
+                self._largest = max(self._largest, step.action.nbytes)
+                if self._device.accelerator:
+                    self._largest_staging = max(self._largest_staging, self._layout(step.action).staging)
+        if lanes.count > 1:
+            torch.set_num_threads(1)
+
+    def close(self) -> None:
+        """Frees everything, also after a failure."""
+        torch.set_num_threads(self._threads)
+        for lane in range(len(self._arenas)):
+            self._drop(lane)
+        for buffer in list(self._context.buffers):
+            self._release(buffer)
+
+    def run(self, step: Step) -> None:
+        """Allocates what the step needs, runs it and releases what it was the last to need."""
+        action = step.action
+        layout = self._layout(action) if isinstance(action, Pass) else None
+        lanes, nbytes, staging = self._needs(action, layout)
+        workspace = action.workspace if isinstance(action, Opaque) else 0
+        incoming = sum(a.nbytes for a in step.allocate) + workspace
+        self._fit(lanes, nbytes, staging, incoming)
+        held = self._held(step, workspace)
+        self._check(step, lanes, nbytes, staging, held)
+        match action:
+            case Pass():
+                assert layout is not None
+                arenas = [a for a in self._arenas[:lanes] if a is not None]
+                run_pass(self._context, action, layout, arenas, self._streams)
+            case Load():
+                self._load(action)
+            case Opaque():
+                self._opaque(action)
+            case Copy():
+                raise RuntimeError("a copy neither allocates nor releases buffers")
+        for buffer in step.release:
+            self._release(buffer)
+
+    # --- memory
+
+    def _layout(self, pass_: Pass) -> Layout:
+        layout = scratch_layout(
+            pass_.operands,
+            pass_.registers,
+            pass_.masks,
+            pass_.code,
+            pass_.reductions,
+            pass_.stores,
+            block=pass_.block,
+            compute=self._plan.compute,
+            accelerator=self._device.accelerator,
+        )
+        if layout.nbytes != pass_.nbytes:
+            raise RuntimeError(f"a pass needs {layout.nbytes} bytes of scratch, the plan says {pass_.nbytes}")
+        return layout
+
+    def _needs(self, action: Pass | Copy | Load | Opaque, layout: Layout | None) -> tuple[int, int, int]:
+        """Lanes, and for each of them bytes of its arena and of its staging on the host (0 on the CPU)."""
+        if isinstance(action, Pass) and layout is not None:
+            lanes = min(self._lanes.count, -(-action.numel // action.block)) if action.numel else 0
+            return lanes, layout.nbytes, layout.staging if self._device.accelerator else 0
+        if isinstance(action, Load) and self._device.accelerator:
+            nbytes = sum(e.nbytes for e in action.source.extents)
+            return 1, 0, min(nbytes, LOAD_STAGING)
+        return 0, 0, 0
+
+    def _held(self, step: Step, workspace: int) -> int:
+        """Brings the step's buffers to life; bytes of all buffers that live, and the workspace, on the device."""
+        for a in step.allocate:
+            self._meter.allocate(f"buffer {a.buffer}", a.nbytes, device=self._device.accelerator)
+            self._context.buffers[a.buffer] = self._device.empty(a.nbytes).view(torch_dtype(a.dtype))
+        return sum(b.numel() * b.element_size() for b in self._context.buffers.values()) + workspace
+
+    def _check(self, step: Step, lanes: int, nbytes: int, staging: int, held: int) -> None:
+        accelerator = self._device.accelerator
+        host, device = (lanes * staging, held + lanes * nbytes) if accelerator else (held + lanes * nbytes, 0)
+        if host > step.host or device > step.device:
+            raise RuntimeError(
+                f"a step holds {host} bytes on the host and {device} on the device, the plan says "
+                f"{step.host} and {step.device}"
+            )
+        self._tally.live(host, device)
+
+    def _release(self, buffer: int) -> None:
+        self._context.buffers.pop(buffer, None)
+        self._meter.free(f"buffer {buffer}")
+
+    def _fit(self, lanes: int, nbytes: int, staging: int, incoming: int) -> None:
+        """Gives the first `lanes` lanes arenas of at least these sizes, all arenas together within the plan's peak."""
+        accelerator = self._device.accelerator
+        kept = [a for a in self._arenas if a is not None]
+        if accelerator:
+            room = self._plan.peak_device - self._meter.device - incoming + sum(a.nbytes for a in kept)
+            room_staging = self._plan.peak_host - self._meter.host + sum(a.staging for a in kept)
+        else:
+            room, room_staging = self._plan.peak_host - self._meter.host - incoming + sum(a.nbytes for a in kept), 0
+
+        def fits(sizes: list[tuple[int, int]]) -> bool:
+            return sum(n for n, _ in sizes) <= room and sum(s for _, s in sizes) <= room_staging
+
+        def sizes(wanted: tuple[int, int], idle: bool) -> list[tuple[int, int]]:
+            """What there would be if every arena that is too small were replaced by one of the wanted size."""
+            have = [(a.nbytes, a.staging) if a is not None else (0, 0) for a in self._arenas]
+            enough = [h if h[0] >= nbytes and h[1] >= staging else wanted for h in have[:lanes]]
+            return enough + (have[lanes:] if idle else [(0, 0)] * (len(have) - lanes))
+
+        exact = (nbytes, staging)
+        generous = (max(nbytes, self._largest), max(staging, self._largest_staging))
+        chosen = [exact] * lanes + [(0, 0)] * (len(self._arenas) - lanes)
+        for candidate in (sizes(generous, True), sizes(exact, True), sizes(exact, False)):
+            if fits(candidate):
+                chosen = candidate
+                break
+        changed = [
+            lane
+            for lane, (arena, size) in enumerate(zip(self._arenas, chosen, strict=True))
+            if ((arena.nbytes, arena.staging) if arena is not None else (0, 0)) != size
+        ]
+        for lane in changed:
+            self._drop(lane)
+        for lane in changed:
+            if chosen[lane] != (0, 0):
+                self._grow(lane, *chosen[lane])
+
+    def _grow(self, lane: int, nbytes: int, staging: int) -> None:
+        self._meter.allocate(f"lane {lane}", nbytes, device=self._device.accelerator)
+        if self._device.accelerator:
+            self._meter.allocate(f"staging of lane {lane}", staging)
+        self._arenas[lane] = Arena(self._device, nbytes, staging)
+
+    def _drop(self, lane: int) -> None:
+        if self._arenas[lane] is not None:
+            self._arenas[lane] = None
+            self._meter.free(f"lane {lane}")
+            if self._device.accelerator:
+                self._meter.free(f"staging of lane {lane}")
+
+    # --- steps
+
+    def _load(self, load: Load) -> None:
+        source, buffer = load.source, self._context.buffers[load.buffer].view(torch.uint8)
+        arena, stream = self._arenas[0], self._streams[0]
+        piece = LOAD_STAGING if self._device.accelerator else max(1, buffer.numel())
+        at = 0
+        for file, start, nbytes in file_ranges(source, 0, source.numel):
+            for offset in range(0, nbytes, piece):
+                self._lanes.check()
+                size = min(piece, nbytes - offset)
+                part = buffer[at : at + size]
+                if self._device.accelerator:
+                    assert arena is not None
+                    area = Area(0, size)
+                    self._reads.read_into(file, start + offset, arena.host(area))
+                    with stream.current():
+                        part.copy_(arena.host_tensor(area), non_blocking=True)
+                    stream.synchronize()
+                else:
+                    self._reads.read_into(file, start + offset, part.numpy().data)
+                self._tally.moved(size, 0)
+                at += size
+
+    def _opaque(self, opaque: Opaque) -> None:
+        self._meter.allocate("workspace", opaque.workspace, device=self._device.accelerator)
+        inputs = tuple(self._whole(held, shape) for held, shape in zip(opaque.inputs, opaque.input_shapes, strict=True))
+        output = self._context.buffers[opaque.output].view(opaque.output_shape)
+        with self._streams[0].current():
+            OPAQUE[opaque.op](inputs, self._floats(opaque), output, dict(opaque.attributes))
+        self._streams[0].synchronize()
+        self._meter.free("workspace")
+
+    def _whole(self, held: Held, shape: tuple[int, ...]) -> torch.Tensor:
+        return self._context.buffers[held.buffer][held.first : held.first + held.numel].view(shape)
+
+    def _floats(self, opaque: Opaque) -> tuple[float, ...]:
+        values = []
+        for argument in opaque.scalars:
+            value = self._context.scalars[argument.index] if isinstance(argument, Scalar) else argument.value
+            assert not isinstance(value, Threshold)
+            values.append(value)
+        return tuple(values)

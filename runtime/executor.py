@@ -1,0 +1,109 @@
+"""Carries out a plan: its steps in order, the blocks of a step spread over lanes.
+
+This module needs no torch. A plan that only copies bytes runs without it; `engine.py` is loaded for all else.
+"""
+
+from __future__ import annotations
+
+import importlib
+import threading
+import time
+from dataclasses import dataclass
+from typing import Protocol, TypeVar, cast
+
+from ..compiler.plan import Copy, Extent, Load, Opaque, Pass, Plan, Step
+from .lanes import Cancelled, Lanes
+from .memory import Meter
+from .ports import Progress, Reads, Tally, Writes
+
+__all__ = ["Cancelled", "Outcome", "Progress", "Reads", "Writes", "execute"]
+
+R = TypeVar("R", bound=Reads)
+
+COPY_PIECE = 1 << 26
+"""Bytes that a lane copies at a time, so that large copies are shared, stopped and shown."""
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What a run did.
+
+    `non_finite` counts the infinities and NaNs written, for every output tensor that has any and was computed
+    (copied bytes aren't looked at). Peaks are measured, in bytes; `bytes_read` counts again what passes read again.
+    """
+
+    non_finite: dict[str, int]
+    peak_host: int
+    peak_device: int
+    bytes_read: int
+    bytes_written: int
+    seconds: float
+
+
+class Engine(Protocol):
+    """What runs steps that compute; `engine.py` has the one there is."""
+
+    def run(self, step: Step) -> None: ...
+
+    def close(self) -> None: ...
+
+
+def execute(
+    plan: Plan,
+    reads: R,
+    writes: Writes[R],
+    progress: Progress | None = None,
+    cancel: threading.Event | None = None,
+) -> Outcome:
+    """Runs a plan to its end.
+
+    Setting `cancel` stops all lanes after the blocks they are at and raises Cancelled. What `reads`, `writes`
+    and `progress` raise, and KeyboardInterrupt, stop them likewise and are raised; outputs are then incomplete.
+    Raises RuntimeError where the run holds more memory than the plan says, or a plan doesn't fit its own figures.
+    """
+    began = time.perf_counter()
+    meter, tally = Meter(), Tally(progress)
+    with Lanes(plan.lanes, cancel) as lanes:
+        engine: Engine | None = None
+        if any(not isinstance(step.action, Copy) for step in plan.steps):
+            module = importlib.import_module(".engine", __package__)
+            engine = cast(Engine, module.Engine(plan, reads, writes, lanes, meter, tally))
+        try:
+            for step in plan.steps:
+                lanes.check()
+                tally.tensor(step.tensor)
+                match step.action:
+                    case Copy() as copy if engine is None or not (step.allocate or step.release):
+                        tally.live(meter.host, meter.device)
+                        _copy(copy, reads, writes, lanes, tally)
+                    case Copy() | Pass() | Load() | Opaque():
+                        assert engine is not None
+                        engine.run(step)
+        finally:
+            if engine is not None:
+                engine.close()
+    meter.close()
+    return Outcome(
+        non_finite=dict(sorted(tally.non_finite.items())),
+        peak_host=meter.peak_host,
+        peak_device=meter.peak_device,
+        bytes_read=tally.read,
+        bytes_written=tally.written,
+        seconds=time.perf_counter() - began,
+    )
+
+
+def _copy(copy: Copy, reads: R, writes: Writes[R], lanes: Lanes, tally: Tally) -> None:
+    pieces, start = [], copy.start
+    for extent in copy.extents:
+        for offset in range(0, extent.nbytes, COPY_PIECE):
+            nbytes = min(COPY_PIECE, extent.nbytes - offset)
+            pieces.append((Extent(extent.file, extent.start + offset, nbytes), start))
+            start += nbytes
+
+    def work(_: int, index: int) -> None:
+        source, to = pieces[index]
+        writes.copy(reads, source, copy.file, to)
+        tally.moved(source.nbytes, source.nbytes)
+
+    lanes.spread(len(pieces), work)

@@ -1,0 +1,78 @@
+"""Lanes: the threads that share the blocks of a step."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor, wait
+from types import TracebackType
+
+
+class Cancelled(Exception):
+    """The run was asked to stop."""
+
+
+class Lanes:
+    """`count` lanes, of which lane 0 is the calling thread, so that a single lane costs no thread.
+
+    `spread` hands out items in order and returns when all are done. The first exception of any lane, a
+    KeyboardInterrupt of the calling thread included, stops the others after the item they are at, and is
+    raised. `cancel`, set from outside, does the same and raises Cancelled.
+    """
+
+    def __init__(self, count: int, cancel: threading.Event | None = None) -> None:
+        self.count = max(1, count)
+        self._cancel = cancel or threading.Event()
+        self._pool = ThreadPoolExecutor(self.count - 1, "mergec-lane") if self.count > 1 else None
+
+    def __enter__(self) -> Lanes:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._pool is not None:
+            self._pool.shutdown(wait=True)
+
+    def check(self) -> None:
+        """Raises Cancelled where the run was asked to stop."""
+        if self._cancel.is_set():
+            raise Cancelled
+
+    def spread(self, items: int, work: Callable[[int, int], None]) -> None:
+        """Calls `work(lane, item)` once for every item in `range(items)`."""
+        lanes = min(self.count, items)
+        if lanes <= 1 or self._pool is None:
+            for item in range(items):
+                self.check()
+                work(0, item)
+            return
+        lock, stop = threading.Lock(), threading.Event()
+        left = iter(range(items))
+        errors: list[BaseException] = []
+
+        def lane(index: int) -> None:
+            try:
+                while not stop.is_set():
+                    self.check()
+                    with lock:
+                        item = next(left, None)
+                    if item is None:
+                        return
+                    work(index, item)
+            except BaseException as error:
+                # kept in order of time: what follows the first one is often only its consequence
+                errors.append(error)
+                stop.set()
+
+        others = [self._pool.submit(lane, index) for index in range(1, lanes)]
+        lane(0)
+        while True:
+            try:
+                wait(others)
+                break
+            except KeyboardInterrupt as interrupt:
+                errors.append(interrupt)
+                stop.set()
+        if errors:
+            raise errors[0]

@@ -1,0 +1,78 @@
+"""System calls that Python lacks, or that take more than one of its own.
+
+Those that not every system has say whether they did their work; none of them is needed for a right result.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import os
+from collections.abc import Callable
+from functools import cache
+
+_AT_FDCWD = -100
+_RENAME_EXCHANGE = 2
+_SYNC_FILE_RANGE_WRITE = 2
+
+
+def reserve(descriptor: int, size: int) -> bool:
+    """Reserves disk blocks for `size` bytes and makes the file that long.
+
+    False where the file system can't; the library's own fallback, which writes to every block, is avoided. Raises
+    OSError where the space is not there.
+    """
+    return size > 0 and _call("fallocate", descriptor, ctypes.c_int(0), ctypes.c_int64(0), ctypes.c_int64(size))
+
+
+def start_writeback(descriptor: int) -> bool:
+    """Starts writing the file's dirty pages to disk without waiting for them."""
+    try:
+        return _call(
+            "sync_file_range", descriptor, ctypes.c_int64(0), ctypes.c_int64(0), ctypes.c_uint(_SYNC_FILE_RANGE_WRITE)
+        )
+    except OSError:
+        return False  # a fault in writing shows again, and for good, in fsync
+
+
+def exchange(first: str, second: str) -> bool:
+    """Swaps two existing paths at one instant; False where the file system can't. Raises OSError."""
+    return _call(
+        "renameat2",
+        ctypes.c_int(_AT_FDCWD),
+        ctypes.c_char_p(os.fsencode(first)),
+        ctypes.c_int(_AT_FDCWD),
+        ctypes.c_char_p(os.fsencode(second)),
+        ctypes.c_uint(_RENAME_EXCHANGE),
+    )
+
+
+def sync(path: str) -> None:
+    """Waits until the file or folder at `path` is on disk. Raises OSError."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+@cache
+def _function(name: str) -> Callable[..., int] | None:
+    try:
+        function: Callable[..., int] = getattr(ctypes.CDLL(None, use_errno=True), name)
+    except (AttributeError, OSError, TypeError):
+        return None  # another libc or another system
+    return function
+
+
+def _call(name: str, *arguments: object) -> bool:
+    function = _function(name)
+    while function is not None:
+        if function(*arguments) == 0:
+            return True
+        number = ctypes.get_errno()
+        if number in (errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL, errno.ESPIPE):
+            return False
+        if number != errno.EINTR:
+            raise OSError(number, os.strerror(number))
+    return False

@@ -1,0 +1,209 @@
+"""The target on disk: it appears whole, by one rename, or not at all.
+
+Beside the target `NAME` lies, during a run, the hidden folder `.NAME.partial`:
+
+    lock    held by the run that works there
+    out     what becomes the target
+    old     the target that is being replaced, where the file system can't swap two paths
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import shutil
+from collections.abc import Sequence
+from contextlib import suppress
+from types import TracebackType
+
+from ..compiler.plan import Plan
+from .faults import output_fault, show, writing
+from .syscalls import exchange, sync
+
+
+class Target:
+    """The output folder, or the output file of a plan that is `single`.
+
+    Use as a context manager: entering checks, locks and makes the partial folder; `commit()` puts the result in place;
+    leaving without a commit removes the partial folder and leaves an old target as it was. Raises MergecError with
+    exit status 4, E0601 to E0610.
+    """
+
+    def __init__(self, path: str, plan: Plan, *, force: bool = False) -> None:
+        self.path = os.path.abspath(path)
+        self._plan, self._force = plan, force
+        self._parent, self._name = os.path.split(self.path)
+        self._partial = os.path.join(self._parent, f".{self._name}.partial")
+        self._old = os.path.join(self._partial, "old")
+        self._lock = -1
+
+    @property
+    def folder(self) -> str:
+        """The folder in which the plan's files are to be written."""
+        return os.path.join(self._partial, "out")
+
+    def __enter__(self) -> Target:
+        self._check_parent()
+        self._check_inputs()
+        if not self._in_need_of_recovery():
+            self._check_free()
+        self._acquire()
+        try:
+            with writing(self._partial):
+                self._recover()
+            self._check_free()
+            self._check_space()
+            with writing(self.folder):
+                os.mkdir(self.folder)
+        except BaseException:
+            self._release()
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, fault: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._lock >= 0:
+            self._release()
+
+    def commit(self) -> None:
+        """Puts the result in place of the target; everything in `folder` must be on disk (`Writer.finish`)."""
+        made = os.path.join(self.folder, self._plan.outputs[0].name) if self._plan.single else self.folder
+        with writing(self.path):
+            if not os.path.lexists(self.path):
+                os.rename(made, self.path)
+            elif self._plan.single and os.path.isfile(self.path):
+                os.replace(made, self.path)
+            elif not exchange(made, self.path):
+                # killed between the two, the next run puts the old one back
+                os.rename(self.path, self._old)
+                os.rename(made, self.path)
+            sync(self._parent)
+        self._release()
+
+    # --- checks ----------------------------------------------------------------------------------
+
+    def _check_parent(self) -> None:
+        help = ("make it first, or give another path",)
+        if not self._name:
+            raise output_fault("E0602", "the root folder can't be a target", self.path)
+        if not os.path.isdir(self._parent):
+            raise output_fault("E0602", f"no folder `{show(self._parent)}` to put the output in", self.path, *help)
+        if not os.access(self._parent, os.W_OK | os.X_OK):
+            raise output_fault("E0602", f"folder `{show(self._parent)}` is not writable", self.path)
+
+    def _check_free(self) -> None:
+        """Sees that no target exists, or that it may be replaced."""
+        if not os.path.lexists(self.path):
+            return
+        if not self._force:
+            help = "give another path, or replace it with `--force`"
+            raise output_fault("E0601", f"`{show(self.path)}` exists already", self.path, help)
+        if not _replaceable(self.path):
+            message = f"`{show(self.path)}` is a folder that does not look like a checkpoint, so it is not replaced"
+            raise output_fault("E0608", message, self.path, "give another path, or remove it yourself")
+
+    def _check_inputs(self) -> None:
+        target = os.path.join(os.path.realpath(self._parent), self._name)
+        followed = os.path.realpath(self.path)
+        for path in self._input_paths():
+            for place in (os.path.abspath(path), os.path.realpath(path)):
+                folder, name = os.path.split(place)
+                checkpoint = os.path.realpath(folder)
+                if os.path.join(checkpoint, name) in (target, followed):
+                    self._fail_input("is one of the inputs", place)
+                if _within(checkpoint, target) or _within(checkpoint, followed):
+                    self._fail_input("holds one of the inputs", place)
+                # a folder of loose weight files may well hold the output too
+                if _within(target, checkpoint) and os.path.exists(os.path.join(checkpoint, "config.json")):
+                    self._fail_input("lies in the folder of one of the inputs", place)
+
+    def _input_paths(self) -> Sequence[str]:
+        return [*(i.path for i in self._plan.inputs), *(t.path for t in self._plan.tagalongs)]
+
+    def _fail_input(self, what: str, place: str) -> None:
+        message = f"`{show(self.path)}` {what}: `{show(place)}`"
+        raise output_fault("E0603", message, self.path, "give a path outside the inputs")
+
+    def _check_space(self) -> None:
+        with writing(self._parent):
+            status = os.statvfs(self._parent)
+        needed = sum(output.size for output in self._plan.outputs)
+        needed += sum(len(document.text.encode()) for document in self._plan.documents)
+        for tagalong in self._plan.tagalongs:
+            with suppress(OSError):  # the writer says so, with the file's name
+                needed += os.stat(tagalong.path).st_size
+        free = status.f_bavail * status.f_frsize
+        if needed > free:
+            message = f"the output needs {_amount(needed)} and `{show(self._parent)}` has {_amount(free)} free"
+            raise output_fault("E0604", message, self.path, "free some space, or give a path on another disk")
+
+    # --- the partial folder ----------------------------------------------------------------------
+
+    def _acquire(self) -> None:
+        """Locks the partial folder, which it makes; another run may be about to remove it."""
+        path = os.path.join(self._partial, "lock")
+        while self._lock < 0:
+            with writing(self._partial):
+                os.makedirs(self._partial, exist_ok=True)
+                try:
+                    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+                except FileNotFoundError:
+                    continue
+                try:
+                    fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    if os.path.samestat(os.fstat(descriptor), os.stat(path)):
+                        self._lock = descriptor
+                except BlockingIOError:
+                    help = "wait until it is done, or give another path"
+                    raise output_fault("E0605", f"another run is making `{show(self.path)}`", self.path, help) from None
+                except FileNotFoundError:
+                    pass  # the run that held it has just removed it
+                finally:
+                    if self._lock < 0:
+                        os.close(descriptor)
+
+    def _in_need_of_recovery(self) -> bool:
+        return os.path.lexists(self._old) and not os.path.lexists(self.path)
+
+    def _recover(self) -> None:
+        """Clears away what a run that was killed has left."""
+        if self._in_need_of_recovery():
+            os.rename(self._old, self.path)
+        _remove(self._old)
+        _remove(self.folder)
+
+    def _release(self) -> None:
+        """Removes the partial folder and then lets go of the lock; the target itself is as it should be."""
+        with suppress(OSError):
+            self._recover()
+        with suppress(OSError):
+            os.unlink(os.path.join(self._partial, "lock"))
+            os.rmdir(self._partial)
+        os.close(self._lock)
+        self._lock = -1
+
+
+def _replaceable(path: str) -> bool:
+    """Whether `--force` may remove what is there: a file, a link, an empty folder or a checkpoint's folder."""
+    if os.path.islink(path) or not os.path.isdir(path):
+        return True
+    if _within(os.path.realpath(os.curdir), os.path.realpath(path)):
+        return False
+    names = os.listdir(path)
+    return not names or "config.json" in names or any(name.endswith(".safetensors") for name in names)
+
+
+def _within(path: str, folder: str) -> bool:
+    return os.path.commonpath([path, folder]) == folder
+
+
+def _remove(path: str) -> None:
+    if os.path.isdir(path) and not os.path.islink(path):
+        shutil.rmtree(path)
+    elif os.path.lexists(path):
+        os.unlink(path)
+
+
+def _amount(nbytes: int) -> str:
+    return f"{nbytes:,} bytes" if nbytes < 10_000_000 else f"{nbytes / 1e9:,.2f} GB"

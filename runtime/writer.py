@@ -1,0 +1,186 @@
+"""Writes the output's files into the partial folder: every byte goes straight to its place."""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from threading import Lock
+from types import TracebackType
+
+from ..compiler.plan import Document, Extent, Plan, PlannedOutput, Tagalong
+from .descriptors import Descriptors
+from .faults import input_fault, output_fault, reason, show, writing
+from .inputs import Inputs
+from .syscalls import reserve, start_writeback, sync
+
+OPEN_FILES = 64
+"""How many output files are kept open."""
+
+_COPY_CHUNK = 16 << 20
+_BUFFER = 1 << 20
+_WRITEBACK = 64 << 20
+
+
+class Writer:
+    """Writes a plan's files in `folder`, an existing empty folder; weight data from any number of threads.
+
+    Use as a context manager: `start()`, then `write` and `copy` in any order, then `finish()`. Methods raise
+    MergecError with exit status 4: E0609 for a full disk, E0610 where the system refuses otherwise, E0612 for a name
+    that would lead out of the folder; `copy` also what `Inputs` raises.
+    """
+
+    def __init__(self, folder: str, plan: Plan) -> None:
+        self._folder = folder
+        self._outputs: Sequence[PlannedOutput] = plan.outputs
+        self._documents: Sequence[Document] = plan.documents
+        self._tagalongs: Sequence[Tagalong] = plan.tagalongs
+        self._paths = tuple(self._place(output.name) for output in plan.outputs)
+        self._descriptors = Descriptors(self._open, OPEN_FILES)
+        self._lock = Lock()
+        self._dirty = [0] * len(plan.outputs)
+
+    def __enter__(self) -> Writer:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, fault: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def start(self) -> None:
+        """Makes every weight file with its header and its full size, so that a full disk shows at once."""
+        for path, output in zip(self._paths, self._outputs, strict=True):
+            header = output.header.encode()
+            if 8 + len(header) > output.size:
+                raise ValueError(f"header of {output.name} is longer than the file")
+            with writing(path), _created(path) as descriptor:
+                if not reserve(descriptor, output.size):
+                    os.ftruncate(descriptor, output.size)
+                _write_all(descriptor, memoryview(len(header).to_bytes(8, "little") + header), 0)
+
+    def write(self, file: int, start: int, data: memoryview) -> None:
+        """Writes `data` (contiguous) at byte `start` of weight file `file`."""
+        self._check_range(file, start, data.nbytes)
+        with self._borrow(file) as descriptor, writing(self._paths[file]):
+            _write_all(descriptor, data.cast("B"), start)
+            self._written(file, descriptor, data.nbytes)
+
+    def copy(self, inputs: Inputs, extent: Extent, file: int, start: int) -> None:
+        """Copies a range of an input to byte `start` of weight file `file`, within the kernel where it can."""
+        self._check_range(file, start, extent.nbytes)
+        done = self._copy_in_kernel(inputs, extent, file, start)
+        if done < extent.nbytes:
+            self._copy_through_memory(inputs, extent, done, file, start)
+
+    def finish(self) -> None:
+        """Writes documents and tagalongs, and sees everything in `folder` onto the disk."""
+        for path in self._paths:
+            with writing(path):
+                sync(path)
+        for document in self._documents:
+            path = self._place(document.name)
+            with writing(path), _created(path) as descriptor:
+                _write_all(descriptor, memoryview(document.text.encode()), 0)
+                os.fsync(descriptor)
+        for tagalong in self._tagalongs:
+            self._carry(tagalong)
+        with writing(self._folder):
+            for folder, _, _ in os.walk(self._folder):
+                sync(folder)
+
+    def close(self) -> None:
+        """Closes all files."""
+        self._descriptors.close()
+
+    def _copy_in_kernel(self, inputs: Inputs, extent: Extent, file: int, start: int) -> int:
+        """Copies as much as the kernel will, and returns how many bytes that was."""
+        if not hasattr(os, "copy_file_range"):
+            return 0
+        done = 0
+        with inputs.borrow(extent.file) as source, self._borrow(file) as target:
+            while done < extent.nbytes:
+                count = min(_COPY_CHUNK, extent.nbytes - done)
+                try:
+                    count = os.copy_file_range(source, target, count, extent.start + done, start + done)
+                except OSError:
+                    break  # copying through memory meets the same fault and tells which file it is about
+                if count == 0:
+                    break
+                done += count
+                self._written(file, target, count)
+        return done
+
+    def _copy_through_memory(self, inputs: Inputs, extent: Extent, done: int, file: int, start: int) -> None:
+        buffer = memoryview(bytearray(min(_BUFFER, extent.nbytes - done)))
+        while done < extent.nbytes:
+            part = buffer[: extent.nbytes - done]
+            inputs.read_into(extent.file, extent.start + done, part)
+            self.write(file, start + done, part)
+            done += part.nbytes
+
+    def _carry(self, tagalong: Tagalong) -> None:
+        path = self._place(tagalong.name)
+        try:
+            source = os.open(tagalong.path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        except OSError as error:
+            message = f"can't read `{show(tagalong.path)}`: {reason(error)}"
+            raise input_fault("E0611", message, tagalong.path) from error
+        with open(source, "rb", buffering=0) as file, writing(path):
+            if not stat.S_ISREG(os.fstat(source).st_mode):
+                raise input_fault("E0611", f"`{show(tagalong.path)}` is not a regular file", tagalong.path)
+            with _created(path) as descriptor:
+                offset = 0
+                while part := file.read(_BUFFER):
+                    _write_all(descriptor, memoryview(part), offset)
+                    offset += len(part)
+                os.fsync(descriptor)
+
+    def _place(self, name: str) -> str:
+        """The path of `name` in the folder. Raises MergecError E0612 for a name that is no plain relative path."""
+        parts = name.split("/")
+        if any(part in ("", ".", "..") for part in parts) or "\0" in name or "\\" in name:
+            raise output_fault("E0612", f"`{show(name)}` is not a name of a file in the output folder", self._folder)
+        path = os.path.join(self._folder, *parts)
+        if len(parts) > 1:
+            with writing(path):
+                os.makedirs(os.path.dirname(path), exist_ok=True)
+        return path
+
+    def _check_range(self, file: int, start: int, nbytes: int) -> None:
+        output = self._outputs[file]
+        if start < 8 + len(output.header.encode()) or start + nbytes > output.size:
+            raise ValueError(f"bytes {start} to {start + nbytes} lie outside the data of {output.name}")
+
+    def _borrow(self, file: int) -> AbstractContextManager[int]:
+        return self._descriptors.borrow(file)
+
+    def _open(self, file: int) -> int:
+        with writing(self._paths[file]):
+            return os.open(self._paths[file], os.O_WRONLY | os.O_CLOEXEC)
+
+    def _written(self, file: int, descriptor: int, nbytes: int) -> None:
+        """Starts writeback now and then, so that the disk works while there is computing to do."""
+        with self._lock:
+            self._dirty[file] += nbytes
+            due = self._dirty[file] >= _WRITEBACK
+            if due:
+                self._dirty[file] = 0
+        if due:
+            start_writeback(descriptor)
+
+
+@contextmanager
+def _created(path: str) -> Iterator[int]:
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
+def _write_all(descriptor: int, data: memoryview, start: int) -> None:
+    done = 0
+    while done < data.nbytes:
+        done += os.pwrite(descriptor, data[done:], start + done)

@@ -1,0 +1,153 @@
+"""Folders that lie: indexes and links that point outside, shards that disagree, configs that are no configs."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from mergec.compiler.catalog import CatalogError
+from mergec.runtime.catalog import LocalCatalog
+from safetensors.numpy import save_file
+
+ONE = {"a": np.zeros(2, np.float32)}
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Two shards, without an index; a third file lies outside."""
+    inside = tmp_path / "model"
+    inside.mkdir()
+    save_file(ONE, inside / "one.safetensors")
+    save_file({"b": ONE["a"]}, inside / "two.safetensors")
+    save_file({"c": ONE["a"]}, tmp_path / "outside.safetensors")
+    return inside
+
+
+def refusal(folder: Path) -> tuple[str, str, str | None]:
+    with pytest.raises(CatalogError) as caught:
+        LocalCatalog().open(str(folder), revision=None, subfolder=None, near="r.mrg")
+    return caught.value.code, caught.value.message, caught.value.file
+
+
+def index(folder: Path, content: Any) -> str:
+    path = folder / "model.safetensors.index.json"
+    path.write_text(content if isinstance(content, str) else json.dumps(content))
+    return str(path)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "",
+        "../outside.safetensors",
+        "..\\outside.safetensors",
+        "./one.safetensors",
+        "/outside.safetensors",
+        "one.bin",
+        "one\0.safetensors",
+        "one\n.safetensors",
+        "x/../one.safetensors",
+        "x//one.safetensors",
+    ],
+)
+def test_index_names_a_file_elsewhere(folder: Path, name: str) -> None:
+    path = index(folder, {"weight_map": {"a": name}})
+    shown = name.encode("unicode_escape").decode().replace("\\\\", "\\")
+    assert refusal(folder) == (
+        "E0432",
+        f"index names `{shown}`, which is not a safetensors file inside the folder",
+        path,
+    )
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("{", "not JSON: Expecting property name enclosed in double quotes: line 1 column 2 (char 1)"),
+        ("[]", "JSON is not an object"),
+        ("{}", "`weight_map` does not map tensor names to file names"),
+        ('{"weight_map": {"a": 1}}', "`weight_map` does not map tensor names to file names"),
+        ('{"weight_map": ' + "[" * 100_000, "JSON is nested too deeply"),
+        ('{"weight_map": ' + "[" * 65 + "]" * 65 + "}", "JSON is nested more than 64 deep"),
+    ],
+)
+def test_index_is_no_index(folder: Path, content: str, message: str) -> None:
+    path = index(folder, content)
+    assert refusal(folder) == ("E0431", message, path)
+
+
+def test_missing_shard(folder: Path) -> None:
+    path = index(folder, {"weight_map": {"a": "one.safetensors", "b": "three.safetensors", "c": "four.safetensors"}})
+    assert refusal(folder) == ("E0433", "`four.safetensors` is missing, and 1 more files", path)
+
+
+def test_tensor_in_another_shard(folder: Path) -> None:
+    path = index(folder, {"weight_map": {"a": "two.safetensors", "b": "one.safetensors"}})
+    message = "the index puts tensor `a` in `two.safetensors`, but it is in `one.safetensors`"
+    assert refusal(folder) == ("E0434", message, path)
+
+
+def test_tensor_in_no_shard(folder: Path) -> None:
+    path = index(folder, {"weight_map": {"a": "one.safetensors", "x\x07": "two.safetensors"}})
+    message = r"the index puts tensor `x\x07` in `two.safetensors`, but it is in no file"
+    assert refusal(folder) == ("E0434", message, path)
+
+
+def test_tensor_in_two_files(folder: Path) -> None:
+    save_file(ONE, folder / "two.safetensors")
+    message = "tensor `a` is in both `one.safetensors` and `two.safetensors`"
+    assert refusal(folder) == ("E0435", message, str(folder))
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "tokenizer.json", "model.safetensors.index.json"])
+def test_link_out_of_the_folder(folder: Path, name: str) -> None:
+    secret = folder.parent / "secret"
+    secret.write_text('{"weight_map": {"a": "one.safetensors"}}')
+    (folder / name).symlink_to(secret)
+    assert refusal(folder) == ("E0408", f"`{name}` is a link that leaves the model's folder", str(folder / name))
+
+
+def test_link_into_another_blobs_folder(folder: Path) -> None:
+    blobs = folder.parent / "blobs"
+    blobs.mkdir()
+    save_file(ONE, blobs / ("0" * 64))
+    (folder / "one.safetensors").unlink()
+    (folder / "one.safetensors").symlink_to(blobs / ("0" * 64))
+    assert refusal(folder)[0] == "E0408"
+
+
+def test_link_within_the_folder_is_fine(folder: Path) -> None:
+    (folder / "one.safetensors").rename(folder / "data")
+    (folder / "one.safetensors").symlink_to("data")
+    assert sorted(LocalCatalog().open(str(folder), revision=None, subfolder=None, near="r.mrg").tensors) == ["a", "b"]
+
+
+def test_link_in_a_circle(folder: Path) -> None:
+    (folder / "model.safetensors").symlink_to("model.safetensors")
+    assert refusal(folder)[0] == "E0403"
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"\xff", "file is not UTF-8 at byte 0"),
+        (b"[1]", "JSON is not an object"),
+        (b"{", "not JSON: Expecting property name enclosed in double quotes: line 1 column 2 (char 1)"),
+        (b'{"a":' * 100_000, "JSON is nested too deeply"),
+        (b'{"a":' * 64 + b"[]" + b"}" * 64, "JSON is nested more than 64 deep"),
+        (b'{"a":"' + bytes(10 << 20) + b'"}', "file has 10485768 bytes, over the limit of 10485760"),
+    ],
+)
+def test_config_is_no_config(folder: Path, content: bytes, message: str) -> None:
+    path = folder / "config.json"
+    path.write_bytes(content)
+    assert refusal(folder) == ("E0430", message, str(path))
+
+
+def test_config_is_a_pipe(folder: Path) -> None:
+    os.mkfifo(folder / "config.json")
+    assert refusal(folder) == ("E0430", "not a regular file", str(folder / "config.json"))

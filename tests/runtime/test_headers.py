@@ -1,0 +1,112 @@
+"""Sound headers: what the safetensors library writes is read back, and quickly."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from mergec.compiler.catalog import CatalogError, StoredTensor
+from mergec.runtime.headers import Header, parse_header, read_header
+from safetensors.numpy import save_file
+
+DTYPES = {
+    "BOOL": np.bool_,
+    "U8": np.uint8,
+    "I16": np.int16,
+    "F16": np.float16,
+    "I32": np.int32,
+    "F32": np.float32,
+    "F64": np.float64,
+    "U64": np.uint64,
+}
+
+
+def test_exact(tmp_path: Path) -> None:
+    path = tmp_path / "a.safetensors"
+    text = (
+        b'{"__metadata__":{"format":"pt"},"b":{"dtype":"BF16","shape":[2,3],"data_offsets":[4,16]},'
+        b'"a":{"dtype":"F32","shape":[],"data_offsets":[0,4]},"e":{"dtype":"I64","shape":[0,5],"data_offsets":[4,4]}}'
+        b"   "
+    )
+    path.write_bytes(len(text).to_bytes(8, "little") + text + bytes(16))
+    os.utime(path, ns=(5, 7))
+    base = 8 + len(text)
+    assert read_header(str(path), file=3) == Header(
+        {
+            "b": StoredTensor("b", "BF16", (2, 3), 3, base + 4, base + 16),
+            "a": StoredTensor("a", "F32", (), 3, base, base + 4),
+            "e": StoredTensor("e", "I64", (0, 5), 3, base + 4, base + 4),
+        },
+        {"format": "pt"},
+        base + 16,
+        7,
+    )
+
+
+def test_escapes_and_control_characters_in_names() -> None:
+    text = json.dumps({"a\n\x1bé\\": {"dtype": "U8", "shape": [1], "data_offsets": [0, 1]}}).encode()
+    tensors, metadata = parse_header(text, 8 + len(text) + 1, "x")
+    assert list(tensors) == ["a\n\x1bé\\"]
+    assert metadata == {}
+
+
+def test_no_tensors() -> None:
+    assert parse_header(b"{}", 10, "x") == ({}, {})
+
+
+def test_missing_file(tmp_path: Path) -> None:
+    with pytest.raises(CatalogError, match="no such file or directory") as caught:
+        read_header(str(tmp_path / "none.safetensors"))
+    assert caught.value.code == "E0403"
+
+
+names = st.text(st.characters(exclude_categories=["Cs"]), max_size=20).filter(lambda name: name != "__metadata__")
+shapes = st.lists(st.integers(0, 4), max_size=4).map(tuple)
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    st.dictionaries(names, st.tuples(st.sampled_from(sorted(DTYPES)), shapes), max_size=8),
+    st.none() | st.dictionaries(names, st.text(st.characters(exclude_categories=["Cs"]), max_size=9), max_size=3),
+)
+def test_round_trip(
+    tmp_path: Path, tensors: dict[str, tuple[str, tuple[int, ...]]], metadata: dict[str, str] | None
+) -> None:
+    path = tmp_path / "a.safetensors"
+    arrays = {
+        name: np.arange(i, i + math.prod(shape)).astype(DTYPES[dtype]).reshape(shape)
+        for i, (name, (dtype, shape)) in enumerate(tensors.items())
+    }
+    # the library writes broken JSON for no tensors with an empty metadata
+    save_file(arrays, path, metadata or None)
+    header = read_header(str(path))
+    content = path.read_bytes()
+    assert {name: (t.dtype, t.shape) for name, t in header.tensors.items()} == tensors
+    assert header.metadata == (metadata or {})
+    assert header.size == len(content)
+    for name, t in header.tensors.items():
+        assert content[t.start : t.end] == arrays[name].tobytes()
+
+
+def test_ninety_thousand_tensors() -> None:
+    entries = {
+        f"model.layers.{i // 1500}.mlp.experts.{i % 256}.gate_proj{i}.weight": {
+            "dtype": "BF16",
+            "shape": [64, 32],
+            "data_offsets": [i * 4096, (i + 1) * 4096],
+        }
+        for i in range(91_000)
+    }
+    text = json.dumps(entries, separators=(",", ":")).encode()
+    begin = time.process_time()
+    tensors, _ = parse_header(text, 8 + len(text) + 91_000 * 4096, "x")
+    # about 0.5 s on a slow core; the bound only catches a change of order
+    assert time.process_time() - begin < 3
+    assert len(tensors) == 91_000

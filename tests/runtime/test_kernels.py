@@ -1,0 +1,177 @@
+"""Kernels one by one: complete tables, the two forms of each kernel agree, random bits as published."""
+
+from __future__ import annotations
+
+import math
+
+import numpy
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from mergec.compiler.ops import OPS
+from mergec.compiler.plan import CHUNK, Extent, Gather, Run, Stream
+from mergec.runtime.kernels.elementwise import ELEMENTWISE, ELEMENTWISE_CPU
+from mergec.runtime.kernels.load import file_ranges, gather_parts
+from mergec.runtime.kernels.opaque import OPAQUE
+from mergec.runtime.kernels.random import STEP, finalise
+from mergec.runtime.kernels.reductions import REDUCTIONS
+from mergec.runtime.kernels.scalars import SCALARS
+from mergec.runtime.kernels.values import Block, Number, Threshold, Value
+
+COMPUTE = [torch.float32, torch.float64]
+
+
+def block(count: int, first: int = 0) -> Block:
+    return Block(first, count, torch.empty(64 * count + 64, dtype=torch.uint8))
+
+
+def number(value: float, dtype: torch.dtype = torch.float32) -> Number:
+    return Number(value, torch.tensor(value, dtype=dtype))
+
+
+def test_tables_cover_exactly_the_ops() -> None:
+    kinds = {
+        kind: {op.name for op in OPS.values() if op.kind == kind} for kind in ("elementwise", "reduction", "opaque")
+    }
+    assert set(ELEMENTWISE) == set(ELEMENTWISE_CPU) == kinds["elementwise"]
+    assert set(REDUCTIONS) == kinds["reduction"]
+    assert set(OPAQUE) == kinds["opaque"]
+    assert set(SCALARS) == kinds["elementwise"] - {"above", "bernoulli"}
+
+
+def special(dtype: torch.dtype, seed: int) -> torch.Tensor:
+    x = torch.randn(CHUNK + 37, generator=torch.Generator().manual_seed(seed)).to(dtype)
+    edges = torch.tensor([0.0, -0.0, math.inf, -math.inf, math.nan, 1.0, -1.0, 1e-45, 3e38], dtype=dtype)
+    pairs = torch.cartesian_prod(edges, edges)[:, seed % 2]
+    x[: pairs.numel()] = pairs
+    return x
+
+
+@pytest.mark.parametrize("dtype", COMPUTE)
+@pytest.mark.parametrize("name", sorted(set(OPS) & set(ELEMENTWISE) - {"bernoulli", "above"}))
+def test_the_cpu_forms_equal_the_general_ones(name: str, dtype: torch.dtype) -> None:
+    op, x, y = OPS[name], special(dtype, 0), special(dtype, 1)
+    mask, other = x > y, x == y
+    blocks: tuple[Value, ...] = (x, y)[: op.arity]
+    if name == "where":
+        blocks = (mask, x, y)
+    elif name in ("and", "or", "not", "number"):
+        blocks = (mask, other)[: op.arity]
+    variants: list[tuple[Value, ...]] = [blocks]
+    if op.arity > 1 and name not in ("and", "or"):
+        variants += [(*blocks[:-1], number(0.3, dtype)), (*blocks[:-2], number(0.0, dtype), blocks[-1])]
+    for args in variants:
+        got, want = (torch.empty(x.numel(), dtype=torch.bool if op.result == "mask" else dtype) for _ in range(2))
+        ELEMENTWISE_CPU[name](block(x.numel()), got, args, {})
+        ELEMENTWISE[name](block(x.numel()), want, args, {})
+        assert got.numpy().tobytes() == want.numpy().tobytes()
+        # the result may take the place of any argument of its kind
+        for i, argument in enumerate(args):
+            if isinstance(argument, torch.Tensor) and argument.dtype == got.dtype:
+                place = argument.clone()
+                ELEMENTWISE_CPU[name](block(x.numel()), place, (*args[:i], place, *args[i + 1 :]), {})
+                assert place.numpy().tobytes() == want.numpy().tobytes()
+
+
+@pytest.mark.parametrize("dtype", COMPUTE)
+def test_ieee_and_signs(dtype: torch.dtype) -> None:
+    x = torch.tensor([1.0, -1.0, 0.0, -0.0, math.inf], dtype=dtype)
+    out = torch.empty_like(x)
+    ELEMENTWISE_CPU["div"](block(5), out, (x, number(0.0, dtype)), {})
+    assert torch.equal(
+        torch.nan_to_num(out, nan=7.0, posinf=8.0, neginf=9.0).int(), torch.tensor([8, 9, 7, 7, 8]).int()
+    )
+    ELEMENTWISE_CPU["sign"](block(5), out, (x,), {})
+    assert out.tolist() == [1, -1, 0, 0, 1]
+
+
+def test_numbers_are_rounded_to_the_compute_dtype_first() -> None:
+    x = torch.randn(1000)
+    out = torch.empty_like(x)
+    for name, reference in (("mul", numpy.multiply), ("add", numpy.add), ("div", numpy.divide)):
+        ELEMENTWISE_CPU[name](block(1000), out, (x, number(0.1)), {})
+        assert numpy.array_equal(out.numpy(), reference(x.numpy(), numpy.float32(0.1)))
+
+
+def test_splitmix64_gives_its_published_words() -> None:
+    words = [finalise((i + 1) * STEP) for i in range(3)]
+    assert words == [0xE220A8397B1DCDAF, 0x6E789E6AA1B965F4, 0x06C45D188009454F]
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    key=st.integers(0, 2**64 - 1),
+    first=st.integers(0, 2**40).map(lambda n: n * CHUNK),
+    p=st.one_of(st.floats(0, 1), st.sampled_from([0.0, 1.0, 0.5, 2**-24, 1 - 2**-24, -1.0, 2.0, math.nan])),
+    dtype=st.sampled_from(COMPUTE),
+)
+def test_bernoulli_compares_the_counters_word(key: int, first: int, p: float, dtype: torch.dtype) -> None:
+    count = 200
+    rounded = torch.tensor(p, dtype=dtype).item()
+    want = [(finalise(key + (first + i + 1) * STEP) >> 40) * 2.0**-24 < rounded for i in range(count)]
+    for kernels in (ELEMENTWISE, ELEMENTWISE_CPU):
+        for argument in (number(p, dtype), torch.full((count,), p, dtype=dtype)):
+            out = torch.empty(count, dtype=torch.bool)
+            kernels["bernoulli"](block(count, first), out, (argument,), {"key": key})
+            assert out.tolist() == want
+
+
+def test_bernoulli_keeps_about_its_share_and_knows_no_blocks() -> None:
+    n = 5 * CHUNK + 11
+    whole, parts = torch.empty(n, dtype=torch.bool), torch.empty(n, dtype=torch.bool)
+    kernel = ELEMENTWISE_CPU["bernoulli"]
+    kernel(block(n), whole, (number(0.3),), {"key": 5})
+    for first in range(0, n, 2 * CHUNK):
+        count = min(2 * CHUNK, n - first)
+        kernel(block(count, first), parts[first : first + count], (number(0.3),), {"key": 5})
+    assert torch.equal(whole, parts)
+    assert abs(whole.float().mean().item() - 0.3) < 0.005
+
+
+@pytest.mark.parametrize("dtype", COMPUTE)
+@pytest.mark.parametrize("k", [0, 1, 1000, CHUNK, 2 * CHUNK + 50, 3 * CHUNK])
+def test_selection_and_above(dtype: torch.dtype, k: int) -> None:
+    """The blocks come in any order, from two lanes with states of their own."""
+    n = 2 * CHUNK + 99
+    x = (torch.randn(n, generator=torch.Generator().manual_seed(k)) * 4).round().to(dtype)
+    reducer = REDUCTIONS["threshold"]({"k": k}, n, dtype)
+    states = [torch.empty(OPS["threshold"].state, dtype=torch.uint8) for _ in range(2)]
+    scratch = torch.empty(OPS["threshold"].scratch * CHUNK + OPS["threshold"].chunk * CHUNK, dtype=torch.uint8)
+    for _ in range(6):
+        if reducer.done:
+            break
+        for lane, first in enumerate((2 * CHUNK, 0, CHUNK)):
+            part = x[first : first + CHUNK]
+            reducer.feed(Block(first, part.numel(), scratch), (part,), states[lane % 2])
+        reducer.finish_round()
+    threshold = reducer.result()
+    assert isinstance(threshold, Threshold)
+    want = numpy.zeros(n, bool)
+    want[numpy.argsort(-numpy.abs(x.numpy()), kind="stable")[:k]] = True
+    for kernels in (ELEMENTWISE, ELEMENTWISE_CPU):
+        for size in (CHUNK, 2 * CHUNK, n):
+            out = torch.empty(n, dtype=torch.bool)
+            for first in range(0, n, size):
+                part = x[first : first + size]
+                kernels["above"](block(part.numel(), first), out[first : first + size], (part, threshold), {})
+            assert numpy.array_equal(out.numpy(), want)
+
+
+def test_ranges_of_a_stream() -> None:
+    from_two = Stream("F32", 10, (Extent(0, 100, 24), Extent(1, 8, 16)))
+    assert list(file_ranges(from_two, 0, 10)) == [(0, 100, 24), (1, 8, 16)]
+    assert list(file_ranges(from_two, 5, 3)) == [(0, 120, 4), (1, 8, 8)]
+    assert list(file_ranges(from_two, 6, 4)) == [(1, 8, 16)]
+    assert list(file_ranges(from_two, 10, 0)) == []
+    with pytest.raises(ValueError, match="shorter"):
+        list(file_ranges(from_two, 6, 5))
+
+
+def test_parts_of_a_gather() -> None:
+    gather = Gather(24, 4, (), (Run(2, ((0, 5),)), Run(1, ()), Run(3, ((0, 0), (1, 9)))))
+    parts = [(p.first, p.count, p.terms) for p in gather_parts(gather, 6, 12)]
+    assert parts == [(0, 2, ((0, 26),)), (2, 4, ()), (6, 6, ((0, 0), (1, 36)))]
+    assert [p.terms for p in gather_parts(gather, 18, 6)] == [((0, 6), (1, 42))]
+    with pytest.raises(ValueError, match="fewer"):
+        list(gather_parts(gather, 20, 5))

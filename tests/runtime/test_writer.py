@@ -1,0 +1,234 @@
+"""Inputs and writer: bytes in their places, and what goes wrong with names."""
+
+from __future__ import annotations
+
+import dataclasses
+import errno
+import os
+import random
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+from mergec.compiler.plan import Document, Extent, Plan, PlannedInput, PlannedOutput, Tagalong
+from mergec.grammar.diagnostic import Exit, MergecError
+from mergec.runtime import syscalls
+from mergec.runtime.inputs import Inputs
+from mergec.runtime.target import Target
+from mergec.runtime.writer import Writer
+
+HEADER = '{"t":{"dtype":"U8","shape":[10],"data_offsets":[0,10]}}  '
+START = 8 + len(HEADER)
+PLAN = Plan(
+    version="0",
+    device="cpu",
+    compute="F32",
+    lanes=1,
+    single=False,
+    inputs=(),
+    outputs=(PlannedOutput("model.safetensors", HEADER, START + 10),),
+    tensors=(),
+    documents=(Document("config.json", '{"é": 1}'),),
+    tagalongs=(),
+    scalars=0,
+    steps=(),
+    peak_host=0,
+    peak_device=0,
+    reads=0,
+    writes=0,
+)
+WEIGHTS = len(HEADER).to_bytes(8, "little") + HEADER.encode() + b"0123456789"
+
+
+def code(caught: pytest.ExceptionInfo[MergecError]) -> tuple[str, Exit]:
+    return caught.value.diagnostics[0].code, caught.value.exit
+
+
+def planned(path: Path) -> PlannedInput:
+    status = path.stat()
+    return PlannedInput(str(path), status.st_size, status.st_mtime_ns)
+
+
+def make(path: Path, plan: Plan = PLAN, *, force: bool = False) -> None:
+    with Target(str(path), plan, force=force) as target, Writer(target.folder, plan) as writer:
+        writer.start()
+        writer.write(0, START, memoryview(b"0123456789"))
+        writer.finish()
+        target.commit()
+
+
+def tree(folder: Path) -> dict[str, bytes]:
+    return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
+
+
+MADE = {"config.json": '{"é": 1}'.encode(), "model.safetensors": WEIGHTS}
+
+# --- inputs --------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> list[Path]:
+    """Twelve files of 1000 random bytes."""
+    paths = [tmp_path / f"in{i}" for i in range(12)]
+    for i, path in enumerate(paths):
+        path.write_bytes(random.Random(i).randbytes(1000))
+    return paths
+
+
+def test_reads_from_many_threads_with_few_open_files(files: list[Path]) -> None:
+    before = len(os.listdir("/proc/self/fd")) if os.path.isdir("/proc/self/fd") else None
+    with Inputs([planned(path) for path in files], limit=3) as inputs:
+
+        def read(job: int) -> bool:
+            buffer = bytearray(100)
+            inputs.read_into(job % 12, job % 900, memoryview(buffer))
+            return buffer == files[job % 12].read_bytes()[job % 900 : job % 900 + 100]
+
+        with ThreadPoolExecutor(8) as pool:
+            assert all(pool.map(read, range(2000)))
+        if before is not None:
+            assert len(os.listdir("/proc/self/fd")) <= before + 3
+        inputs.check()
+    if before is not None:
+        assert len(os.listdir("/proc/self/fd")) == before
+
+
+def test_changed_input(files: list[Path]) -> None:
+    plan = [planned(path) for path in files]
+    with Inputs(plan) as inputs:
+        inputs.read_into(0, 0, memoryview(bytearray(1)))
+        os.utime(files[0], ns=(1, 1))
+        with pytest.raises(MergecError, match="has been written to since the plan was made") as caught:
+            inputs.check()
+        assert code(caught) == ("E0606", Exit.INPUT)
+        files[1].write_bytes(b"x")
+        with pytest.raises(MergecError, match="it had 1000 bytes when the plan was made and has 1 now") as caught:
+            inputs.read_into(1, 0, memoryview(bytearray(1)))
+        assert code(caught) == ("E0606", Exit.INPUT)
+        files[2].unlink()
+        with pytest.raises(MergecError, match="no such file or directory") as caught:
+            inputs.read_into(2, 0, memoryview(bytearray(1)))
+        assert code(caught) == ("E0611", Exit.INPUT)
+
+
+def test_short_read_names_file_and_offset(files: list[Path]) -> None:
+    with (
+        Inputs([planned(files[0])]) as inputs,
+        pytest.raises(MergecError, match="in0` ends early, at byte 1000") as caught,
+    ):
+        inputs.read_into(0, 990, memoryview(bytearray(11)))
+    assert code(caught) == ("E0607", Exit.INPUT)
+
+
+# --- writer --------------------------------------------------------------------------------------
+
+
+def test_every_byte_in_its_place(tmp_path: Path) -> None:
+    note = tmp_path / "note.txt"
+    note.write_text("hello")
+    (tmp_path / "link.txt").symlink_to("note.txt")
+    plan = dataclasses.replace(PLAN, tagalongs=(Tagalong(str(tmp_path / "link.txt"), "templates/tool.txt"),))
+    make(tmp_path / "out", plan)
+    assert tree(tmp_path / "out") == MADE | {"templates/tool.txt": b"hello"}
+    assert not (tmp_path / "out" / "templates" / "tool.txt").is_symlink()
+
+
+@pytest.mark.parametrize("in_kernel", [True, False])
+def test_copy(tmp_path: Path, files: list[Path], in_kernel: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: Any) -> int:
+        raise OSError(errno.EXDEV, "cross-device")
+
+    if not in_kernel:
+        monkeypatch.setattr(os, "copy_file_range", refuse, raising=False)
+    folder = tmp_path / "out"
+    folder.mkdir()
+    plan = dataclasses.replace(PLAN, documents=())
+    with Inputs([planned(files[0])]) as inputs, Writer(str(folder), plan) as writer:
+        writer.start()
+        writer.copy(inputs, Extent(0, 100, 7), 0, START + 3)
+        writer.copy(inputs, Extent(0, 0, 3), 0, START)
+        writer.copy(inputs, Extent(0, 0, 0), 0, START)
+        with pytest.raises(MergecError, match="ends early, at byte 1000") as caught:
+            writer.copy(inputs, Extent(0, 998, 3), 0, START)
+        assert code(caught) == ("E0607", Exit.INPUT)
+        writer.copy(inputs, Extent(0, 0, 3), 0, START)
+        writer.finish()
+    content = files[0].read_bytes()
+    assert tree(folder)["model.safetensors"] == WEIGHTS[:START] + content[:3] + content[100:107]
+
+
+def test_threads_write_large_ranges(tmp_path: Path) -> None:
+    size = 8 << 20
+    plan = dataclasses.replace(
+        PLAN, documents=(), outputs=tuple(PlannedOutput(f"{i}.safetensors", HEADER, START + size) for i in range(2))
+    )
+    content = random.Random(0).randbytes(size)
+    with Writer(str(tmp_path), plan) as writer, ThreadPoolExecutor(4) as pool:
+        writer.start()
+        jobs = [(file, at) for at in range(0, size, 1 << 19) for file in range(2)]
+        list(pool.map(lambda job: writer.write(job[0], START + job[1], memoryview(content)[job[1] :][: 1 << 19]), jobs))
+        writer.finish()
+    for i in range(2):
+        assert (tmp_path / f"{i}.safetensors").read_bytes() == WEIGHTS[:START] + content
+
+
+@pytest.mark.parametrize("name", ["../x", "/x", "a/../x", "", ".", "a//b", "a\0b", "..\\x"])
+def test_names_stay_in_the_folder(tmp_path: Path, name: str) -> None:
+    folder = tmp_path / "out"
+    folder.mkdir()
+    with pytest.raises(MergecError) as caught:
+        Writer(str(folder), dataclasses.replace(PLAN, outputs=(PlannedOutput(name, HEADER, 100),)))
+    assert code(caught) == ("E0612", Exit.RUN)
+    with Writer(str(folder), dataclasses.replace(PLAN, documents=(Document(name, ""),))) as writer:
+        writer.start()
+        with pytest.raises(MergecError) as caught:
+            writer.finish()
+        assert code(caught) == ("E0612", Exit.RUN)
+
+
+def test_ranges_outside_the_data_are_a_bug(tmp_path: Path) -> None:
+    with Writer(str(tmp_path), PLAN) as writer:
+        writer.start()
+        for start, data in ((START - 1, b"x"), (START + 10, b"x"), (START, b"01234567890")):
+            with pytest.raises(ValueError, match="outside the data of model"):
+                writer.write(0, start, memoryview(data))
+
+
+def test_full_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: Any) -> int:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "pwrite", full)
+    with pytest.raises(MergecError, match=r"no space left for `.*model.safetensors`") as caught:
+        make(tmp_path / "out")
+    assert code(caught) == ("E0609", Exit.RUN)
+    assert os.listdir(tmp_path) == []
+
+
+def test_tagalong_that_is_gone(tmp_path: Path) -> None:
+    plan = dataclasses.replace(PLAN, tagalongs=(Tagalong(str(tmp_path / "gone"), "gone"),))
+    with pytest.raises(MergecError, match="gone`: no such file") as caught:
+        make(tmp_path / "out", plan)
+    assert code(caught) == ("E0611", Exit.INPUT)
+
+
+# --- system calls --------------------------------------------------------------------------------
+
+
+def test_exchange_swaps(tmp_path: Path) -> None:
+    (tmp_path / "a").write_text("a")
+    (tmp_path / "b").mkdir()
+    if syscalls.exchange(str(tmp_path / "a"), str(tmp_path / "b")):
+        assert (tmp_path / "a").is_dir()
+        assert (tmp_path / "b").read_text() == "a"
+        with pytest.raises(FileNotFoundError):
+            syscalls.exchange(str(tmp_path / "a"), str(tmp_path / "none"))
+
+
+def test_reserve_gives_the_full_size(tmp_path: Path) -> None:
+    with open(tmp_path / "f", "wb") as file:
+        if syscalls.reserve(file.fileno(), 100_000):
+            assert os.fstat(file.fileno()).st_size == 100_000
+        assert syscalls.reserve(file.fileno(), 0) is False
+        syscalls.start_writeback(file.fileno())
