@@ -104,7 +104,7 @@ def check_dare_ties(out: Tensors, base: Tensors, a: Tensors, b: Tensors) -> list
     return faults
 
 
-def check_passthrough(out: Tensors, base: Tensors, a: Tensors, b: Tensors) -> list[str]:
+def check_passthrough(out: Tensors, a: Tensors, b: Tensors) -> list[str]:
     faults = []
     layers = 1 + max(int(name.split(".")[2]) for name in out if name.startswith(LAYER))
     if layers != 24:
@@ -120,7 +120,7 @@ def check_passthrough(out: Tensors, base: Tensors, a: Tensors, b: Tensors) -> li
     return faults
 
 
-def check_copy(out: Tensors, base: Tensors, a: Tensors, b: Tensors) -> list[str]:
+def check_copy(out: Tensors, a: Tensors) -> list[str]:
     faults = [f"`{name}` is missing" for name in sorted(a.keys() - out.keys())]
     faults += [f"`{name}` is one too many" for name in sorted(out.keys() - a.keys())]
     return faults + [f"`{name}` differs" for name in out.keys() & a.keys() if not torch.equal(out[name], a[name])]
@@ -152,9 +152,9 @@ def faults(method: str, work: Path, recipes: Path, models: Sequence[Tensors]) ->
     if method in ELEMENTWISE:
         return check_elementwise(method, out, *models)
     if method == "passthrough":
-        return check_passthrough(out, *models)
+        return check_passthrough(out, *models[1:])
     if method == "copy":
-        return check_copy(out, *models)
+        return check_copy(out, models[1])
     merge(recipe, work / f"{method}-again")
     again = load(work / f"{method}-again")
     found = check_dare_ties(out, *models)

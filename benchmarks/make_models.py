@@ -175,13 +175,13 @@ def write_weights(shape: Shape, out: Path, delta: float, seed: int, threads: int
     total = 0
     for filename, placed in zip(names, files, strict=True):
         head = header(placed)
-        handles = {name: os.open(out / name / filename, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644) for name in CHECKPOINTS}
+        handles = {
+            name: os.open(out / name / filename, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644) for name in CHECKPOINTS
+        }
         for handle in handles.values():
             os.pwrite(handle, head, 0)
 
-        def write(
-            job: tuple[Placed, int], handles: dict[str, int] = handles, origin: int = len(head)
-        ) -> None:
+        def write(job: tuple[Placed, int], handles: dict[str, int] = handles, origin: int = len(head)) -> None:
             tensor, piece = job
             for name, values in draw(tensor, piece, delta, seed).items():
                 os.pwrite(handles[name], values.tobytes(), origin + tensor.start + 2 * piece * PIECE)

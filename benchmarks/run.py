@@ -45,7 +45,9 @@ def peer_environment(work: Path) -> Path:
 
 def peer_version(program: Path) -> str:
     code = "import importlib.metadata as m; print(m.version('mergekit'))"
-    return subprocess.run([program.parent / "python", "-c", code], check=True, capture_output=True, text=True).stdout.strip()
+    return subprocess.run(
+        [program.parent / "python", "-c", code], check=True, capture_output=True, text=True
+    ).stdout.strip()
 
 
 def warm(models: Path) -> None:
@@ -113,7 +115,7 @@ def row(name: str, sample: Sample, wall_ratio: str = "", memory_ratio: str = "")
     return "| " + " | ".join(cells) + " |"
 
 
-def floors(models: Path) -> dict[str, list[str]]:
+def floors() -> dict[str, list[str]]:
     """What no merge can beat: reading the inputs, copying one of them, and starting torch."""
     return {
         "floor: `cat` of all inputs": ["sh", "-c", "cat */*.safetensors > /dev/null"],
@@ -124,9 +126,10 @@ def floors(models: Path) -> dict[str, list[str]]:
 
 def compare(models: Path, methods: Sequence[str], rounds: int, program: Path | None, ours: bool) -> None:
     """Measure and print the table, a row as soon as it is known."""
-    print("| run | wall s | CPU s | peak RSS GiB | peak anonymous GiB | output GB | wall, peer/ours | anonymous, peer/ours |")
-    print("| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: |", flush=True)
-    for name, command in floors(models).items():
+    columns = ("wall s", "CPU s", "RSS GiB", "anonymous GiB", "output GB", "wall, peer/ours", "anonymous, peer/ours")
+    print("| run | " + " | ".join(columns) + " |")
+    print("| --- |" + " ---: |" * len(columns), flush=True)
+    for name, command in floors().items():
         output = "out-floor" if "out-floor" in command else None
         print(row(name, timed("floor", command, models, output)), flush=True)
     for method in methods:

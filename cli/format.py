@@ -29,10 +29,10 @@ def format_module(module: ast.Module) -> str:
 
     >>> from mergec.grammar.parse import parse
     >>> from mergec.grammar.source import Source
-    >>> print(format_module(parse(Source("r", "head=tie( embed );layers[0..15]=ties(a,b,density=.5e0)".replace("=.5", "=0.5")))))
+    >>> text = "head=tie( embed );layers[0..15]=ties(a,b,density=0.50)  # both"
+    >>> print(format_module(parse(Source("recipe.mrg", text))), end="")
     head = tie(embed)
-    layers[0..15] = ties(a, b, density=0.5e0)
-    <BLANKLINE>
+    layers[0..15] = ties(a, b, density=0.50)  # both
     """
     text = lay_out(_Printer(module).module(), WIDTH)
     return text + "\n" if text else ""

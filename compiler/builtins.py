@@ -47,10 +47,10 @@ def resolve_map(mapping: PlaceMap, where: Where) -> Any:
         if path is None:
             rank = (len(where.space.names) + 1, -order)
         else:
-            selection = where.space.select(path)
-            if where.name not in selection.names:
+            covered = where.space.part(path)
+            if where.name not in covered:
                 continue
-            rank = (len(selection.names), -order)
+            rank = (len(covered), -order)
         if best is None or rank < best:
             best, chosen = rank, value
     if best is None:

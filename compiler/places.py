@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 
 from ..grammar.diagnostic import Diagnostic, Label, MergecError
@@ -129,6 +129,7 @@ class Space:
     owner: str
     stored: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     _selections: dict[str, Selection] = field(default_factory=dict)
+    _parts: dict[str, Collection[str]] = field(default_factory=dict)
 
     def select(self, path: Path) -> Selection:
         """The tensors that a path covers. Raises MergecError where it covers none, or where an index is out of range."""
@@ -136,6 +137,39 @@ class Space:
         if key not in self._selections:
             self._selections[key] = self._select(path)
         return self._selections[key]
+
+    def part(self, path: Path) -> Collection[str]:
+        """What a key of a place map covers: a place, or a role (`attn`, `mlp.gate`) in the layers of every stack.
+
+        A glob may cover nothing, so that one map serves several families. Raises MergecError for an unknown place.
+        """
+        key = path.text
+        if key not in self._parts:
+            self._parts[key] = self._part(path)
+        return self._parts[key]
+
+    def _part(self, path: Path) -> Collection[str]:
+        if path.steps and isinstance(path.steps[0], GlobStep):
+            try:
+                return self.select(path).names
+            except MergecError as error:
+                if any(d.code != "E0304" for d in error.diagnostics):
+                    raise
+                return ()
+        try:
+            return self.select(path).names
+        except MergecError:
+            every = IndexStep((), path.span)
+            found: dict[str, None] = {}
+            for stack in self.family.stacks:
+                steps = tuple(NameStep(word, path.span) for word in stack.name.split("."))
+                try:
+                    found |= dict.fromkeys(self.select(Path((*steps, every, *path.steps), path.span)).names)
+                except MergecError:
+                    continue
+            if not found:
+                raise
+            return found
 
     def layer_of(self, name: str) -> tuple[Stack, int, str] | None:
         return stack_index(self.family, name)

@@ -1,4 +1,4 @@
-"""From Lark's trees to the syntax tree: one method a rule of merge.lark, called from the leaves up, without recursion."""
+"""From Lark's trees to the syntax tree: one method a rule of merge.lark, called from the leaves up."""
 
 from __future__ import annotations
 
@@ -13,10 +13,12 @@ from .scan import MAX_DEPTH
 from .source import Source, Span
 
 # Words that can't be values, and words that begin a statement; neither can be bound.
-_OPERATORS = frozenset("if else and or not for in by true false none".split())
-_STATEMENTS = frozenset("let def use output expect as".split())
+_OPERATORS = frozenset({"if", "else", "and", "or", "not", "for", "in", "by", "true", "false", "none"})
+_STATEMENTS = frozenset({"let", "def", "use", "output", "expect", "as"})
 # Rules that are a level of nesting in the syntax tree; the others only hold parts of one.
-_LEVELS = frozenset("conditional binary unary call member glob index list comprehension map".split())
+_LEVELS = frozenset(
+    {"conditional", "binary", "unary", "call", "member", "glob", "index", "list", "comprehension", "map"}
+)
 
 Children = list[Any]
 

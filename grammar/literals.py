@@ -52,8 +52,20 @@ def read_string(text: str) -> str:
     """
     quotes = 3 if text.startswith('"""') and len(text) >= 6 else 1
 
-    def value(match: re.Match[str], shift: int) -> str:
-        start, end = match.start() + shift, match.end() + shift
+    # Escapes first would turn a written-out `\\r` and a line end into one; offsets count in the text as it is.
+    values: list[str] = []
+    offset = quotes
+    for part in text[quotes:-quotes].split("\r\n"):
+        values.append(_unescape(part, offset))
+        offset += len(part) + 2
+    return "\n".join(values)
+
+
+def _unescape(text: str, offset: int) -> str:
+    """`text`, found at `offset` in its token, with the escapes replaced."""
+
+    def value(match: re.Match[str]) -> str:
+        start, end = match.start() + offset, match.end() + offset
         short, long, letter = match.groups()
         if letter is not None:
             if letter in _ESCAPES:
@@ -68,14 +80,7 @@ def read_string(text: str) -> str:
             raise LiteralError("E0105", "this escape is no character", start, end, help)
         return chr(point)
 
-    # Escapes first would turn a written-out `\\r` and a line end into one; offsets count in the text as it is.
-    parts = text[quotes:-quotes].split("\r\n")
-    before = 0
-    values = []
-    for part in parts:
-        values.append(_ESCAPE.sub(lambda match, shift=before + quotes: value(match, shift), part))
-        before += len(part) + 2
-    return "\n".join(values)
+    return _ESCAPE.sub(value, text)
 
 
 def write_string(value: str) -> str:

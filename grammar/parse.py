@@ -14,9 +14,9 @@ from lark.parsers.lalr_interactive_parser import InteractiveParser
 from .ast import Expr, Module
 from .build import Builder, too_deep
 from .diagnostic import Diagnostic, MergecError
+from .explain import Fault, explain
 from .scan import MAX_ERRORS, Scan, scan
 from .source import Source, Span
-from .syntax_errors import Fault, explain
 
 # A statement that begins so is meant as that statement, whatever it looks like.
 _KEYWORD = re.compile(r"\s*(let|def|use|output|expect)\b(?!\s*\.)")
@@ -112,12 +112,12 @@ def _in_order(diagnostics: list[Diagnostic]) -> list[Diagnostic]:
 
 
 def _fault(error: UnexpectedInput, source: Source, text: str, offset: int, rule: str) -> Fault:
-    """Lark's exception in the terms of `syntax_errors`. `text` is the part of the source at `offset` that was parsed."""
+    """Lark's exception in the terms of `syntax_errors`; `text` is what was parsed, at `offset` in the source."""
     start, end = _extent(error, text)
     expected: frozenset[str] = frozenset()
     if isinstance(error, UnexpectedToken):
         parser = error.interactive_parser
-        expected = frozenset(parser.accepts() if isinstance(parser, InteractiveParser) else error.expected)
+        expected = frozenset(_accepted(parser) if isinstance(parser, InteractiveParser) else error.expected)
     form = ""
     if rule == "module":
         form, start_of_form, end_of_form = _form(text, start)
@@ -127,14 +127,24 @@ def _fault(error: UnexpectedInput, source: Source, text: str, offset: int, rule:
     return Fault(span, text[:start], text[start:], expected, _innermost(text[:start]), form)
 
 
+def _accepted(parser: InteractiveParser) -> set[str]:
+    """The terminals that could follow. Lark's own annotations stop short of this method."""
+    accepted: set[str] = parser.accepts()  # type: ignore[no-untyped-call]
+    return accepted
+
+
 def _extent(error: UnexpectedInput, text: str) -> tuple[int, int]:
     """The range in `text` of what was not expected; empty, just after the last word, for an end."""
     if isinstance(error, UnexpectedCharacters):
-        return error.pos_in_stream, error.pos_in_stream + 1
-    if isinstance(error, UnexpectedToken) and error.token.type not in ("$END", "_END"):
+        start = error.pos_in_stream or 0
+        return start, start + 1
+    stop = len(text)
+    if isinstance(error, UnexpectedToken):
         start = error.token.start_pos or 0
-        return start, start + len(error.token)
-    stop = len(text) if not isinstance(error, UnexpectedToken) or error.token.type == "$END" else error.token.start_pos
+        if error.token.type not in ("$END", "_END"):
+            return start, start + len(error.token)
+        if error.token.type == "_END":
+            stop = start
     end = len(text[:stop].rstrip())
     return end, end
 

@@ -106,10 +106,8 @@ class _Mark:
 
 def _render_one(diagnostic: Diagnostic, paint: _Paint) -> str:
     severity = diagnostic.severity.value
-    head = paint(severity, f"{severity}[{escape(diagnostic.code)}]") + paint(
-        "strong", ": " + _text(diagnostic.message, 0)
-    )
-    lines = [head]
+    message = paint("strong", ": " + _text(diagnostic.message, 0))
+    lines = [paint(severity, f"{severity}[{escape(diagnostic.code)}]") + message]
     groups = _by_source(diagnostic.labels)
     last_line = max((source.position(label.span.end)[0] for source, labels in groups for label, _ in labels), default=0)
     gutter = " " * len(str(last_line))

@@ -173,7 +173,7 @@ class _Scanner:
             label = Label(self._span(innermost.offset, innermost.offset + 1), "this one is open")
             message = f"expected `{_PAIRS[innermost.sign]}`, found `{sign}`"
             self._report("E0103", message, Label(here, f"this closes no `{innermost.sign}`"), label)
-            # It closes a bracket further out, the inner one having been forgotten; or else it is a slip for the inner one's.
+            # It closes one further out, the inner one having been forgotten; else it is a slip for the inner one's.
             if any(_PAIRS[each.sign] == sign for each in self.stack):
                 while _PAIRS[self.stack[-1].sign] != sign:
                     self.stack.pop()
@@ -193,7 +193,7 @@ class _Scanner:
                 self.stack.pop()
 
     def _recover(self) -> bool:
-        """At the end of the text with brackets open: report, and go back to the next line that looks like a statement."""
+        """At the end of the text with brackets open: report, and go back to the next line like a statement."""
         innermost = self.stack[-1]
         self._report_unclosed()
         self.stack.clear()
@@ -227,7 +227,8 @@ class _Scanner:
         return Span(self.source, start, end)
 
     def _blanked(self) -> str:
-        text, pieces, last = self.source.text, [], 0
+        text, last = self.source.text, 0
+        pieces: list[str] = []
         for start, end in self.blanks:
             if start < last:  # seen a second time, after going back
                 continue

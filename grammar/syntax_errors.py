@@ -1,42 +1,21 @@
 r"""What is said about a text that doesn't parse: a table of slips, each with broken samples that show it.
 
 A slip is recognised by the text around the fault, not by a parser state, so the table survives changes of the
-grammar; the samples are its test (tests/parse/test_syntax_errors.py). The first entry that fits is used, and
-where none does, the message is made of what the grammar would have accepted.
+grammar; the samples are its test (tests/parse/test_syntax_errors.py). The first entry that fits is used;
+where none does, `explain.py` makes the message of what the grammar would have accepted.
 """
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
-
-from .diagnostic import Diagnostic, Label
-from .source import Span
-
-
-@dataclass(frozen=True, slots=True)
-class Fault:
-    """Where and how the parser stopped.
-
-    `before` is the statement up to the fault, `rest` what follows, the fault included. `expected` holds the
-    terminals of merge.lark that could have stood there, `inside` the innermost open bracket or "". `form` is
-    "assignment" if an expression and a `=` are all right but the expression is no place (`span` is then the
-    expression), "expression" if the statement is one whole expression, else "".
-    """
-
-    span: Span
-    before: str
-    rest: str
-    expected: frozenset[str]
-    inside: str
-    form: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class Slip:
-    """One entry: all conditions that are not empty must hold. `help` may use the named groups of both patterns.
+    """One entry: all conditions that are not empty must hold, each on the part of a `Fault` of the same name.
 
-    `before` is searched in the text before the fault, `rest` matched from the fault on, `expected` is one terminal.
+    `before` is searched for, `rest` matched at the fault, `expected` is one terminal. `help` may use the named
+    groups of both patterns.
     """
 
     code: str
@@ -510,85 +489,3 @@ SLIPS = (
         help="put `;` or a line end between them",
     ),
 )
-
-# What the grammar's terminals are called in messages. Those that can begin an expression are summed up.
-_EXPRESSION = frozenset("NUMBER STRING LONG_STRING NAME TRUE FALSE NONE NOT PLUS MINUS LPAR LSQB LBRACE STAR".split())
-_STATEMENT = frozenset("LET DEF USE EXPECT OUTPUT NAME STRING LONG_STRING STAR _END $END".split())
-_OPERATORS = frozenset("PLUS MINUS STAR SLASH POWER COMPARE AND OR _IF DOT LPAR LSQB RANGE BY _FOR".split())
-_WORDS = {
-    "COMMA": "`,`",
-    "COLON": "`:`",
-    "DOT": "`.`",
-    "LPAR": "`(`",
-    "RPAR": "`)`",
-    "LSQB": "`[`",
-    "RSQB": "`]`",
-    "LBRACE": "`{`",
-    "RBRACE": "`}`",
-    "_EQUALS": "`=`",
-    "_IN": "`in`",
-    "_ELSE": "`else`",
-    "_AS": "`as`",
-    "RANGE": "`..`",
-    "NAME": "a name",
-    "NUMBER": "a number",
-    "STRING": "a string",
-    "_END": "the end of the statement",
-}
-
-
-def explain(fault: Fault) -> Diagnostic:
-    """The diagnostic for a fault: the first slip of the table that fits, else what was expected and what was found."""
-    for slip in SLIPS:
-        help = _match(slip, fault)
-        if help is not None:
-            return Diagnostic(slip.code, slip.message, (Label(fault.span),), help=(help,) if help else ())
-    found = _found(fault)
-    expected = _expected(fault.expected)
-    if fault.expected or not fault.rest:
-        return Diagnostic("E0101", f"expected {expected}, found {found}", (Label(fault.span, f"expected {expected}"),))
-    return Diagnostic("E0102", f"unexpected character {found}", (Label(fault.span),))
-
-
-def _match(slip: Slip, fault: Fault) -> str | None:
-    """The help text, maybe empty, if the slip fits; else None."""
-    if slip.form != fault.form and slip.form:
-        return None
-    if slip.inside and slip.inside != fault.inside or slip.expected and slip.expected not in fault.expected:
-        return None
-    before = re.search(slip.before, fault.before)
-    rest = re.match(slip.rest, fault.rest)
-    if before is None or rest is None:
-        return None
-    groups = {**before.groupdict(default=""), **rest.groupdict(default="")}
-    return slip.help.format(**groups) if groups or "{{" in slip.help else slip.help
-
-
-def _found(fault: Fault) -> str:
-    text = fault.span.text
-    if text == ";":
-        return "`;`"
-    if not text.strip():
-        return "the end of the line"
-    return f"`{text if len(text) <= 40 else text[:39] + '…'}`"
-
-
-def _expected(terminals: frozenset[str]) -> str:
-    """What could have stood at a fault, in words."""
-    if terminals >= {"LET", "NAME", "STAR"}:
-        return "a statement"
-    rest = terminals
-    words = []
-    if "NUMBER" in terminals and "NAME" in terminals:
-        words.append("an expression")
-        rest = rest - _EXPRESSION
-    elif rest - _OPERATORS:
-        rest = rest - _OPERATORS
-    words += [
-        _WORDS[each]
-        for each in sorted(rest, key=list(_WORDS).index if rest <= _WORDS.keys() else str)
-        if each in _WORDS
-    ]
-    if not words:
-        return "the end of the statement" if "_END" in terminals else "the end of the text"
-    return words[0] if len(words) == 1 else ", ".join(words[:-1]) + " or " + words[-1]

@@ -20,7 +20,9 @@ def _packaged() -> Iterator[Path]:
     settings = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["tool"]["setuptools"]
     for package in settings["packages"]:
         folder = ROOT.joinpath(*package.split(".")[1:])
-        yield from (p.relative_to(ROOT) for p in folder.iterdir() if p.suffix in SUFFIXES and p.name != "pyproject.toml")
+        yield from (
+            p.relative_to(ROOT) for p in folder.iterdir() if p.suffix in SUFFIXES and p.name != "pyproject.toml"
+        )
 
 
 def pytest_configure() -> None:
@@ -52,9 +54,7 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
 
 
 @pytest.fixture(scope="session")
-def finetuned(
-    checkpoint: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory
-) -> Callable[..., Path]:
+def finetuned(checkpoint: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
     """`finetuned(family, seed, scale=…, dtype=…)`: a copy of `checkpoint(family)` with random deltas, made once."""
     root = tmp_path_factory.mktemp("finetuned")
 

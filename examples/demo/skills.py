@@ -1,7 +1,7 @@
 """The two skills of the demo, the text in which they are put, and the tokenizer for that text.
 
-    r:hcfbad=dabfch     reverse six letters
-    s:507313=013357     sort six digits
+r:hcfbad=dabfch     reverse six letters
+s:507313=013357     sort six digits
 """
 
 from __future__ import annotations

@@ -39,7 +39,7 @@ def model() -> LlamaForCausalLM:
             vocab_size=len(VOCABULARY),
             hidden_size=96,
             intermediate_size=256,
-            num_hidden_layers=3,
+            num_hidden_layers=2,
             num_attention_heads=4,
             num_key_value_heads=2,
             max_position_embeddings=64,
@@ -82,7 +82,7 @@ def accuracy(network: LlamaForCausalLM, ids: torch.Tensor) -> float:
 
 
 def lagging(right: dict[str, float]) -> list[str]:
-    """The skills to show next, given the share of right answers in each: those below the range, else those within it."""
+    """The skills to show next, given the share of right answers in each: those below the range, else those in it."""
     low, high = GLIMPSE
     return (
         [name for name, share in right.items() if share < low]
@@ -114,7 +114,7 @@ def pretrain(encoder: PreTrainedTokenizerFast, seed: int, limit: int = 1500) -> 
 
 
 def fine_tune(
-    base: LlamaForCausalLM, name: str, encoder: PreTrainedTokenizerFast, seed: int, steps: int = 200
+    base: LlamaForCausalLM, name: str, encoder: PreTrainedTokenizerFast, seed: int, steps: int = 250
 ) -> LlamaForCausalLM:
     """`base` with skill `name` learned, and the base's own answers kept in the other skills."""
     network = copy.deepcopy(base)

@@ -6,61 +6,17 @@ import dataclasses
 import errno
 import fcntl
 import os
+import subprocess
+import sys
 import threading
 from pathlib import Path
 
 import pytest
-from mergec.compiler.plan import Document, Plan, PlannedInput, PlannedOutput
+from mergec.compiler.plan import PlannedOutput
 from mergec.grammar.diagnostic import Exit, MergecError
 from mergec.runtime import target as target_module
 from mergec.runtime.target import Target
-from mergec.runtime.writer import Writer
-
-HEADER = '{"t":{"dtype":"U8","shape":[10],"data_offsets":[0,10]}}  '
-START = 8 + len(HEADER)
-PLAN = Plan(
-    version="0",
-    device="cpu",
-    compute="F32",
-    lanes=1,
-    single=False,
-    inputs=(),
-    outputs=(PlannedOutput("model.safetensors", HEADER, START + 10),),
-    tensors=(),
-    documents=(Document("config.json", '{"é": 1}'),),
-    tagalongs=(),
-    scalars=0,
-    steps=(),
-    peak_host=0,
-    peak_device=0,
-    reads=0,
-    writes=0,
-)
-WEIGHTS = len(HEADER).to_bytes(8, "little") + HEADER.encode() + b"0123456789"
-
-
-def code(caught: pytest.ExceptionInfo[MergecError]) -> tuple[str, Exit]:
-    return caught.value.diagnostics[0].code, caught.value.exit
-
-
-def planned(path: Path) -> PlannedInput:
-    status = path.stat()
-    return PlannedInput(str(path), status.st_size, status.st_mtime_ns)
-
-
-def make(path: Path, plan: Plan = PLAN, *, force: bool = False) -> None:
-    with Target(str(path), plan, force=force) as target, Writer(target.folder, plan) as writer:
-        writer.start()
-        writer.write(0, START, memoryview(b"0123456789"))
-        writer.finish()
-        target.commit()
-
-
-def tree(folder: Path) -> dict[str, bytes]:
-    return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
-
-
-MADE = {"config.json": '{"é": 1}'.encode(), "model.safetensors": WEIGHTS}
+from tiny_plan import HEADER, MADE, PLAN, WEIGHTS, code, make, planned, tree
 
 
 def _no_exchange(first: str, second: str) -> bool:  # noqa: ARG001
@@ -187,6 +143,30 @@ def test_leftovers_of_a_killed_run(tmp_path: Path) -> None:
     assert tree(tmp_path / "out") == MADE
 
 
+def test_killed_run_leaves_the_way_free(tmp_path: Path) -> None:
+    make(tmp_path / "out")
+    code = (
+        "import sys, tiny_plan\n"
+        "with tiny_plan.Target(sys.argv[1], tiny_plan.PLAN, force=True), open(sys.argv[2], 'w') as half:\n"
+        "    print('ready', flush=True)\n"
+        "    sys.stdin.read()\n"
+    )
+    half = tmp_path / ".out.partial" / "out" / "half"
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
+    command = [sys.executable, "-c", code, str(tmp_path / "out"), str(half)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"ready\n"
+        with pytest.raises(MergecError, match="another run is making"):
+            make(tmp_path / "out", force=True)
+        process.kill()
+    assert half.exists()
+    assert tree(tmp_path / "out") == MADE
+    make(tmp_path / "out", force=True)
+    assert os.listdir(tmp_path) == ["out"]
+    assert tree(tmp_path / "out") == MADE
+
+
 def test_second_run_is_refused(tmp_path: Path) -> None:
     with Target(str(tmp_path / "out"), PLAN):
         with pytest.raises(MergecError, match="another run is making") as caught:
@@ -265,4 +245,5 @@ def test_output_beside_loose_weight_files(tmp_path: Path) -> None:
 def test_lock_is_a_lock_of_the_system(tmp_path: Path) -> None:
     with Target(str(tmp_path / "out"), PLAN), open(tmp_path / ".out.partial" / "lock") as file:
         descriptor = file.fileno()
-        pytest.raises(BlockingIOError, fcntl.flock, descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        with pytest.raises(BlockingIOError):
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -11,58 +11,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from mergec.compiler.plan import Document, Extent, Plan, PlannedInput, PlannedOutput, Tagalong
+from mergec.compiler.plan import Document, Extent, PlannedOutput, Tagalong
 from mergec.grammar.diagnostic import Exit, MergecError
 from mergec.runtime import syscalls
 from mergec.runtime.inputs import Inputs
-from mergec.runtime.target import Target
 from mergec.runtime.writer import Writer
-
-HEADER = '{"t":{"dtype":"U8","shape":[10],"data_offsets":[0,10]}}  '
-START = 8 + len(HEADER)
-PLAN = Plan(
-    version="0",
-    device="cpu",
-    compute="F32",
-    lanes=1,
-    single=False,
-    inputs=(),
-    outputs=(PlannedOutput("model.safetensors", HEADER, START + 10),),
-    tensors=(),
-    documents=(Document("config.json", '{"é": 1}'),),
-    tagalongs=(),
-    scalars=0,
-    steps=(),
-    peak_host=0,
-    peak_device=0,
-    reads=0,
-    writes=0,
-)
-WEIGHTS = len(HEADER).to_bytes(8, "little") + HEADER.encode() + b"0123456789"
-
-
-def code(caught: pytest.ExceptionInfo[MergecError]) -> tuple[str, Exit]:
-    return caught.value.diagnostics[0].code, caught.value.exit
-
-
-def planned(path: Path) -> PlannedInput:
-    status = path.stat()
-    return PlannedInput(str(path), status.st_size, status.st_mtime_ns)
-
-
-def make(path: Path, plan: Plan = PLAN, *, force: bool = False) -> None:
-    with Target(str(path), plan, force=force) as target, Writer(target.folder, plan) as writer:
-        writer.start()
-        writer.write(0, START, memoryview(b"0123456789"))
-        writer.finish()
-        target.commit()
-
-
-def tree(folder: Path) -> dict[str, bytes]:
-    return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
-
-
-MADE = {"config.json": '{"é": 1}'.encode(), "model.safetensors": WEIGHTS}
+from tiny_plan import HEADER, MADE, PLAN, START, WEIGHTS, code, make, planned, tree
 
 # --- inputs --------------------------------------------------------------------------------------
 

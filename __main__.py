@@ -1,0 +1,7 @@
+"""`python -m mergec`."""
+
+import sys
+
+from .cli.main import main
+
+sys.exit(main())

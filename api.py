@@ -1,0 +1,128 @@
+"""The Python interface: everything that the command line does, as functions. Imported as `mergec`."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from .compiler.catalog import Catalog
+from .compiler.pipeline import Compilation, Options, compile_recipe
+from .compiler.plan import Plan
+from .grammar.ast import Module
+from .grammar.diagnostic import Diagnostic, Exit, MergecError
+from .grammar.parse import parse as parse_source
+from .grammar.source import Source
+from .runtime.catalog import LocalCatalog
+from .runtime.hardware import choose_device, usable_cores
+from .runtime.ports import Progress
+from .runtime.session import Report, run_plan
+from .version import __version__
+
+
+@dataclass(frozen=True, slots=True)
+class Compiled:
+    """A compiled recipe, ready to be looked at or run.
+
+    `plan` is plain data (`mergec.compiler.plan`), `diagnostics` are the warnings, `compilation` holds all that the compiler
+    knows: models, graph, ties.
+    """
+
+    compilation: Compilation
+
+    @property
+    def plan(self) -> Plan:
+        return self.compilation.plan
+
+    @property
+    def diagnostics(self) -> tuple[Diagnostic, ...]:
+        return self.compilation.diagnostics
+
+    @property
+    def parameters(self) -> int:
+        """Elements of all stored tensors of the output; tied tensors count once."""
+        return self.compilation.parameters
+
+    def run(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        force: bool = False,
+        progress: Progress | None = None,
+        cancel: threading.Event | None = None,
+    ) -> Report:
+        """Merges, and puts the result at `path`. Raises MergecError; see `mergec.run`."""
+        return run_plan(self.plan, path, force=force, progress=progress, cancel=cancel)
+
+
+def read_source(recipe: str | os.PathLike[str]) -> Source:
+    """A recipe's text: a `str` is the text itself, a path (`pathlib.Path`) names the file. Raises MergecError (E0402, E0403)."""
+    if isinstance(recipe, str):
+        return Source("<recipe>", recipe)
+    path = Path(recipe)
+    try:
+        return Source(str(path), path.read_text("utf-8"))
+    except UnicodeDecodeError:
+        raise MergecError(Diagnostic("E0403", "the recipe is not UTF-8 text", file=str(path)), Exit.INPUT) from None
+    except OSError as error:
+        message = f"the recipe can't be read: {(error.strerror or 'unknown').lower()}"
+        missing = isinstance(error, FileNotFoundError)
+        raise MergecError(
+            Diagnostic("E0402", message, file=str(path)), Exit.RECIPE if missing else Exit.INPUT
+        ) from None
+
+
+def parse(recipe: str | os.PathLike[str]) -> Module:
+    """The syntax tree of a recipe. Raises MergecError with every syntax error."""
+    return parse_source(read_source(recipe))
+
+
+def compile(
+    recipe: str | os.PathLike[str],
+    *,
+    catalog: Catalog | None = None,
+    device: str = "auto",
+    lanes: int | None = None,
+    memory: int | None = None,
+    device_memory: int | None = None,
+    defines: Mapping[str, Any] | None = None,
+    settings: Mapping[str, Any] | None = None,
+    strict: bool = False,
+    single: bool = False,
+) -> Compiled:
+    """Compiles a recipe (text, or the path of a file) from its inputs' headers; reads no weight.
+
+    `catalog` says where checkpoints come from: local files by default, `mergec.MemoryCatalog` for plain dicts. `device` is `auto`,
+    `cpu`, `cuda`, `cuda:1`, …; `lanes` is how many blocks are worked on at once (the usable cores by default). `memory` and
+    `device_memory` are budgets in bytes. `defines` replaces lets, `settings` those of `output(…)`. `strict` makes warnings errors;
+    `single` plans one weight file instead of a folder.
+
+    Raises MergecError with every error found.
+    """
+    source = read_source(recipe)
+    options = Options(
+        device=choose_device(device),
+        lanes=lanes or usable_cores(),
+        host_memory=memory,
+        device_memory=device_memory,
+        defines=dict(defines or {}),
+        sets=dict(settings or {}),
+        strict=strict,
+        single=single,
+    )
+    return Compiled(compile_recipe(source, catalog or LocalCatalog(), __version__, options))
+
+
+def run(
+    plan: Plan,
+    path: str | os.PathLike[str],
+    *,
+    force: bool = False,
+    progress: Progress | None = None,
+    cancel: threading.Event | None = None,
+) -> Report:
+    """Carries out a plan and puts the result at `path`: a folder, or a file where the plan is `single`. See `Compiled.run`."""
+    return run_plan(plan, path, force=force, progress=progress, cancel=cancel)

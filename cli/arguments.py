@@ -1,0 +1,166 @@
+"""The command line's words: options, modes, and values given as `name=value`."""
+
+from __future__ import annotations
+
+import argparse
+import re
+from dataclasses import dataclass
+from typing import Any, NoReturn
+
+from ..compiler.settings import parse_size
+from ..grammar import ast
+from ..grammar.diagnostic import Diagnostic, Exit, MergecError
+from ..grammar.parse import parse_expression
+from ..grammar.source import Source
+from ..version import __version__
+
+USAGE = """\
+mergec RECIPE -o OUT           merge
+       mergec --check RECIPE          compile only, from headers
+       mergec --explain RECIPE        the plan, for people
+       mergec --explain RECIPE PLACE  one tensor's whole story
+       mergec --explain E0203         a page about an error
+       mergec --explain --method M    the source of a merge method
+       mergec fmt [--check] FILE…     format recipes
+       mergec inspect MODEL           family, layout, ties and parameters of a checkpoint"""
+
+EPILOG = """\
+exit status: 0 done, 1 the recipe is wrong, 2 usage, 3 an input can't be read or is corrupt,
+4 the run failed (disk, memory, device), 130 interrupted"""
+
+FORMATS = ("text", "json", "dot", "mermaid")
+STAGES = ("ast", "graph", "schedule")
+
+
+@dataclass(frozen=True, slots=True)
+class Arguments:
+    """What was asked for; see `--help`."""
+
+    words: tuple[str, ...]
+    output: str | None
+    force: bool
+    check: bool
+    explain: str | None
+    method: str | None
+    emit: str | None
+    defines: dict[str, Any]
+    sets: dict[str, Any]
+    device: str
+    lanes: int | None
+    memory: int | None
+    device_memory: int | None
+    strict: bool
+    quiet: bool
+    error_format: str
+    color: str
+
+
+class UsageError(MergecError):
+    """A command line that makes no sense: exit status 2."""
+
+    def __init__(self, message: str, *help: str) -> None:
+        super().__init__(Diagnostic("E0002", message, help=help), Exit.USAGE)
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise UsageError(message, "see `mergec --help`")
+
+
+def parse_arguments(argv: list[str]) -> Arguments:
+    """The arguments of a merge, a check or an explanation. Raises UsageError; `--help` and `--version` raise SystemExit."""
+    p = _parser()
+    # `--explain` takes a format only after `=`, so that a recipe may follow it
+    given = p.parse_intermixed_args(["--explain=text" if a == "--explain" else a for a in argv])
+    return Arguments(
+        words=tuple(given.words),
+        output=given.output,
+        force=given.force,
+        check=given.check,
+        explain=given.explain,
+        method=given.method,
+        emit=given.emit,
+        defines=dict(_pair(text, "-D") for text in given.define),
+        sets=dict(_setting(text) for text in given.set),
+        device=given.device,
+        lanes=given.lanes,
+        memory=_bytes(given.memory, "--memory"),
+        device_memory=_bytes(given.device_memory, "--device-memory"),
+        strict=given.strict,
+        quiet=given.quiet,
+        error_format=given.error_format,
+        color=given.color,
+    )
+
+
+def _parser() -> argparse.ArgumentParser:
+    p = _Parser(
+        prog="mergec",
+        usage=USAGE,
+        description="Merges neural-network checkpoints as a recipe says.",
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    add = p.add_argument
+    add("words", nargs="*", metavar="RECIPE", help="a recipe (*.mrg; `-` is standard input)")
+    add("-o", "--output", metavar="OUT", help="folder of the output, or a file that ends in .safetensors")
+    add("--force", action="store_true", help="replace an existing output, once the new one is complete")
+    add("--check", action="store_true", help="compile only: find every mistake, read no weight")
+    add("--explain", metavar="FORMAT", choices=FORMATS, help="show the plan: =text, =json, =dot or =mermaid")
+    add("--method", metavar="NAME", help="with --explain: the source of a merge method")
+    add("--emit", metavar="STAGE", choices=STAGES, help="print the compiler's ast, graph or schedule")
+    add("-D", dest="define", action="append", default=[], metavar="NAME=VALUE", help="replace a `let` of the recipe")
+    add("--set", action="append", default=[], metavar="output.KEY=VALUE", help="replace a setting of the output")
+    add("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps (default: auto)")
+    add("--lanes", type=_positive, metavar="N", help="blocks worked on at once (default: the usable cores)")
+    add("--memory", metavar="SIZE", help="budget of host memory, such as 2GiB")
+    add("--device-memory", metavar="SIZE", help="budget of device memory")
+    add("--strict", action="store_true", help="warnings are errors")
+    add("-q", "--quiet", action="store_true", help="no progress, no summary")
+    add("--error-format", choices=("text", "json"), default="text", help="diagnostics for people or for editors")
+    add("--color", choices=("auto", "always", "never"), default="auto")
+    add("--version", action="version", version=f"mergec {__version__}")
+    return p
+
+
+def _positive(text: str) -> int:
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError("must be 1 or more")
+    return value
+
+
+def _bytes(text: str | None, option: str) -> int | None:
+    if text is None:
+        return None
+    size = parse_size(text)
+    if not size:
+        raise UsageError(f"`{option} {text}` is not a size", "write it as `2GiB` or `500MB`")
+    return size
+
+
+def _setting(text: str) -> tuple[str, Any]:
+    if not text.startswith("output."):
+        raise UsageError(f"`--set {text}`: only settings of the output can be set", "`--set output.dtype=float16`")
+    return _pair(text.removeprefix("output."), "--set output.")
+
+
+def _pair(text: str, option: str) -> tuple[str, Any]:
+    name, equals, value = text.partition("=")
+    if not equals or not re.fullmatch(r"[A-Za-z_]\w*", name):
+        raise UsageError(f"`{option} {text}` is not of the form NAME=VALUE")
+    return name, _literal(value)
+
+
+def _literal(text: str) -> Any:
+    """A number, a boolean or `none` as the language writes them; anything else is a string."""
+    try:
+        node = parse_expression(Source("<command line>", text))
+    except MergecError:
+        return text
+    if isinstance(node, ast.Number | ast.Boolean | ast.String):
+        return node.value
+    if isinstance(node, ast.Unary) and node.op == "-" and isinstance(node.operand, ast.Number):
+        return -node.operand.value
+    return None if isinstance(node, ast.NoneLiteral) else text

@@ -1,0 +1,62 @@
+"""`mergec fmt`: formats recipes in place, or says which are not formatted."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import tempfile
+from pathlib import Path
+
+from ..api import read_source
+from ..grammar.diagnostic import Diagnostic, Exit, MergecError
+from ..grammar.parse import parse
+from ..grammar.render import render
+from ..grammar.source import Source
+from .format import format_module
+
+
+def format_files(words: list[str]) -> int:
+    """Runs `mergec fmt`; the exit status is 1 where a file is wrong, or with `--check` not formatted."""
+    p = argparse.ArgumentParser(prog="mergec fmt", description="Formats recipes in place; comments stay.")
+    p.add_argument("files", nargs="+", metavar="FILE", help="recipes; `-` reads standard input and writes standard output")
+    p.add_argument("--check", action="store_true", help="change nothing, fail where a file is not formatted")
+    given = p.parse_args(words)
+    status = Exit.DONE
+    for name in given.files:
+        try:
+            if not _format(name, given.check):
+                status = Exit.RECIPE
+        except MergecError as error:
+            print(render(error.diagnostics).rstrip("\n"), file=sys.stderr)
+            status = max(status, error.exit)
+    return int(status)
+
+
+def _format(name: str, check: bool) -> bool:
+    """Formats one file; False where `check` finds it not formatted."""
+    source = Source("<stdin>", sys.stdin.read()) if name == "-" else read_source(Path(name))
+    text = format_module(parse(source))
+    if check:
+        if text != source.text:
+            print(f"{name}: not formatted", file=sys.stderr)
+        return text == source.text
+    if name == "-":
+        print(text, end="")
+    elif text != source.text:
+        _replace(Path(name), text)
+        print(f"formatted {name}")
+    return True
+
+
+def _replace(path: Path, text: str) -> None:
+    """The file's new text, whole or not at all."""
+    try:
+        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        with os.fdopen(handle, "w", encoding="utf-8", newline="") as f:
+            f.write(text)
+        os.chmod(temporary, path.stat().st_mode & 0o7777)
+        os.replace(temporary, path)
+    except OSError as error:
+        message = f"can't write it: {(error.strerror or 'unknown').lower()}"
+        raise MergecError(Diagnostic("E0610", message, file=str(path)), Exit.RUN) from None

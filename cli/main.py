@@ -1,0 +1,187 @@
+"""The command line: what was asked for, done; diagnostics printed; exit statuses.
+
+Only here is anything printed. Modules that take time to import are imported by the commands that need them.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import threading
+import traceback
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..grammar.diagnostic import Diagnostic, Exit, MergecError
+from ..grammar.render import render, to_json
+from .arguments import Arguments, UsageError, parse_arguments
+
+if TYPE_CHECKING:
+    from ..api import Compiled
+
+COMMANDS = ("fmt", "inspect")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs the command line and returns its exit status. Nothing but SystemExit for `--help` and `--version` is raised."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    as_json = "--error-format=json" in words or "json" in words[words.index("--error-format") + 1 :][:1] if (
+        "--error-format" in words or "--error-format=json" in words
+    ) else False
+    try:
+        if words and words[0] in COMMANDS:
+            return _command(words[0], words[1:])
+        arguments = parse_arguments(words)
+        as_json = arguments.error_format == "json"
+        return _run(arguments)
+    except MergecError as error:
+        show(error.diagnostics, as_json, _color("auto"))
+        return int(error.exit)
+    except KeyboardInterrupt:
+        print("mergec: interrupted", file=sys.stderr)
+        return int(Exit.INTERRUPTED)
+    except BrokenPipeError:
+        # the reader of our output is gone, as with `mergec --explain … | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return int(Exit.DONE)
+    except MemoryError:
+        show([Diagnostic("E0003", "out of memory", help=("give a budget: `--memory 1GiB`",))], as_json, False)
+        return int(Exit.RUN)
+    except Exception as error:
+        if os.environ.get("MERGEC_TRACEBACK"):
+            traceback.print_exc()
+        frames = traceback.extract_tb(error.__traceback__)
+        where = f"{Path(frames[-1].filename).name}:{frames[-1].lineno}" if frames else "unknown"
+        detail = f"{type(error).__name__}: {error}"
+        help_ = ("please report it with the recipe; MERGEC_TRACEBACK=1 shows the details",)
+        show([Diagnostic("E0001", "this is a bug in mergec", notes=(f"{detail} ({where})",), help=help_)], as_json, False)
+        return int(Exit.RUN)
+
+
+def show(diagnostics: Iterable[Diagnostic], as_json: bool, color: bool) -> None:
+    """Prints diagnostics on standard error."""
+    found = list(diagnostics)
+    if found:
+        text = to_json(found) if as_json else render(found, color=color)
+        print(text.rstrip("\n"), file=sys.stderr)
+
+
+def _color(choice: str) -> bool:
+    if choice == "auto":
+        return sys.stderr.isatty() and "NO_COLOR" not in os.environ
+    return choice == "always"
+
+
+def _command(name: str, words: list[str]) -> int:
+    if name == "fmt":
+        from .fmt import format_files
+
+        return format_files(words)
+    from .inspect import inspect_command
+
+    return inspect_command(words)
+
+
+def _run(arguments: Arguments) -> int:
+    if arguments.explain is not None and arguments.method is not None:
+        from .explain.method import explain_method
+
+        print(explain_method(arguments.method).rstrip("\n"))
+        return int(Exit.DONE)
+    words = arguments.words
+    if not words:
+        raise UsageError("no recipe given", "`mergec recipe.mrg -o ./out`", "see `mergec --help`")
+    if arguments.explain is not None and len(words) == 1 and words[0][:1] in "EW" and words[0][1:].isdigit():
+        from .explain.code import explain_code
+
+        print(explain_code(words[0]).rstrip("\n"))
+        return int(Exit.DONE)
+    if len(words) > (2 if arguments.explain else 1):
+        raise UsageError(f"one recipe at a time, not also `{words[1]}`", "see `mergec --help`")
+    looks = arguments.check or arguments.explain is not None or arguments.emit is not None
+    if arguments.output is None and not looks:
+        raise UsageError("no output given", f"`mergec {words[0]} -o ./out`", f"or only check it: `mergec --check {words[0]}`")
+    return _compile(arguments, looks)
+
+
+def _compile(arguments: Arguments, looks: bool) -> int:
+    if arguments.emit == "ast":
+        from .emit import emit_syntax
+
+        print(emit_syntax(_recipe(arguments.words[0])))
+        return int(Exit.DONE)
+    compiled = _compiled(arguments)
+    as_json, color = arguments.error_format == "json", _color(arguments.color)
+    if not looks:
+        assert arguments.output is not None
+        show(compiled.diagnostics, as_json, color)
+        return _merge(compiled, arguments)
+    if arguments.emit is not None:
+        from .emit import emit
+
+        print(emit(compiled.compilation, arguments.emit))
+    elif arguments.explain is not None:
+        from .explain import explain
+
+        place = arguments.words[1] if len(arguments.words) > 1 else None
+        print(explain(compiled.compilation, arguments.explain, place).rstrip("\n"))
+        if arguments.explain == "text":
+            return int(Exit.DONE)  # warnings are part of the text
+    show(compiled.diagnostics, as_json, color)
+    if arguments.check and not arguments.quiet and arguments.explain is None:
+        tensors = len(compiled.plan.tensors)
+        print(f"{arguments.words[0]}: ok, {compiled.parameters:,} parameters in {tensors:,} tensors")
+    return int(Exit.DONE)
+
+
+def _recipe(word: str) -> Any:
+    return sys.stdin.read() if word == "-" else Path(word)
+
+
+def _compiled(arguments: Arguments) -> Compiled:
+    from ..api import compile
+
+    return compile(
+        _recipe(arguments.words[0]),
+        device=arguments.device,
+        lanes=arguments.lanes,
+        memory=arguments.memory,
+        device_memory=arguments.device_memory,
+        defines=arguments.defines,
+        settings=arguments.sets,
+        strict=arguments.strict,
+        single=(arguments.output or "").endswith(".safetensors"),
+    )
+
+
+def _merge(compiled: Compiled, arguments: Arguments) -> int:
+    from ..runtime.executor import Cancelled
+    from .progress import ProgressLine
+    from .summary import summary
+
+    assert arguments.output is not None
+    cancel = threading.Event()
+    before = {s: signal.signal(s, lambda *_: cancel.set()) for s in (signal.SIGINT, signal.SIGTERM)}
+    progress = None if arguments.quiet else ProgressLine(compiled.plan)
+    try:
+        report = compiled.run(arguments.output, force=arguments.force, progress=progress, cancel=cancel)
+    except Cancelled:
+        if progress:
+            progress.close()
+        print("mergec: interrupted; no output was left behind", file=sys.stderr)
+        return int(Exit.INTERRUPTED)
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    if progress:
+        progress.close()
+        print(summary(compiled.compilation, report))
+    if arguments.strict and report.outcome.non_finite:
+        return int(Exit.RUN)
+    return int(Exit.DONE)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

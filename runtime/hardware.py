@@ -1,0 +1,31 @@
+"""What this machine has, found out without torch."""
+
+from __future__ import annotations
+
+import os
+import re
+
+from ..grammar.diagnostic import Diagnostic, Exit, MergecError
+
+
+def usable_cores() -> int:
+    """Cores that this process may run on."""
+    if hasattr(os, "sched_getaffinity"):
+        return max(1, len(os.sched_getaffinity(0)))
+    return os.cpu_count() or 1
+
+
+def choose_device(wanted: str) -> str:
+    """The device that `auto` stands for, or the one asked for in its full form. Raises MergecError (E0613).
+
+    Whether torch can really use it shows when the run begins; `--check` must not import torch.
+    """
+    if wanted == "auto":
+        return "cuda:0" if os.path.exists("/dev/nvidiactl") or os.path.exists("/dev/nvidia-uvm") else "cpu"
+    if wanted == "cuda":
+        return "cuda:0"
+    if wanted in ("cpu", "mps") or re.fullmatch(r"cuda:\d+", wanted):
+        return wanted
+    raise MergecError(
+        Diagnostic("E0613", f"no device `{wanted}`", help=("use `auto`, `cpu`, `cuda`, `cuda:1` or `mps`",)), Exit.USAGE
+    )

@@ -1,0 +1,226 @@
+"""The formatter: text cases, and what must hold for any recipe."""
+
+from __future__ import annotations
+
+import doctest
+import re
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from mergec.cli import format as formatting
+from mergec.cli import layout
+from mergec.cli.format import format_expression, format_module
+from mergec.grammar import ast
+from mergec.grammar.parse import parse, parse_expression
+from mergec.grammar.source import Source, Span
+from syntax_trees import plain
+
+CASES = re.split(r"(?m)^(?===== )", (Path(__file__).parent / "format.txt").read_text("utf-8"))[1:]
+NOWHERE = Span(Source("made", ""), 0, 0)
+
+
+def _format(text: str) -> str:
+    return format_module(parse(Source("recipe.mrg", text)))
+
+
+def _comments(text: str) -> list[str]:
+    return sorted(each.text for each in parse(Source("recipe.mrg", text)).comments)
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.partition("\n")[0].strip("= "))
+def test_case(case: str) -> None:
+    text, _, expected = case.partition("\n")[2].partition("\n---\n")
+    expected = expected.rstrip("\n") + "\n"
+    assert _format(text) == expected
+    assert _format(expected) == expected
+
+
+def test_doctests() -> None:
+    assert doctest.testmod(formatting).failed == 0
+    assert doctest.testmod(layout).failed == 0
+
+
+def test_nothing_makes_nothing() -> None:
+    assert _format("") == _format("\n\n ;\n") == ""
+    assert _format("# only\n\n\n") == "# only\n"
+
+
+def test_an_expression_on_one_line() -> None:
+    text = "f(" + ", ".join(["a" * 30] * 9) + ")"
+    assert format_expression(parse_expression(Source("r", text.replace(", ", ",\n")))) == text
+
+
+# --- any tree ----------------------------------------------------------------------------------------
+
+_names = st.sampled_from(["a", "b", "base", "layers", "depth", "long_name_" * 3])
+_numbers = st.one_of(
+    st.integers(0, 2**64 - 1),
+    st.floats(0, allow_nan=False, allow_infinity=False),
+).map(lambda value: ast.Number(value, NOWHERE))
+_strings = st.text(st.characters(exclude_categories=("Cs",)), max_size=8).map(lambda value: ast.String(value, NOWHERE))
+_leaves = st.one_of(
+    _numbers,
+    _strings,
+    st.booleans().map(lambda value: ast.Boolean(value, NOWHERE)),
+    st.just(ast.NoneLiteral(NOWHERE)),
+    _names.map(lambda name: ast.Name(name, NOWHERE)),
+)
+
+
+def _tuples(items: st.SearchStrategy[object], least: int = 0) -> st.SearchStrategy[tuple[object, ...]]:
+    return st.lists(items, min_size=least, max_size=4).map(tuple)
+
+
+def _selectors(inner: st.SearchStrategy[ast.Expr]) -> st.SearchStrategy[ast.Selector]:
+    maybe = st.none() | inner
+    return st.one_of(
+        st.builds(ast.Item, inner, st.just(NOWHERE)),
+        st.builds(ast.Range, maybe, maybe, maybe, st.just(NOWHERE)),
+        st.just(ast.All(NOWHERE)),
+    )
+
+
+_places = st.recursive(
+    _names.map(lambda name: ast.Name(name, NOWHERE)),
+    lambda inner: st.one_of(
+        st.builds(ast.Member, inner, st.sampled_from(["attn", "0", "let", "for"]), st.just(False), st.just(NOWHERE)),
+        st.builds(ast.Member, inner, st.sampled_from(["*.bias", 'a"b']), st.just(True), st.just(NOWHERE)),
+        st.builds(ast.Index, inner, _tuples(_selectors(_leaves), 1), st.just(NOWHERE)),
+    ),
+    max_leaves=4,
+)
+_tops = _places | _strings | st.just(ast.Star(NOWHERE))
+
+
+def _arguments(inner: st.SearchStrategy[ast.Expr]) -> st.SearchStrategy[tuple[ast.Argument, ...]]:
+    here = st.just(NOWHERE)
+    first = _tuples(st.builds(ast.Argument, st.none(), st.booleans(), inner, here))
+    second = _tuples(st.builds(ast.Argument, _names, st.just(False), inner, here))
+    return st.tuples(first, second).map(lambda pair: pair[0] + pair[1])
+
+
+def _deeper(inner: st.SearchStrategy[ast.Expr]) -> st.SearchStrategy[ast.Expr]:
+    here = st.just(NOWHERE)
+    operators = st.sampled_from(["+", "-", "*", "/", "**", "<", "<=", ">", ">=", "==", "!=", "and", "or"])
+    names = _names.map(lambda name: ast.Name(name, NOWHERE))
+    return st.one_of(
+        st.builds(ast.Unary, st.sampled_from(["-", "+", "not"]), inner, here),
+        st.builds(ast.Binary, operators, inner, inner, here),
+        st.builds(ast.Binary, operators, inner, inner, here),
+        st.builds(ast.Conditional, inner, inner, inner, here),
+        st.builds(ast.ListExpr, _tuples(inner), here),
+        st.builds(ast.MapExpr, _tuples(st.builds(ast.MapEntry, _tops, inner, here)), here),
+        st.builds(ast.Call, inner, _arguments(inner), here),
+        st.builds(ast.Comprehension, inner, _tuples(names, 1), inner, here),
+        st.builds(ast.Member, inner, st.sampled_from(["attn", "0"]), st.just(False), here),
+        st.builds(ast.Index, inner, _tuples(_selectors(inner), 1), here),
+    )
+
+
+_expressions = st.recursive(_leaves, _deeper, max_leaves=25)
+_kinds = st.builds(
+    ast.Kind,
+    st.sampled_from(["number", "region"]),
+    st.none() | st.floats(-10, 0),
+    st.none() | st.floats(0.1, 1e9),
+    st.just(NOWHERE),
+)
+_lets = st.builds(ast.Let, _names.map(lambda name: ast.Name(name, NOWHERE)), _expressions, st.just(NOWHERE))
+_expects = st.builds(ast.Expect, _expressions, st.none() | _strings, st.just(NOWHERE))
+_parameters = st.builds(
+    ast.Parameter,
+    _names.map(lambda name: ast.Name(name, NOWHERE)),
+    st.none() | _kinds,
+    st.none() | _expressions,
+    st.just(False),
+    st.just(NOWHERE),
+)
+_blocks = st.one_of(
+    st.builds(ast.Block, st.just(()), _expressions, st.just(False), st.just(NOWHERE)),
+    st.builds(ast.Block, _tuples(_lets | _expects), _expressions, st.just(True), st.just(NOWHERE)),
+)
+_statements = st.one_of(
+    _lets,
+    _expects,
+    st.builds(ast.Assign, _tops, _expressions, st.just(NOWHERE)),
+    st.builds(ast.Use, _strings, st.none() | _names.map(lambda name: ast.Name(name, NOWHERE)), st.just(NOWHERE)),
+    st.builds(
+        ast.Output,
+        _tuples(st.builds(ast.Argument, _names, st.just(False), _expressions, st.just(NOWHERE))),
+        st.just(NOWHERE),
+        st.just(NOWHERE),
+    ),
+    st.builds(
+        ast.Def, _names.map(lambda name: ast.Name(name, NOWHERE)), _tuples(_parameters), _blocks, st.just(NOWHERE)
+    ),
+)
+
+
+@settings(max_examples=150, deadline=None)
+@given(_tuples(_statements))
+def test_what_is_written_reads_back_as_the_same_tree(statements: tuple[ast.Statement, ...]) -> None:
+    text = format_module(ast.Module(NOWHERE.source, statements, ()))
+    read = parse(Source("recipe.mrg", text))
+    assert plain(read.statements) == plain(statements)
+    assert format_module(read) == text
+
+
+# --- any text with comments ---------------------------------------------------------------------------
+
+# Within brackets a line may end, with or without a comment, between any two words.
+_inside = st.sampled_from(["", " ", "  # c{}\n", "\n# c{}\n", "\n\n", "\n    "])
+_between = st.sampled_from(["\n", ";", "\n\n\n", "  # c{}\n", "\n# c{}\n\n# c{}\n", "; # c{}\n"])
+_bracketed = st.sampled_from(
+    [
+        "x = f~(~a~,~ b~.~c ~, t~=~[~1~,~2~,~]~,~ )",
+        "let y = (~a ~+~ (~b~)~ * -~ c~[~0~..~3~ by ~2~,~*~]~)",
+        "let m = {~attn~:~ 0.3~,~mlp.gate~:~(~1~)~,~}",
+        "output(~like~=~base~,~config~=~{~}~)",
+        "def g(~p~,~ q~:~number~(~0~..~1~)~=~1~,~*~r~) = (~p~)",
+        "z = [~e ~for x~,~ y in ~zip~(~xs~,~ys~)~]",
+        "w = f(~)(~)[~-1~]",
+        'expect (~a ~==~ b~), "m"',
+        "l = ties(~aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa~, bbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbb~, t=cccccccccccccccccc~)",
+    ]
+)
+_plain_statements = st.sampled_from(["let a = 1", "head = tie(embed)", 'use "lib.mrg" as ns'])
+
+
+@st.composite
+def _commented(draw: st.DrawFn) -> str:
+    """A recipe with comments and line ends wherever the language lets them stand."""
+
+    def statement(pattern: str) -> str:
+        return "".join(part + draw(_inside) for part in pattern.split("~")[:-1]) + pattern.split("~")[-1]
+
+    def several(strategy: st.SearchStrategy[str]) -> str:
+        return "".join(statement(each) + draw(_between) for each in draw(st.lists(strategy, max_size=4)))
+
+    text = several(_plain_statements | _bracketed)
+    if draw(st.booleans()):
+        lets = _bracketed.filter(lambda each: each.startswith(("let", "expect")))
+        text += "def h(~)".replace("~", draw(_inside)) + " {" + draw(_between) + several(lets)
+        text += draw(_plain_results) + draw(_between) + "}" + draw(_between)
+    return _numbered(text)
+
+
+_plain_results = st.sampled_from(["a", "a + b", "f(a,\n # c{}\n b)"])
+
+
+def _numbered(text: str) -> str:
+    count = iter(range(1_000))
+    return re.sub(r"c\{\}", lambda _: f"comment {next(count)}", text)
+
+
+@settings(max_examples=300, deadline=None)
+@given(_commented())
+def test_comments_stay_and_a_second_time_changes_nothing(text: str) -> None:
+    once = _format(text)
+    assert _format(once) == once
+    assert _comments(once) == _comments(text)
+    read, again = parse(Source("recipe.mrg", text)), parse(Source("recipe.mrg", once))
+    assert plain(read.statements) == plain(again.statements)
+    assert "\n\n\n" not in once
+    assert once == "" or once[-1] == "\n" != once[0]
