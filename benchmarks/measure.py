@@ -19,8 +19,8 @@ class Sample:
     """What one run took. Times in seconds, memory in bytes.
 
     `resident` counts mapped file pages, `anonymous` does not: heap and buffers, which is what a machine runs out of.
-    Both are peaks over time of the sum over the process tree, except that `resident` is at least what the operating
-    system's own accounting says of the largest process.
+    Both are peaks over time of the sum over the process tree, sampled, except that `resident` is at least the
+    kernel's own high-water mark of the largest process. (`ru_maxrss` won't do: it starts at the parent's size.)
     """
 
     wall: float
@@ -66,7 +66,7 @@ def measure(
     return Sample(
         wall=wall,
         cpu=usage.ru_utime + usage.ru_stime,
-        resident=max(watch.resident, usage.ru_maxrss * 1024),
+        resident=watch.resident,
         anonymous=watch.anonymous,
         output=size(output) if output else 0,
     )
@@ -103,6 +103,7 @@ class _Watch:
                 memory = _memory(pid)
                 anonymous += memory.get("RssAnon", 0) + memory.get("RssShmem", 0)
                 resident += memory.get("VmRSS", 0)
+                self.resident = max(self.resident, memory.get("VmHWM", 0))
             self.resident = max(self.resident, resident)
             self.anonymous = max(self.anonymous, anonymous)
 

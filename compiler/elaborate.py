@@ -7,6 +7,7 @@ it covers. All errors that can be found are collected.
 from __future__ import annotations
 
 
+import dataclasses
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -57,6 +58,20 @@ class Elaboration:
 def elaborate(recipe: Recipe, settings: Settings, vocabulary: Vocabulary | None) -> Elaboration:
     """Builds the graph of a recipe whose statements are evaluated. Raises MergecError with every error found."""
     return _Elaborator(recipe, settings, vocabulary).run()
+
+
+def check_places(recipe: Recipe, settings: Settings) -> list[Diagnostic]:
+    """What is wrong with the places on the left, for a recipe whose values could not all be evaluated."""
+    elaborator = _Elaborator(recipe, settings, None)
+    depth = elaborator.depths()
+    space = Space(settings.template.family, elaborator.names(depth), depth, "the output")
+    found: list[Diagnostic] = []
+    for path in recipe.paths:
+        try:
+            space.select(path)
+        except MergecError as error:
+            found.extend(error.diagnostics)
+    return found
 
 
 class _Elaborator:
@@ -241,6 +256,17 @@ class _Elaborator:
                 )
                 continue
             primary_name = out.get(primary_name, primary_name)
+            shapes = [found[1].shape for n in (name, primary_name) if (found := self.template.find(n))]
+            if len(set(shapes)) > 1:
+                first, second = (shape_text(s) for s in shapes)
+                self.errors.append(
+                    Diagnostic(
+                        "E0312",
+                        f"`{name}` is {first} and `{primary_name}` is {second}, so they can't be tied",
+                        (Label(value.span, "shapes differ"),),
+                    )
+                )
+                continue
             if primary_name == name:
                 if self.template.aliases.get(target.by_coordinate[coordinate]) != name:
                     self.errors.append(
@@ -353,8 +379,13 @@ class _Elaborator:
             where = self.where(name, covering.names[name], covering.counts)
             node = make.root(assignment.value, where, assignment.statement.value.span)
         except MergecError as error:
+            span = assignment.statement.value.span
             seen = {(d.code, d.labels[0].span if d.labels else None) for d in self.errors}
-            self.errors.extend(d for d in error.diagnostics if (d.code, d.labels[0].span if d.labels else None) not in seen)
+            for d in error.diagnostics:
+                if d.labels and not any(span.start <= x.span.start < span.end for x in d.labels):
+                    d = dataclasses.replace(d, labels=(*d.labels, Label(span, "needed here")))
+                if (d.code, d.labels[0].span if d.labels else None) not in seen:
+                    self.errors.append(d)
             return False
         self.output(make, name, node, assignment.number, assignment.statement.value.span)
         return True
@@ -444,7 +475,7 @@ class _Elaborator:
         severity = Severity.ERROR if strict else Severity.WARNING
         have = {self.slot(n) for n in names}
         for model in self.recipe.models:
-            if model.number not in live:
+            if model.number not in live and model.number != self.template.number:
                 self.warn(
                     Diagnostic(
                         "W0502",
@@ -453,6 +484,8 @@ class _Elaborator:
                         severity=severity,
                     )
                 )
+                continue
+            if model.number not in live:
                 continue
             extra = [n for n in model.tensors if self.slot_of(model, n) not in have]
             if extra:

@@ -64,6 +64,7 @@ class Recipe:
     settings: dict[str, Given] = field(default_factory=dict)
     output_span: Span | None = None
     expects: list[ast.Expect] = field(default_factory=list)
+    paths: list[Path] = field(default_factory=list)
     diagnostics: list[Diagnostic] = field(default_factory=list)
     libraries: list[tuple[str, str]] = field(default_factory=list)
     scope: Scope = field(default_factory=lambda: Scope({}))
@@ -102,12 +103,28 @@ class _Evaluator:
         self._defs(module, self.root, library=False)
         for statement in module.statements:
             self._guard(statement, lambda s=statement: self._statement(s))
+        self._check_defs(module)
         for name, value in self.overrides.items():
             self.result.diagnostics.append(
                 Diagnostic("E0201", f"`-D {name}={value}`: the recipe has no `let {name}`")
             )
         self.result.scope = self.root
         return self.result
+
+    def _check_defs(self, module: ast.Module) -> None:
+        """Unknown names in the bodies of defs, whether they are called or not."""
+        for statement in module.statements:
+            if not isinstance(statement, ast.Def):
+                continue
+            inner = Scope({p.name.id: None for p in statement.parameters}, self.root)
+            inner.values.update((s.name.id, None) for s in statement.body.statements if isinstance(s, ast.Let))
+            bound, free = bound_and_free(statement.body)
+            inner.values.update((name, None) for name in bound)
+            known = {*BUILTINS, *self.library.names, *_SPECIAL, "layer", "depth"}
+            reported = {d.labels[0].span for d in self.result.diagnostics if d.labels}
+            for name in free:
+                if name.id not in known and not inner.find(name.id)[0] and name.span not in reported:
+                    self.result.diagnostics.extend(self._unknown(name, inner).diagnostics)
 
     def _guard(self, statement: ast.Statement, run: Callable[[], None]) -> None:
         try:
@@ -135,7 +152,12 @@ class _Evaluator:
                     scope.values[statement.name.id] = Function(statement, scope, library)
                 except MergecError as error:
                     self.result.diagnostics.extend(error.diagnostics)
-        self.result.diagnostics.extend(cycles(module))
+        found = cycles(module)
+        if found:
+            self.result.diagnostics.extend(found)
+            for statement in module.statements:
+                if isinstance(statement, ast.Def):
+                    scope.values[statement.name.id] = Poison()
 
     def _declare(self, name: ast.Name, scope: Scope) -> None:
         if name.id in PLACE_WORDS:
@@ -156,6 +178,7 @@ class _Evaluator:
             self._output(statement)
         elif isinstance(statement, ast.Assign):
             path = self.path(statement.place, self.root)
+            self.result.paths.append(path)
             value = self.value(statement.value, self.root)
             self.result.assignments.append(Assignment(len(self.result.assignments), path, value, statement))
         elif isinstance(statement, ast.Expect):
@@ -511,16 +534,24 @@ class _Evaluator:
                     raise MergecError(
                         Diagnostic("E0208", f"`*` spreads a list, not {kind_of(value)}", (Label(argument.span),))
                     )
-                out.extend(Given(None, v, argument.span) for v in value)
+                span = self._argument_span(argument, scope)
+                out.extend(Given(None, v, span) for v in value)
             else:
-                out.append(Given(argument.name, value, argument.value.span if argument.name is None else argument.span))
+                out.append(Given(argument.name, value, self._argument_span(argument, scope)))
         return out
+
+    def _argument_span(self, argument: ast.Argument, scope: Scope) -> Span:
+        """Where to point for an argument; inside a library, where the recipe gave the parameter that it is."""
+        if self.origin is None:
+            return argument.span
+        node = argument.value
+        return (scope.span_of(node.id) if isinstance(node, ast.Name) else None) or self.origin
 
     def call(self, function: Any, given: list[Given], node: ast.Call) -> Any:
         span = self.span(node)
-        if self.origin is not None:
-            given = [Given(g.name, g.value, self.origin) for g in given]
         if isinstance(function, Builtin):
+            if self.origin is not None and given:
+                span = given[0].span
             bound = match(function.name, function.parameters, given, span)
             values: dict[str, Any] = {}
             for p in function.parameters:
@@ -557,6 +588,7 @@ class _Evaluator:
                 else:
                     value, where = self._base(name, span), span
                 scope.values[parameter.name] = check_kind(name, parameter, value, where)
+                scope.spans[parameter.name] = where
             for statement in function.definition.body.statements:
                 if isinstance(statement, ast.Let):
                     self._let(statement, scope, top=False)
@@ -753,6 +785,31 @@ def cycles(module: ast.Module) -> list[Diagnostic]:
                 done.add(name)
                 trail.pop()
     return found
+
+
+def bound_and_free(body: ast.Block) -> tuple[set[str], list[ast.Name]]:
+    """Names that comprehensions bind, and names that stand for values, in a def's body; places are left out."""
+    bound: set[str] = set()
+    free: list[ast.Name] = []
+    todo: list[Any] = [body]
+    while todo:
+        item = todo.pop()
+        if isinstance(item, ast.Name):
+            free.append(item)
+        elif isinstance(item, ast.Comprehension):
+            bound.update(t.id for t in item.targets)
+            todo.extend((item.element, item.iterable))
+        elif isinstance(item, ast.MapEntry):
+            todo.append(item.value)
+        elif isinstance(item, ast.Let):
+            todo.append(item.value)
+        elif isinstance(item, ast.Call) and isinstance(item.function, ast.Name) and item.function.id == "tie":
+            continue
+        elif isinstance(item, tuple):
+            todo.extend(item)
+        elif hasattr(item, "__dataclass_fields__") and not isinstance(item, Span):
+            todo.extend(getattr(item, f) for f in item.__dataclass_fields__ if f != "span")
+    return bound, free
 
 
 def names_in(node: Any) -> list[ast.Name]:

@@ -92,7 +92,7 @@ class Instantiator:
         """The name under an explicit place that corresponds to the left-hand place's coordinate."""
         selection = term.model.space.select(path)
         name = selection.by_coordinate.get(where.coordinate)
-        if name is not None:
+        if name is not None and selection.counts == where.counts:
             return name
         if selection.counts != where.counts:
             left = " x ".join(str(c) for c in where.counts) or "1"
@@ -275,6 +275,8 @@ class Instantiator:
         labels += [Label(m.span, f"has {shape_text(n.shape or ())}") for (m, _), n in ((origin, first), (other, second)) if m]
         name = origin[0] and self._sources[self._first(first)][1]
         vocabulary = origin[0] is not None and name in origin[0].family.vocabulary
+        if vocabulary and (first.shape or ())[1:] != (second.shape or ())[1:]:
+            vocabulary = False
         raise MergecError(
             Diagnostic(
                 "E0311" if vocabulary else "E0307",
@@ -336,7 +338,7 @@ class Instantiator:
         space = leaf.model.space
         selection = space.select(term.path)
         name = selection.by_coordinate.get(where.coordinate)
-        if name is None:
+        if name is None or selection.counts != where.counts:
             probe = Leaf(leaf.model, term.path, term.span)
             name = self._mapped(probe, term.path, where)
         at = space.layer_of(name)

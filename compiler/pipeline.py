@@ -24,7 +24,7 @@ from .card import PROVENANCE, model_card, provenance
 from .catalog import Catalog
 from .companions import companions
 from .configuration import config_text
-from .elaborate import Elaboration, elaborate
+from .elaborate import Elaboration, check_places, elaborate
 from .evaluate import Recipe, evaluate
 from .expectations import check_expectations
 from .graph import Graph
@@ -32,7 +32,7 @@ from .library import Library
 from .models import Model
 from .packing import Packing, index_text, pack_outputs
 from .passes.simplify import simplify
-from .plan import Document, Plan, PlannedInput
+from .plan import CHUNK, Document, Plan, PlannedInput, Step
 from .schedule import Machine, schedule, with_liveness
 from .settings import Settings, settings_of
 from .verify import verify
@@ -94,7 +94,7 @@ def compile_recipe(source: Source, catalog: Catalog, version: str, options: Opti
         settings = settings_of(recipe, options.sets, options.strict)
         # with a statement missing, what it covers would be reported as not covered
         if failed:
-            raise MergecError([])
+            raise MergecError(check_places(recipe, settings))
         vocabulary = vocabulary_of(settings, tuple(recipe.models), catalog)
         elaboration = elaborate(recipe, settings, vocabulary)
     except MergecError as error:
@@ -171,11 +171,7 @@ def _assemble(
             if (model.number, k) not in files:
                 files[model.number, k] = len(inputs)
                 inputs.append(PlannedInput(file.path, file.size, file.mtime_ns))
-    machine = Machine(
-        options.device, options.lanes, options.block, settings.compute, options.device_memory, options.host_memory
-    )
-    steps, scalars = schedule(graph, packing.slots, recipe.models, files, machine)
-    steps = with_liveness(steps, options.device)
+    lanes, steps, scalars = _scheduled(graph, packing, recipe, files, settings, options)
     documents: list[Document] = []
     tagalongs = []
     if not options.single:
@@ -195,7 +191,7 @@ def _assemble(
         version=version,
         device=options.device,
         compute=settings.compute,
-        lanes=options.lanes,
+        lanes=lanes,
         single=options.single,
         inputs=tuple(inputs),
         outputs=packing.files,
@@ -208,6 +204,44 @@ def _assemble(
         peak_device=max((s.device for s in steps), default=0),
         reads=sum(s.reads for s in steps),
         writes=sum(s.writes for s in steps),
+    )
+
+
+def _scheduled(
+    graph: Graph,
+    packing: Packing,
+    recipe: Recipe,
+    files: Mapping[tuple[int, int], int],
+    settings: Settings,
+    options: Options,
+) -> tuple[int, list[Step], int]:
+    """Lanes, steps and the number of scalars: the widest schedule that meets the memory budgets, blocks shrinking first.
+
+    Raises MergecError (E0317) with the smallest budget that would do.
+    """
+    sizes = [options.block]
+    while sizes[-1] > CHUNK:
+        sizes.append(max(CHUNK, sizes[-1] // 2 // CHUNK * CHUNK))
+    widths = [(options.lanes, size) for size in sizes] + [
+        (lanes, CHUNK) for lanes in range(options.lanes - 1, 0, -1)
+    ]
+    least = (0, 0)
+    for lanes, block in widths:
+        machine = Machine(options.device, lanes, block, settings.compute, options.device_memory)
+        steps, scalars = schedule(graph, packing.slots, recipe.models, files, machine)
+        steps = with_liveness(steps, options.device)
+        least = max((s.host for s in steps), default=0), max((s.device for s in steps), default=0)
+        if least[0] <= (options.host_memory or least[0]) and least[1] <= (options.device_memory or least[1]):
+            return lanes, steps, scalars
+    which = "--memory" if options.host_memory and least[0] > options.host_memory else "--device-memory"
+    need = least[0] if which == "--memory" else least[1]
+    raise MergecError(
+        Diagnostic(
+            "E0317",
+            f"the budget `{which}` is too small for this merge",
+            notes=(f"the smallest that works is {-(-need // 2**20)} MiB, with one lane and the smallest blocks",),
+            help=(f"`{which} {-(-need // 2**20)}MiB`",),
+        )
     )
 
 

@@ -63,7 +63,6 @@ class Machine:
     block: int
     compute: str
     device_memory: int | None = None
-    host_memory: int | None = None
 
 
 def schedule(

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from ..grammar import ast
@@ -223,6 +223,7 @@ class Scope:
 
     values: dict[str, Any]
     outer: Scope | None = None
+    spans: dict[str, Span] = field(default_factory=dict)
 
     def find(self, name: str) -> tuple[bool, Any]:
         scope: Scope | None = self
@@ -231,6 +232,10 @@ class Scope:
                 return True, scope.values[name]
             scope = scope.outer
         return False, None
+
+    def span_of(self, name: str) -> Span | None:
+        """Where the argument of a parameter stands in the recipe."""
+        return self.spans.get(name) or (self.outer.span_of(name) if self.outer else None)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -118,6 +118,7 @@ def _fault(error: UnexpectedInput, source: Source, text: str, offset: int, rule:
     if isinstance(error, UnexpectedToken):
         parser = error.interactive_parser
         expected = frozenset(_accepted(parser) if isinstance(parser, InteractiveParser) else error.expected)
+        expected = expected or frozenset({"$END"})
     form = ""
     if rule == "module":
         form, start_of_form, end_of_form = _form(text, start)

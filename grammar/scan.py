@@ -142,7 +142,7 @@ class _Scanner:
                 self.blanks.append(match.span())
 
     def _end_chunk(self, end: int) -> None:
-        if self.broken or self.source.text[self.chunk_start : end].strip():
+        if self.broken or self.source.text[self.chunk_start : end].strip(" \t\f\ufeff"):
             self.chunks.append(Chunk(self.chunk_start, end, self.broken))
         self.broken = False
 

@@ -27,7 +27,7 @@ PROMPT = LENGTH + 4
 """Tokens of `<s>r:abcdef=`."""
 
 BATCH = 96
-GLIMPSE = (0.12, 0.24)
+GLIMPSE = (0.16, 0.26)
 """The share of right answers that the base is to have in each skill: a start, and no more."""
 
 
@@ -96,7 +96,7 @@ def pretrain(encoder: PreTrainedTokenizerFast, seed: int, limit: int = 1500) -> 
     network = model()
     optimizer = torch.optim.AdamW(network.parameters(), lr=2e-3, betas=(0.9, 0.98), weight_decay=0.0)
     supply = {name: Examples(skill, encoder, seed + i) for i, (name, skill) in enumerate(SKILLS.items())}
-    held_out = {name: Examples(skill, encoder, seed + 100).batch(256) for name, skill in SKILLS.items()}
+    held_out = {name: Examples(skill, encoder, seed + 100).batch(512) for name, skill in SKILLS.items()}
     shown = list(SKILLS)
     for step in range(limit):
         for group in optimizer.param_groups:

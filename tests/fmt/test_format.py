@@ -174,7 +174,7 @@ _inside = st.sampled_from(["", " ", "  # c{}\n", "\n# c{}\n", "\n\n", "\n    "])
 _between = st.sampled_from(["\n", ";", "\n\n\n", "  # c{}\n", "\n# c{}\n\n# c{}\n", "; # c{}\n"])
 _bracketed = st.sampled_from(
     [
-        "x = f~(~a~,~ b~.~c ~, t~=~[~1~,~2~,~]~,~ )",
+        "x = f(~a~,~ b~.~c ~, t~=~[~1~,~2~,~]~,~ )",
         "let y = (~a ~+~ (~b~)~ * -~ c~[~0~..~3~ by ~2~,~*~]~)",
         "let m = {~attn~:~ 0.3~,~mlp.gate~:~(~1~)~,~}",
         "output(~like~=~base~,~config~=~{~}~)",
@@ -182,7 +182,7 @@ _bracketed = st.sampled_from(
         "z = [~e ~for x~,~ y in ~zip~(~xs~,~ys~)~]",
         "w = f(~)(~)[~-1~]",
         'expect (~a ~==~ b~), "m"',
-        "l = ties(~aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa~, bbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbb~, t=cccccccccccccccccc~)",
+        "l = ties(~aaaaaaaaaaaaaaaaaaaaaaaaaa~, bbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbb~, t=cccccccccccccccccc~)",
     ]
 )
 _plain_statements = st.sampled_from(["let a = 1", "head = tie(embed)", 'use "lib.mrg" as ns'])

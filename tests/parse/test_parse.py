@@ -170,7 +170,22 @@ def test_at_most_so_many_errors() -> None:
     assert len(_errors("let x = (\n" * 1_000)) == MAX_ERRORS
 
 
-_WORDS = ["let ", "def ", "use ", "output", "expect ", " if ", " else ", " for ", " in ", " by ", "not ", "x", "1", "0.5"]
+_WORDS = [
+    "let ",
+    "def ",
+    "use ",
+    "output",
+    "expect ",
+    " if ",
+    " else ",
+    " for ",
+    " in ",
+    " by ",
+    "not ",
+    "x",
+    "1",
+    "0.5",
+]
 _SIGNS = ['"s"', '"', '"""', "'", "#", "\n", ";", " ", "\t", "..", "**", "==", "é", "\x1b", *"()[]{}=+-*/.,:<>!&^\\"]
 
 
