@@ -119,6 +119,17 @@ class Instantiator:
         if found is None:
             if model.family.is_optional(name):
                 return self.graph.const(0.0)  # an absent bias is a zero bias
+            at = model.space.layer_of(name)
+            depth = model.space.depths.get(at[0].name, 0) if at else 0
+            if at is not None and at[1] >= depth:
+                raise MergecError(
+                    Diagnostic(
+                        "E0306",
+                        f"`{model.label}` has no layer {at[1]}",
+                        (Label(span, f"{depth} layers, 0 to {depth - 1}"),),
+                        help=(f"layers of another number are picked so: `{model.label}.{at[0].name}[…]`",),
+                    )
+                )
             raise MergecError(
                 Diagnostic(
                     "E0306",

@@ -98,7 +98,8 @@ def compile_recipe(source: Source, catalog: Catalog, version: str, options: Opti
         vocabulary = vocabulary_of(settings, tuple(recipe.models), catalog)
         elaboration = elaborate(recipe, settings, vocabulary)
     except MergecError as error:
-        raise MergecError([*found, *error.diagnostics], _exit([*found, *error.diagnostics])) from None
+        together = in_order([*found, *error.diagnostics])
+        raise MergecError(together, _exit(together)) from None
     found.extend(elaboration.diagnostics)
     graph = elaboration.graph
     for run in (None, *PASSES):
@@ -121,6 +122,11 @@ def compile_recipe(source: Source, catalog: Catalog, version: str, options: Opti
 
 def _as_error(d: Diagnostic) -> Diagnostic:
     return Diagnostic(d.code, d.message, d.labels, (*d.notes, "an error because of `--strict`"), d.help, Severity.ERROR, d.file)
+
+
+def in_order(diagnostics: Sequence[Diagnostic]) -> list[Diagnostic]:
+    """By place in the recipe; those about files come last."""
+    return sorted(diagnostics, key=lambda d: (not d.labels, d.labels[0].span.start if d.labels else 0))
 
 
 def _exit(diagnostics: Sequence[Diagnostic]) -> Exit:

@@ -434,5 +434,5 @@ def _selection(
 
 
 def _near(word: str, known: list[str] | tuple[str, ...], lead: str) -> tuple[str, ...]:
-    found = difflib.get_close_matches(word, known, 3, 0.5) if len(known) < 5000 else []
+    found = difflib.get_close_matches(word, known, 3, 0.6) if len(known) < 5000 else []
     return (f"{lead} {' or '.join(f'`{f}`' for f in found)}?",) if found else ()

@@ -17,6 +17,7 @@ from .models import Model
 from .ops import OPS
 from .plan import (
     CHUNK,
+    LOAD_STAGING,
     Allocation,
     Argument,
     Constant,
@@ -133,7 +134,7 @@ class _Scheduler:
             for size in dict.fromkeys(_numel(_reduced(n)) for n in found):
                 passes.append(([n for n in found if _numel(_reduced(n)) == size], []))
         passes.append(([], outputs))
-        loads = self._loads(needed, len(passes))
+        loads = self._loads(needed, len(passes), tensor)
         for number, (reductions, stored) in enumerate(passes):
             release = tuple(h.buffer for h in self.held.values()) if number == len(passes) - 1 else ()
             self._pass(reductions, stored, tensor, needed, release)
@@ -179,7 +180,7 @@ class _Scheduler:
         rows = tuple(Run(count, terms) for count, terms in node.attribute("runs"))
         return Gather(_numel(node.shape), _numel(node.shape[1:]), tuple(self._stream(i) for i in node.inputs), rows)
 
-    def _loads(self, needed: list[Node], passes: int) -> bool:
+    def _loads(self, needed: list[Node], passes: int, tensor: int) -> bool:
         """On a device, sources that several passes read are loaded once, if the budget allows."""
         if self.machine.device == "cpu" or passes < 2:
             return False
@@ -194,7 +195,8 @@ class _Scheduler:
             self.buffers += 1
             self.held[node.id] = held
             allocation = Allocation(held.buffer, stream.dtype, stream.numel, nbytes)
-            self._add(Load(stream, held.buffer), (allocation,), (), -1, 0, 0, nbytes, 0)
+            staging = min(nbytes, LOAD_STAGING)
+            self._add(Load(stream, held.buffer), (allocation,), (), tensor, staging, 0, nbytes, 0)
         return True
 
     # --- one pass

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import re
+from pathlib import Path
 
 from ..grammar.diagnostic import Diagnostic, Exit, MergecError
 
@@ -21,7 +23,7 @@ def choose_device(wanted: str) -> str:
     Whether torch can really use it shows when the run begins; `--check` must not import torch.
     """
     if wanted == "auto":
-        return "cuda:0" if os.path.exists("/dev/nvidiactl") or os.path.exists("/dev/nvidia-uvm") else "cpu"
+        return "cuda:0" if _has_nvidia_driver() and _torch_has_cuda() else "cpu"
     if wanted == "cuda":
         return "cuda:0"
     if wanted in ("cpu", "mps") or re.fullmatch(r"cuda:\d+", wanted):
@@ -29,3 +31,16 @@ def choose_device(wanted: str) -> str:
     raise MergecError(
         Diagnostic("E0613", f"no device `{wanted}`", help=("use `auto`, `cpu`, `cuda`, `cuda:1` or `mps`",)), Exit.USAGE
     )
+
+
+def _has_nvidia_driver() -> bool:
+    return any(os.path.exists(f"/dev/{name}") for name in ("nvidiactl", "nvidia-uvm", "dxg"))
+
+
+def _torch_has_cuda() -> bool:
+    """Whether the installed torch is a CUDA build, by its files: importing it would cost a second."""
+    spec = importlib.util.find_spec("torch")
+    if spec is None or spec.origin is None:
+        return False
+    folder = Path(spec.origin).parent / "lib"
+    return any((folder / name).exists() for name in ("libtorch_cuda.so", "torch_cuda.dll"))

@@ -1,0 +1,72 @@
+# What people and .ci/run do here. Needs Python 3.11 or newer with venv, and pip; everything else goes into $(VENV).
+
+PYTHON ?= python3
+VENV   ?= .venv
+JOBS   ?= 2
+
+BIN  := $(VENV)/bin
+DEMO := demo-out
+
+.PHONY: help demo test lint format types bench-check bench install clean
+
+help:
+	@echo 'make demo         train three tiny models, merge them, and see who can do what'
+	@echo 'make test         the tests'
+	@echo 'make lint         ruff: rules and format'
+	@echo 'make format       let ruff rewrite the files'
+	@echo 'make types        mypy'
+	@echo 'make bench-check  are the numbers of the benchmark merges right?'
+	@echo 'make bench        time mergec against mergekit (needs 20 GB of disk, and the network)'
+	@echo 'make clean        remove what the targets above have made'
+
+demo: install
+	rm -rf $(DEMO)
+	$(BIN)/python examples/demo/train.py $(DEMO)
+	@echo; echo '$$ mergec --explain examples/demo/demo.mrg'
+	@$(BIN)/mergec --explain examples/demo/demo.mrg
+	@echo; echo '$$ mergec examples/demo/demo.mrg -o $(DEMO)/merged'
+	@$(BIN)/mergec examples/demo/demo.mrg -o $(DEMO)/merged
+	@echo; echo 'right answers to 200 fresh questions of each skill:'; echo
+	@$(BIN)/python examples/demo/evaluate.py $(DEMO)
+
+test: install
+	$(BIN)/pytest -n $(JOBS)
+
+lint: $(VENV)/.dependencies
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+
+format: $(VENV)/.dependencies
+	$(BIN)/ruff check --fix
+	$(BIN)/ruff format
+
+# On the ordinary install: the folders are not named as the package is, and mypy can't follow an editable one.
+types: install
+	$(BIN)/mypy -p mergec
+
+bench-check: install
+	$(BIN)/python benchmarks/run.py --check
+
+bench: install
+	$(BIN)/python benchmarks/run.py
+
+# The environment, once for each version of what it depends on.
+$(VENV)/.dependencies: pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+	    echo 'mergec needs Python 3.11 or newer: make PYTHON=python3.11 ...' >&2; exit 1; }
+	@$(PYTHON) -c 'import ensurepip, venv' || { \
+	    echo 'this Python has no venv module (on Debian and Ubuntu: apt install python3-venv)' >&2; exit 1; }
+	$(PYTHON) -m venv --clear $(VENV)
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt setuptools '.[dev]'
+	touch $@
+
+# The package itself, afresh every time: an ordinary install, so that tests see what users get. Build folders are
+# removed first, lest a module that was deleted here lives on in the install.
+install: $(VENV)/.dependencies
+	@rm -rf build mergec.egg-info
+	@$(BIN)/pip uninstall --quiet --disable-pip-version-check --yes mergec 2>/dev/null
+	@$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation .
+	@rm -rf build mergec.egg-info
+
+clean:
+	rm -rf $(VENV) $(DEMO) build dist mergec.egg-info benchmarks/work .mypy_cache .ruff_cache .pytest_cache .hypothesis

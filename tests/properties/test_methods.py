@@ -1,0 +1,275 @@
+"""Every method against `reference.py`: any shapes, dtypes, weights, densities and layer maps."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import mergec
+import numpy as np
+import pytest
+import reference
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from mergec.api import Source
+from mergec.compiler.pipeline import Options, compile_recipe
+from mergec.runtime.catalog import LocalCatalog
+from safetensors.torch import load_file, save_file
+
+LABELS = ("a", "b", "c")
+HALF_UNIT = {"float32": 2.0**-24, "float16": 2.0**-11, "bfloat16": 2.0**-8}
+SMALLEST = {"float32": 2.0**-149, "float16": 2.0**-25, "bfloat16": 2.0**-134}
+LAYERS = 4
+
+Tensors = Mapping[str, torch.Tensor]
+
+
+# --- what is merged ------------------------------------------------------------------------------
+
+sizes = st.lists(st.integers(1, 5), min_size=0, max_size=4).map(tuple)
+shapes = st.one_of(
+    sizes, st.sampled_from([(), (0,), (1,), (3, 0, 2), (1, 1), (257,), (40, 9)])
+)
+numbers = st.one_of(
+    st.sampled_from([0.0, 1.0, -1.0, 0.5, -0.25, 2.0]), st.floats(-2, 2, width=32).map(lambda x: round(x, 4))
+)
+densities = st.one_of(st.sampled_from([0.0, 1.0, 0.5, 0.29]), st.floats(0, 1).map(lambda x: round(x, 4)))
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """Names to shapes, how the numbers are made, and the dtype of everything."""
+
+    shapes: Mapping[str, tuple[int, ...]]
+    coarse: bool
+    dtype: str
+    seed: int
+
+    def tensors(self, model: int) -> dict[str, torch.Tensor]:
+        """Model -1 is the base. Coarse numbers make ties in magnitude and sums of exactly 0."""
+        random = np.random.default_rng((self.seed, model + 1))
+        out = {}
+        for name, shape in self.shapes.items():
+            if self.coarse:
+                values = random.integers(-3, 4, shape) / 8
+            else:
+                values = random.standard_normal(shape) * 10.0 ** random.uniform(-4, 0, shape)
+            out[name] = torch.tensor(values, dtype=torch.float64).to(getattr(torch, self.dtype))
+        return out
+
+
+@st.composite
+def inputs(draw: st.DrawFn, names: tuple[str, ...] = ("x", "y.weight")) -> Inputs:
+    return Inputs(
+        {name: draw(shapes) for name in names},
+        draw(st.booleans()),
+        draw(st.sampled_from(sorted(HALF_UNIT))),
+        draw(st.integers(0, 2**32)),
+    )
+
+
+def merge(recipe: str, models: Mapping[str, Tensors], options: Options | None = None) -> dict[str, torch.Tensor]:
+    """Writes every model as one file `NAME.safetensors`, runs the recipe (after a `let` for each), reads the result."""
+    with tempfile.TemporaryDirectory() as folder:
+        lets = []
+        for label, tensors in models.items():
+            save_file(dict(tensors), f"{folder}/{label}.safetensors")
+            lets.append(f'let {label} = model("{folder}/{label}.safetensors")\n')
+        source = Source("<test>", "".join(lets) + recipe)
+        chosen = options or Options(check_graph=True)
+        compiled = compile_recipe(source, LocalCatalog(), "test", chosen)
+        out = Path(folder) / "out"
+        mergec.run(compiled.plan, out)
+        return load_file(out / "model.safetensors")
+
+
+def agree(made: torch.Tensor, wanted: reference.Array, scale: reference.Array, sure: reference.Mask | None = None) -> None:
+    """Equal up to float32 arithmetic on numbers of size `scale` and one rounding to the dtype made."""
+    dtype = str(made.dtype).removeprefix("torch.")
+    assert tuple(made.shape) == wanted.shape
+    error = np.abs(made.to(torch.float64).numpy() - wanted)
+    allowed = HALF_UNIT[dtype] * 1.001 * np.abs(wanted) + SMALLEST[dtype] * 1.001 + 4e-6 * scale
+    bad = (error > allowed) | ~np.isfinite(error)
+    if sure is not None:
+        bad &= sure
+    assert not bad.any(), f"{made.numpy(force=True) if made.dtype != torch.bfloat16 else made} is not {wanted}"
+
+
+def wide(tensors: Tensors) -> dict[str, reference.Array]:
+    return {name: tensor.to(torch.float64).numpy() for name, tensor in tensors.items()}
+
+
+def text(values: list[float]) -> str:
+    return "[" + ", ".join(map(repr, values)) + "]"
+
+
+def names_in(values: list[float]) -> list[str]:
+    return list(LABELS[: len(values)])
+
+
+# --- averages and arcs ---------------------------------------------------------------------------
+
+slow = settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
+
+
+@slow
+@given(inputs(), st.lists(numbers, min_size=1, max_size=3), st.booleans())
+def test_linear(given: Inputs, weights: list[float], normalize: bool) -> None:
+    if normalize and abs(sum(weights)) < 0.05:
+        weights = [abs(w) + 0.1 for w in weights]
+    labels = names_in(weights)
+    models = {label: given.tensors(k) for k, label in enumerate(labels)}
+    made = merge(f"* = linear({', '.join(labels)}, weight={text(weights)}, normalize={str(normalize).lower()})", models)
+    for name in given.shapes:
+        arrays = [wide(models[label])[name] for label in labels]
+        size = sum(abs(w) * np.abs(x) for w, x in zip(weights, arrays)) / (abs(sum(weights)) if normalize else 1)
+        agree(made[name], reference.linear(arrays, weights, normalize), size)
+
+
+@slow
+@given(inputs(), st.one_of(st.sampled_from([0.0, 1.0, 0.5, 1.5, -0.5]), st.floats(0, 1)), st.sampled_from("rsonz"))
+def test_slerp(given: Inputs, t: float, relation: str) -> None:
+    """Random, same, opposite, nearly parallel and zero second models."""
+    a, b = given.tensors(0), given.tensors(1)
+    b = {
+        "r": b,
+        "s": a,
+        "o": {n: -2 * x for n, x in a.items()},
+        "n": {n: (x + 0.01 * b[n]).to(x.dtype) for n, x in a.items()},
+        "z": {n: torch.zeros_like(x) for n, x in a.items()},
+    }[relation]
+    made = merge(f"* = slerp(a, b, t={t!r})", {"a": a, "b": b})
+    for name in given.shapes:
+        x, y = wide(a)[name], wide(b)[name]
+        # just this side of parallel the arc's weights are quotients of small sines
+        agree(made[name], reference.slerp(x, y, t), 40 * (np.abs(x) + np.abs(y)))
+
+
+@slow
+@given(inputs(), st.one_of(st.none(), numbers))
+def test_passthrough(given: Inputs, scale: float | None) -> None:
+    a = given.tensors(0)
+    made = merge(f"* = passthrough(a{'' if scale is None else f', scale={scale!r}'})", {"a": a})
+    for name in given.shapes:
+        x = wide(a)[name]
+        agree(made[name], reference.passthrough(x, scale), np.abs(x))
+        if scale is None:
+            assert torch.equal(made[name], a[name])
+
+
+@slow
+@given(inputs(), numbers, numbers)
+def test_arithmetic(given: Inputs, s: float, t: float) -> None:
+    a, base = given.tensors(0), given.tensors(-1)
+    made = merge(f"* = base + {s!r} * (a - base) ** 2 / 2 - abs({t!r} * a)", {"base": base, "a": a})
+    for name in given.shapes:
+        x, z = wide(a)[name], wide(base)[name]
+        wanted = z + s * (x - z) ** 2 / 2 - np.abs(t * x)
+        agree(made[name], wanted, np.abs(z) + np.abs(s) * (np.abs(x) + np.abs(z)) ** 2 + np.abs(t * x))
+
+
+# --- task vectors --------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Options4:
+    """Options of a method with a base, for one to three models."""
+
+    weights: list[float]
+    densities: list[float]
+    normalize: bool
+    scale: float
+    rescale: str | None
+
+
+@st.composite
+def options(draw: st.DrawFn) -> Options4:
+    weights = draw(st.lists(numbers, min_size=1, max_size=3))
+    return Options4(
+        weights,
+        [draw(densities) for _ in weights],
+        draw(st.booleans()),
+        draw(numbers),
+        draw(st.sampled_from([None, "l1", "l2", "linf", "inv_density"])),
+    )
+
+
+def call(method: str, o: Options4, *, sparse: bool = True) -> str:
+    labels = ", ".join(names_in(o.weights))
+    rescale = "none" if o.rescale is None else f'"{o.rescale}"'
+    extra = f", density={text(o.densities)}, rescale={rescale}" if sparse else ""
+    return (
+        f"* = {method}({labels}, weight={text(o.weights)}, normalize={str(o.normalize).lower()}, "
+        f"lambda={o.scale!r}{extra})"
+    )
+
+
+def scale_of(o: Options4, arrays: list[reference.Array], base: reference.Array) -> reference.Array:
+    """The size of what is added up, from above."""
+    grown = sum(abs(w) * np.abs(x - base) / max(p, 1e-4) for w, x, p in zip(o.weights, arrays, o.densities))
+    if o.rescale in ("l1", "l2", "linf"):
+        grown = grown + sum(abs(w) * np.abs(x - base).sum() for w, x in zip(o.weights, arrays))
+    shrunk = [abs(w) for w in o.weights if w] or [1.0]
+    total = abs(sum(o.weights))
+    divisor = min([*shrunk, total if total > 1e-8 else 1.0, 1.0]) if o.normalize else 1.0
+    return np.abs(base) + abs(o.scale) * (grown + np.abs(base)) / max(divisor, 1e-5)
+
+
+def check(method: str, given: Inputs, o: Options4, wanted: Callable[..., object], *, sparse: bool = True) -> None:
+    labels = names_in(o.weights)
+    models = {"base": given.tensors(-1)} | {label: given.tensors(k) for k, label in enumerate(labels)}
+    made = merge(call(method, o, sparse=sparse), models)
+    for name in given.shapes:
+        base, arrays = wide(models["base"])[name], [wide(models[label])[name] for label in labels]
+        found = wanted(name, arrays, base)
+        value, sure = (found.value, found.sure) if isinstance(found, reference.Elected) else (found, None)
+        assert isinstance(value, np.ndarray | np.float64 | float)
+        agree(made[name], np.asarray(value), scale_of(o, arrays, base), sure)
+
+
+@slow
+@given(inputs(), options())
+def test_task_arithmetic(given: Inputs, o: Options4) -> None:
+    check(
+        "task_arithmetic",
+        given,
+        o,
+        lambda _, arrays, base: reference.task_arithmetic(arrays, base, o.weights, o.normalize, o.scale),
+        sparse=False,
+    )
+
+
+@slow
+@given(inputs(), options())
+def test_ties(given: Inputs, o: Options4) -> None:
+    def wanted(_: str, arrays: list[reference.Array], base: reference.Array) -> reference.Elected:
+        return reference.ties(arrays, base, o.weights, o.densities, o.normalize, o.scale, o.rescale)
+
+    check("ties", given, o, wanted)
+
+
+def keys(o: Options4, name: str) -> list[int]:
+    return [reference.key_of(0, name, label) for label in names_in(o.weights)]
+
+
+@slow
+@given(inputs(), options())
+def test_dare_linear(given: Inputs, o: Options4) -> None:
+    def wanted(name: str, arrays: list[reference.Array], base: reference.Array) -> reference.Array:
+        return reference.dare_linear(
+            arrays, base, o.weights, o.densities, keys(o, name), o.normalize, o.scale, o.rescale
+        )
+
+    check("dare_linear", given, o, wanted)
+
+
+@slow
+@given(inputs(), options())
+def test_dare_ties(given: Inputs, o: Options4) -> None:
+    def wanted(name: str, arrays: list[reference.Array], base: reference.Array) -> reference.Elected:
+        return reference.dare_ties(arrays, base, o.weights, o.densities, keys(o, name), o.normalize, o.scale, o.rescale)
+
+    check("dare_ties", given, o, wanted)
