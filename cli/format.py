@@ -21,6 +21,7 @@ WIDTH = 100
 # How tightly operators bind, the loosest first; a part that binds less than its place asks for gets parentheses.
 _CONDITIONAL, _OR, _AND, _NOT, _COMPARISON, _SUM, _PRODUCT, _SIGN, _POWER, _POSTFIX = range(10)
 _BINARY = {"or": _OR, "and": _AND, "+": _SUM, "-": _SUM, "*": _PRODUCT, "/": _PRODUCT, "**": _POWER}
+_BLANK_LINE = re.compile(r"\n[ \t\f\r;]*\n")
 _NUMBER = re.compile(r"[0-9][0-9_]*(\.[0-9][0-9_]*)?([eE][+-]?[0-9]+)?")
 
 
@@ -260,8 +261,8 @@ def _level(node: ast.Expr) -> int:
 
 
 def _blank_line_between(first: Span, second: Span) -> bool:
-    end, start = first.source.position(first.end)[0], second.source.position(second.start)[0]
-    return start > end + 1
+    # Not by line numbers: a span leaves out the parentheses around an expression, which may take lines themselves.
+    return _BLANK_LINE.search(first.source.text, first.end, second.start) is not None
 
 
 def _number(node: ast.Number) -> str:

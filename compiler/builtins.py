@@ -80,31 +80,55 @@ def as_region(value: Any, span: Span) -> Any:
     )
 
 
-def lift(op: str, function: Callable[..., Any], values: tuple[Any, ...], span: Span, text: str) -> Any:
-    """An operation on whatever it is given: numbers at once, varying numbers later, regions as a term."""
-    if any(is_region(v) for v in values):
-        return Apply(op, tuple(as_region(v, span) for v in values), span)
-    for v in values:
-        if not isinstance(v, int | float | Vary | PlaceMap):
+def lift(
+    op: str,
+    function: Callable[..., Any],
+    values: tuple[Any, ...],
+    span: Span,
+    text: str,
+    operands: tuple[Span, ...] = (),
+) -> Any:
+    """An operation on whatever it is given: numbers at once, varying numbers later, regions as a term.
+
+    `operands` are the spans of the values where they stand in the recipe itself.
+    """
+    spans = operands or (span,) * len(values)
+    for v, at in zip(values, spans, strict=True):
+        if not is_region(v) and not isinstance(v, int | float | Vary | PlaceMap):
             raise MergecError(
-                Diagnostic("E0208", f"`{text}` can't take {kind_of(v)}", (Label(span, f"{kind_of(v)} here"),))
+                Diagnostic("E0208", f"`{text}` can't take {kind_of(v)}", (Label(at, f"{kind_of(v)} here"),))
             )
+    if any(is_region(v) for v in values):
+        return Apply(op, tuple(as_region(v, at) for v, at in zip(values, spans, strict=True)), span)
     if any(varies(v) for v in values):
-        return Vary(lambda where: guarded(function, [resolve(v, where) for v in values], span, text), span, span.text)
+
+        def vary(where: Where) -> Any:
+            return guarded(function, [resolve(v, where) for v in values], span, text, where.output)
+
+        return Vary(vary, span, span.text)
     return guarded(function, list(values), span, text)
 
 
-def guarded(function: Callable[..., Any], values: list[Any], span: Span, text: str) -> Any:
-    """Plain arithmetic whose failures are diagnostics (E0216): division by zero, overflow, domain."""
+def guarded(function: Callable[..., Any], values: list[Any], span: Span, text: str, tensor: str = "") -> Any:
+    """Plain arithmetic whose failures are diagnostics (E0216): division by zero, overflow, domain.
+
+    `tensor` is the output tensor that the values were resolved for, where they vary.
+    """
     try:
         result = function(*values)
-    except (ZeroDivisionError, OverflowError, ValueError) as error:
-        shown = ", ".join(f"{v:g}" for v in values)
-        raise MergecError(
-            Diagnostic("E0216", f"`{text}` of {shown}: {str(error).lower()}", (Label(span, "not a number"),))
-        ) from None
-    if isinstance(result, complex) or (isinstance(result, float) and not math.isfinite(result)):
-        raise MergecError(Diagnostic("E0216", f"`{text}` does not give a real number", (Label(span, "not a number"),)))
+        fault = "no real number" if isinstance(result, complex) else ""
+        if isinstance(result, float) and not math.isfinite(result):
+            fault = "too large for a number"
+    except ZeroDivisionError:
+        fault = "division by zero"
+    except OverflowError:
+        fault = "too large for a number"
+    except ValueError:
+        fault = "no real number"
+    if fault:
+        shown = " and ".join(f"{v:g}" for v in values)
+        notes = (f"at `{tensor}`",) if tensor else ()
+        raise MergecError(Diagnostic("E0216", f"`{text}` of {shown} is not a number", (Label(span, fault),), notes))
     return result
 
 
@@ -157,7 +181,7 @@ def _keep(given: dict[str, Any], span: Span) -> Any:
     if label is None:
         raise MergecError(
             Diagnostic(
-                "E0218",
+                "E0222",
                 "`keep` needs a region with a name: the name is part of the random mask's key",
                 (Label(span, "this region has no name"),),
                 help=("bind it first: `let part = …`",),
@@ -170,7 +194,7 @@ def _keep(given: dict[str, Any], span: Span) -> Any:
 def _each(given: dict[str, Any], span: Span) -> Any:
     value, models = given["value"], given["models"]
     if not isinstance(models, tuple):
-        raise MergecError(Diagnostic("E0208", "`each` needs a list of models", (Label(span),)))
+        raise MergecError(Diagnostic("E0208", "`each` needs a list of models", (Label(span, "no list here"),)))
     if not isinstance(value, tuple):
         return (value,) * len(models)
     if len(value) != len(models):
@@ -186,14 +210,14 @@ def _each(given: dict[str, Any], span: Span) -> Any:
 
 def _length(given: dict[str, Any], span: Span) -> Any:
     if not isinstance(given["list"], tuple):
-        raise MergecError(Diagnostic("E0208", f"`len` of {kind_of(given['list'])}", (Label(span),)))
+        raise MergecError(Diagnostic("E0208", f"`len` of {kind_of(given['list'])}", (Label(span, "not a list"),)))
     return len(given["list"])
 
 
 def _zip(given: dict[str, Any], span: Span) -> Any:
     lists = given["lists"]
     if not all(isinstance(x, tuple) for x in lists):
-        raise MergecError(Diagnostic("E0208", "`zip` takes lists", (Label(span),)))
+        raise MergecError(Diagnostic("E0208", "`zip` takes lists", (Label(span, "not only lists here"),)))
     if len({len(x) for x in lists}) > 1:
         counts = " and ".join(str(len(x)) for x in lists)
         raise MergecError(Diagnostic("E0210", f"`zip` of lists of {counts}", (Label(span, "lengths differ"),)))
@@ -203,7 +227,7 @@ def _zip(given: dict[str, Any], span: Span) -> Any:
 def _range(given: dict[str, Any], span: Span) -> Any:
     count = given["count"]
     if not isinstance(count, int) or not 0 <= count <= 100_000:
-        raise MergecError(Diagnostic("E0209", "`range` takes a whole number from 0 to 100000", (Label(span),)))
+        raise MergecError(Diagnostic("E0209", "`range` takes a whole number from 0 to 100000", (Label(span, "not such a number"),)))
     return tuple(range(count))
 
 
@@ -212,7 +236,7 @@ def _curve(given: dict[str, Any], span: Span) -> Any:
     if not isinstance(points, tuple) or not points or not all(
         isinstance(p, int | float) and not isinstance(p, bool) for p in points
     ):
-        raise MergecError(Diagnostic("E0208", "`curve` takes a list of numbers", (Label(span),)))
+        raise MergecError(Diagnostic("E0208", "`curve` takes a list of numbers", (Label(span, "not such a list"),)))
 
     def value(where: Where) -> float:
         position = where.depth * (len(points) - 1)

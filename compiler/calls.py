@@ -34,11 +34,21 @@ class Parameter:
 
 @dataclass(frozen=True, slots=True)
 class Given:
-    """An argument with its value."""
+    """An argument with its value: `span` is the value's, `key` the name's where there is one.
+
+    Of a variadic parameter `parts` are the spans of its values.
+    """
 
     name: str | None
     value: Any
     span: Span
+    key: Span | None = None
+    parts: tuple[Span, ...] = ()
+
+    @property
+    def where(self) -> Span:
+        """The name, or the value of an argument without one."""
+        return self.key or self.span
 
 
 def match(function: str, parameters: Sequence[Parameter], given: Sequence[Given], span: Span) -> dict[str, Given]:
@@ -64,7 +74,8 @@ def match(function: str, parameters: Sequence[Parameter], given: Sequence[Given]
         )
     if rest is not None:
         joined = surplus[0].span.to(surplus[-1].span) if surplus else span
-        out[parameters[rest].name] = Given(None, tuple(g.value for g in surplus), joined)
+        values, parts = tuple(g.value for g in surplus), tuple(g.span for g in surplus)
+        out[parameters[rest].name] = Given(None, values, joined, parts=parts)
     for argument in given:
         if argument.name is None:
             continue
@@ -75,15 +86,14 @@ def match(function: str, parameters: Sequence[Parameter], given: Sequence[Given]
                 Diagnostic(
                     "E0203",
                     f"`{function}` has no parameter `{argument.name}`",
-                    (Label(argument.span, "unknown parameter"),),
+                    (Label(argument.where, "unknown parameter"),),
                     notes=(f"its parameters are {known}",) if known else (),
                     help=(f"did you mean `{near[0]}`?",) if near else (),
                 )
             )
         if argument.name in out:
-            raise MergecError(
-                Diagnostic("E0205", f"`{argument.name}` is given twice", (Label(argument.span, "again here"),))
-            )
+            labels = (Label(argument.where, "again here"), Label(out[argument.name].where, "first here"))
+            raise MergecError(Diagnostic("E0205", f"`{argument.name}` is given twice", labels))
         out[argument.name] = argument
     absent = [p.name for p in positional if p.name not in out and isinstance(p.default, Missing) and p.name != "base"]
     if absent:
@@ -97,8 +107,11 @@ def match(function: str, parameters: Sequence[Parameter], given: Sequence[Given]
     return out
 
 
-def check_kind(function: str, parameter: Parameter, value: Any, span: Span) -> Any:
-    """The value, or one that checks itself when it is resolved for a tensor. Raises MergecError (E0208, E0209)."""
+def check_kind(function: str, parameter: Parameter, value: Any, span: Span, tensor: str = "") -> Any:
+    """The value, or one that checks itself when it is resolved for a tensor. Raises MergecError (E0208, E0209).
+
+    `tensor` is the output tensor that a number which varies was resolved for.
+    """
     if parameter.kind is None or (value is None and parameter.default is None):
         return value
     if isinstance(value, tuple) and (parameter.variadic or parameter.kind in ("number", "integer", "boolean")):
@@ -109,7 +122,7 @@ def check_kind(function: str, parameter: Parameter, value: Any, span: Span) -> A
             return PlaceMap(entries, value.span)
 
         def checked(where: Where, inner: Vary = value) -> Any:
-            return check_kind(function, parameter, inner.at(where), span)
+            return check_kind(function, parameter, inner.at(where), span, where.output)
 
         return Vary(checked, value.span, value.text)
     fits = {
@@ -134,7 +147,7 @@ def check_kind(function: str, parameter: Parameter, value: Any, span: Span) -> A
             Diagnostic(
                 "E0209",
                 f"`{parameter.name}` of `{function}` must lie in {bounds}",
-                (Label(span, f"this is {value:g}"),),
+                (Label(span, f"this is {value:g}" + (f" at `{tensor}`" if tensor else "")),),
             )
         )
     return value

@@ -80,6 +80,7 @@ class _Elaborator:
         self.template = settings.template
         self.errors: list[Diagnostic] = []
         self.warnings: list[Diagnostic] = []
+        self.broken: set[int] = set()
         self.graph = Graph()
         self.layer_sources: dict[str, list[tuple[Model, int] | None]] = {}
 
@@ -343,6 +344,7 @@ class _Elaborator:
                 for leaf in _distinct(leaves_of(value)):
                     have = leaf.model.space.depths.get(stack.name)
                     if leaf.path is None and whole and have is not None and have != depth[stack.name]:
+                        self.broken.add(covering.assignment.number)
                         self.errors.append(
                             Diagnostic(
                                 "E0315",
@@ -373,7 +375,7 @@ class _Elaborator:
     def give(self, make: Instantiator, name: str, covering: Covering) -> bool:
         """Adds an output tensor with its statement's value; False where that is wrong."""
         assignment = covering.assignment
-        if len(self.errors) > 50:
+        if len(self.errors) > 50 or assignment.number in self.broken:
             return False
         try:
             where = self.where(name, covering.names[name], covering.counts)
@@ -399,14 +401,20 @@ class _Elaborator:
             return
         self.output(make, name, node, None, self.template.span)
 
+    def report(self, diagnostic: Diagnostic) -> None:
+        """Collects an error, once a code and place: a wrong statement goes wrong at many tensors."""
+        where = diagnostic.labels[0].span if diagnostic.labels else None
+        if not any(d.code == diagnostic.code and d.labels and d.labels[0].span == where for d in self.errors):
+            self.errors.append(diagnostic)
+
     def output(self, make: Instantiator, name: str, node: Any, statement: int | None, span: Span) -> None:
         like = self.template.find(name)
         expected = like[1].shape if like is not None else None
         axis = self.template.family.vocabulary.get(name)
         if node.shape is None:
             if expected is None:
-                self.errors.append(
-                    Diagnostic("E0307", f"a plain number can't tell the shape of `{name}`", (Label(span),))
+                self.report(
+                    Diagnostic("E0307", f"a plain number can't tell the shape of `{name}`", (Label(span, "a number"),))
                 )
                 return
             node = self.graph.add("fill", (node,), (), "tensor", expected)
@@ -417,7 +425,7 @@ class _Elaborator:
                 a == b for k, (a, b) in enumerate(zip(node.shape, expected, strict=True)) if k != axis
             )
             if not fits:
-                self.errors.append(
+                self.report(
                     Diagnostic(
                         "E0307",
                         f"`{name}` is {shape_text(expected)} in the template and {shape_text(node.shape)} here",
@@ -428,7 +436,7 @@ class _Elaborator:
                 return
         dtype = self.dtype(make, name, node, like)
         if dtype not in FLOATS and node.op != "source":
-            self.errors.append(
+            self.report(
                 Diagnostic(
                     "E0309",
                     f"`{name}` is {dtype} and may only be copied",
@@ -459,12 +467,15 @@ class _Elaborator:
         if not self.settings.template_named:
             help_.append(f"or copy what is left from a template: `output(like={self.template.label})`")
         span = self.recipe.assignments[-1].statement.span if self.recipe.assignments else self.template.span
+        notes = [f"not covered: {', '.join(shown[:12])}{' …' if len(shown) > 12 else ''}"]
+        if self.settings.template_named:
+            notes.append(f"the template, `{self.template.label}`, has nothing to copy there")
         self.errors.append(
             Diagnostic(
                 "E0308",
                 f"{len(missing)} tensor{'s' if len(missing) > 1 else ''} of the output {'have' if len(missing) > 1 else 'has'} no value",
                 (Label(span, "no statement so far covers them"),),
-                notes=(f"not covered: {', '.join(shown[:12])}{' …' if len(shown) > 12 else ''}",),
+                notes=tuple(notes),
                 help=tuple(help_),
             )
         )

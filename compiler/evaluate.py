@@ -5,6 +5,7 @@ Errors are collected, one a statement; a name whose own statement failed is pois
 
 from __future__ import annotations
 
+import dataclasses
 import difflib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -162,7 +163,12 @@ class _Evaluator:
     def _declare(self, name: ast.Name, scope: Scope) -> None:
         if name.id in PLACE_WORDS:
             raise MergecError(
-                Diagnostic("E0213", f"`{name.id}` is the name of a place and can't be bound", (Label(name.span),))
+                Diagnostic(
+                    "E0213",
+                    f"`{name.id}` {'varies over the layers' if name.id in ('layer', 'depth') else 'is the name of a place'} "
+                    "and can't be bound",
+                    (Label(name.span, "choose another name"),),
+                )
             )
         if name.id in scope.values:
             raise MergecError(
@@ -245,7 +251,7 @@ class _Evaluator:
             elif not isinstance(statement, ast.Def):
                 raise MergecError(
                     Diagnostic(
-                        "E0215",
+                        "E0221",
                         "a file that is used holds only `let`, `def` and `use`",
                         (Label(statement.span, "not allowed in a library"),),
                     )
@@ -262,9 +268,10 @@ class _Evaluator:
                     Diagnostic("E0205", "settings of the output are written `key=value`", (Label(argument.span),))
                 )
             if argument.name in self.result.settings:
-                raise MergecError(Diagnostic("E0205", f"`{argument.name}` is given twice", (Label(argument.span),)))
+                labels = (Label(argument.span, "again here"), Label(self.result.settings[argument.name].where, "first here"))
+                raise MergecError(Diagnostic("E0205", f"`{argument.name}` is given twice", labels))
             value = self.value(argument.value, self.root)
-            self.result.settings[argument.name] = Given(argument.name, value, argument.value.span)
+            self.result.settings[argument.name] = Given(argument.name, value, argument.value.span, _key(argument))
 
     # --- places
 
@@ -289,10 +296,7 @@ class _Evaluator:
 
     def _step(self, node: ast.Member | ast.Index, scope: Scope) -> NameStep | IndexStep | GlobStep:
         if isinstance(node, ast.Member):
-            tail = Span(node.span.source, node.object.span.end, node.span.end)
-            text = tail.text
-            offset = len(text) - len(text.lstrip(". \t"))
-            tail = Span(tail.source, tail.start + offset, tail.end)
+            tail = _tail(node)
             return GlobStep(node.name, tail) if node.glob else NameStep(node.name, tail)
         intervals = []
         for selector in node.selectors:
@@ -306,15 +310,16 @@ class _Evaluator:
                 stop = None if selector.stop is None else self._whole(selector.stop, scope)
                 step = 1 if selector.step is None else self._whole(selector.step, scope)
                 if step < 1:
-                    raise MergecError(Diagnostic("E0303", "a step is 1 or more", (Label(selector.span),)))
+                    raise MergecError(Diagnostic("E0303", "a step is 1 or more", (Label(selector.span, f"this goes by {step}"),)))
                 intervals.append(Interval(start, stop, step, False, selector.span))
         return IndexStep(tuple(intervals), node.span)
 
     def _whole(self, node: ast.Expr, scope: Scope) -> int:
         value = self.value(node, scope)
         if isinstance(value, bool) or not isinstance(value, int):
+            shown = f"{value:g}" if isinstance(value, float) else kind_of(value)
             raise MergecError(
-                Diagnostic("E0208", f"an index is a whole number, not {kind_of(value)}", (Label(node.span),))
+                Diagnostic("E0208", f"an index is a whole number, not {shown}", (Label(node.span, "a layer's number is needed"),))
             )
         return value
 
@@ -361,8 +366,8 @@ class _Evaluator:
         while inner is not None:
             names |= set(inner.values)
             inner = inner.outer
-        near = difflib.get_close_matches(node.id, sorted(names), 1, 0.6)
-        help_: tuple[str, ...] = (f"did you mean `{near[0]}`?",) if near else ()
+        near = difflib.get_close_matches(node.id, sorted(names), 2, 0.6)
+        help_: tuple[str, ...] = (f"did you mean {' or '.join(f'`{n}`' for n in near)}?",) if near else ()
         if node.id in PLACE_WORDS:
             help_ = (f"`{node.id}` is a place: say of which model, as in `base.{node.id}`",)
         return MergecError(
@@ -412,7 +417,8 @@ class _Evaluator:
             return function(left, right)
         if node.op == "+" and isinstance(left, tuple) and isinstance(right, tuple):
             return left + right
-        return lift(op, function, (left, right), self.span(node), node.op)
+        operands = (node.left.span, node.right.span) if self.origin is None else ()
+        return lift(op, function, (left, right), self.span(node), node.op, operands)
 
     def _conditional(self, node: ast.Conditional, scope: Scope) -> Any:
         condition = self.value(node.condition, scope)
@@ -438,14 +444,18 @@ class _Evaluator:
                 )
             )
         raise MergecError(
-            Diagnostic("E0208", f"a condition is true or false, not {kind_of(condition)}", (Label(node.condition.span),))
+            Diagnostic(
+                "E0208",
+                f"a condition is true or false, not {kind_of(condition)}",
+                (Label(self.span(node.condition), f"this is {kind_of(condition)}"),),
+            )
         )
 
     def _comprehension(self, node: ast.Comprehension, scope: Scope) -> Any:
         items = self.value(node.iterable, scope)
         if not isinstance(items, tuple):
             raise MergecError(
-                Diagnostic("E0208", f"`for` goes over a list, not {kind_of(items)}", (Label(node.iterable.span),))
+                Diagnostic("E0208", f"`for` goes over a list, not {kind_of(items)}", (Label(self.span(node.iterable), "not a list"),))
             )
         out = []
         for item in items:
@@ -485,8 +495,14 @@ class _Evaluator:
                 steps.append(self._step(part, scope))
             elif isinstance(value, Namespace) and isinstance(part, ast.Member):
                 if part.name not in value.scope.values:
+                    known = ", ".join(f"`{n}`" for n in value.scope.values)
                     raise MergecError(
-                        Diagnostic("E0201", f"`{value.name}` has no `{part.name}`", (Label(part.span, "unknown name"),))
+                        Diagnostic(
+                            "E0201",
+                            f"`{value.name}` has no `{part.name}`",
+                            (Label(_tail(part), "unknown name"),),
+                            notes=(f"it has {known}",) if known else (),
+                        )
                     )
                 value = value.scope.values[part.name]
             elif isinstance(value, tuple) and isinstance(part, ast.Index):
@@ -510,7 +526,11 @@ class _Evaluator:
         n = self._whole(selector.value, scope)
         if not -len(value) <= n < len(value):
             raise MergecError(
-                Diagnostic("E0303", f"index {n} is out of range of a list of {len(value)}", (Label(selector.span),))
+                Diagnostic(
+                    "E0303",
+                    f"index {n} is out of range of a list of {len(value)}",
+                    (Label(selector.span, f"not in 0..{len(value) - 1}"),),
+                )
             )
         return value[n]
 
@@ -532,18 +552,19 @@ class _Evaluator:
             if argument.splat:
                 if not isinstance(value, tuple):
                     raise MergecError(
-                        Diagnostic("E0208", f"`*` spreads a list, not {kind_of(value)}", (Label(argument.span),))
+                        Diagnostic("E0208", f"`*` spreads a list, not {kind_of(value)}", (Label(argument.span, "not a list"),))
                     )
                 span = self._argument_span(argument, scope)
                 out.extend(Given(None, v, span) for v in value)
             else:
-                out.append(Given(argument.name, value, self._argument_span(argument, scope)))
+                key = _key(argument) if self.origin is None else None
+                out.append(Given(argument.name, value, self._argument_span(argument, scope), key))
         return out
 
     def _argument_span(self, argument: ast.Argument, scope: Scope) -> Span:
         """Where to point for an argument; inside a library, where the recipe gave the parameter that it is."""
         if self.origin is None:
-            return argument.span
+            return argument.span if argument.splat else argument.value.span
         node = argument.value
         return (scope.span_of(node.id) if isinstance(node, ast.Name) else None) or self.origin
 
@@ -563,7 +584,7 @@ class _Evaluator:
         if isinstance(function, Function):
             return self._apply(function, given, node, span)
         raise MergecError(
-            Diagnostic("E0208", f"{kind_of(function)} can't be called", (Label(self.span(node.function)),))
+            Diagnostic("E0208", f"{kind_of(function)} can't be called", (Label(self.span(node.function), "not a function"),))
         )
 
     def _apply(self, function: Function, given: list[Given], node: ast.Call, span: Span) -> Any:
@@ -587,7 +608,12 @@ class _Evaluator:
                     value, where = self.value(declared.default, scope), span
                 else:
                     value, where = self._base(name, span), span
-                scope.values[parameter.name] = check_kind(name, parameter, value, where)
+                parts = bound[parameter.name].parts if parameter.name in bound else ()
+                if parts:
+                    checked = (check_kind(name, parameter, v, s) for v, s in zip(value, parts, strict=True))
+                    scope.values[parameter.name] = tuple(checked)
+                else:
+                    scope.values[parameter.name] = check_kind(name, parameter, value, where)
                 scope.spans[parameter.name] = where
             for statement in function.definition.body.statements:
                 if isinstance(statement, ast.Let):
@@ -595,6 +621,8 @@ class _Evaluator:
                 else:
                     self.expect(statement, scope, span)
             return self.value(function.definition.body.result, scope)
+        except MergecError as error:
+            raise (_inside(error, name, span) if function.library and outer_origin is None else error) from None
         finally:
             self.active.pop()
             self.origin = outer_origin
@@ -648,15 +676,21 @@ class _Evaluator:
             rename = {key: str(value) for _, key, value in values["rename"].entries}
         key = (checkpoint.location, checkpoint.revision, repr(rename))
         number = self.checkpoints.setdefault(key, len(self.checkpoints))
-        model, warnings = bind(
-            self.catalog,
-            checkpoint,
-            number=number,
-            label=label or source.rstrip("/").rsplit("/", 1)[-1],
-            source=source,
-            rename=rename,
-            span=given["source"].span,
-        )
+        try:
+            model, warnings = bind(
+                self.catalog,
+                checkpoint,
+                number=number,
+                label=label or source.rstrip("/").rsplit("/", 1)[-1],
+                source=source,
+                rename=rename,
+                span=given["source"].span,
+            )
+        except CatalogError as error:
+            where = given["rename" if error.code == "E0438" else "source"].span
+            raise MergecError(
+                catalog_diagnostic(error, where), Exit.RECIPE if error.missing else Exit.INPUT
+            ) from None
         self.result.models.append(model)
         self.result.diagnostics.extend(warnings)
         return Leaf(model, None, node.span)
@@ -674,7 +708,7 @@ class _Evaluator:
         for given in self.arguments(node, scope):
             if given.name is not None or not is_region(given.value):
                 raise MergecError(
-                    Diagnostic("E0208", f"`stack` takes layers, not {kind_of(given.value)}", (Label(given.span),))
+                    Diagnostic("E0208", f"`stack` takes layers, not {kind_of(given.value)}", (Label(given.span, "no layers"),))
                 )
             found = {
                 len(leaf.model.space.select(leaf.path).indices)
@@ -689,7 +723,7 @@ class _Evaluator:
                         "E0305",
                         "each part of a `stack` says which layers it takes",
                         (Label(given.span, f"`{shown}` has no layers picked here"),),
-                        help=(f"for instance `{shown}.layers[0..7]`",),
+                        help=(f"for instance `{shown}.layers[*]`",),
                     )
                 )
             if len(found) > 1:
@@ -710,7 +744,7 @@ class _Evaluator:
         models = []
         for given in self.arguments(node, scope):
             if not isinstance(given.value, Leaf) or given.value.path is not None:
-                raise MergecError(Diagnostic("E0208", "`union` takes models", (Label(given.span),)))
+                raise MergecError(Diagnostic("E0208", "`union` takes models", (Label(given.span, "not a model"),)))
             models.append(given.value.model)
         return Union(tuple(models), node.span)
 
@@ -740,6 +774,33 @@ def _parameter(declared: ast.Parameter) -> Parameter:
         kind.low if kind else None,
         kind.high if kind else None,
     )
+
+
+def _inside(error: MergecError, function: str, span: Span) -> MergecError:
+    """The error with a word on where it arose, if it can only point at the call of a library function."""
+    return MergecError(
+        [
+            dataclasses.replace(d, notes=(*d.notes, f"inside `{function}`"))
+            if d.code in ("E0208", "E0216") and d.labels and d.labels[0].span == span
+            else d
+            for d in error.diagnostics
+        ],
+        error.exit,
+    )
+
+
+def _tail(node: ast.Member) -> Span:
+    """The span of a member's name."""
+    tail = Span(node.span.source, node.object.span.end, node.span.end)
+    offset = len(tail.text) - len(tail.text.lstrip(". \t\n"))
+    return Span(tail.source, tail.start + offset, tail.end)
+
+
+def _key(argument: ast.Argument) -> Span | None:
+    """The span of an argument's name."""
+    if argument.name is None:
+        return None
+    return Span(argument.span.source, argument.span.start, argument.span.start + len(argument.name))
 
 
 def _layer(where: Any) -> int:

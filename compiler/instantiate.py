@@ -37,7 +37,10 @@ class Instantiator:
         self._memo.clear()
         self._alive.clear()
         self._depth = 0
-        return self.node(value, where)
+        try:
+            return self.node(value, where)
+        except RecursionError:
+            raise MergecError(Diagnostic("E0211", "this expression is nested too deeply", (Label(span, "here"),))) from None
 
     def node(self, term: Region, where: Where) -> Node:
         key = (id(term), id(where))
@@ -108,7 +111,7 @@ class Instantiator:
         raise MergecError(
             Diagnostic(
                 "E0306",
-                f"`{path}` of `{term.model.label}` has nothing that corresponds to `{where.name}`",
+                f"`{path.text}` of `{term.model.label}` has nothing that corresponds to `{where.name}`",
                 (Label(term.span, f"no `{where.coordinate[1]}` here" if where.coordinate[1] else "a different part"),),
             )
         )
@@ -134,7 +137,7 @@ class Instantiator:
                 Diagnostic(
                     "E0306",
                     f"`{model.label}` has no tensor for `{where.output}`",
-                    (Label(span, f"no `{name}` in `{model.label}`"), Label(model.span, f"{model.family.name}, {len(model.tensors)} tensors")),
+                    (Label(model.span, f"no `{name}` among its {len(model.tensors)} tensors"),),
                     help=(f'leave it to another model: `"{where.output}" = …` in a later statement',),
                 )
             )
@@ -209,6 +212,10 @@ class Instantiator:
             nodes = fixed if term.op != "where" else (*fixed, *(self._plain(n) for n in nodes[1:]))
         else:
             nodes = tuple(self._plain(n) for n in nodes)
+        if term.op == "div" and nodes[1].op == "const" and nodes[1].attribute("value") == 0:
+            raise MergecError(
+                Diagnostic("E0216", "this divides by zero", (Label(term.span, "division by zero"),), (f"at `{where.output}`",))
+            )
         return self.graph.apply(term.op, nodes)
 
     def _plain(self, node: Node) -> Node:

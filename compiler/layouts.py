@@ -245,7 +245,7 @@ def rename_stored(checkpoint: Checkpoint, rename: Mapping[str, str]) -> Checkpoi
 
     Keys and values are patterns (`{"old.{i}.name": "new.{i}.name"}`): `{i}` is a number anywhere in a name, `*` any
     text, and the first key that matches counts. Only the keys of `tensors` change; `StoredTensor.name` stays
-    the file's. Raises CatalogError E0405 where a pattern is malformed or matches nothing, or two tensors would get one
+    the file's. Raises CatalogError E0438 where a pattern is malformed or matches nothing, or two tensors would get one
     name.
     """
     rules = []
@@ -280,4 +280,4 @@ def rename_stored(checkpoint: Checkpoint, rename: Mapping[str, str]) -> Checkpoi
 
 
 def _refused(message: str) -> CatalogError:
-    return CatalogError("E0405", f"rename: {message}", missing=True)
+    return CatalogError("E0438", f"rename: {message}", missing=True)

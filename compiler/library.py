@@ -40,7 +40,7 @@ class Library:
         if file is None:
             return None
         if file not in self._scopes:
-            module = self.parse(f"stdlib/{file}", self._texts[file])
+            module = standard_module(file)
             scope = Scope({})
             for statement in module.statements:
                 if isinstance(statement, ast.Def):
@@ -64,3 +64,9 @@ def standard_texts() -> Mapping[str, str]:
     folder = resources.files(f"{__package__.rpartition('.')[0]}.stdlib")
     files = sorted((f for f in folder.iterdir() if f.name.endswith(".mrg")), key=lambda f: f.name)
     return {f.name: f.read_text("utf-8") for f in files}
+
+
+@functools.cache
+def standard_module(file: str) -> ast.Module:
+    """The syntax tree of a standard library file: the same for every recipe of a process."""
+    return parse(Source(f"stdlib/{file}", standard_texts()[file]))

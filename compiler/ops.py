@@ -88,7 +88,7 @@ OPS: Mapping[str, Op] = _table(
     Op("count", "reduction", 1),  # of a mask
     Op("maximum", "reduction", 1),
     Op("minimum", "reduction", 1),
-    # its state is a histogram of 16 bits, another is counted into; a chunk has bits, mask, four words an element picked
+    # its state is a histogram of 16 bits, another is counted into; a chunk has bits, mask, five words an element picked
     Op(
         "threshold",
         "reduction",
@@ -96,7 +96,7 @@ OPS: Mapping[str, Op] = _table(
         result="threshold",
         attributes=("k",),
         scratch=2,
-        chunk=41,
+        chunk=50,
         fixed=8 << 16,
         device_scratch=16,
         state=8 << 16,

@@ -205,7 +205,7 @@ class Space:
                     "E0304",
                     f"no tensor of {self.owner} matches `{step.pattern}`",
                     (Label(step.span, "matches nothing"),),
-                    help=_near(step.pattern, self.names, "the nearest names are"),
+                    help=_near(step.pattern, self.names, "did you mean"),
                 )
             )
         return _selection(found, (), (), None)
@@ -356,14 +356,14 @@ class Space:
             return MergecError(
                 Diagnostic(
                     "E0301",
-                    f"{self.owner} has no place `{path}`",
+                    f"{self.owner} has no place `{path.text}`",
                     (Label(later.span, label),),
                     notes=(f"roles of family `{self.family.name}`: {', '.join(known)}",) if known else (),
                     help=help_,
                 )
             )
         return MergecError(
-            Diagnostic("E0301", f"{self.owner} has no place `{path}`", (Label(first.span, label),), help=help_)
+            Diagnostic("E0301", f"{self.owner} has no place `{path.text}`", (Label(first.span, label),), help=help_)
         )
 
 

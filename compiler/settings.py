@@ -72,7 +72,7 @@ def settings_of(recipe: Recipe, overrides: Mapping[str, Any], strict: bool) -> S
                 Diagnostic(
                     "E0203",
                     f"the output has no setting `{key}`",
-                    (Label(argument.span, "unknown setting"),),
+                    (Label(argument.where, "unknown setting"),),
                     notes=(f"its settings are {', '.join(f'`{k}`' for k in KEYS)}",),
                     help=(f"did you mean `{near[0]}`?",) if near else (),
                 )
@@ -100,7 +100,7 @@ def settings_of(recipe: Recipe, overrides: Mapping[str, Any], strict: bool) -> S
     )
     known = {layout.name for layout in template.family.layouts} | {"canonical"}
     if out.layout is not None and out.layout not in known:
-        check.wrong("layout", f"family `{template.family.name}` has the layouts {', '.join(f'`{k}`' for k in sorted(known))}")
+        check.wrong("layout", "a layout of its family: " + " or ".join(f"`{k}`" for k in sorted(known)))
     if errors:
         raise MergecError(errors)
     return out
@@ -119,7 +119,7 @@ def _template(recipe: Recipe, check: _Checker) -> tuple[Model, bool]:
         raise MergecError(
             [
                 *check.errors,
-                Diagnostic("E0204", "the recipe names no model", help=('name one: `let base = model("…")`',)),
+                Diagnostic("E0220", "the recipe names no model", help=('name one: `let base = model("…")`',)),
             ]
         )
     return recipe.models[0], False
@@ -139,7 +139,8 @@ class _Checker:
                 f"`{key}` must be {wanted}, not {kind_of(argument.value)}"
                 if not isinstance(argument.value, str)
                 else f'`{key}` must be {wanted}, not "{argument.value}"',
-                (Label(argument.span, KEYS.get(key, "")),),
+                (Label(argument.span, "not allowed here"),),
+                notes=(f"`{key}` is {KEYS[key]}",) if key in KEYS else (),
             )
         )
 

@@ -131,7 +131,7 @@ def vocabulary_of(settings: Any, models: tuple[Model, ...], catalog: Catalog) ->
         holder = choice.model.label if isinstance(choice, Token | Leaf) else None
         if holder is not None and wanted not in ids[holder]:
             raise MergecError(
-                Diagnostic("E0313", f"`{holder}` has no token `{wanted}`", (Label(settings.spans["tokens"]),))
+                Diagnostic("E0313", f"`{holder}` has no token `{wanted}`", (Label(settings.spans["tokens"], "asked for here"),))
             )
     if settings.pad_vocab_to:
         tokens.extend([None] * (-len(tokens) % settings.pad_vocab_to))

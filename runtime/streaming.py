@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -33,6 +33,9 @@ from .kernels.values import Block, Number, Threshold, Value
 from .lanes import Lanes
 from .operands import Operands
 from .ports import Reads, Tally, Writes
+
+_Call = Callable[[Block], int]
+"""One instruction on one block; returns the bytes that it read from files."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,6 +118,7 @@ class _Lane:
         self._shared = arena.area(layout.shared)
         self._operands = Operands(context.reads, pass_, layout, arena, stream, self._compute, context.device)
         self._numbers: dict[float, Number] = {}
+        self._calls: dict[tuple[int, int], tuple[tuple[Instruction, ...], list[_Call]]] = {}
 
     def run(
         self,
@@ -128,17 +132,8 @@ class _Lane:
         """One block: code, reductions and, unless the block is run `again`, stores."""
         block = Block(first, count, self._shared)
         read = 0
-        for instruction in code:
-            out = self._block(instruction.out, count)
-            attributes = dict(instruction.attributes)
-            if instruction.op == "load":
-                read += self._load(int(attributes["operand"]), block, out)
-                continue
-            args = tuple(self._value(a, count) for a in instruction.args)
-            if instruction.op in SCALARS and all(isinstance(a, Number) for a in args):
-                out.fill_(SCALARS[instruction.op](*(a.value for a in args if isinstance(a, Number))))
-            else:
-                self._kernels[instruction.op](block, out, args, attributes)
+        for call in self._bound(code, count):
+            read += call(block)
         for i, reducer in reducers:
             args_of = tuple(self._block(a, count) for a in self._pass.reductions[i].args)
             reducer.feed(block, args_of, self._states[i])
@@ -146,6 +141,33 @@ class _Lane:
         # after this, the lane's staging may be used again
         self._stream.synchronize()
         self._context.tally.moved(read, written, again=again)
+
+    def _bound(self, code: tuple[Instruction, ...], count: int) -> list[_Call]:
+        """The code on blocks of `count` elements: looked up once, as all blocks but the last have the same size."""
+        key = (id(code), count)
+        if key not in self._calls:
+            # the code is kept with its calls, so that its identity stays its own
+            self._calls[key] = (code, [self._bind(instruction, count) for instruction in code])
+        return self._calls[key][1]
+
+    def _bind(self, instruction: Instruction, count: int) -> _Call:
+        out, attributes = self._block(instruction.out, count), dict(instruction.attributes)
+        if instruction.op == "load":
+            index = int(attributes["operand"])
+            return lambda block: self._load(index, block, out)
+        args = tuple(self._value(a, count) for a in instruction.args)
+        numbers = [a.value for a in args if isinstance(a, Number)]
+        kernel = self._kernels[instruction.op]
+
+        def fill(_: Block) -> int:
+            out.fill_(SCALARS[instruction.op](*numbers))
+            return 0
+
+        def call(block: Block) -> int:
+            kernel(block, out, args, attributes)
+            return 0
+
+        return fill if len(numbers) == len(args) and instruction.op in SCALARS else call
 
     def _load(self, index: int, block: Block, out: torch.Tensor) -> int:
         operand = self._pass.operands[index]

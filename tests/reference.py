@@ -1,8 +1,7 @@
 """The merge methods once more: naive, whole tensors, float64 numpy, from their definitions. Shares no code with mergec.
 
 A function takes arrays of equal shape (listed order, base apart) and plain numbers, one a model. Task vectors are
-differences in float32, because which elements rank highest is decided by them; all else is float64. Where an outcome hangs on the sign
-of a sum that rounding could turn, the functions with an election also say where: `Elected.sure` is False there.
+differences in float32, because which elements rank highest is decided by them; all else is float64.
 """
 
 from __future__ import annotations
@@ -47,10 +46,11 @@ def slerp(a: Array, b: Array, t: float) -> Array:
 
 
 @dataclass(frozen=True, slots=True)
-class Elected:
-    """`value`, and `sure`: where no rounding can have changed which elements were picked."""
+class Merged:
+    """`value`; `size`, the magnitudes of all that was added up; `sure`, where no rounding can have changed what was picked."""
 
     value: Array
+    size: Array
     sure: Mask
 
 
@@ -58,58 +58,15 @@ def deltas(models: Sequence[Array], base: Array) -> list[Array]:
     return [(m.astype(np.float32) - base.astype(np.float32)).astype(np.float64) for m in models]
 
 
-def task_arithmetic(
-    models: Sequence[Array], base: Array, weights: Numbers, normalize: bool = False, scale: float = 1
-) -> Array:
-    return base + scale * _combined(deltas(models, base), weights, normalize)
-
-
-def ties(
-    models: Sequence[Array],
-    base: Array,
-    weights: Numbers,
-    densities: Numbers,
-    normalize: bool = True,
-    scale: float = 1,
-    rescale: str | None = None,
-) -> Elected:
-    trimmed = [
+def trimmed(models: Sequence[Array], base: Array, densities: Numbers, rescale: str | None) -> list[Array]:
+    return [
         rescaled(d, np.where(largest(d, p), d, 0), p, rescale)
         for d, p in zip(deltas(models, base), densities, strict=True)
     ]
-    merged = _agreed(trimmed, weights, normalize)
-    return Elected(base + scale * merged.value, merged.sure)
 
 
-def dare_linear(
-    models: Sequence[Array],
-    base: Array,
-    weights: Numbers,
-    densities: Numbers,
-    keys: Sequence[int],
-    normalize: bool = False,
-    scale: float = 1,
-    rescale: str | None = "inv_density",
-) -> Array:
-    return base + scale * _combined(_dropped(models, base, densities, keys, rescale), weights, normalize)
-
-
-def dare_ties(
-    models: Sequence[Array],
-    base: Array,
-    weights: Numbers,
-    densities: Numbers,
-    keys: Sequence[int],
-    normalize: bool = False,
-    scale: float = 1,
-    rescale: str | None = "inv_density",
-) -> Elected:
-    merged = _agreed(_dropped(models, base, densities, keys, rescale), weights, normalize)
-    return Elected(base + scale * merged.value, merged.sure)
-
-
-def _dropped(
-    models: Sequence[Array], base: Array, densities: Numbers, keys: Sequence[int], rescale: str | None
+def dropped(
+    models: Sequence[Array], base: Array, densities: Numbers, rescale: str | None, keys: Sequence[int]
 ) -> list[Array]:
     return [
         rescaled(d, np.where(kept(key, p, d.size).reshape(d.shape), d, 0), p, rescale)
@@ -117,25 +74,32 @@ def _dropped(
     ]
 
 
-def _combined(task_vectors: Sequence[Array], weights: Numbers, normalize: bool) -> Array:
-    total = sum(w * d for w, d in zip(weights, task_vectors, strict=True))
+def combined(base: Array, task_vectors: Sequence[Array], weights: Numbers, normalize: bool, scale: float) -> Merged:
+    """task_arithmetic, dare_linear: base + scale·Σ wᵢdᵢ (/ Σ wᵢ)."""
+    weighted = [w * d for w, d in zip(weights, task_vectors, strict=True)]
     divisor = sum(weights) if normalize else 1.0
-    return np.asarray(total / (1.0 if abs(divisor) < 1e-8 else divisor))
+    divisor = 1.0 if abs(divisor) < 1e-8 else divisor
+    size = np.abs(base) + abs(scale / divisor) * sum(np.abs(u) for u in weighted)
+    return Merged(np.asarray(base + scale * (sum(weighted) / divisor)), np.asarray(size), np.ones(base.shape, bool))
 
 
-def _agreed(task_vectors: Sequence[Array], weights: Numbers, normalize: bool) -> Elected:
+def elected(base: Array, task_vectors: Sequence[Array], weights: Numbers, normalize: bool, scale: float) -> Merged:
+    """ties, dare_ties: only what agrees with the sign of the sum counts; a sum of zero is positive."""
     weighted = [w * d for w, d in zip(weights, task_vectors, strict=True)]
     total = np.asarray(sum(weighted))
-    sure = (np.abs(total) > 1e-5 * sum(np.abs(u) for u in weighted)) | (sum((u != 0).astype(int) for u in weighted) < 2)
-    elected = np.where(total >= 0, 1, -1)
-    agree = [np.sign(u) == elected for u in weighted]
+    exact = (total == 0) & (np.asarray(sum(u.astype(np.float32) for u in weighted)) == 0)
+    sure = exact | (np.abs(total) > 1e-5 * sum(np.abs(u) for u in weighted))
+    sign = np.where(total >= 0, 1, -1)
+    agree = [np.sign(u) == sign for u in weighted]
     merged = np.asarray(sum(np.where(k, u, 0) for k, u in zip(agree, weighted, strict=True)))
+    divisor = np.ones(base.shape)
     if normalize:
         divisor = np.asarray(sum(np.where(k, w, 0.0) for k, w in zip(agree, weights, strict=True)))
-        # weights of both signs may cancel to a residue of rounding, which decides what is divided by
-        sure &= (divisor == 0) & (sum(k.astype(int) for k in agree) == 0) | (np.abs(divisor) > 1e-5)
-        merged = merged / np.where(divisor == 0, 1, divisor)
-    return Elected(merged, sure)
+        # weights of both signs may cancel up to rounding
+        sure &= (divisor == 0) | (np.abs(divisor) > 1e-5)
+        divisor = np.where(divisor == 0, 1, divisor)
+    size = np.abs(base) + np.abs(scale / divisor) * sum(np.abs(u) for u in weighted)
+    return Merged(np.asarray(base + scale * (merged / divisor)), np.asarray(size), sure)
 
 
 # --- which elements ------------------------------------------------------------------------------

@@ -9,7 +9,6 @@ Leaving out a term of weight 0 also leaves out its reads, and any NaN or infinit
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping
 
 from ..graph import Graph, Node, Output
@@ -53,8 +52,7 @@ def _rebuild(graph: Graph, node: Node, inputs: tuple[Node, ...]) -> Node:
     rule = RULES.get(node.op)
     if inputs and node.op != "fill" and all(n.op == "const" for n in inputs) and node.op in FOLDED:
         value = evaluate_scalar(node.op, [n.attribute("value") for n in inputs])
-        if isinstance(value, float | int) and not math.isnan(value):
-            return graph.const(float(value))
+        return graph.const(float(value))
     if rule is not None:
         found = rule(graph, inputs)
         if found is not None:

@@ -2,8 +2,9 @@
 
 With the sign cleared, floats order as their bit patterns do, NaN above all. A round counts 16 bits of the pattern,
 the highest first, among the elements that agree with what earlier rounds fixed: two rounds for float32, four for
-float64. Where more elements equal the k-th than are kept, one more round counts these by chunk, so that those of
-lowest index are kept.
+float64. Where more elements equal the k-th than are kept, those of lowest index are, so equal ones are counted by
+chunk: the last round remembers what it saw in a chunk if that is little, as it is where values are
+coarse and equal ones many; failing that, there is one more round.
 """
 
 from __future__ import annotations
@@ -20,6 +21,9 @@ from .values import Block, Threshold, bits, magnitude_mask
 _DIGIT = 16
 _BINS = 1 << _DIGIT
 
+_FEW = 32
+"""Different digits of a chunk that are worth remembering: their bytes are next to nothing beside the chunk's."""
+
 
 class Selection:
     """A `Reducer` for `threshold`: finds the `Threshold` that keeps `k` of `numel` numbers of `dtype`."""
@@ -32,6 +36,7 @@ class Selection:
         self._rank = k
         self._lock = threading.Lock()
         self._states: dict[int, torch.Tensor] = {}
+        self._seen: dict[int, dict[int, int] | None] = {}
         self._ties: dict[int, int] | None = None
         self._result: Threshold | None = None
         if k <= 0:
@@ -89,7 +94,11 @@ class Selection:
         elif self._shift:
             self._shift -= _DIGIT
         else:
-            self._ties = {}
+            seen = {chunk: digits for chunk, digits in self._seen.items() if digits is not None}
+            if seen and len(seen) == len(self._seen):
+                self._cut({chunk: digits.get(digit, 0) for chunk, digits in seen.items()})
+            else:
+                self._ties = {}
 
     def _histogram(self, state: torch.Tensor) -> torch.Tensor:
         """The lane's counts, zeroed when it first feeds in a round."""
@@ -124,14 +133,18 @@ class Selection:
         """A lower digit, of the elements that begin with the prefix: few, so they are picked out."""
         counts = histogram.numpy()
         known = self._magnitude & -(1 << (self._shift + _DIGIT))
-        for _, part, scratch, equal in self._chunks(block, words):
+        for chunk, part, scratch, equal in self._chunks(block, words):
             numpy.bitwise_and(part, part.dtype.type(known), out=scratch)
             numpy.equal(scratch, part.dtype.type(self._prefix << (self._shift + _DIGIT)), out=equal)
             picked = part[numpy.flatnonzero(equal)]
             if picked.size:
                 picked >>= self._shift
                 picked &= _BINS - 1
-                numpy.add.at(counts, picked, 1)
+                digits, sizes = numpy.unique(picked, return_counts=True)
+                counts[digits] += sizes
+                if not self._shift:
+                    few = digits.size <= _FEW
+                    self._seen[chunk] = dict(zip(digits.tolist(), sizes.tolist(), strict=True)) if few else None
 
     def _count_ties_cpu(self, block: Block, words: torch.Tensor) -> None:
         assert self._ties is not None

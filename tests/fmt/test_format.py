@@ -119,7 +119,7 @@ def _deeper(inner: st.SearchStrategy[ast.Expr]) -> st.SearchStrategy[ast.Expr]:
     )
 
 
-_expressions = st.recursive(_leaves, _deeper, max_leaves=25)
+_expressions = st.recursive(_leaves, _deeper, max_leaves=12)
 _kinds = st.builds(
     ast.Kind,
     st.sampled_from(["number", "region"]),
@@ -158,7 +158,7 @@ _statements = st.one_of(
 )
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(_tuples(_statements))
 def test_what_is_written_reads_back_as_the_same_tree(statements: tuple[ast.Statement, ...]) -> None:
     text = format_module(ast.Module(NOWHERE.source, statements, ()))

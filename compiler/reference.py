@@ -1,0 +1,143 @@
+"""The parts of docs/ that are data here: methods, functions, settings and families, as markdown.
+
+docs/ holds this text between `<!-- NAME -->` and `<!-- end NAME -->`; tests/docs sees that it is up to date.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+
+from ..grammar import ast
+from ..grammar.parse import parse
+from ..grammar.source import Source
+from .builtins import BUILTINS
+from .calls import REQUIRED, Parameter
+from .family import Family, families
+from .library import standard_texts
+from .settings import KEYS
+
+
+def methods_markdown() -> str:
+    """A section for each file of the standard library: what its head says, its methods and their parameters, its helpers."""
+    return "\n".join(_method_file(file, text) for file, text in standard_texts().items()).rstrip("\n")
+
+
+def functions_markdown() -> str:
+    """A table of the functions that the language itself provides."""
+    rows = [(f"`{b.name}({', '.join(_builtin_parameter(p) for p in b.parameters)})`", b.doc) for b in BUILTINS.values()]
+    return _table(("function", "value"), rows)
+
+
+def settings_markdown() -> str:
+    """A table of the keys of `output(…)`."""
+    return _table(("key", "meaning"), [(f"`{key}`", meaning) for key, meaning in KEYS.items()])
+
+
+def families_markdown() -> str:
+    """A table of the families with their stacks, places, roles, ties and layouts."""
+    heads = ("family", "stacks", "other places", "roles below a layer", "ties", "layouts")
+    return _table(heads, [_family_row(family) for family in families().values()])
+
+
+SECTIONS: Mapping[str, Callable[[], str]] = {
+    "methods": methods_markdown,
+    "functions": functions_markdown,
+    "settings": settings_markdown,
+    "families": families_markdown,
+}
+"""What there is, by the name of its markers."""
+
+
+def refreshed(text: str) -> str:
+    """A page with the text between each pair of markers made anew. Raises ValueError where a marker has no end."""
+    for name, markdown in SECTIONS.items():
+        start, end = f"<!-- {name} -->\n", f"<!-- end {name} -->"
+        if start in text:
+            before, _, rest = text.partition(start)
+            _, found, after = rest.partition(end)
+            if not found:
+                raise ValueError(f"`{start.strip()}` has no end")
+            text = f"{before}{start}{markdown()}\n{end}{after}"
+    return text
+
+
+# --- methods -------------------------------------------------------------------------------------
+
+
+def _method_file(file: str, text: str) -> str:
+    module = parse(Source(file, text))
+    defs = [s for s in module.statements if isinstance(s, ast.Def)]
+    # a method declares which of its parameters are models; a helper does not
+    methods = [d for d in defs if any(p.kind and p.kind.name == "region" for p in d.parameters)]
+    helpers = [d.name.id for d in defs if d not in methods]
+    lines = [f"### {', '.join(f'`{d.name.id}`' for d in methods)} (stdlib/{file})", "", "```text", *_head(text), "```", ""]
+    for method in methods:
+        calls = ", ".join(_shown(p) for p in method.parameters)
+        rows = [_parameter_row(p) for p in method.parameters]
+        lines += [f"`{method.name.id}({calls})`", "", _table(("parameter", "kind", "default"), rows), ""]
+    if helpers:
+        lines += [f"Helpers in the file: {', '.join(f'`{name}`' for name in helpers)}.", ""]
+    return "\n".join(lines)
+
+
+def _head(text: str) -> list[str]:
+    """The comment with which a file begins."""
+    head = []
+    for line in text.splitlines():
+        if not line.startswith("#"):
+            break
+        head.append(line.removeprefix("#").removeprefix(" "))
+    return head
+
+
+def _shown(parameter: ast.Parameter) -> str:
+    name = f"*{parameter.name.id}" if parameter.variadic else parameter.name.id
+    return name if parameter.default is None else f"{name}={parameter.default.span.text}"
+
+
+def _parameter_row(parameter: ast.Parameter) -> tuple[str, str, str]:
+    kind = parameter.kind.span.text if parameter.kind else "any"
+    if parameter.variadic:
+        kind, default = f"{kind}s, any number of them", "–"
+    elif parameter.default is not None:
+        default = f"`{parameter.default.span.text}`"
+    else:
+        default = "the model named `base`" if parameter.name.id == "base" else "must be given"
+    return f"`{parameter.name.id}`", kind, default
+
+
+def _builtin_parameter(parameter: Parameter) -> str:
+    if parameter.variadic:
+        return f"*{parameter.name}"
+    if parameter.default is REQUIRED:
+        return parameter.name
+    shown = f'"{parameter.default}"' if isinstance(parameter.default, str) else parameter.default
+    return f"{parameter.name}={shown}"
+
+
+# --- families ------------------------------------------------------------------------------------
+
+
+def _family_row(family: Family) -> tuple[str, ...]:
+    roles: dict[str, list[str]] = {}
+    for stack in family.stacks:
+        for role in family.roles_of(stack.name):
+            roles.setdefault(role, []).append(stack.name)
+    everywhere = len(family.stacks)
+    shown = [
+        f"`{role}`" if len(stacks) == everywhere else f"`{role}` ({' and '.join(stacks)})" for role, stacks in roles.items()
+    ]
+    ties = [f"`{alias}` to `{rule.primary}`" for rule in family.ties for alias in rule.aliases]
+    return (
+        f"{family.name}",
+        ", ".join(f"`{s.name}`" for s in family.stacks),
+        ", ".join(f"`{place}`" for place in family.places),
+        ", ".join(shown),
+        ", ".join(ties) or "–",
+        ", ".join(f"`{name}`" for name in ("canonical", *(layout.name for layout in family.layouts))),
+    )
+
+
+def _table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    lines = [heads, ["---"] * len(heads), *rows]
+    return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)

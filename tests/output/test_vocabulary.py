@@ -1,0 +1,121 @@
+"""`output(tokenizer=…, tokens=…, pad_vocab_to=…)`: which row of which model each token of the output takes."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from safetensors.numpy import load_file, save_file
+
+import mergec
+
+WIDTH = 3
+
+
+def checkpoint(folder: Path, vocab: dict[str, int], seed: int, rows: int | None = None) -> np.ndarray:
+    """A two-tensor Llama with this vocabulary; returns its embedding."""
+    rows = rows or len(vocab)
+    folder.mkdir()
+    embed = np.random.default_rng(seed).standard_normal((rows, WIDTH)).astype(np.float32)
+    save_file(
+        {"model.embed_tokens.weight": embed, "model.norm.weight": np.ones(WIDTH, np.float32)},
+        folder / "model.safetensors",
+    )
+    config = {
+        "architectures": ["LlamaForCausalLM"],
+        "model_type": "llama",
+        "num_hidden_layers": 0,
+        "tie_word_embeddings": True,
+        "vocab_size": rows,
+        "torch_dtype": "float32",
+    }
+    (folder / "config.json").write_text(json.dumps(config))
+    tokenizer = {"version": "1.0", "added_tokens": [], "model": {"type": "BPE", "vocab": vocab, "merges": []}}
+    (folder / "tokenizer.json").write_text(json.dumps(tokenizer))
+    return embed
+
+
+@pytest.fixture
+def models(tmp_path: Path) -> dict[str, np.ndarray]:
+    return {
+        "base": checkpoint(tmp_path / "base", {"x": 0, "y": 1, "z": 2}, 0),
+        "a": checkpoint(tmp_path / "a", {"x": 0, "y": 1, "z": 2, "<a>": 3}, 1),
+        "b": checkpoint(tmp_path / "b", {"x": 0, "z": 1, "<b>": 2, "<c>": 3}, 2),
+    }
+
+
+def merge(tmp_path: Path, settings: str, statement: str = "* = linear(a, b)") -> tuple[np.ndarray, dict, dict]:
+    """The embedding, config.json and tokenizer.json of a merge with these settings."""
+    lets = "\n".join(f'let {name} = model("{tmp_path / name}")' for name in ("base", "a", "b"))
+    out = tmp_path / "out"
+    mergec.compile(f"{lets}\noutput({settings})\n{statement}\n", device="cpu").run(out)
+    tokenizer = json.loads((out / "tokenizer.json").read_text())
+    tensors = load_file(out / "model.safetensors")
+    assert set(tensors) == {"model.embed_tokens.weight", "model.norm.weight"}
+    return tensors["model.embed_tokens.weight"], json.loads((out / "config.json").read_text()), tokenizer
+
+
+def test_vocabulary_of_one_model(tmp_path: Path, models: dict[str, np.ndarray]) -> None:
+    a, b, base = models["a"], models["b"], models["base"]
+    embed, config, _ = merge(tmp_path, "tokenizer=a")
+    # b lacks y, which base has; b lacks <a>, which a alone has
+    expected = [(a[0] + b[0]) / 2, (a[1] + base[1]) / 2, (a[2] + b[1]) / 2, a[3]]
+    np.testing.assert_allclose(embed, expected, rtol=1e-6)
+    assert config["vocab_size"] == 4
+
+
+def test_union(tmp_path: Path, models: dict[str, np.ndarray]) -> None:
+    a, b, base = models["a"], models["b"], models["base"]
+    embed, config, tokenizer = merge(tmp_path, "tokenizer=union(base, a, b)")
+    expected = [(a[0] + b[0]) / 2, (a[1] + base[1]) / 2, (a[2] + b[1]) / 2, a[3], b[2], b[3]]
+    np.testing.assert_allclose(embed, expected, rtol=1e-6)
+    assert config["vocab_size"] == 6
+    assert [(t["content"], t["id"]) for t in tokenizer["added_tokens"]] == [("<a>", 3), ("<b>", 4), ("<c>", 5)]
+
+
+def test_a_token_that_several_hold_and_base_lacks_is_their_mean(tmp_path: Path) -> None:
+    checkpoint(tmp_path / "base", {"x": 0}, 0)
+    a = checkpoint(tmp_path / "a", {"x": 0, "new": 1}, 1)
+    b = checkpoint(tmp_path / "b", {"new": 0, "x": 1}, 2)
+    lets = "\n".join(f'let {name} = model("{tmp_path / name}")' for name in ("base", "a", "b"))
+    out = tmp_path / "out"
+    recipe = f"{lets}\noutput(tokenizer=union(base, a, b))\n* = base\n"
+    mergec.compile(recipe, device="cpu").run(out)
+    embed = load_file(out / "model.safetensors")["model.embed_tokens.weight"]
+    np.testing.assert_allclose(embed[1], (a[1] + b[0]) / 2, rtol=1e-6)
+
+
+def test_single_tokens_and_padding(tmp_path: Path, models: dict[str, np.ndarray]) -> None:
+    a, b = models["a"], models["b"]
+    settings = 'tokenizer=a, tokens={"<a>": token(b, "<b>"), "y": "zero", "z": b}, pad_vocab_to=8'
+    embed, config, _ = merge(tmp_path, settings)
+    zero = np.zeros(WIDTH, np.float32)
+    expected = [(a[0] + b[0]) / 2, zero, b[1], b[2], zero, zero, zero, zero]
+    np.testing.assert_allclose(embed, expected, rtol=1e-6)
+    assert config["vocab_size"] == 8
+
+
+def test_without_a_setting_different_vocabularies_are_an_error(tmp_path: Path, models: dict[str, np.ndarray]) -> None:
+    del models
+    recipe = f'let a = model("{tmp_path / "a"}")\nlet base = model("{tmp_path / "base"}")\n* = linear(a, base)\n'
+    with pytest.raises(mergec.MergecError) as caught:
+        mergec.compile(recipe, device="cpu")
+    assert [d.code for d in caught.value.diagnostics] == ["E0311"]
+    assert "output(tokenizer=" in caught.value.diagnostics[0].help[0]
+
+
+def test_token_that_the_model_lacks(tmp_path: Path, models: dict[str, np.ndarray]) -> None:
+    del models
+    with pytest.raises(mergec.MergecError) as caught:
+        merge(tmp_path, 'tokenizer=a, tokens={"<a>": token(b, "nope")}')
+    assert [d.code for d in caught.value.diagnostics] == ["E0313"]
+
+
+def test_no_tokenizer_to_go_by(tmp_path: Path, models: dict[str, np.ndarray]) -> None:
+    del models
+    (tmp_path / "b" / "tokenizer.json").unlink()
+    with pytest.raises(mergec.MergecError) as caught:
+        merge(tmp_path, "tokenizer=a")
+    assert [d.code for d in caught.value.diagnostics] == ["E0313"]
