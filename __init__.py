@@ -13,13 +13,13 @@
 2048
 """
 
-from .api import Compiled, compile, parse, run
 from .compiler.catalog import Catalog, CatalogError, MemoryCatalog
 from .compiler.plan import Plan
+from .compiler.version import __version__
 from .grammar.diagnostic import Diagnostic, Exit, Label, MergecError, Severity
+from .runtime.api import Compiled, compile, parse, run
 from .runtime.catalog import LocalCatalog
 from .runtime.session import Report
-from .version import __version__
 
 __all__ = [
     "Catalog",

@@ -16,9 +16,8 @@ import tempfile
 import time
 from pathlib import Path
 
-import torch
-
 import mergec
+import torch
 
 METHODS = {
     "linear": "* = linear(a, b, weight=[0.6, 0.4])",

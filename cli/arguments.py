@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from typing import Any, NoReturn
 
 from ..compiler.settings import parse_size
+from ..compiler.version import __version__
 from ..grammar import ast
 from ..grammar.diagnostic import Diagnostic, Exit, MergecError
 from ..grammar.parse import parse_expression
 from ..grammar.source import Source
-from ..version import __version__
 
 USAGE = """\
 mergec RECIPE -o OUT           merge

@@ -6,10 +6,10 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
-from ..api import parse
 from ..compiler.pipeline import Compilation
 from ..compiler.plan import Copy, Pass
 from ..grammar.source import Span
+from ..runtime.api import parse
 
 
 def emit(compilation: Compilation, stage: str) -> str:
@@ -54,5 +54,3 @@ def _lines(node: Any, depth: int) -> list[str]:
     for _, value in nested:
         lines.extend(_lines(value, depth + 1))
     return lines
-
-

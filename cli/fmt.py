@@ -8,18 +8,20 @@ import sys
 import tempfile
 from pathlib import Path
 
-from ..api import read_source
 from ..grammar.diagnostic import Diagnostic, Exit, MergecError
 from ..grammar.parse import parse
 from ..grammar.render import render
 from ..grammar.source import Source
+from ..runtime.api import read_source
 from .format import format_module
 
 
 def format_files(words: list[str]) -> int:
     """Runs `mergec fmt`; the exit status is 1 where a file is wrong, or with `--check` not formatted."""
     p = argparse.ArgumentParser(prog="mergec fmt", description="Formats recipes in place; comments stay.")
-    p.add_argument("files", nargs="+", metavar="FILE", help="recipes; `-` reads standard input and writes standard output")
+    p.add_argument(
+        "files", nargs="+", metavar="FILE", help="recipes; `-` reads standard input and writes standard output"
+    )
     p.add_argument("--check", action="store_true", help="change nothing, fail where a file is not formatted")
     given = p.parse_args(words)
     status = Exit.DONE

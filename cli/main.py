@@ -19,7 +19,7 @@ from ..grammar.render import render, to_json
 from .arguments import Arguments, UsageError, parse_arguments
 
 if TYPE_CHECKING:
-    from ..api import Compiled
+    from ..runtime.api import Compiled
 
 COMMANDS = ("fmt", "inspect")
 
@@ -27,9 +27,11 @@ COMMANDS = ("fmt", "inspect")
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command line and returns its exit status. Nothing but SystemExit for `--help` and `--version` is raised."""
     words = list(sys.argv[1:] if argv is None else argv)
-    as_json = "--error-format=json" in words or "json" in words[words.index("--error-format") + 1 :][:1] if (
-        "--error-format" in words or "--error-format=json" in words
-    ) else False
+    as_json = (
+        "--error-format=json" in words or "json" in words[words.index("--error-format") + 1 :][:1]
+        if ("--error-format" in words or "--error-format=json" in words)
+        else False
+    )
     try:
         if words and words[0] in COMMANDS:
             return _command(words[0], words[1:])
@@ -56,7 +58,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         where = f"{Path(frames[-1].filename).name}:{frames[-1].lineno}" if frames else "unknown"
         detail = f"{type(error).__name__}: {error}"
         help_ = ("please report it with the recipe; MERGEC_TRACEBACK=1 shows the details",)
-        show([Diagnostic("E0001", "this is a bug in mergec", notes=(f"{detail} ({where})",), help=help_)], as_json, False)
+        show(
+            [Diagnostic("E0001", "this is a bug in mergec", notes=(f"{detail} ({where})",), help=help_)], as_json, False
+        )
         return int(Exit.RUN)
 
 
@@ -102,7 +106,9 @@ def _run(arguments: Arguments) -> int:
         raise UsageError(f"one recipe at a time, not also `{words[1]}`", "see `mergec --help`")
     looks = arguments.check or arguments.explain is not None or arguments.emit is not None
     if arguments.output is None and not looks:
-        raise UsageError("no output given", f"`mergec {words[0]} -o ./out`", f"or only check it: `mergec --check {words[0]}`")
+        raise UsageError(
+            "no output given", f"`mergec {words[0]} -o ./out`", f"or only check it: `mergec --check {words[0]}`"
+        )
     return _compile(arguments, looks)
 
 
@@ -141,7 +147,7 @@ def _recipe(word: str) -> Any:
 
 
 def _compiled(arguments: Arguments) -> Compiled:
-    from ..api import compile
+    from ..runtime.api import compile
 
     return compile(
         _recipe(arguments.words[0]),

@@ -53,9 +53,7 @@ def read_ties(catalog: Catalog, checkpoint: Checkpoint, family: Family, views: d
         if rule.primary not in views:
             views[rule.primary] = views[stored[0]]
         for alias in rule.aliases:
-            if alias not in views:
-                aliases[alias] = rule.primary
-            elif views[alias] == views[rule.primary]:
+            if alias not in views or views[alias] == views[rule.primary]:
                 aliases[alias] = rule.primary
             elif tied:
                 first, second = views[rule.primary], views[alias]

@@ -136,9 +136,7 @@ def guarded(function: Callable[..., Any], values: list[Any], span: Span, text: s
 
 
 def _unary(name: str, op: str, function: Callable[[float], float], doc: str) -> Builtin:
-    return Builtin(
-        name, (Parameter("x"),), doc, lambda given, span: lift(op, function, (given["x"],), span, name)
-    )
+    return Builtin(name, (Parameter("x"),), doc, lambda given, span: lift(op, function, (given["x"],), span, name))
 
 
 def _fold(name: str, op: str, function: Callable[[Any, Any], Any], doc: str, empty: Any = None) -> Builtin:
@@ -227,14 +225,18 @@ def _zip(given: dict[str, Any], span: Span) -> Any:
 def _range(given: dict[str, Any], span: Span) -> Any:
     count = given["count"]
     if not isinstance(count, int) or not 0 <= count <= 100_000:
-        raise MergecError(Diagnostic("E0209", "`range` takes a whole number from 0 to 100000", (Label(span, "not such a number"),)))
+        raise MergecError(
+            Diagnostic("E0209", "`range` takes a whole number from 0 to 100000", (Label(span, "not such a number"),))
+        )
     return tuple(range(count))
 
 
 def _curve(given: dict[str, Any], span: Span) -> Any:
     points = given["points"]
-    if not isinstance(points, tuple) or not points or not all(
-        isinstance(p, int | float) and not isinstance(p, bool) for p in points
+    if (
+        not isinstance(points, tuple)
+        or not points
+        or not all(isinstance(p, int | float) and not isinstance(p, bool) for p in points)
     ):
         raise MergecError(Diagnostic("E0208", "`curve` takes a list of numbers", (Label(span, "not such a list"),)))
 

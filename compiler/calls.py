@@ -69,9 +69,7 @@ def match(function: str, parameters: Sequence[Parameter], given: Sequence[Given]
     surplus = [g for g in given if g.name is None][taken:]
     if surplus and rest is None:
         count = f"{len(positional)} argument{'s' if len(positional) != 1 else ''}"
-        raise MergecError(
-            Diagnostic("E0205", f"`{function}` takes {count}", (Label(surplus[0].span, "one too many"),))
-        )
+        raise MergecError(Diagnostic("E0205", f"`{function}` takes {count}", (Label(surplus[0].span, "one too many"),)))
     if rest is not None:
         joined = surplus[0].span.to(surplus[-1].span) if surplus else span
         values, parts = tuple(g.value for g in surplus), tuple(g.span for g in surplus)

@@ -6,7 +6,6 @@ it covers. All errors that can be found are collected.
 
 from __future__ import annotations
 
-
 import dataclasses
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -183,9 +182,10 @@ class _Elaborator:
     def stack_origin(self, stack: str) -> list[tuple[Model, int]] | None:
         """For a stack that a `stack(…)` builds: the model and layer that each output layer takes its tensors' names from."""
         for assignment in reversed(self.recipe.assignments):
-            if isinstance(assignment.value, Stack) and ".".join(
-                s.name for s in assignment.path.steps if isinstance(s, NameStep)
-            ) == stack:
+            if (
+                isinstance(assignment.value, Stack)
+                and ".".join(s.name for s in assignment.path.steps if isinstance(s, NameStep)) == stack
+            ):
                 out = []
                 for part in assignment.value.parts:
                     leaf = leaves(part)[0]
@@ -301,7 +301,10 @@ class _Elaborator:
                             "E0310",
                             f"`{leaf.model.label}` has its own `{place}`, but the output ties it to `{first}`",
                             (
-                                Label(source.assignment.statement.value.span, f"would drop `{alias}` of `{leaf.model.label}`"),
+                                Label(
+                                    source.assignment.statement.value.span,
+                                    f"would drop `{alias}` of `{leaf.model.label}`",
+                                ),
                                 Label(leaf.model.span, "stores its own"),
                             ),
                             notes=(f"the output is tied because its template, `{self.template.label}`, is",),
@@ -421,15 +424,20 @@ class _Elaborator:
         elif node.kind == "mask":
             node = self.graph.apply("number", (node,))
         if expected is not None and node.shape != expected:
-            fits = axis is not None and len(node.shape) == len(expected) and all(
-                a == b for k, (a, b) in enumerate(zip(node.shape, expected, strict=True)) if k != axis
+            fits = (
+                axis is not None
+                and len(node.shape) == len(expected)
+                and all(a == b for k, (a, b) in enumerate(zip(node.shape, expected, strict=True)) if k != axis)
             )
             if not fits:
                 self.report(
                     Diagnostic(
                         "E0307",
                         f"`{name}` is {shape_text(expected)} in the template and {shape_text(node.shape)} here",
-                        (Label(span, f"{shape_text(node.shape)}"), Label(self.template.span, f"{shape_text(expected)}")),
+                        (
+                            Label(span, f"{shape_text(node.shape)}"),
+                            Label(self.template.span, f"{shape_text(expected)}"),
+                        ),
                         help=("take the shape from another model: `output(like=…)`",),
                     )
                 )
@@ -574,5 +582,3 @@ def fold(names: Iterable[str], space: Space) -> list[str]:
         else:
             out.extend(f"{whole}.{rest}" for rest in rests)
     return out
-
-

@@ -106,9 +106,7 @@ class _Evaluator:
             self._guard(statement, lambda s=statement: self._statement(s))
         self._check_defs(module)
         for name, value in self.overrides.items():
-            self.result.diagnostics.append(
-                Diagnostic("E0201", f"`-D {name}={value}`: the recipe has no `let {name}`")
-            )
+            self.result.diagnostics.append(Diagnostic("E0201", f"`-D {name}={value}`: the recipe has no `let {name}`"))
         self.result.scope = self.root
         return self.result
 
@@ -268,7 +266,10 @@ class _Evaluator:
                     Diagnostic("E0205", "settings of the output are written `key=value`", (Label(argument.span),))
                 )
             if argument.name in self.result.settings:
-                labels = (Label(argument.span, "again here"), Label(self.result.settings[argument.name].where, "first here"))
+                labels = (
+                    Label(argument.span, "again here"),
+                    Label(self.result.settings[argument.name].where, "first here"),
+                )
                 raise MergecError(Diagnostic("E0205", f"`{argument.name}` is given twice", labels))
             value = self.value(argument.value, self.root)
             self.result.settings[argument.name] = Given(argument.name, value, argument.value.span, _key(argument))
@@ -310,7 +311,9 @@ class _Evaluator:
                 stop = None if selector.stop is None else self._whole(selector.stop, scope)
                 step = 1 if selector.step is None else self._whole(selector.step, scope)
                 if step < 1:
-                    raise MergecError(Diagnostic("E0303", "a step is 1 or more", (Label(selector.span, f"this goes by {step}"),)))
+                    raise MergecError(
+                        Diagnostic("E0303", "a step is 1 or more", (Label(selector.span, f"this goes by {step}"),))
+                    )
                 intervals.append(Interval(start, stop, step, False, selector.span))
         return IndexStep(tuple(intervals), node.span)
 
@@ -319,7 +322,11 @@ class _Evaluator:
         if isinstance(value, bool) or not isinstance(value, int):
             shown = f"{value:g}" if isinstance(value, float) else kind_of(value)
             raise MergecError(
-                Diagnostic("E0208", f"an index is a whole number, not {shown}", (Label(node.span, "a layer's number is needed"),))
+                Diagnostic(
+                    "E0208",
+                    f"an index is a whole number, not {shown}",
+                    (Label(node.span, "a layer's number is needed"),),
+                )
             )
         return value
 
@@ -455,7 +462,11 @@ class _Evaluator:
         items = self.value(node.iterable, scope)
         if not isinstance(items, tuple):
             raise MergecError(
-                Diagnostic("E0208", f"`for` goes over a list, not {kind_of(items)}", (Label(self.span(node.iterable), "not a list"),))
+                Diagnostic(
+                    "E0208",
+                    f"`for` goes over a list, not {kind_of(items)}",
+                    (Label(self.span(node.iterable), "not a list"),),
+                )
             )
         out = []
         for item in items:
@@ -552,7 +563,9 @@ class _Evaluator:
             if argument.splat:
                 if not isinstance(value, tuple):
                     raise MergecError(
-                        Diagnostic("E0208", f"`*` spreads a list, not {kind_of(value)}", (Label(argument.span, "not a list"),))
+                        Diagnostic(
+                            "E0208", f"`*` spreads a list, not {kind_of(value)}", (Label(argument.span, "not a list"),)
+                        )
                     )
                 span = self._argument_span(argument, scope)
                 out.extend(Given(None, v, span) for v in value)
@@ -584,7 +597,9 @@ class _Evaluator:
         if isinstance(function, Function):
             return self._apply(function, given, node, span)
         raise MergecError(
-            Diagnostic("E0208", f"{kind_of(function)} can't be called", (Label(self.span(node.function), "not a function"),))
+            Diagnostic(
+                "E0208", f"{kind_of(function)} can't be called", (Label(self.span(node.function), "not a function"),)
+            )
         )
 
     def _apply(self, function: Function, given: list[Given], node: ast.Call, span: Span) -> Any:
@@ -688,9 +703,7 @@ class _Evaluator:
             )
         except CatalogError as error:
             where = given["rename" if error.code == "E0438" else "source"].span
-            raise MergecError(
-                catalog_diagnostic(error, where), Exit.RECIPE if error.missing else Exit.INPUT
-            ) from None
+            raise MergecError(catalog_diagnostic(error, where), Exit.RECIPE if error.missing else Exit.INPUT) from None
         self.result.models.append(model)
         self.result.diagnostics.extend(warnings)
         return Leaf(model, None, node.span)
@@ -708,7 +721,9 @@ class _Evaluator:
         for given in self.arguments(node, scope):
             if given.name is not None or not is_region(given.value):
                 raise MergecError(
-                    Diagnostic("E0208", f"`stack` takes layers, not {kind_of(given.value)}", (Label(given.span, "no layers"),))
+                    Diagnostic(
+                        "E0208", f"`stack` takes layers, not {kind_of(given.value)}", (Label(given.span, "no layers"),)
+                    )
                 )
             found = {
                 len(leaf.model.space.select(leaf.path).indices)
@@ -749,7 +764,9 @@ class _Evaluator:
         return Union(tuple(models), node.span)
 
     def _token(self, node: ast.Call, scope: Scope) -> Any:
-        given = match("token", (Parameter("model"), Parameter("text", kind="string")), self.arguments(node, scope), node.span)
+        given = match(
+            "token", (Parameter("model"), Parameter("text", kind="string")), self.arguments(node, scope), node.span
+        )
         model = given["model"].value
         if not isinstance(model, Leaf) or model.path is not None:
             raise MergecError(Diagnostic("E0208", "`token` takes a model and a token", (Label(given["model"].span),)))
@@ -860,9 +877,7 @@ def bound_and_free(body: ast.Block) -> tuple[set[str], list[ast.Name]]:
         elif isinstance(item, ast.Comprehension):
             bound.update(t.id for t in item.targets)
             todo.extend((item.element, item.iterable))
-        elif isinstance(item, ast.MapEntry):
-            todo.append(item.value)
-        elif isinstance(item, ast.Let):
+        elif isinstance(item, ast.MapEntry) or isinstance(item, ast.Let):
             todo.append(item.value)
         elif isinstance(item, ast.Call) and isinstance(item.function, ast.Name) and item.function.id == "tie":
             continue

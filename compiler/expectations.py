@@ -28,7 +28,9 @@ def check_expectations(recipe: Recipe, elaboration: Elaboration, parameters: int
                 shown = "; ".join(f"`{k}` is {v}" for k, v in seen.items())
                 message = expect.message.value if expect.message else "an expectation does not hold"
                 errors.append(
-                    Diagnostic("E0214", message, (Label(expect.condition.span, "is false"),), notes=(shown,) if shown else ())
+                    Diagnostic(
+                        "E0214", message, (Label(expect.condition.span, "is false"),), notes=(shown,) if shown else ()
+                    )
                 )
         except MergecError as error:
             errors.extend(error.diagnostics)

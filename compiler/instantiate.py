@@ -40,7 +40,9 @@ class Instantiator:
         try:
             return self.node(value, where)
         except RecursionError:
-            raise MergecError(Diagnostic("E0211", "this expression is nested too deeply", (Label(span, "here"),))) from None
+            raise MergecError(
+                Diagnostic("E0211", "this expression is nested too deeply", (Label(span, "here"),))
+            ) from None
 
     def node(self, term: Region, where: Where) -> Node:
         key = (id(term), id(where))
@@ -72,7 +74,9 @@ class Instantiator:
             return self._at(term, where)
         assert isinstance(term, Tie)
         raise MergecError(
-            Diagnostic("E0312", "`tie` stands alone on the right of a place", (Label(term.span, "not inside an expression"),))
+            Diagnostic(
+                "E0312", "`tie` stands alone on the right of a place", (Label(term.span, "not inside an expression"),)
+            )
         )
 
     def _number(self, value: Any, where: Where, span: Span) -> Node:
@@ -214,7 +218,9 @@ class Instantiator:
             nodes = tuple(self._plain(n) for n in nodes)
         if term.op == "div" and nodes[1].op == "const" and nodes[1].attribute("value") == 0:
             raise MergecError(
-                Diagnostic("E0216", "this divides by zero", (Label(term.span, "division by zero"),), (f"at `{where.output}`",))
+                Diagnostic(
+                    "E0216", "this divides by zero", (Label(term.span, "division by zero"),), (f"at `{where.output}`",)
+                )
             )
         return self.graph.apply(term.op, nodes)
 
@@ -290,7 +296,9 @@ class Instantiator:
         origin, other = self._origin(first), self._origin(second)
         labels = [Label(term.span, "shapes meet here")]
         notes = [f"{text} is {shape_text(n.shape or ())}" for (_, text), n in ((origin, first), (other, second))]
-        labels += [Label(m.span, f"has {shape_text(n.shape or ())}") for (m, _), n in ((origin, first), (other, second)) if m]
+        labels += [
+            Label(m.span, f"has {shape_text(n.shape or ())}") for (m, _), n in ((origin, first), (other, second)) if m
+        ]
         name = origin[0] and self._sources[self._first(first)][1]
         vocabulary = origin[0] is not None and name in origin[0].family.vocabulary
         if vocabulary and (first.shape or ())[1:] != (second.shape or ())[1:]:
@@ -301,7 +309,9 @@ class Instantiator:
                 "the vocabularies differ" if vocabulary else "the shapes differ",
                 tuple(labels),
                 notes=tuple(notes),
-                help=("say how to reconcile them: `output(tokenizer=…)`, a model or `union(a, b)`",) if vocabulary else (),
+                help=("say how to reconcile them: `output(tokenizer=…)`, a model or `union(a, b)`",)
+                if vocabulary
+                else (),
             )
         )
 

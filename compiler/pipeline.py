@@ -1,13 +1,13 @@
 """Read this first: the way from a recipe's text to a plan, stage by stage.
 
-    parse       text            -> syntax tree          grammar/parse.py
-    evaluate    syntax tree     -> terms                evaluate.py   (models are opened here, by their headers)
-    settings    output(…)       -> Settings             settings.py
-    elaborate   terms           -> Graph                elaborate.py, instantiate.py
-    PASSES      Graph           -> Graph                passes/       (verified in between)
-    pack        outputs         -> files, offsets       packing.py
-    schedule    Graph           -> steps with peaks     schedule.py
-    assemble                    -> Plan                 here
+parse       text            -> syntax tree          grammar/parse.py
+evaluate    syntax tree     -> terms                evaluate.py   (models are opened here, by their headers)
+settings    output(…)       -> Settings             settings.py
+elaborate   terms           -> Graph                elaborate.py, instantiate.py
+PASSES      Graph           -> Graph                passes/       (verified in between)
+pack        outputs         -> files, offsets       packing.py
+schedule    Graph           -> steps with peaks     schedule.py
+assemble                    -> Plan                 here
 """
 
 from __future__ import annotations
@@ -107,7 +107,9 @@ def compile_recipe(source: Source, catalog: Catalog, version: str, options: Opti
         if options.check_graph:
             verify(graph)
     layout, origin = _layout(settings, elaboration)
-    packing = pack_outputs(graph.outputs, elaboration.ties, elaboration.template.family, layout, _shards(settings, options))
+    packing = pack_outputs(
+        graph.outputs, elaboration.ties, elaboration.template.family, layout, _shards(settings, options)
+    )
     parameters = sum(_numel(o.shape) for o in graph.outputs)
     check_expectations(recipe, elaboration, parameters)
     plan = _assemble(
@@ -115,13 +117,13 @@ def compile_recipe(source: Source, catalog: Catalog, version: str, options: Opti
     )
     if options.strict and any(d.severity is Severity.WARNING for d in found):
         raise MergecError([_as_error(d) for d in found])
-    return Compilation(
-        module, recipe, settings, elaboration, graph, packing, plan, parameters, options, tuple(found)
-    )
+    return Compilation(module, recipe, settings, elaboration, graph, packing, plan, parameters, options, tuple(found))
 
 
 def _as_error(d: Diagnostic) -> Diagnostic:
-    return Diagnostic(d.code, d.message, d.labels, (*d.notes, "an error because of `--strict`"), d.help, Severity.ERROR, d.file)
+    return Diagnostic(
+        d.code, d.message, d.labels, (*d.notes, "an error because of `--strict`"), d.help, Severity.ERROR, d.file
+    )
 
 
 def in_order(diagnostics: Sequence[Diagnostic]) -> list[Diagnostic]:
@@ -132,7 +134,11 @@ def in_order(diagnostics: Sequence[Diagnostic]) -> list[Diagnostic]:
 def _exit(diagnostics: Sequence[Diagnostic]) -> Exit:
     """Corrupt or unreadable input outweighs a wrong recipe only where nothing else is wrong."""
     errors = [d for d in diagnostics if d.severity is Severity.ERROR]
-    return Exit.INPUT if errors and all(d.file is not None and d.code >= "E0403" and d.code < "E05" for d in errors) else Exit.RECIPE
+    return (
+        Exit.INPUT
+        if errors and all(d.file is not None and d.code >= "E0403" and d.code < "E05" for d in errors)
+        else Exit.RECIPE
+    )
 
 
 def _shards(settings: Settings, options: Options) -> int:
@@ -152,7 +158,12 @@ def _layout(settings: Settings, elaboration: Elaboration) -> tuple[str, Model]:
         Diagnostic(
             "E0316",
             f"no input is in the layout `{layout}`, so there is no config.json for it",
-            (Label(settings.spans["layout"], f"the inputs are in {', '.join(sorted({m.layout for m in elaboration.models}))}"),),
+            (
+                Label(
+                    settings.spans["layout"],
+                    f"the inputs are in {', '.join(sorted({m.layout for m in elaboration.models}))}",
+                ),
+            ),
         )
     )
 
@@ -228,9 +239,7 @@ def _scheduled(
     sizes = [options.block]
     while sizes[-1] > CHUNK:
         sizes.append(max(CHUNK, sizes[-1] // 2 // CHUNK * CHUNK))
-    widths = [(options.lanes, size) for size in sizes] + [
-        (lanes, CHUNK) for lanes in range(options.lanes - 1, 0, -1)
-    ]
+    widths = [(options.lanes, size) for size in sizes] + [(lanes, CHUNK) for lanes in range(options.lanes - 1, 0, -1)]
     least = (0, 0)
     for lanes, block in widths:
         machine = Machine(options.device, lanes, block, settings.compute, options.device_memory)

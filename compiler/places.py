@@ -113,8 +113,6 @@ class _Candidate:
     stack: str | None
 
 
-
-
 @dataclass(slots=True, eq=False)
 class Space:
     """The canonical tensor names of a checkpoint (or of the output) under a family, in order.
@@ -306,9 +304,7 @@ class Space:
                     found.extend((numbers, name, name) for name in canonical)
         return found
 
-    def _number(
-        self, path: Path, candidate: _Candidate, found: list[tuple[tuple[int, ...], str, str]]
-    ) -> Selection:
+    def _number(self, path: Path, candidate: _Candidate, found: list[tuple[tuple[int, ...], str, str]]) -> Selection:
         chosen: list[list[int]] = []
         for axis, step in enumerate(candidate.indices):
             length = max(numbers[axis] for numbers, _, _ in found) + 1
@@ -347,8 +343,9 @@ class Space:
         if word in {s.split(".")[0] for s in known}:
             known = [r for s in self.family.stacks for r in self.family.roles_of(s.name)]
             later = next((s for s in path.steps[1:] if isinstance(s, NameStep)), first)
-            label, help_ = "nothing is called this here", _near(
-                later.name if isinstance(later, NameStep) else "", known, "did you mean"
+            label, help_ = (
+                "nothing is called this here",
+                _near(later.name if isinstance(later, NameStep) else "", known, "did you mean"),
             )
             fused = _fused(later, known)
             if fused:

@@ -5,7 +5,7 @@ docs/ holds this text between `<!-- NAME -->` and `<!-- end NAME -->`; tests/doc
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from ..grammar import ast
 from ..grammar.parse import parse
@@ -34,9 +34,12 @@ def settings_markdown() -> str:
 
 
 def families_markdown() -> str:
-    """A table of the families with their stacks, places, roles, ties and layouts."""
-    heads = ("family", "stacks", "other places", "roles below a layer", "ties", "layouts")
-    return _table(heads, [_family_row(family) for family in families().values()])
+    """A table of the families with their stacks, places, roles and further layouts."""
+    rows: dict[tuple[str, ...], list[str]] = {}
+    for name, family in families().items():
+        rows.setdefault(_family_row(family), []).append(name)
+    heads = ("families", "stacks", "other places", "roles below a layer", "layouts beside `canonical`")
+    return _table(heads, [(", ".join(names), *row) for row, names in rows.items()])
 
 
 SECTIONS: Mapping[str, Callable[[], str]] = {
@@ -70,7 +73,14 @@ def _method_file(file: str, text: str) -> str:
     # a method declares which of its parameters are models; a helper does not
     methods = [d for d in defs if any(p.kind and p.kind.name == "region" for p in d.parameters)]
     helpers = [d.name.id for d in defs if d not in methods]
-    lines = [f"### {', '.join(f'`{d.name.id}`' for d in methods)} (stdlib/{file})", "", "```text", *_head(text), "```", ""]
+    lines = [
+        f"### {', '.join(f'`{d.name.id}`' for d in methods)} (stdlib/{file})",
+        "",
+        "```text",
+        *_head(text),
+        "```",
+        "",
+    ]
     for method in methods:
         calls = ", ".join(_shown(p) for p in method.parameters)
         rows = [_parameter_row(p) for p in method.parameters]
@@ -119,23 +129,32 @@ def _builtin_parameter(parameter: Parameter) -> str:
 
 
 def _family_row(family: Family) -> tuple[str, ...]:
+    """What a family has, as cells of a table; those that do not differ share a row."""
     roles: dict[str, list[str]] = {}
     for stack in family.stacks:
         for role in family.roles_of(stack.name):
             roles.setdefault(role, []).append(stack.name)
-    everywhere = len(family.stacks)
-    shown = [
-        f"`{role}`" if len(stacks) == everywhere else f"`{role}` ({' and '.join(stacks)})" for role, stacks in roles.items()
-    ]
-    ties = [f"`{alias}` to `{rule.primary}`" for rule in family.ties for alias in rule.aliases]
+    partial = {role: stacks for role, stacks in roles.items() if len(stacks) < len(family.stacks)}
+    cells = [_joined(role for role in roles if role not in partial)]
+    for stack in family.stacks:
+        own = [role for role, stacks in partial.items() if stack.name in stacks]
+        if own:
+            cells.append(f"{stack.name} alone: {_joined(own)}")
     return (
-        f"{family.name}",
         ", ".join(f"`{s.name}`" for s in family.stacks),
         ", ".join(f"`{place}`" for place in family.places),
-        ", ".join(shown),
-        ", ".join(ties) or "–",
-        ", ".join(f"`{name}`" for name in ("canonical", *(layout.name for layout in family.layouts))),
+        "; ".join(cells),
+        ", ".join(f"`{layout.name}`" for layout in family.layouts) or "–",
     )
+
+
+def _joined(roles: Iterable[str]) -> str:
+    """Roles with the same beginning together: `attn` .q .k .v .o."""
+    groups: dict[str, list[str]] = {}
+    for role in roles:
+        head, _, tail = role.partition(".")
+        groups.setdefault(head, []).extend([f".{tail}"] if tail else [])
+    return ", ".join(" ".join([f"`{head}`", *tails]) for head, tails in groups.items())
 
 
 def _table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

@@ -67,7 +67,11 @@ class Machine:
 
 
 def schedule(
-    graph: Graph, slots: Mapping[str, Slot], models: Sequence[Model], files: Mapping[tuple[int, int], int], machine: Machine
+    graph: Graph,
+    slots: Mapping[str, Slot],
+    models: Sequence[Model],
+    files: Mapping[tuple[int, int], int],
+    machine: Machine,
 ) -> tuple[list[Step], int]:
     """Steps in order, and the number of scalars.
 
@@ -123,9 +127,7 @@ class _Scheduler:
             return
         needed = self._below(node)
         tensor = self.slots[outputs[0].name].tensor
-        barriers = [
-            n for n in needed if n.op in OPS and OPS[n.op].kind == "reduction" and n.id not in self.scalars
-        ]
+        barriers = [n for n in needed if n.op in OPS and OPS[n.op].kind == "reduction" and n.id not in self.scalars]
         top = self.level[node.id]
         passes: list[tuple[list[Node], list[Output]]] = []
         for level in range(1, top + 1):
@@ -241,7 +243,17 @@ class _Scheduler:
         busy = min(lanes, max(1, -(-numel // block)))
         host = busy * (nbytes if self.machine.device == "cpu" else layout.staging)
         action = Pass(
-            numel, block, lanes, operands, code.registers, code.masks, instructions, reduce, scalars, tuple(stores), nbytes
+            numel,
+            block,
+            lanes,
+            operands,
+            code.registers,
+            code.masks,
+            instructions,
+            reduce,
+            scalars,
+            tuple(stores),
+            nbytes,
         )
         reads = sum(_read_bytes(o) for o in operands)
         writes = sum(numel * SIZES[s.dtype] for s in stores)

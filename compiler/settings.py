@@ -23,7 +23,7 @@ KEYS: Mapping[str, str] = {
     "layout": "the layout (names and fusions) of the output; the template's where it is not given",
     "shard_size": "the largest weight file, such as `5GB`",
     "tokenizer": "a model, or `union(a, b)`: whose vocabulary the output has",
-    "tokens": "rows of single tokens: a map from token to model, `zero` or `token(a, \"<x>\")`",
+    "tokens": 'rows of single tokens: a map from token to model, `zero` or `token(a, "<x>")`',
     "pad_vocab_to": "the vocabulary is padded to a multiple of this",
     "chat_template": "a model, or the template's text",
     "config": "a map that is merged into config.json",

@@ -31,7 +31,9 @@ def verify(graph: Graph) -> Graph:
         raise BrokenGraph("an output tensor has two values")
     for output in graph.outputs:
         _expect(output.node.id in seen, output.node, "is not of this graph")
-        _expect(output.node.shape is None or output.node.shape == output.shape, output.node, "has not its output's shape")
+        _expect(
+            output.node.shape is None or output.node.shape == output.shape, output.node, "has not its output's shape"
+        )
     return graph
 
 

@@ -106,7 +106,9 @@ def vocabulary_of(settings: Any, models: tuple[Model, ...], catalog: Catalog) ->
                     "E0313",
                     f"`{model.label}` has no tokenizer.json or vocab.json to reconcile vocabularies by",
                     (Label(model.span, "no vocabulary"),),
-                    help=("save its tokenizer in the fast format: `AutoTokenizer.from_pretrained(…).save_pretrained(…)`",),
+                    help=(
+                        "save its tokenizer in the fast format: `AutoTokenizer.from_pretrained(…).save_pretrained(…)`",
+                    ),
                 )
             )
         ids[model.label] = found
@@ -131,7 +133,9 @@ def vocabulary_of(settings: Any, models: tuple[Model, ...], catalog: Catalog) ->
         holder = choice.model.label if isinstance(choice, Token | Leaf) else None
         if holder is not None and wanted not in ids[holder]:
             raise MergecError(
-                Diagnostic("E0313", f"`{holder}` has no token `{wanted}`", (Label(settings.spans["tokens"], "asked for here"),))
+                Diagnostic(
+                    "E0313", f"`{holder}` has no token `{wanted}`", (Label(settings.spans["tokens"], "asked for here"),)
+                )
             )
     if settings.pad_vocab_to:
         tokens.extend([None] * (-len(tokens) % settings.pad_vocab_to))

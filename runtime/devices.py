@@ -71,8 +71,8 @@ class Arena:
         # an allocator may align less than ALIGNMENT promises, so there is room to begin later
         self.nbytes, self.staging = nbytes, staging if device.accelerator else 0
         self._device = _aligned(device.empty(nbytes + ALIGNMENT))[:nbytes]
-        host = _aligned(device.empty_host(staging + ALIGNMENT))[:staging] if device.accelerator else self._device
-        self._host = host.numpy()
+        self._host = _aligned(device.empty_host(staging + ALIGNMENT))[:staging] if device.accelerator else self._device
+        self._bytes = self._host.numpy().data
 
     def area(self, area: Area) -> torch.Tensor:
         """The bytes of `area` on the device."""
@@ -84,11 +84,11 @@ class Arena:
 
     def host(self, area: Area) -> memoryview:
         """The bytes of `area` on the host; on the CPU the same memory as on the device."""
-        return self._host.data[area.start : area.start + area.nbytes]
+        return self._bytes[area.start : area.start + area.nbytes]
 
     def host_tensor(self, area: Area) -> torch.Tensor:
         """As `host`, as a tensor of bytes."""
-        return torch.from_numpy(self._host[area.start : area.start + area.nbytes])
+        return self._host[area.start : area.start + area.nbytes]
 
 
 def _aligned(bytes_: torch.Tensor) -> torch.Tensor:

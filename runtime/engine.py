@@ -52,7 +52,7 @@ class Engine:
             tally=tally,
             scalars=[0.0] * plan.scalars,
             buffers={},
-            names={(t.file, t.start): t.name for t in plan.tensors},
+            tensors=sorted(plan.tensors, key=lambda t: (t.file, t.start)),
         )
         self._largest, self._largest_staging = 0, 0
         for step in plan.steps:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import bisect
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ from ..compiler.plan import (
     Instruction,
     Layout,
     Mask,
+    OutputTensor,
     Pass,
     Plan,
     Reduction,
@@ -42,7 +44,7 @@ _Call = Callable[[Block], int]
 class Context:
     """What all passes of a run share; `scalars` and `buffers` change as steps run.
 
-    `names` tells the output tensor that begins at a byte of an output file.
+    `tensors` are the output's, in the order of their files and bytes.
     """
 
     plan: Plan
@@ -53,7 +55,7 @@ class Context:
     tally: Tally
     scalars: list[float | Threshold]
     buffers: dict[int, torch.Tensor]
-    names: dict[tuple[int, int], str]
+    tensors: list[OutputTensor]
 
 
 def run_pass(context: Context, pass_: Pass, layout: Layout, arenas: Sequence[Arena], streams: Sequence[Stream]) -> None:
@@ -236,4 +238,8 @@ class _Lane:
             finite = torch.isfinite(part if size > 1 else part.to(torch.float32))
             found += part.numel() - int(torch.count_nonzero(finite))
         if found:
-            self._context.tally.found(self._context.names.get((store.file, store.start), "?"), found)
+            # a store may be a part of its tensor: the last one that begins no later
+            index = bisect.bisect_right(
+                self._context.tensors, (store.file, store.start), key=lambda t: (t.file, t.start)
+            )
+            self._context.tally.found(self._context.tensors[index - 1].name, found)

@@ -25,7 +25,7 @@ HEAVY = {
 }
 """The one folder that may import each of these."""
 
-LAZY = (("", "runtime"), ("cli/", "runtime"), ("runtime/executor.py", "runtime.engine"))
+LAZY = (("", "runtime"), ("cli/", "runtime"), ("cli/main.py", "cli"), ("runtime/executor.py", "runtime.engine"))
 """(prefix of the file, prefix of what it imports) allowed inside a function: what loads torch is loaded when needed."""
 
 

@@ -1,0 +1,21 @@
+"""`--explain`: what a recipe comes to, for people and for programs."""
+
+from __future__ import annotations
+
+from ...compiler.pipeline import Compilation
+from ..arguments import UsageError
+from .text import explain_text
+
+FORMS = {"text": explain_text}
+
+
+def explain(compilation: Compilation, form: str = "text", place: str | None = None) -> str:
+    """The explanation in one of `FORMS`; with a place, the story of the tensors there, as text.
+
+    Raises MergecError for a place that is none, and for one together with another form than text.
+    """
+    if place is None:
+        return FORMS[form](compilation)
+    if form != "text":
+        raise UsageError(f"a place is explained as text, not as {form}", "leave out the place, or `=" + form + "`")
+    return explain_place(compilation, place)

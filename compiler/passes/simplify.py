@@ -122,7 +122,35 @@ RULES: Mapping[str, Rule] = {
 }
 
 FOLDED = frozenset(
-    "add sub mul div pow min max neg abs sign sqrt exp log sin cos tanh acos "
-    "lt le gt ge eq ne and or not where number".split()
+    [
+        "add",
+        "sub",
+        "mul",
+        "div",
+        "pow",
+        "min",
+        "max",
+        "neg",
+        "abs",
+        "sign",
+        "sqrt",
+        "exp",
+        "log",
+        "sin",
+        "cos",
+        "tanh",
+        "acos",
+        "lt",
+        "le",
+        "gt",
+        "ge",
+        "eq",
+        "ne",
+        "and",
+        "or",
+        "not",
+        "where",
+        "number",
+    ]
 )
 """Operations that are numbers where all their inputs are."""

@@ -5,11 +5,10 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import mergec
 import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
-
-import mergec
 
 WIDTH = 3
 

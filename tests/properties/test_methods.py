@@ -9,7 +9,6 @@ from pathlib import Path
 
 import mergec
 import numpy as np
-import pytest
 import reference
 import torch
 from hypothesis import HealthCheck, given, settings
@@ -251,3 +250,126 @@ def test_dare(given: Inputs, o: Choices, method: str) -> None:
         return merge_(base, vectors, o.weights, o.normalize, o.scale)
 
     check(method, given, o, wanted)
+
+
+# --- numbers that vary over the output -----------------------------------------------------------
+
+LAYERED = {
+    "model.embed_tokens.weight": (6, 4),
+    "model.norm.weight": (4,),
+    "lm_head.weight": (6, 4),
+} | {
+    f"model.layers.{i}.{name}": shape
+    for i in range(LAYERS)
+    for name, shape in {
+        "self_attn.q_proj.weight": (4, 4),
+        "self_attn.q_proj.bias": (4,),
+        "mlp.up_proj.weight": (8, 4),
+        "mlp.down_proj.weight": (4, 8),
+        "input_layernorm.weight": (4,),
+    }.items()
+}
+
+
+def depth_of(name: str) -> float:
+    if ".layers." in name:
+        return int(name.split(".")[2]) / (LAYERS - 1)
+    return 0.0 if "embed" in name else 1.0
+
+
+def piecewise(points: list[float], depth: float) -> float:
+    return float(np.interp(depth * (len(points) - 1), range(len(points)), points))
+
+
+VARYING: dict[str, Callable[[str], float]] = {
+    "0.25 + depth / 2": lambda name: 0.25 + depth_of(name) / 2,
+    "curve([0.1, 0.9, 0.3])": lambda name: piecewise([0.1, 0.9, 0.3], depth_of(name)),
+    "curve([0, 0.5, 0.3, 0.7, 1])": lambda name: piecewise([0, 0.5, 0.3, 0.7, 1], depth_of(name)),
+    "(layer + 1) / 8": lambda name: (round(depth_of(name) * (LAYERS - 1)) + 1) / 8,
+    "0.2 if layer == 1 else 0.7": lambda name: 0.2 if round(depth_of(name) * (LAYERS - 1)) == 1 else 0.7,
+    '{attn: 0.3, mlp: 0.7, "*.bias": 1, _: 0.5}': lambda name: (
+        1.0 if name.endswith(".bias") else 0.3 if "attn" in name else 0.7 if "mlp" in name else 0.5
+    ),
+    '{"*.nothing": 9, mlp.up: 0.6, layers[1..2]: 0.2, embed: 0.1, _: 0.4}': lambda name: (
+        0.6
+        if "up_proj" in name and "layers" in name
+        else 0.2
+        if name.split(".")[2] in "12" and "layers" in name
+        else 0.1
+        if "embed" in name
+        else 0.4
+    ),
+    "{attn: curve([0, 1]), _: {mlp: depth, _: 0.5}} * 0.5 + 0.25": lambda name: (
+        (depth_of(name) if "attn" in name or "mlp" in name else 0.5) * 0.5 + 0.25
+    ),
+}
+
+
+@pytest.mark.parametrize("number", VARYING)
+def test_a_number_varies_over_the_output(number: str) -> None:
+    given = Inputs(LAYERED, False, "float32", 5)
+    models = {"base": given.tensors(-1), "a": given.tensors(0), "b": given.tensors(1)}
+    recipes = {
+        "slerp": f"* = slerp(a, b, t={number})",
+        "linear": f"* = linear(a, b, weight=[{number}, 1])",
+        "ties": f"* = ties(a, b, weight=[1, 0.5], density=[{number}, 0.5])",
+        "dare": f"* = dare_ties(a, b, weight=[{number}, 0.5], density={number})",
+        "plain": f"* = base + ({number}) * (a - base)",
+    }
+    for method, recipe in recipes.items():
+        made = merge(recipe, models)
+        for name in LAYERED:
+            base, x, y = (wide(models[label])[name] for label in ("base", "a", "b"))
+            v = VARYING[number](name)
+            if method == "slerp":
+                value, size, sure = reference.slerp(x, y, v), 2 * (np.abs(x) + np.abs(y)), None
+            elif method == "linear":
+                value, size, sure = reference.linear([x, y], [v, 1]), np.abs(x) + np.abs(y), None
+            elif method == "plain":
+                value, size, sure = base + v * (x - base), np.abs(x) + np.abs(base), None
+            else:
+                if method == "ties":
+                    vectors, weights = reference.trimmed([x, y], base, [v, 0.5], None), [1, 0.5]
+                else:
+                    seeds = [reference.key_of(0, name, label) for label in "ab"]
+                    vectors, weights = reference.dropped([x, y], base, [v, v], "inv_density", seeds), [v, 0.5]
+                found = reference.elected(base, vectors, weights, method == "ties", 1)
+                value, size, sure = found.value, found.size, found.sure
+            agree(made[name], value, size, sure)
+
+
+def test_weights_that_cancel_are_an_error_even_where_they_vary() -> None:
+    given = Inputs(LAYERED, False, "float32", 5)
+    models = {"a": given.tensors(0), "b": given.tensors(1)}
+    for weights in ("[1, -1]", "[depth, 0.5 - depth - 0.5]", "[0.1 + 0.2 * (depth + 1), -0.3 + 0 * depth]"):
+        with pytest.raises(mergec.MergecError):
+            merge(f"* = linear(a, b, weight={weights})", models)
+
+
+def test_an_unknown_rescale_is_an_error() -> None:
+    given = Inputs({"x": (3,)}, False, "float32", 5)
+    with pytest.raises(mergec.MergecError, match="rescale"):
+        merge('* = ties(a, density=0.5, rescale="median")', {"base": given.tensors(-1), "a": given.tensors(0)})
+
+
+def test_dividing_by_zero_is_an_error() -> None:
+    given = Inputs(LAYERED, False, "float32", 5)
+    with pytest.raises(mergec.MergecError, match="E0216"):
+        merge("* = a / depth", {"a": given.tensors(0)})
+
+
+@pytest.mark.parametrize("method", ["ties", "dare_linear", "dare_ties", "task_arithmetic"])
+def test_all_of_one_model_at_weight_1_is_that_model(method: str) -> None:
+    given = Inputs(LAYERED, True, "bfloat16", 5)
+    models = {"base": given.tensors(-1), "a": given.tensors(0)}
+    made = merge(f"* = {method}(a)", models)
+    assert all(torch.equal(made[name], models["a"][name]) for name in LAYERED)
+
+
+def test_float64_arithmetic() -> None:
+    given = Inputs({"x": (50,)}, False, "float32", 5)
+    a, base = given.tensors(0), given.tensors(-1)
+    for compute, exact in (("float64", True), ("float32", False)):
+        made = merge(f'output(compute="{compute}")\n* = (base + 1e6) - 1e6 + 0 * a', {"base": base, "a": a})
+        wanted = ((base["x"].double() + 1e6) - 1e6).float()
+        assert torch.equal(made["x"], wanted) is exact

@@ -15,8 +15,9 @@ from mergec.runtime.kernels.elementwise import ELEMENTWISE, ELEMENTWISE_CPU
 from mergec.runtime.kernels.load import file_ranges, gather_parts
 from mergec.runtime.kernels.opaque import OPAQUE
 from mergec.runtime.kernels.random import STEP, finalise
-from mergec.runtime.kernels.reductions import REDUCTIONS
+from mergec.runtime.kernels.reductions import REDUCTIONS, _chunk_sums_device
 from mergec.runtime.kernels.scalars import SCALARS
+from mergec.runtime.kernels.selection import Selection
 from mergec.runtime.kernels.values import Block, Number, Threshold, Value
 
 COMPUTE = [torch.float32, torch.float64]
@@ -129,15 +130,32 @@ def test_bernoulli_keeps_about_its_share_and_knows_no_blocks() -> None:
     assert abs(whole.float().mean().item() - 0.3) < 0.005
 
 
+@pytest.fixture(params=["cpu", "accelerator"])
+def form(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Which forms of the reductions run; both can on the CPU."""
+    if request.param == "accelerator":
+        monkeypatch.setattr(Selection, "_count_first_cpu", Selection._count_digits)
+        monkeypatch.setattr(Selection, "_count_digits_cpu", Selection._count_digits)
+        monkeypatch.setattr(Selection, "_count_ties_cpu", Selection._count_ties)
+    return str(request.param)
+
+
+@pytest.mark.parametrize("levels", ["coarse", "fine"])
 @pytest.mark.parametrize("dtype", COMPUTE)
 @pytest.mark.parametrize("k", [0, 1, 1000, CHUNK, 2 * CHUNK + 50, 3 * CHUNK])
-def test_selection_and_above(dtype: torch.dtype, k: int) -> None:
+@pytest.mark.usefixtures("form")
+def test_selection_and_above(dtype: torch.dtype, k: int, levels: str) -> None:
     """The blocks come in any order, from two lanes with states of their own."""
     n = 2 * CHUNK + 99
     x = (torch.randn(n, generator=torch.Generator().manual_seed(k)) * 4).round().to(dtype)
+    if levels == "fine":
+        # many patterns that agree but for the last 16 bits, each many times
+        width = torch.int32 if dtype == torch.float32 else torch.int64
+        steps = (x.to(width) * 4321 + torch.arange(n) % 500) % 60000
+        x = (torch.ones(n, dtype=dtype).view(width) + steps.to(width)).view(dtype)
     reducer = REDUCTIONS["threshold"]({"k": k}, n, dtype)
     states = [torch.empty(OPS["threshold"].state, dtype=torch.uint8) for _ in range(2)]
-    scratch = torch.empty(OPS["threshold"].scratch * CHUNK + OPS["threshold"].chunk * CHUNK, dtype=torch.uint8)
+    scratch = torch.empty(64 * CHUNK, dtype=torch.uint8)
     for _ in range(6):
         if reducer.done:
             break
@@ -156,6 +174,19 @@ def test_selection_and_above(dtype: torch.dtype, k: int) -> None:
                 part = x[first : first + size]
                 kernels["above"](block(part.numel(), first), out[first : first + size], (part, threshold), {})
             assert numpy.array_equal(out.numpy(), want)
+
+
+@pytest.mark.parametrize("count", [1, 7, CHUNK, 2 * CHUNK + 1001])
+def test_an_accelerators_sums_know_no_blocks(count: int) -> None:
+    x, y = (torch.randn(count, generator=torch.Generator().manual_seed(i)) for i in range(2))
+    for args, want in (((x,), x.double().sum()), ((x, y), (x.double() * y.double()).sum())):
+        whole = _chunk_sums_device(block(count), args)
+        parts = []
+        for first in range(0, count, CHUNK):
+            some = tuple(a[first : first + CHUNK] for a in args)
+            parts += _chunk_sums_device(block(some[0].numel(), first), some)
+        assert whole == parts
+        assert math.fsum(whole) == pytest.approx(want.item(), abs=1e-9)
 
 
 def test_ranges_of_a_stream() -> None:

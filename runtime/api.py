@@ -9,18 +9,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from .compiler.catalog import Catalog
-from .compiler.pipeline import Compilation, Options, compile_recipe
-from .compiler.plan import Plan
-from .grammar.ast import Module
-from .grammar.diagnostic import Diagnostic, Exit, MergecError
-from .grammar.parse import parse as parse_source
-from .grammar.source import Source
-from .runtime.catalog import LocalCatalog
-from .runtime.hardware import choose_device, usable_cores
-from .runtime.ports import Progress
-from .runtime.session import Report, run_plan
-from .version import __version__
+from ..compiler.catalog import Catalog
+from ..compiler.pipeline import Compilation, Options, compile_recipe
+from ..compiler.plan import Plan
+from ..compiler.version import __version__
+from ..grammar.ast import Module
+from ..grammar.diagnostic import Diagnostic, Exit, MergecError
+from ..grammar.parse import parse as parse_source
+from ..grammar.source import Source
+from .catalog import LocalCatalog
+from .hardware import choose_device, usable_cores
+from .ports import Progress
+from .session import Report, run_plan
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,59 @@
+"""What an explanation says about one checkpoint."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+from ...compiler.dtypes import SIZES
+from ...compiler.family import Family
+from ...compiler.models import Model
+from ...grammar.render import escape
+
+
+def numel(shape: tuple[int, ...]) -> int:
+    """The number of elements of a shape."""
+    n = 1
+    for size in shape:
+        n *= size
+    return n
+
+
+def dtypes(model: Model) -> dict[str, int]:
+    """Elements by dtype, the most frequent first."""
+    found: dict[str, int] = {}
+    for view in model.tensors.values():
+        dtype = model.dtype(view)
+        found[dtype] = found.get(dtype, 0) + numel(view.shape)
+    return dict(sorted(found.items(), key=lambda item: -item[1]))
+
+
+def nbytes(model: Model) -> int:
+    """Bytes of the parameters, tied ones counted once."""
+    return sum(SIZES[dtype] * n for dtype, n in dtypes(model).items())
+
+
+def place_of(family: Family, name: str) -> str:
+    """The family's word for a tensor outside the layers, such as `head`; the tensor's own name where it has none."""
+    for role, modules in family.places.items():
+        if any(name == m or name.startswith(m + ".") for m in modules):
+            siblings = name.rsplit(".", 1)[-1]
+            return role if siblings == "weight" or name in modules else f"{role}.{siblings}"
+    return name
+
+
+def ties_text(family: Family, aliases: Mapping[str, str]) -> str:
+    """`head = embed`, one for each name that shares another's storage; `no` where none does."""
+    shown = dict.fromkeys(f"{place_of(family, a)} = {place_of(family, p)}" for a, p in aliases.items())
+    return escape(listed(shown)) or "no"
+
+
+def listed(texts: Iterable[str], most: int = 4) -> str:
+    """The texts with commas, those beyond `most` counted only."""
+    shown = list(texts)
+    more = f" and {len(shown) - most:,} more" if len(shown) > most else ""
+    return ", ".join(shown[:most]) + more
+
+
+def family_text(model: Model) -> str:
+    """The family's name, and whether it is from the table."""
+    return model.family.name + (" (inferred)" if model.family.inferred else "")

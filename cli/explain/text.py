@@ -1,0 +1,116 @@
+"""The plan for people: inputs, output, cost, statements, warnings."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+from ...compiler.elaborate import fold
+from ...compiler.pipeline import Compilation
+from ...compiler.plan import Copy, Load, Pass
+from ...compiler.terms import Tie
+from ...grammar.render import escape, render
+from ..amounts import count, memory, size
+from ..format import format_expression
+from .checkpoint import dtypes, family_text, listed, nbytes, ties_text
+from .columns import WIDTH, clip, clip_front, columns, facts
+
+
+def explain_text(compilation: Compilation) -> str:
+    """What is merged, what comes out, what it costs and which statement gives what. No line is over 100 wide."""
+    parts = [
+        ["inputs", *_inputs(compilation)],
+        ["output", *facts(_output(compilation))],
+        ["cost", *facts(_cost(compilation))],
+        ["statements", *_statements(compilation)],
+    ]
+    if compilation.diagnostics:
+        parts.append(["warnings", "", render(compilation.diagnostics).rstrip("\n")])
+    return "\n\n".join("\n".join(lines) for lines in parts) + "\n"
+
+
+def _inputs(compilation: Compilation) -> list[str]:
+    rows = [("name", "family", "layout", "dtype", "parameters", "size", "tied", "from")]
+    for model in compilation.recipe.models:
+        rows.append(
+            (
+                clip(model.label, 16),
+                clip(family_text(model), 20),
+                model.layout,
+                "+".join(dtypes(model)),
+                f"{model.parameters:,}",
+                size(nbytes(model)),
+                clip(ties_text(model.family, model.aliases), 24),
+                model.source,
+            )
+        )
+    taken = 2 + sum(2 + max(len(row[k]) for row in rows) for k in range(7))
+    # a path that has no room beside the rest goes on a line of its own
+    if WIDTH - taken >= min(20, max(len(row[7]) for row in rows)):
+        return columns([(*row[:7], clip_front(row[7], WIDTH - taken)) for row in rows], right=(4, 5))
+    lines = columns([row[:7] for row in rows], right=(4, 5))
+    return [lines[0]] + [
+        text
+        for line, row in zip(lines[1:], rows[1:], strict=True)
+        for text in (line, "    " + clip_front(row[7], WIDTH - 4))
+    ]
+
+
+def _output(compilation: Compilation) -> list[tuple[str, str]]:
+    plan, settings, elaboration = compilation.plan, compilation.settings, compilation.elaboration
+    template = escape(elaboration.template.label)
+    found = Counter(o.dtype for o in compilation.graph.outputs)
+    dtype = "+".join(name for name, _ in found.most_common()) or "none"
+    whole = sum(t.nbytes for t in plan.tensors)
+    layers = ", ".join(f"{n} {stack}" for stack, n in elaboration.space.depths.items())
+    files = count(len(plan.outputs), "file") + (
+        f" of at most {size(settings.shard_size)}" if len(plan.outputs) > 1 else f", {plan.outputs[0].name}"
+    )
+    rows = [
+        ("parameters", f"{compilation.parameters:,} in {count(len(plan.tensors), 'tensor')}, {size(whole)}"),
+        ("dtype", dtype + (f", as in `{template}`" if settings.dtype is None else "")),
+        ("ties", ties_text(elaboration.template.family, elaboration.ties)),
+        ("layers", layers or "none"),
+        ("template", f"`{template}`" + ("" if settings.template_named else ", the first model")),
+        ("files", files),
+    ]
+    if settings.layout is not None and settings.layout != elaboration.template.layout:
+        rows.append(("layout", settings.layout))
+    if elaboration.vocabulary is not None:
+        rows.append(("vocabulary", f"{elaboration.vocabulary.size:,} tokens"))
+    return rows
+
+
+def _cost(compilation: Compilation) -> list[tuple[str, str]]:
+    plan = compilation.plan
+    kinds = Counter(type(step.action) for step in plan.steps)
+    work = [f"{kinds[Pass]:,} pass{'' if kinds[Pass] == 1 else 'es'}"]
+    if kinds[Copy]:
+        work.append(f"{kinds[Copy]:,} {'copy' if kinds[Copy] == 1 else 'copies'} of bytes")
+    if kinds[Load]:
+        work.append(count(kinds[Load], "load"))
+    rows = [
+        ("read", f"{size(plan.reads)} of {count(len(plan.inputs), 'file')}"),
+        ("written", size(plan.writes)),
+        ("memory", f"{memory(plan.peak_host)} at most on the host"),
+        ("work", ", ".join(work) + f", on {plan.device} with {count(plan.lanes, 'lane')}"),
+    ]
+    if plan.peak_device:
+        rows.insert(3, ("device", f"{memory(plan.peak_device)} at most on {plan.device}"))
+    return rows
+
+
+def _statements(compilation: Compilation) -> list[str]:
+    elaboration = compilation.elaboration
+    rows = [("line", "place", "tensors", "value")]
+    for assignment in compilation.recipe.assignments:
+        span = assignment.statement.span
+        line, _ = span.source.position(span.start)
+        covered = len(elaboration.covered.get(assignment.number, ()))
+        tied = isinstance(assignment.value, Tie)
+        place, value = format_expression(assignment.statement.place), format_expression(assignment.statement.value)
+        rows.append((str(line), clip(place, 36), "tied" if tied else f"{covered:,}", value))
+    if elaboration.copied:
+        places = listed(fold(elaboration.copied, elaboration.space), 6)
+        rows.append(("", "(the rest)", f"{len(elaboration.copied):,}", f"copied from `{elaboration.template.label}`: {places}"))
+    taken = 2 + sum(2 + max(len(row[k]) for row in rows) for k in range(3))
+    return columns([(*row[:3], clip(row[3], WIDTH - taken)) for row in rows], right=(0, 2))
