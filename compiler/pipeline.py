@@ -53,7 +53,7 @@ class Options:
 
     device: str = "cpu"
     lanes: int = 2
-    block: int = 1 << 19
+    block: int = 1 << 18
     host_memory: int | None = None
     device_memory: int | None = None
     defines: Mapping[str, Any] = field(default_factory=dict)

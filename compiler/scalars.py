@@ -1,81 +1,105 @@
-"""Arithmetic on single numbers with IEEE results: 1/0 is infinity, acos(2) is NaN, nothing raises.
-
-Used to fold constants while compiling and for what a reduction's result goes through at run time.
-"""
+"""Elementwise ops on numbers a tensor: on the host, in float64, IEEE results instead of exceptions. Needs no torch."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+import operator
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
 
-
-def _ieee(function: Callable[..., float], overflow: float = math.inf) -> Callable[..., float]:
-    def run(*values: float) -> float:
-        try:
-            result = function(*values)
-        except OverflowError:
-            return overflow
-        except (ValueError, ZeroDivisionError):
-            return math.nan
-        return math.nan if isinstance(result, complex) else result
-
-    return run
+_NAN = math.nan
 
 
 def _div(a: float, b: float) -> float:
-    if b == 0:
-        return math.nan if a == 0 or math.isnan(a) else math.copysign(math.inf, a) * math.copysign(1.0, b)
-    return a / b
+    if b:
+        return a / b
+    if a == 0 or math.isnan(a) or math.isnan(b):
+        return _NAN
+    return math.copysign(math.inf, a) * math.copysign(1.0, b)
 
 
-def _log(x: float) -> float:
-    return -math.inf if x == 0 else math.log(x)
+def _pow(a: float, b: float) -> float:
+    odd = math.isfinite(b) and b == math.floor(b) and b % 2 == 1
+    if a == 0 and b < 0:
+        return math.copysign(math.inf, a) if odd else math.inf
+    try:
+        return math.pow(a, b)
+    except OverflowError:
+        return -math.inf if a < 0 and odd else math.inf
+    except ValueError:
+        return _NAN
 
 
-def _sign(x: float) -> float:
-    return math.nan if math.isnan(x) else float((x > 0) - (x < 0))
+def _min(a: float, b: float) -> float:
+    return _NAN if math.isnan(a) or math.isnan(b) else min(a, b)
 
 
-def _smaller(a: float, b: float) -> float:
-    return math.nan if math.isnan(a) or math.isnan(b) else min(a, b)
+def _max(a: float, b: float) -> float:
+    return _NAN if math.isnan(a) or math.isnan(b) else max(a, b)
 
 
-def _larger(a: float, b: float) -> float:
-    return math.nan if math.isnan(a) or math.isnan(b) else max(a, b)
+def _sign(a: float) -> float:
+    return float((a > 0) - (a < 0))
 
 
-SCALAR: Mapping[str, Callable[..., float]] = {
-    "add": lambda a, b: a + b,
-    "sub": lambda a, b: a - b,
-    "mul": lambda a, b: a * b,
-    "div": _div,
-    "pow": _ieee(math.pow),
-    "min": _smaller,
-    "max": _larger,
-    "neg": lambda a: -a,
-    "abs": abs,
-    "sign": _sign,
-    "sqrt": _ieee(math.sqrt),
-    "exp": _ieee(math.exp),
-    "log": _ieee(_log),
-    "sin": _ieee(math.sin),
-    "cos": _ieee(math.cos),
-    "tanh": math.tanh,
-    "acos": _ieee(math.acos),
-    "lt": lambda a, b: float(a < b),
-    "le": lambda a, b: float(a <= b),
-    "gt": lambda a, b: float(a > b),
-    "ge": lambda a, b: float(a >= b),
-    "eq": lambda a, b: float(a == b),
-    "ne": lambda a, b: float(a != b),
-    "and": lambda a, b: float(bool(a) and bool(b)),
-    "or": lambda a, b: float(bool(a) or bool(b)),
-    "not": lambda a: float(not a),
-    "where": lambda c, a, b: a if c else b,
-    "number": lambda a: a,
-}
+def _exp(a: float) -> float:
+    try:
+        return math.exp(a)
+    except OverflowError:
+        return math.inf
 
 
-def evaluate_scalar(op: str, values: Sequence[float]) -> float:
-    """`op` on numbers, in float64. Raises KeyError for an op that has no meaning on numbers."""
-    return SCALAR[op](*values)
+def _log(a: float) -> float:
+    return -math.inf if a == 0 else _within(math.log)(a)
+
+
+def _within(function: Callable[[float], float]) -> Callable[[float], float]:
+    """NaN outside the function's domain."""
+
+    def total(a: float) -> float:
+        try:
+            return function(a)
+        except ValueError:
+            return _NAN
+
+    return total
+
+
+def _truth(function: Callable[..., object]) -> Callable[..., float]:
+    return lambda *args: float(bool(function(*args)))
+
+
+SCALARS: Mapping[str, Callable[..., float]] = MappingProxyType(
+    {
+        "add": operator.add,
+        "sub": operator.sub,
+        "mul": operator.mul,
+        "div": _div,
+        "pow": _pow,
+        "min": _min,
+        "max": _max,
+        "neg": operator.neg,
+        "abs": abs,
+        "sign": _sign,
+        "sqrt": _within(math.sqrt),
+        "exp": _exp,
+        "log": _log,
+        "sin": _within(math.sin),
+        "cos": _within(math.cos),
+        "tanh": math.tanh,
+        "acos": _within(math.acos),
+        "lt": _truth(operator.lt),
+        "le": _truth(operator.le),
+        "gt": _truth(operator.gt),
+        "ge": _truth(operator.ge),
+        "eq": _truth(operator.eq),
+        "ne": _truth(operator.ne),
+        "and": _truth(lambda a, b: a and b),
+        "or": _truth(lambda a, b: a or b),
+        "not": _truth(operator.not_),
+        "where": lambda mask, then, other: then if mask else other,
+        "number": float,
+        "fill": float,
+    }
+)
+"""All elementwise ops but `above` and `bernoulli`, which need to know which element they are at; masks are 0 or 1."""

@@ -30,7 +30,7 @@ from ..compiler.plan import (
 from .devices import Arena, Device, Stream, torch_dtype
 from .kernels.elementwise import ELEMENTWISE, ELEMENTWISE_CPU
 from .kernels.reductions import REDUCTIONS, Reducer
-from .kernels.scalars import SCALARS
+from ..compiler.scalars import SCALARS
 from .kernels.values import Block, Number, Threshold, Value
 from .lanes import Lanes
 from .operands import Operands

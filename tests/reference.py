@@ -47,7 +47,7 @@ def slerp(a: Array, b: Array, t: float) -> Array:
 
 @dataclass(frozen=True, slots=True)
 class Merged:
-    """`value`; `size`, the magnitudes of all that was added up; `sure`, where no rounding can have changed what was picked."""
+    """A value; the `size` of what was added up for it; `sure`, where no rounding can have changed what was picked."""
 
     value: Array
     size: Array

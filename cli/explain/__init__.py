@@ -4,9 +4,13 @@ from __future__ import annotations
 
 from ...compiler.pipeline import Compilation
 from ..arguments import UsageError
+from .dot import explain_dot
+from .json import explain_json
+from .mermaid import explain_mermaid
+from .place import explain_place
 from .text import explain_text
 
-FORMS = {"text": explain_text}
+FORMS = {"text": explain_text, "json": explain_json, "dot": explain_dot, "mermaid": explain_mermaid}
 
 
 def explain(compilation: Compilation, form: str = "text", place: str | None = None) -> str:
@@ -17,5 +21,5 @@ def explain(compilation: Compilation, form: str = "text", place: str | None = No
     if place is None:
         return FORMS[form](compilation)
     if form != "text":
-        raise UsageError(f"a place is explained as text, not as {form}", "leave out the place, or `=" + form + "`")
+        raise UsageError(f"a place is explained as text, not as {form}", f"leave out `{place}`, or `={form}`")
     return explain_place(compilation, place)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections import Counter
 
 from ...compiler.elaborate import fold
 from ...compiler.pipeline import Compilation
-from ...compiler.plan import Copy, Load, Pass
+from ...compiler.plan import Copy, Load, Pass, Plan, Stream
 from ...compiler.terms import Tie
 from ...grammar.render import escape, render
 from ..amounts import count, memory, size
@@ -89,7 +90,7 @@ def _cost(compilation: Compilation) -> list[tuple[str, str]]:
     if kinds[Load]:
         work.append(count(kinds[Load], "load"))
     rows = [
-        ("read", f"{size(plan.reads)} of {count(len(plan.inputs), 'file')}"),
+        ("read", f"{size(plan.reads)} from {count(_files_read(plan), 'file')}"),
         ("written", size(plan.writes)),
         ("memory", f"{memory(plan.peak_host)} at most on the host"),
         ("work", ", ".join(work) + f", on {plan.device} with {count(plan.lanes, 'lane')}"),
@@ -109,8 +110,30 @@ def _statements(compilation: Compilation) -> list[str]:
         tied = isinstance(assignment.value, Tie)
         place, value = format_expression(assignment.statement.place), format_expression(assignment.statement.value)
         rows.append((str(line), clip(place, 36), "tied" if tied else f"{covered:,}", value))
+    copied = ""
     if elaboration.copied:
-        places = listed(fold(elaboration.copied, elaboration.space), 6)
-        rows.append(("", "(the rest)", f"{len(elaboration.copied):,}", f"copied from `{elaboration.template.label}`: {places}"))
+        copied = f"copied from `{elaboration.template.label}`: {listed(fold(elaboration.copied, elaboration.space), 8)}"
+        rows.append(("", "(the rest)", f"{len(elaboration.copied):,}", ""))
     taken = 2 + sum(2 + max(len(row[k]) for row in rows) for k in range(3))
-    return columns([(*row[:3], clip(row[3], WIDTH - taken)) for row in rows], right=(0, 2))
+    lines = columns([(*row[:3], clip(row[3], WIDTH - taken)) for row in rows], right=(0, 2))
+    if copied:
+        first, *more = textwrap.wrap(escape(copied), WIDTH - taken, break_on_hyphens=False)
+        lines[-1] = lines[-1].ljust(taken) + first
+        lines.extend(" " * taken + rest for rest in more)
+    return lines
+
+
+def _files_read(plan: Plan) -> int:
+    """How many input files any step reads from."""
+    found: set[int] = set()
+    for step in plan.steps:
+        action = step.action
+        if isinstance(action, Copy):
+            found.update(e.file for e in action.extents)
+        elif isinstance(action, Load):
+            found.update(e.file for e in action.source.extents)
+        elif isinstance(action, Pass):
+            for operand in action.operands:
+                streams = (operand,) if isinstance(operand, Stream) else getattr(operand, "sources", ())
+                found.update(e.file for stream in streams for e in stream.extents)
+    return len(found)

@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 
 from ..graph import Graph, Node, Output
-from ..scalars import evaluate_scalar
+from ..scalars import SCALARS
 
 Rule = Callable[[Graph, tuple[Node, ...]], Node | None]
 
@@ -51,7 +51,7 @@ def _only_live(graph: Graph) -> Graph:
 def _rebuild(graph: Graph, node: Node, inputs: tuple[Node, ...]) -> Node:
     rule = RULES.get(node.op)
     if inputs and node.op != "fill" and all(n.op == "const" for n in inputs) and node.op in FOLDED:
-        value = evaluate_scalar(node.op, [n.attribute("value") for n in inputs])
+        value = SCALARS[node.op](*[n.attribute("value") for n in inputs])
         return graph.const(float(value))
     if rule is not None:
         found = rule(graph, inputs)
@@ -121,36 +121,5 @@ RULES: Mapping[str, Rule] = {
     "number": _number,
 }
 
-FOLDED = frozenset(
-    [
-        "add",
-        "sub",
-        "mul",
-        "div",
-        "pow",
-        "min",
-        "max",
-        "neg",
-        "abs",
-        "sign",
-        "sqrt",
-        "exp",
-        "log",
-        "sin",
-        "cos",
-        "tanh",
-        "acos",
-        "lt",
-        "le",
-        "gt",
-        "ge",
-        "eq",
-        "ne",
-        "and",
-        "or",
-        "not",
-        "where",
-        "number",
-    ]
-)
+FOLDED = frozenset(SCALARS) - {"fill"}
 """Operations that are numbers where all their inputs are."""

@@ -32,7 +32,7 @@ from mergec.compiler.plan import (
     ToBuffer,
 )
 from mergec.runtime.executor import Cancelled, execute
-from mergec.runtime.kernels.scalars import SCALARS
+from mergec.compiler.scalars import SCALARS
 
 SIZES_TRIED = [0, 1, 7, CHUNK - 1, CHUNK, CHUNK + 1, 3 * CHUNK + 5]
 R, C = Register, Constant

@@ -16,7 +16,7 @@ from mergec.runtime.kernels.load import file_ranges, gather_parts
 from mergec.runtime.kernels.opaque import OPAQUE
 from mergec.runtime.kernels.random import STEP, finalise
 from mergec.runtime.kernels.reductions import REDUCTIONS, _chunk_sums_device
-from mergec.runtime.kernels.scalars import SCALARS
+from mergec.compiler.scalars import SCALARS
 from mergec.runtime.kernels.selection import Selection
 from mergec.runtime.kernels.values import Block, Number, Threshold, Value
 

@@ -1,4 +1,4 @@
-"""docs/language.md: every example compiles, or fails as it says; the tables are what the sources say."""
+"""Every recipe in docs/language.md and docs/methods.md compiles, or fails as the page says."""
 
 from __future__ import annotations
 
@@ -22,8 +22,9 @@ WIDTH = 32
 
 @dataclass(frozen=True, slots=True)
 class Example:
-    """A fenced block: `kind` is what follows `mrg` in the fence."""
+    """A fenced block of a page: `kind` is what follows `mrg` in the fence."""
 
+    page: str
     line: int
     kind: str
     text: str
@@ -32,10 +33,10 @@ class Example:
 def examples(page: str) -> list[Example]:
     text = (DOCS / page).read_text("utf-8")
     found = re.finditer(r"^```mrg *(.*)\n((?:.*\n)*?)```$", text, re.MULTILINE)
-    return [Example(text.count("\n", 0, m.start()) + 1, m.group(1), m.group(2)) for m in found]
+    return [Example(page, text.count("\n", 0, m.start()) + 1, m.group(1), m.group(2)) for m in found]
 
 
-EXAMPLES = examples("language.md")
+EXAMPLES = [*examples("language.md"), *examples("methods.md")]
 
 
 def llama(*, layers: int = 16, words: int = 128, head: bool = False, prefix: str = "model.layers.") -> dict[str, Any]:
@@ -75,7 +76,7 @@ def catalog() -> mergec.MemoryCatalog:
     return mergec.MemoryCatalog(models | others)
 
 
-@pytest.mark.parametrize("example", EXAMPLES, ids=lambda e: f"line-{e.line}")
+@pytest.mark.parametrize("example", EXAMPLES, ids=lambda e: f"{e.page}-{e.line}")
 def test_example(example: Example, catalog: mergec.MemoryCatalog) -> None:
     kind, _, code = example.kind.partition(" ")
     if kind == "fragment":

@@ -1,0 +1,79 @@
+"""The plan for programs: what the text form says, with exact numbers, and the whole plan."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from ...compiler.pipeline import Compilation
+from ...compiler.plan import to_json as plan_json
+from ...compiler.terms import Tie
+from ...grammar.render import to_json as diagnostics_json
+from ..format import format_expression
+from .checkpoint import dtypes, nbytes
+
+
+def explain_json(compilation: Compilation) -> str:
+    """A JSON object: inputs, output, cost, statements, ties, warnings, plan. Sizes are bytes."""
+    plan, settings, elaboration = compilation.plan, compilation.settings, compilation.elaboration
+    data: dict[str, Any] = {
+        "version": plan.version,
+        "inputs": [
+            {
+                "name": m.label,
+                "source": m.source,
+                "location": m.checkpoint.location,
+                "family": m.family.name,
+                "inferred": m.family.inferred,
+                "layout": m.layout,
+                "dtypes": dtypes(m),
+                "parameters": m.parameters,
+                "bytes": nbytes(m),
+                "ties": dict(m.aliases),
+                "depths": dict(m.space.depths),
+                "ignored": list(m.ignored),
+            }
+            for m in compilation.recipe.models
+        ],
+        "output": {
+            "parameters": compilation.parameters,
+            "tensors": len(plan.tensors),
+            "bytes": sum(t.nbytes for t in plan.tensors),
+            "dtypes": sorted({o.dtype for o in compilation.graph.outputs}),
+            "depths": dict(elaboration.space.depths),
+            "template": elaboration.template.label,
+            "template_named": settings.template_named,
+            "layout": settings.layout or elaboration.template.layout,
+            "files": [{"name": f.name, "bytes": f.size} for f in plan.outputs],
+        },
+        "cost": {
+            "read": plan.reads,
+            "written": plan.writes,
+            "peak_host": plan.peak_host,
+            "peak_device": plan.peak_device,
+            "steps": len(plan.steps),
+            "device": plan.device,
+            "lanes": plan.lanes,
+        },
+        "statements": [_statement(compilation, k) for k in range(len(compilation.recipe.assignments))],
+        "copied": list(elaboration.copied),
+        "ties": dict(elaboration.ties),
+        "warnings": [json.loads(line) for line in diagnostics_json(compilation.diagnostics).splitlines()],
+        "plan": json.loads(plan_json(plan)),
+    }
+    return json.dumps(data, indent=2) + "\n"
+
+
+def _statement(compilation: Compilation, number: int) -> dict[str, Any]:
+    assignment = compilation.recipe.assignments[number]
+    span = assignment.statement.span
+    line, column = span.source.position(span.start)
+    return {
+        "file": span.source.name,
+        "line": line,
+        "column": column,
+        "place": format_expression(assignment.statement.place),
+        "value": format_expression(assignment.statement.value),
+        "tie": isinstance(assignment.value, Tie),
+        "tensors": list(compilation.elaboration.covered.get(assignment.number, ())),
+    }

@@ -1,0 +1,30 @@
+"""The source of a merge method of the standard library, or the line about a function of the language itself."""
+
+from __future__ import annotations
+
+import difflib
+
+from ...compiler.builtins import BUILTINS
+from ...compiler.library import Library
+from ...grammar.diagnostic import Diagnostic, Exit, MergecError
+
+
+def explain_method(name: str) -> str:
+    """The library file that defines the function `name`, comment and all; for a built-in, its parameters and what it does.
+
+    Raises MergecError (E0223) for a name that neither has.
+    """
+    library = Library()
+    found = library.source(name)
+    if found is not None:
+        file, text = found
+        return f"# {file}\n\n{text.rstrip()}\n"
+    builtin = BUILTINS.get(name)
+    if builtin is not None:
+        names = ", ".join(("*" if p.variadic else "") + p.name for p in builtin.parameters)
+        return f"{name}({names})\n  {builtin.doc}\n"
+    known = sorted({*library.names, *BUILTINS})
+    near = difflib.get_close_matches(name, known, 2, 0.5)
+    mends = (f"did you mean {' or '.join(f'`{n}`' for n in near)}?",) if near else ()
+    note = f"the methods are {', '.join(f'`{n}`' for n in sorted(library.names))}"
+    raise MergecError(Diagnostic("E0223", f"no method `{name}`", notes=(note,), help=mends), Exit.USAGE)
