@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-from collections.abc import Iterable
 from typing import Any, NoReturn
 
 from ..compiler.catalog import Catalog, CatalogError
@@ -21,7 +20,7 @@ from ..grammar.source import Source, Span
 from ..runtime.catalog import LocalCatalog
 from .amounts import count, size
 from .arguments import UsageError
-from .explain.checkpoint import dtypes, family_text, listed, nbytes, place_of, ties_text
+from .explain.checkpoint import depths_text, dtypes, family_text, listed, nbytes, place_of, ties_text
 from .explain.columns import facts
 
 
@@ -47,7 +46,6 @@ def inspect_text(source: str, catalog: Catalog | None = None) -> str:
     `source` is a folder or a `.safetensors` file, relative to the working folder. Raises MergecError (E04xx).
     """
     model, warnings = _open(source, catalog)
-    depths = ", ".join(f"{n} {stack}" for stack, n in model.space.depths.items())
     parts = ", ".join(f"{n:,} {dtype}" for dtype, n in dtypes(model).items())
     files = model.checkpoint.files
     rows = [
@@ -56,7 +54,7 @@ def inspect_text(source: str, catalog: Catalog | None = None) -> str:
         ("parameters", f"{model.parameters:,} in {count(len(model.tensors), 'tensor')}, {size(nbytes(model))}"),
         ("dtypes", parts or "none"),
         ("ties", ties_text(model.family, model.aliases)),
-        ("layers", depths or "none"),
+        ("layers", depths_text(model.space.depths)),
         ("files", f"{count(len(files), 'weight file')}, {size(sum(f.size for f in files))}"),
     ]
     if model.ignored:
@@ -135,14 +133,11 @@ def _role(family: Family, stack: str, rest: str) -> str:
     """The most specific role that a name below a layer belongs to."""
     best = ("", -1)
     for role, modules in family.roles_of(stack).items():
-        for module in _modules(family, role, modules):
+        # roles of a single expert are relative to it: their tensors stand under `experts`
+        for module in () if role.startswith("experts.") and family.experts else modules:
             if (rest == module or rest.startswith(module + ".")) and (len(module), role.count(".")) > (best[1], 0):
                 best = (role, len(module))
     return best[0]
-
-
-def _modules(family: Family, role: str, modules: Iterable[str]) -> Iterable[str]:
-    return [] if role.startswith("experts") and family.experts else modules
 
 
 def _open(source: str, catalog: Catalog | None) -> tuple[Model, list[Diagnostic]]:

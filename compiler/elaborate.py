@@ -21,7 +21,7 @@ from .instantiate import Instantiator, shape_text
 from .models import Model
 from .places import Coordinate, IndexStep, NameStep, Space
 from .settings import Settings
-from .terms import Leaf, Stack, Tie, Where, before_layers, is_region, leaves
+from .terms import Leaf, Stack, Tie, Where, before_layers, is_region, leaves, picks
 from .vocabulary import Vocabulary
 
 
@@ -94,7 +94,7 @@ class _Elaborator:
                 owner[name] = covering
         self.shadowed(coverings, owner)
         ties = self.ties(owner)
-        self.layers(coverings, depth)
+        self.layers(coverings, owner, depth)
         covered: dict[int, list[str]] = {c.assignment.number: [] for c in coverings}
         copied: list[str] = []
         make = Instantiator(self.graph, self.settings.seed, self.vocabulary)
@@ -155,6 +155,16 @@ class _Elaborator:
             stacks = [s.name for s in self.template.family.stacks if s.name in own]
             if len(stacks) == 1:
                 own[stacks[0]] = self.settings.layers
+            else:
+                found = " and ".join(f"`{s}`" for s in stacks) or "no stack of layers"
+                self.errors.append(
+                    Diagnostic(
+                        "E0302",
+                        f"`layers` can't be set: the output has {found}",
+                        (Label(self.settings.spans["layers"], "which one?"),),
+                        help=tuple(f"`{s} = stack(…)` sets its depth" for s in stacks),
+                    )
+                )
         return own
 
     def names(self, depth: Mapping[str, int]) -> tuple[str, ...]:
@@ -186,11 +196,10 @@ class _Elaborator:
                 isinstance(assignment.value, Stack)
                 and ".".join(s.name for s in assignment.path.steps if isinstance(s, NameStep)) == stack
             ):
-                out = []
+                out: list[tuple[Model, int]] = []
                 for part in assignment.value.parts:
-                    leaf = leaves(part)[0]
-                    assert leaf.path is not None
-                    out.extend((leaf.model, i) for i in leaf.model.space.select(leaf.path).indices)
+                    model, path = picks(part)[0][0]
+                    out.extend((model, i) for i in model.space.select(path).indices)
                 return out
         return None
 
@@ -234,6 +243,19 @@ class _Elaborator:
             own = owner.get(alias)
             if alias in always or own is None or primary in own.names or isinstance(own.assignment.value, Tie):
                 out[alias] = primary
+        for covering in {id(c): c for c in owner.values()}.values():
+            if not isinstance(covering.assignment.value, Tie) and all(n in always for n in covering.names):
+                name = next(iter(covering.names))
+                primary = self.template.aliases.get(name)
+                if primary is not None and primary not in covering.names:
+                    self.errors.append(
+                        Diagnostic(
+                            "E0312",
+                            f"`{name}` always shares storage with `{primary}` in family `{self.template.family.name}`",
+                            (Label(covering.assignment.path.span, "can't have a value of its own"),),
+                            help=(f'`"{primary}" = {covering.assignment.statement.value.span.text}`',),
+                        )
+                    )
         for name, covering in owner.items():
             value = covering.assignment.value
             if not isinstance(value, Tie):
@@ -316,7 +338,19 @@ class _Elaborator:
                     )
                     break
 
-    def layers(self, coverings: list[Covering], depth: Mapping[str, int]) -> None:
+    def origins(self, value: Any, touched: list[int], sources: list[tuple[Model, int] | None]) -> None:
+        """Notes which layers the touched ones were picked from; those of a model taken whole come from the template's."""
+        flat: list[tuple[Model, int]] = []
+        for part in value.parts if isinstance(value, Stack) else (value,):
+            picked, _ = picks(part)
+            if picked:
+                model, path = picked[0]
+                flat.extend((model, i) for i in model.space.select(path).indices)
+        if len(flat) == len(touched):
+            for j, origin in zip(touched, flat, strict=True):
+                sources[j] = origin
+
+    def layers(self, coverings: list[Covering], owner: Mapping[str, Covering], depth: Mapping[str, int]) -> None:
         """Where each output layer comes from, and models whose layers do not fit the statement that uses them whole."""
         for stack in self.template.family.stacks:
             if stack.name not in depth:
@@ -331,22 +365,21 @@ class _Elaborator:
                     continue
                 whole = not any(isinstance(s, IndexStep) and s.intervals for s in covering.assignment.path.steps)
                 touched = sorted(
-                    {at[1] for n in covering.names if (at := self.space.layer_of(n)) and at[0].name == stack.name}
+                    {
+                        at[1]
+                        for n in covering.names
+                        if (at := self.space.layer_of(n)) and at[0].name == stack.name and owner[n] is covering
+                    }
                 )
                 if not touched:
                     continue
-                parts = value.parts if isinstance(value, Stack) else (value,)
-                flat: list[tuple[Model, int] | None] = []
-                for part in parts:
-                    leaf = next((t for t in leaves(part) if t.path is not None), None)
-                    if leaf is not None and leaf.path is not None:
-                        flat.extend((leaf.model, i) for i in leaf.model.space.select(leaf.path).indices)
-                if flat and len(flat) == len(touched):
-                    for j, origin in zip(touched, flat, strict=True):
-                        sources[j] = origin
+                self.origins(value, touched, sources)
                 for leaf in _distinct(leaves_of(value)):
                     have = leaf.model.space.depths.get(stack.name)
-                    if leaf.path is None and whole and have is not None and have != depth[stack.name]:
+                    if leaf.path is not None or not whole or have is None:
+                        continue
+                    dropped = have > depth[stack.name] and self.settings.layers is None
+                    if dropped or touched[-1] >= have:
                         self.broken.add(covering.assignment.number)
                         self.errors.append(
                             Diagnostic(

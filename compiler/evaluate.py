@@ -33,10 +33,11 @@ from .terms import (
     Token,
     Union,
     Vary,
+    Where,
     at,
     is_region,
-    leaves,
     named,
+    picks,
 )
 
 PLACE_WORDS = frozenset({"layers", "embed", "head", "norm", "encoder", "decoder", "text", "vision", "layer", "depth"})
@@ -198,7 +199,8 @@ class _Evaluator:
             value = self.value(call, scope)
         if top and name in self.overrides:
             replacement = self.overrides.pop(name)
-            if isinstance(value, bool) != isinstance(replacement, bool) or not isinstance(value, int | float | str):
+            alike = any(isinstance(value, kind) and isinstance(replacement, kind) for kind in (bool, str, int | float))
+            if not alike or isinstance(value, bool) != isinstance(replacement, bool):
                 raise MergecError(
                     Diagnostic(
                         "E0208",
@@ -207,7 +209,8 @@ class _Evaluator:
                     )
                 )
             value = replacement
-        scope.values[name] = named(value, name) if is_region(value) else value
+        # a name inside a def would be the same for every call, and so the masks that it keys
+        scope.values[name] = named(value, name) if top and is_region(value) else value
 
     def _use(self, statement: ast.Use, scope: Scope) -> None:
         inner = self._library_scope(statement.path.value, self.near, statement.span, ())
@@ -271,7 +274,8 @@ class _Evaluator:
                     Label(self.result.settings[argument.name].where, "first here"),
                 )
                 raise MergecError(Diagnostic("E0205", f"`{argument.name}` is given twice", labels))
-            value = self.value(argument.value, self.root)
+            scope = Scope({"zero": "zero"}, self.root) if argument.name == "tokens" else self.root
+            value = self.value(argument.value, scope)
             self.result.settings[argument.name] = Given(argument.name, value, argument.value.span, _key(argument))
 
     # --- places
@@ -630,12 +634,13 @@ class _Evaluator:
                 else:
                     scope.values[parameter.name] = check_kind(name, parameter, value, where)
                 scope.spans[parameter.name] = where
+            checks: list[Vary] = []
             for statement in function.definition.body.statements:
                 if isinstance(statement, ast.Let):
                     self._let(statement, scope, top=False)
                 else:
-                    self.expect(statement, scope, span)
-            return self.value(function.definition.body.result, scope)
+                    checks.extend(self.expect(statement, scope, span))
+            return _checked(self.value(function.definition.body.result, scope), checks, span)
         except MergecError as error:
             raise (_inside(error, name, span) if function.library and outer_origin is None else error) from None
         finally:
@@ -658,15 +663,30 @@ class _Evaluator:
             )
         return value
 
-    def expect(self, statement: ast.Expect, scope: Scope, span: Span) -> None:
-        """An `expect` inside a def: checked now, or tensor by tensor where it varies."""
+    def expect(self, statement: ast.Expect, scope: Scope, span: Span) -> list[Vary]:
+        """An `expect` inside a def, checked now; where it varies over the output, the check to make at each tensor."""
         condition = self.value(statement.condition, scope)
         message = statement.message.value if statement.message else "an expectation does not hold"
-        if is_region(condition) or varies(condition):
-            # numbers that vary are checked where the parameters' kinds are; weights are never known here
-            return
+        if is_region(condition):
+            raise MergecError(
+                Diagnostic(
+                    "E0218",
+                    "this expectation depends on the weights, which are not known while compiling",
+                    (Label(self.span(statement.condition), "a region"),),
+                )
+            )
+        failure = Diagnostic("E0214", message, (Label(span, "here"),))
+        if varies(condition):
+
+            def holds(where: Where) -> bool:
+                if resolve(condition, where) is not True:
+                    raise MergecError(dataclasses.replace(failure, notes=(f"at `{where.output}`",)))
+                return True
+
+            return [Vary(holds, span, statement.condition.span.text)]
         if condition is not True:
-            raise MergecError(Diagnostic("E0214", message, (Label(span, "here"),)))
+            raise MergecError(failure)
+        return []
 
     # --- special forms
 
@@ -725,12 +745,9 @@ class _Evaluator:
                         "E0208", f"`stack` takes layers, not {kind_of(given.value)}", (Label(given.span, "no layers"),)
                     )
                 )
-            found = {
-                len(leaf.model.space.select(leaf.path).indices)
-                for leaf in leaves(given.value)
-                if leaf.path is not None and leaf.model.space.select(leaf.path).stack
-            }
-            bare = [leaf for leaf in leaves(given.value) if leaf.path is None]
+            picked, bare = picks(given.value)
+            selections = [model.space.select(path) for model, path in picked]
+            found = {len(selection.indices) for selection in selections if selection.stack}
             if bare or not found:
                 shown = bare[0].label if bare else "it"
                 raise MergecError(
@@ -824,6 +841,14 @@ def _layer(where: Any) -> int:
     if where.layer is not None:
         return int(where.layer)
     return 0 if where.depth == 0 else where.layers - 1
+
+
+def _checked(value: Any, checks: list[Vary], span: Span) -> Any:
+    """A value that makes the checks wherever it is asked for a tensor."""
+    for check in checks:
+        if is_region(value) and not isinstance(value, Stack | Tie):
+            value = Choice(check, value, value, span, value.label)
+    return value
 
 
 def catalog_diagnostic(error: CatalogError, span: Span) -> Diagnostic:

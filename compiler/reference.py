@@ -18,7 +18,7 @@ from .settings import KEYS
 
 
 def methods_markdown() -> str:
-    """A section for each file of the standard library: what its head says, its methods, their parameters, its helpers."""
+    """A section for each file of the standard library: its head, its methods with their parameters, its helpers."""
     return "\n".join(_method_file(file, text) for file, text in standard_texts().items()).rstrip("\n")
 
 

@@ -383,7 +383,8 @@ NOT_IN_PLACE = frozenset({"where", "above", "bernoulli"})
 def block_size(numel: int, machine: Machine) -> int:
     """Elements a block: a multiple of CHUNK, small enough to occupy all lanes, no larger than the machine's limit."""
     share = -(-max(numel, 1) // (machine.lanes * 2)) if machine.lanes > 1 else max(numel, 1)
-    return min(machine.block, max(CHUNK, -(-share // CHUNK) * CHUNK))
+    limit = max(CHUNK, machine.block // CHUNK * CHUNK)
+    return min(limit, max(CHUNK, -(-share // CHUNK) * CHUNK))
 
 
 def with_liveness(steps: Sequence[Step], device: str) -> list[Step]:

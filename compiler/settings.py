@@ -132,6 +132,7 @@ class _Checker:
         self.given, self.errors = given, errors
 
     def wrong(self, key: str, wanted: str) -> None:
+        """Reports a setting that is not `wanted`: a noun with its article, or the values that are allowed."""
         argument = self.given[key]
         self.errors.append(
             Diagnostic(

@@ -44,8 +44,10 @@ class Where:
 
 def before_layers(space: Space, name: str) -> bool:
     """Whether a tensor outside the layers comes before them: the embeddings do, norm and head do not."""
-    modules = space.family.places.get("embed", ())
-    return any(name.startswith(m) for m in modules) or any(w in name for w in ("embed", "wte", "wpe"))
+    places = space.family.places
+    if any(name.startswith(module) for role in ("head", "norm") for module in places.get(role, ())):
+        return False
+    return any(name.startswith(m) for m in places.get("embed", ())) or any(w in name for w in ("embed", "wte", "wpe"))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -203,11 +205,32 @@ def leaves(region: Region) -> list[Leaf]:
     return [t for t in walk(region) if isinstance(t, Leaf)]
 
 
+def picks(region: Region) -> tuple[list[tuple[Model, Path]], list[Leaf]]:
+    """The places that a region was picked at, each with the model whose layers they number; and models taken whole."""
+    picked: list[tuple[Model, Path]] = []
+    whole: list[Leaf] = []
+    todo: list[Region] = [region]
+    while todo:
+        term = todo.pop()
+        if isinstance(term, Leaf):
+            if term.path is None:
+                whole.append(term)
+            else:
+                picked.append((term.model, term.path))
+        elif isinstance(term, At):
+            picked.extend((leaf.model, term.path) for leaf in leaves(term.region)[:1])
+        else:
+            todo.extend(reversed(children(term)))
+    return picked, whole
+
+
 def at(region: Region, path: Path, span: Span) -> Region:
     """A region at a place: pushed down to explicit places, a view of the whole otherwise."""
     if isinstance(region, Leaf):
         inner = path if region.path is None else region.path.join(path)
         return Leaf(region.model, Path(inner.steps, span), span)
+    if isinstance(region, At):
+        return At(region.region, Path(region.path.join(path).steps, span), span)
     if isinstance(region, Apply) and any(leaf.path is not None for leaf in leaves(region)):
         args = tuple(a if isinstance(a, Number) else at(a, path, span) for a in region.args)
         return dataclasses.replace(region, args=args)

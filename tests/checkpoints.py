@@ -49,6 +49,37 @@ def _gemma2() -> transformers.PreTrainedModel:
     return transformers.Gemma2ForCausalLM(config)
 
 
+def _gemma() -> transformers.PreTrainedModel:
+    return transformers.GemmaForCausalLM(transformers.GemmaConfig(**GROUPED, head_dim=8))
+
+
+def _gemma3() -> transformers.PreTrainedModel:
+    config = transformers.Gemma3TextConfig(
+        **GROUPED, head_dim=8, query_pre_attn_scalar=8, sliding_window=16, sliding_window_pattern=2
+    )
+    return transformers.Gemma3ForCausalLM(config)
+
+
+def _mistral() -> transformers.PreTrainedModel:
+    return transformers.MistralForCausalLM(transformers.MistralConfig(**GROUPED, tie_word_embeddings=False))
+
+
+def _qwen3() -> transformers.PreTrainedModel:
+    return transformers.Qwen3ForCausalLM(transformers.Qwen3Config(**GROUPED, head_dim=8, tie_word_embeddings=True))
+
+
+def _phi3() -> transformers.PreTrainedModel:
+    return transformers.Phi3ForCausalLM(transformers.Phi3Config(**GROUPED, tie_word_embeddings=False))
+
+
+def _gpt_neox() -> transformers.PreTrainedModel:
+    return transformers.GPTNeoXForCausalLM(transformers.GPTNeoXConfig(**DECODER, tie_word_embeddings=False))
+
+
+def _stablelm() -> transformers.PreTrainedModel:
+    return transformers.StableLmForCausalLM(transformers.StableLmConfig(**GROUPED, tie_word_embeddings=False))
+
+
 def _phi() -> transformers.PreTrainedModel:
     return transformers.PhiForCausalLM(transformers.PhiConfig(**DECODER, partial_rotary_factor=0.5))
 
@@ -91,7 +122,14 @@ MODELS: Mapping[str, Callable[[], transformers.PreTrainedModel]] = MappingProxyT
         "llama-tied": lambda: _llama(True),
         "llama": lambda: _llama(False),
         "qwen2": _qwen2,
+        "gemma": _gemma,
         "gemma2": _gemma2,
+        "gemma3": _gemma3,
+        "gpt_neox": _gpt_neox,
+        "mistral": _mistral,
+        "phi3": _phi3,
+        "qwen3": _qwen3,
+        "stablelm": _stablelm,
         "phi": _phi,
         "gpt2": _gpt2,
         "t5": _t5,

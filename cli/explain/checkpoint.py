@@ -47,6 +47,11 @@ def ties_text(family: Family, aliases: Mapping[str, str]) -> str:
     return escape(listed(shown)) or "no"
 
 
+def depths_text(depths: Mapping[str, int]) -> str:
+    """`16 layers`, or each stack with its length."""
+    return ", ".join(f"{n} {stack.removesuffix('s') if n == 1 else stack}" for stack, n in depths.items()) or "none"
+
+
 def listed(texts: Iterable[str], most: int = 4) -> str:
     """The texts with commas, those beyond `most` counted only."""
     shown = list(texts)

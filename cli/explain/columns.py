@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import textwrap
 from collections.abc import Sequence
 
@@ -9,6 +10,11 @@ from ...grammar.render import escape
 
 WIDTH = 100
 """The widest line of an explanation, in characters."""
+
+
+# a number and its unit stay on one line
+_UNIT = re.compile(r"(?<=\d) (?=[kKMGT]?i?B\b)")
+_JOINT = "\N{NO-BREAK SPACE}"
 
 
 def clip(text: str, width: int) -> str:
@@ -51,7 +57,7 @@ def facts(rows: Sequence[tuple[str, str]], indent: int = 2) -> list[str]:
     lead = " " * (indent + width + 2)
     lines = []
     for name, text in rows:
-        wrapped = textwrap.wrap(text, WIDTH - len(lead), break_on_hyphens=False) or [""]
+        wrapped = textwrap.wrap(_UNIT.sub(_JOINT, text), WIDTH - len(lead), break_on_hyphens=False) or [""]
         lines.append(" " * indent + name.ljust(width) + "  " + wrapped[0])
         lines.extend(lead + rest for rest in wrapped[1:])
-    return [line.rstrip() for line in lines]
+    return [line.replace(_JOINT, " ").rstrip() for line in lines]

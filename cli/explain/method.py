@@ -12,7 +12,7 @@ from ...grammar.diagnostic import Diagnostic, Exit, MergecError
 def explain_method(name: str) -> str:
     """The library file that defines the function `name`, comment and all; for a built-in, its parameters and what it does.
 
-    Raises MergecError (E0223) for a name that neither has.
+    Raises MergecError (E0004) for a name that neither has.
     """
     library = Library()
     found = library.source(name)
@@ -24,7 +24,7 @@ def explain_method(name: str) -> str:
         names = ", ".join(("*" if p.variadic else "") + p.name for p in builtin.parameters)
         return f"{name}({names})\n  {builtin.doc}\n"
     known = sorted({*library.names, *BUILTINS})
-    near = difflib.get_close_matches(name, known, 2, 0.5)
+    near = difflib.get_close_matches(name, known, 2, 0.6)
     mends = (f"did you mean {' or '.join(f'`{n}`' for n in near)}?",) if near else ()
     note = f"the methods are {', '.join(f'`{n}`' for n in sorted(library.names))}"
-    raise MergecError(Diagnostic("E0223", f"no method `{name}`", notes=(note,), help=mends), Exit.USAGE)
+    raise MergecError(Diagnostic("E0004", f"no method `{name}`", notes=(note,), help=mends), Exit.USAGE)

@@ -12,7 +12,7 @@ from ...compiler.terms import Tie
 from ...grammar.render import escape, render
 from ..amounts import count, memory, size
 from ..format import format_expression
-from .checkpoint import dtypes, family_text, listed, nbytes, ties_text
+from .checkpoint import depths_text, dtypes, family_text, listed, nbytes, ties_text
 from .columns import WIDTH, clip, clip_front, columns, facts
 
 
@@ -62,7 +62,6 @@ def _output(compilation: Compilation) -> list[tuple[str, str]]:
     found = Counter(o.dtype for o in compilation.graph.outputs)
     dtype = "+".join(name for name, _ in found.most_common()) or "none"
     whole = sum(t.nbytes for t in plan.tensors)
-    layers = ", ".join(f"{n} {stack}" for stack, n in elaboration.space.depths.items())
     files = count(len(plan.outputs), "file") + (
         f" of at most {size(settings.shard_size)}" if len(plan.outputs) > 1 else f", {plan.outputs[0].name}"
     )
@@ -70,7 +69,7 @@ def _output(compilation: Compilation) -> list[tuple[str, str]]:
         ("parameters", f"{compilation.parameters:,} in {count(len(plan.tensors), 'tensor')}, {size(whole)}"),
         ("dtype", dtype + (f", as in `{template}`" if settings.dtype is None else "")),
         ("ties", ties_text(elaboration.template.family, elaboration.ties)),
-        ("layers", layers or "none"),
+        ("layers", depths_text(elaboration.space.depths)),
         ("template", f"`{template}`" + ("" if settings.template_named else ", the first model")),
         ("files", files),
     ]
