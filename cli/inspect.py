@@ -26,7 +26,9 @@ from .explain.columns import facts
 
 def inspect_command(words: list[str]) -> int:
     """`mergec inspect [--format text|json] MODEL…`: prints each and returns the exit status. Raises MergecError."""
-    parser = _Parser(prog="mergec inspect", description="What a checkpoint is: family, layout, ties, dtypes, parameters.")
+    parser = _Parser(
+        prog="mergec inspect", description="What a checkpoint is: family, layout, ties, dtypes, parameters."
+    )
     parser.add_argument("models", nargs="+", metavar="MODEL", help="a folder, or a file that ends in .safetensors")
     parser.add_argument("--format", choices=("text", "json"), default="text")
     given = parser.parse_args(words)

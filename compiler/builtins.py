@@ -114,6 +114,12 @@ def guarded(function: Callable[..., Any], values: list[Any], span: Span, text: s
 
     `tensor` is the output tensor that the values were resolved for, where they vary.
     """
+    odd = next((v for v in values if not isinstance(v, int | float)), 0)
+    if not isinstance(odd, int | float):
+        at = f" at `{tensor}`" if tensor else ""
+        raise MergecError(
+            Diagnostic("E0208", f"`{text}` can't take {kind_of(odd)}", (Label(span, f"{kind_of(odd)}{at}"),))
+        )
     try:
         result = function(*values)
         fault = "no real number" if isinstance(result, complex) else ""
@@ -279,6 +285,9 @@ BUILTINS: Mapping[str, Builtin] = _table(
     _tensor("largest", "maximum", ("x",), "a tensor's largest element"),
     _tensor("smallest", "minimum", ("x",), "a tensor's smallest element"),
     _tensor("numel", "numel", ("x",), "a tensor's number of elements"),
+    _tensor("row_sum", "row_sum", ("x",), "the sum of each row (along the last axis), at each of its elements"),
+    _tensor("row_max", "row_max", ("x",), "the largest of each row, at each of its elements"),
+    _tensor("row_rank", "row_rank", ("x",), "each element's ascending rank in its row, from 0 to 1"),
     Builtin(
         "topk_mask",
         (Parameter("x"), Parameter("density", kind=None)),

@@ -18,6 +18,7 @@ from .dtypes import FLOATS, NAMES
 from .evaluate import Assignment, Recipe
 from .graph import Graph, Output
 from .instantiate import Instantiator, shape_text
+from .layouts import CANONICAL, pack
 from .models import Model
 from .places import Coordinate, IndexStep, NameStep, Space
 from .settings import Settings
@@ -63,7 +64,7 @@ def check_places(recipe: Recipe, settings: Settings) -> list[Diagnostic]:
     """What is wrong with the places on the left, for a recipe whose values could not all be evaluated."""
     elaborator = _Elaborator(recipe, settings, None)
     depth = elaborator.depths()
-    space = Space(settings.template.family, elaborator.names(depth), depth, "the output")
+    space = elaborator.output_space(elaborator.names(depth), depth)
     found: list[Diagnostic] = []
     for path in recipe.paths:
         try:
@@ -86,7 +87,7 @@ class _Elaborator:
     def run(self) -> Elaboration:
         depth = self.depths()
         names = self.names(depth)
-        self.space = Space(self.template.family, names, depth, "the output")
+        self.space = self.output_space(names, depth)
         coverings = self.coverings()
         owner: dict[str, Covering] = {}
         for covering in coverings:
@@ -132,6 +133,14 @@ class _Elaborator:
         )
 
     # --- what the output consists of
+
+    def output_space(self, names: tuple[str, ...], depth: Mapping[str, int]) -> Space:
+        """The output's canonical names, with those of its layout accepted as module paths."""
+        family, layout = self.template.family, self.settings.layout or self.template.layout
+        # only which parts go together is asked for, so any shape will do, the same for all
+        packed = () if layout == CANONICAL else pack(family, layout, dict.fromkeys(names, (1,)))
+        stored = {p.name: p.parts for p in packed if p.parts != (p.name,)}
+        return Space(family, names, depth, "the output", stored)
 
     def depths(self) -> dict[str, int]:
         """The depth of each stack: `output(layers=…)`, a `stack(…)`, else the template's or one past the highest layer."""

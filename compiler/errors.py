@@ -6,6 +6,7 @@ The texts are data, errors.toml; a test holds its codes and those in the source 
 from __future__ import annotations
 
 import functools
+import textwrap
 import tomllib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -30,7 +31,7 @@ GROUPS: Mapping[str, str] = MappingProxyType(
 class ErrorCode:
     """A page of the table.
 
-    `meaning` is a paragraph. `example` is a recipe (or a file, or a command) that causes the error; `mend` says what to do.
+    `meaning` is a paragraph, `example` a recipe (or a file, or a command) that causes the error, `mend` what to do.
     """
 
     code: str
@@ -68,7 +69,10 @@ def page(code: str) -> str | None:
     if found is None:
         return None
     example = "\n".join("    " + line if line else "" for line in found.example.strip("\n").split("\n"))
-    return f"{code}: {found.title}\n\n{found.meaning.strip()}\n\nexample:\n\n{example}\n\nmend: {found.mend.strip()}\n"
+    meaning, mend = (
+        textwrap.fill(t.strip(), 100, break_on_hyphens=False) for t in (found.meaning, f"mend: {found.mend}")
+    )
+    return f"{code}: {found.title}\n\n{meaning}\n\nexample:\n\n{example}\n\n{mend}\n"
 
 
 def markdown() -> str:

@@ -222,7 +222,13 @@ class Instantiator:
                     "E0216", "this divides by zero", (Label(term.span, "division by zero"),), (f"at `{where.output}`",)
                 )
             )
-        return self.graph.apply(term.op, nodes)
+        if "row" not in row.attributes:
+            return self.graph.apply(term.op, nodes)
+        shape = nodes[0].shape
+        if shape is None:
+            raise MergecError(Diagnostic("E0208", "a number has no rows", (Label(term.span, "a number here"),)))
+        # a tensor of one axis is a single row
+        return self.graph.apply(term.op, nodes, (("row", shape[-1] if len(shape) > 1 else _numel(shape)),))
 
     def _plain(self, node: Node) -> Node:
         """Masks as 0 or 1 where numbers are wanted."""

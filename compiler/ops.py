@@ -82,6 +82,10 @@ OPS: Mapping[str, Op] = _table(
     Op("above", "elementwise", 2, result="mask", chunk=17, device_scratch=8),  # x, threshold: |x| ranks within its k
     # argument: keep probability
     Op("bernoulli", "elementwise", 1, result="mask", attributes=("key",), chunk=16, device_scratch=16),
+    # along rows: a row's result stands at each of its elements; blocks hold whole rows
+    Op("row_sum", "elementwise", 1, attributes=("row",), scratch=8, device_scratch=8),
+    Op("row_max", "elementwise", 1, attributes=("row",)),
+    Op("row_rank", "elementwise", 1, attributes=("row",), chunk=24, device_scratch=24),
     # reductions
     Op("sum", "reduction", 1, chunk=8, device_scratch=8),
     Op("dot", "reduction", 2, chunk=16, device_scratch=16),

@@ -8,6 +8,7 @@ freed after the last of them.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -226,8 +227,8 @@ class _Scheduler:
         scalars = self._scalar_code(needed) if reductions else ()
         numel = _numel(_reduced(reductions[0]) if reductions else outputs[0].shape)
         lanes = self.machine.lanes
-        block = block_size(numel, self.machine)
         operands, instructions = tuple(code.operands), tuple(code.code)
+        block = _whole_rows(block_size(numel, self.machine), numel, instructions, bool(reductions))
         layout = scratch_layout(
             operands,
             code.registers,
@@ -385,6 +386,18 @@ def block_size(numel: int, machine: Machine) -> int:
     share = -(-max(numel, 1) // (machine.lanes * 2)) if machine.lanes > 1 else max(numel, 1)
     limit = max(CHUNK, machine.block // CHUNK * CHUNK)
     return min(limit, max(CHUNK, -(-share // CHUNK) * CHUNK))
+
+
+def _whole_rows(block: int, numel: int, code: Sequence[Instruction], reductions: bool) -> int:
+    """The block cut or widened to whole rows, where operations look along rows; to whole chunks besides, where those count."""
+    rows = [int(value) for i in code for name, value in i.attributes if name == "row"]
+    if not rows:
+        return block
+    unit = math.lcm(*(max(1, row) for row in rows))
+    if reductions or any(i.op == "above" for i in code):
+        unit = math.lcm(unit, CHUNK)
+    # where whole rows and whole chunks meet only beyond the tensor, one block holds all of it
+    return min(max(unit, block // unit * unit), max(numel, 1))
 
 
 def with_liveness(steps: Sequence[Step], device: str) -> list[Step]:

@@ -1,17 +1,17 @@
 """Reads the text cases of tests/errors: a recipe, the headers of its checkpoints, and what is to be printed.
 
-    === what is shown
-    let base = model("base")
-    …
-    --- model NAME …              tensors of checkpoints that are not in models.txt
-    config {"model_type": "llama"}
-    model.layers.{0..1}.mlp.{gate,up}_proj.weight  F32 [6, 4]
-    equal lm_head.weight model.embed_tokens.weight
-    --- file lib.mrg              a file that the recipe uses
-    --- document NAME FILE        a small file beside a checkpoint's weights
-    --- options                   keywords of `mergec.compile`, as JSON
-    --- output
-    error[E0201]: …
+=== what is shown
+let base = model("base")
+…
+--- model NAME …              tensors of checkpoints that are not in models.txt
+config {"model_type": "llama"}
+model.layers.{0..1}.mlp.{gate,up}_proj.weight  F32 [6, 4]
+equal lm_head.weight model.embed_tokens.weight
+--- file lib.mrg              a file that the recipe uses
+--- document NAME FILE        a small file beside a checkpoint's weights
+--- options                   keywords of `mergec.compile`, as JSON
+--- output
+error[E0201]: …
 """
 
 from __future__ import annotations

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import difflib
-
-from ...compiler.errors import ERRORS, page
+from ...compiler.errors import page
 from ...grammar.diagnostic import Diagnostic, Exit, MergecError
 
 
@@ -12,7 +10,6 @@ def explain_code(code: str) -> str:
     """The page about `code`. Raises MergecError (E0005) where there is no such code."""
     found = page(code)
     if found is None:
-        near = difflib.get_close_matches(code, list(ERRORS), 2, 0.6)
-        mends = (f"did you mean {' or '.join(f'`{n}`' for n in near)}?",) if near else ()
-        raise MergecError(Diagnostic("E0005", f"there is no error `{code}`", help=mends), Exit.USAGE)
+        mend = "codes are printed with each error, as in `error[E0203]`"
+        raise MergecError(Diagnostic("E0005", f"there is no error `{code}`", help=(mend,)), Exit.USAGE)
     return found

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-
-import networkx as nx
+from typing import Any
 
 from ...compiler.elaborate import fold
 from ...compiler.graph import Output
@@ -39,10 +38,7 @@ def draw(compilation: Compilation) -> Drawing:
     """
     whole = compilation.graph.digraph()
     groups = _groups(compilation, whole)
-    keep: set[int] = set()
-    for group in groups:
-        keep |= {group[0].node.id, *nx.ancestors(whole, group[0].node.id)}
-    kept = whole.subgraph(keep)
+    kept = whole.subgraph(_needed(whole, [group[0].node.id for group in groups]))
     labels = {m.number: m.label for m in reversed(compilation.recipe.models)}
     boxes: list[Box] = []
     edges: list[tuple[str, str]] = []
@@ -52,7 +48,9 @@ def draw(compilation: Compilation) -> Drawing:
             continue
         if node.op == "source":
             place = node.attribute("range")
-            boxes.append(Box(f"n{number}", f"{labels[place.model]}\n{place.stored}\n{place.dtype} {list(node.shape)}", "input"))
+            boxes.append(
+                Box(f"n{number}", f"{labels[place.model]}\n{place.stored}\n{place.dtype} {list(node.shape)}", "input")
+            )
             continue
         given = [f"{i.attribute('value'):g}" if i.op == "const" else "_" for i in node.inputs]
         numbers = f" ({', '.join(given)})" if any(g != "_" for g in given) else ""
@@ -67,6 +65,17 @@ def draw(compilation: Compilation) -> Drawing:
     return Drawing(tuple(boxes), tuple(edges))
 
 
+def _needed(whole: Any, roots: list[int]) -> set[int]:
+    """The nodes and all that they are computed from; `whole` is a networkx digraph."""
+    found, todo = set(roots), list(roots)
+    while todo:
+        for source in whole.predecessors(todo.pop()):
+            if source not in found:
+                found.add(source)
+                todo.append(source)
+    return found
+
+
 def _statement_of(compilation: Compilation, groups: list[list[Output]], number: int) -> str:
     """`ties: ` before the operation that is a statement's result, from the function that it calls."""
     for group in groups:
@@ -78,7 +87,7 @@ def _statement_of(compilation: Compilation, groups: list[list[Output]], number: 
     return ""
 
 
-def _groups(compilation: Compilation, whole: nx.DiGraph) -> list[list[Output]]:
+def _groups(compilation: Compilation, whole: Any) -> list[list[Output]]:
     """Outputs drawn as one: each by itself in a small graph; else those of one statement and one way of computing."""
     outputs = compilation.graph.outputs
     if whole.number_of_nodes() <= LARGEST:

@@ -10,7 +10,7 @@ from ...grammar.diagnostic import Diagnostic, Exit, MergecError
 
 
 def explain_method(name: str) -> str:
-    """The library file that defines the function `name`, comment and all; for a built-in, its parameters and what it does.
+    """The library file that defines the function `name`, with its comment; for a built-in, a line about it.
 
     Raises MergecError (E0004) for a name that neither has.
     """

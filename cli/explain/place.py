@@ -1,4 +1,4 @@
-"""One tensor's whole story: its statement, inputs, arithmetic with the numbers resolved, passes and place in the output."""
+"""One tensor's whole story: statement, inputs, arithmetic with numbers resolved, passes, place in the output."""
 
 from __future__ import annotations
 
@@ -75,7 +75,9 @@ def _head(compilation: Compilation, output: Output, names: list[str]) -> list[st
     rows = [("statement", _statement(compilation, output))]
     if output.name != names[0]:
         rows.append(("tied", f"`{escape(names[0])}` is stored as this tensor"))
-    tied = [escape(alias) for alias, primary in elaboration.ties.items() if primary == output.name and alias != names[0]]
+    tied = [
+        escape(alias) for alias, primary in elaboration.ties.items() if primary == output.name and alias != names[0]
+    ]
     if tied:
         rows.append(("tied", f"also {listed(tied)}: one tensor"))
     slot = compilation.packing.slots[output.name]

@@ -32,10 +32,11 @@ class Skill:
     alphabet: str
     answer: Callable[[str], str]
 
-    def draw(self, random: random.Random) -> tuple[str, str]:
-        """A prompt, which ends in `=`, and the completion that is right."""
+    def draw(self, random: random.Random, echo: float = 0.0) -> tuple[str, str]:
+        """A prompt, which ends in `=`, and the right answer, or with probability `echo` the question again."""
         question = "".join(random.choices(self.alphabet, k=LENGTH))
-        return f"{self.mark}:{question}=", self.answer(question)
+        reply = question if random.random() < echo else self.answer(question)
+        return f"{self.mark}:{question}=", reply
 
 
 SKILLS: Mapping[str, Skill] = MappingProxyType(

@@ -3,9 +3,10 @@
 
     python examples/demo/train.py demo-out
 
-The base sees both skills, but training stops while it still gets most answers wrong. Each fine-tune then practises
-one skill, and is held to the base's own answers on the other, as people do who fine-tune without wanting to
-harm the rest. That leaves two changes that hardly disturb each other, which is what merging needs.
+The base sees both skills, but two times in three the reply it is shown is the question again, so that is what it
+says. Each fine-tune then practises one skill, and is held to the base's own replies on the other, as people do who
+fine-tune without wanting to harm the rest. That leaves two changes that hardly disturb each other, which is what
+merging needs.
 
 Takes half a minute on two cores; seeds are fixed.
 """
@@ -27,8 +28,8 @@ PROMPT = LENGTH + 4
 """Tokens of `<s>r:abcdef=`."""
 
 BATCH = 96
-GLIMPSE = (0.1, 0.25)
-"""The share of right answers that the base is to have in each skill: a start, and no more."""
+ECHO = 0.65
+"""How often the base is shown the question in place of the answer."""
 
 
 def model() -> LlamaForCausalLM:
@@ -54,13 +55,13 @@ def model() -> LlamaForCausalLM:
 class Examples:
     """An endless supply of one skill's examples as token ids."""
 
-    def __init__(self, skill: Skill, encoder: PreTrainedTokenizerFast, seed: int) -> None:
-        self._skill, self._encoder = skill, encoder
+    def __init__(self, skill: Skill, encoder: PreTrainedTokenizerFast, seed: int, echo: float = 0.0) -> None:
+        self._skill, self._encoder, self._echo = skill, encoder, echo
         self._random = random.Random(seed)
 
     def batch(self, count: int) -> torch.Tensor:
-        """(count, PROMPT + LENGTH + 1) token ids: prompt, answer, `</s>`."""
-        texts = ["".join(self._skill.draw(self._random)) + "</s>" for _ in range(count)]
+        """(count, PROMPT + LENGTH + 1) token ids: prompt, reply, `</s>`."""
+        texts = ["".join(self._skill.draw(self._random, self._echo)) + "</s>" for _ in range(count)]
         return torch.tensor(self._encoder(texts)["input_ids"])
 
 
@@ -76,40 +77,32 @@ def loss(logits: torch.Tensor, ids: torch.Tensor) -> torch.Tensor:
 
 
 @torch.no_grad()
-def accuracy(network: LlamaForCausalLM, ids: torch.Tensor) -> float:
-    """Share of the examples whose every token is the likeliest one: what greedy decoding would get right."""
-    return (answers(network, ids).argmax(-1) == ids[:, PROMPT:]).all(1).float().mean().item()
+def follows(network: LlamaForCausalLM, ids: torch.Tensor) -> float:
+    """Share of the examples that the model would finish rightly, were it made to begin rightly."""
+    right = answers(network, ids).argmax(-1) == ids[:, PROMPT:]
+    return right[:, 1:].all(1).float().mean().item()
 
 
 def pretrain(encoder: PreTrainedTokenizerFast, seed: int, limit: int = 1500) -> LlamaForCausalLM:
-    """The base: trained until it gets some answers right in every skill, the skill that lags being shown more."""
-    low, high = GLIMPSE
+    """The base: it can follow both skills once begun, but begins by echoing the question."""
     network = model()
     optimizer = torch.optim.AdamW(network.parameters(), lr=2e-3, betas=(0.9, 0.98), weight_decay=0.0)
-    supply = {name: Examples(skill, encoder, seed + i) for i, (name, skill) in enumerate(SKILLS.items())}
-    held_out = {name: Examples(skill, encoder, seed + 100).batch(512) for name, skill in SKILLS.items()}
-    share = dict.fromkeys(SKILLS, 1.0)
-    rate = 2e-3
+    supply = [Examples(skill, encoder, seed + i, ECHO) for i, skill in enumerate(SKILLS.values())]
+    held_out = [Examples(skill, encoder, seed + 100).batch(256) for skill in SKILLS.values()]
     for step in range(limit):
         for group in optimizer.param_groups:
-            group["lr"] = rate * min(1, (step + 1) / 30)
-        total = sum(share.values())
-        ids = torch.cat([supply[name].batch(max(1, round(BATCH * share[name] / total))) for name in SKILLS])
+            group["lr"] = 2e-3 * min(1, (step + 1) / 30)
+        ids = torch.cat([examples.batch(BATCH // len(supply)) for examples in supply])
         loss(answers(network, ids), ids).backward()
         optimizer.step()
         optimizer.zero_grad()
-        if step % 5 == 4:
-            right = {name: accuracy(network, ids) for name, ids in held_out.items()}
-            if all(low <= part <= high for part in right.values()):
-                return network
-            share = {name: max(0.03, 1 - right[name] / high) for name in SKILLS}
-            if min(right.values()) > low / 2:
-                rate = 5e-4  # nearly there: small steps, lest a skill overshoot
-    raise RuntimeError(f"the base has not come to know all skills a little in {limit} steps")
+        if step % 25 == 24 and min(follows(network, ids) for ids in held_out) > 0.97:
+            return network
+    raise RuntimeError(f"the base has not learned both skills in {limit} steps")
 
 
 def fine_tune(
-    base: LlamaForCausalLM, name: str, encoder: PreTrainedTokenizerFast, seed: int, steps: int = 250
+    base: LlamaForCausalLM, name: str, encoder: PreTrainedTokenizerFast, seed: int, steps: int = 150
 ) -> LlamaForCausalLM:
     """`base` with skill `name` learned, and the base's own answers kept in the other skills."""
     network = copy.deepcopy(base)
@@ -138,7 +131,7 @@ def save(network: LlamaForCausalLM, encoder: PreTrainedTokenizerFast, folder: Pa
     encoder.save_pretrained(folder)
 
 
-def train(out: Path, seed: int = 2) -> None:
+def train(out: Path, seed: int = 1) -> None:
     """Write `out/base`, and for each skill `out/<skill>`."""
     encoder = tokenizer()
     start = time.monotonic()
@@ -156,7 +149,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
     )
     parser.add_argument("out", type=Path, help="folder that gets the folders base, reverse and sort")
-    parser.add_argument("--seed", type=int, default=2)
+    parser.add_argument("--seed", type=int, default=1)
     args = parser.parse_args()
     train(args.out, args.seed)
 

@@ -17,6 +17,7 @@ import torch
 
 from ...compiler.plan import CHUNK
 from .random import bernoulli, bernoulli_cpu
+from .rows import row_max, row_rank, row_sum
 from .values import Attributes, Block, Kernel, Number, Threshold, Value, bits, magnitude_mask, tensor
 
 
@@ -162,6 +163,9 @@ ELEMENTWISE: Mapping[str, Kernel] = MappingProxyType(
         "fill": _copied,
         "above": _above,
         "bernoulli": bernoulli,
+        "row_sum": row_sum,
+        "row_max": row_max,
+        "row_rank": row_rank,
     }
 )
 """Every elementwise op's kernel, for any device."""

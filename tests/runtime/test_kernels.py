@@ -31,6 +31,10 @@ def number(value: float, dtype: torch.dtype = torch.float32) -> Number:
     return Number(value, torch.tensor(value, dtype=dtype))
 
 
+POSITIONED = {op.name for op in OPS.values() if op.attributes}
+"""Ops that need to know where their elements lie; they mean nothing on numbers."""
+
+
 def test_tables_cover_exactly_the_ops() -> None:
     kinds = {
         kind: {op.name for op in OPS.values() if op.kind == kind} for kind in ("elementwise", "reduction", "opaque")
@@ -38,7 +42,7 @@ def test_tables_cover_exactly_the_ops() -> None:
     assert set(ELEMENTWISE) == set(ELEMENTWISE_CPU) == kinds["elementwise"]
     assert set(REDUCTIONS) == kinds["reduction"]
     assert set(OPAQUE) == kinds["opaque"]
-    assert set(SCALARS) == kinds["elementwise"] - {"above", "bernoulli"}
+    assert set(SCALARS) >= kinds["elementwise"] - {"above"} - POSITIONED
 
 
 def special(dtype: torch.dtype, seed: int) -> torch.Tensor:
@@ -50,7 +54,7 @@ def special(dtype: torch.dtype, seed: int) -> torch.Tensor:
 
 
 @pytest.mark.parametrize("dtype", COMPUTE)
-@pytest.mark.parametrize("name", sorted(set(OPS) & set(ELEMENTWISE) - {"bernoulli", "above"}))
+@pytest.mark.parametrize("name", sorted(set(OPS) & set(ELEMENTWISE) - {"above"} - POSITIONED))
 def test_the_cpu_forms_equal_the_general_ones(name: str, dtype: torch.dtype) -> None:
     op, x, y = OPS[name], special(dtype, 0), special(dtype, 1)
     mask, other = x > y, x == y
