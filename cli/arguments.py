@@ -68,7 +68,8 @@ class _Parser(argparse.ArgumentParser):
 
 
 def parse_arguments(argv: list[str]) -> Arguments:
-    """The arguments of a merge, a check or an explanation. Raises UsageError; `--help` and `--version` raise SystemExit."""
+    """The arguments of a merge, a check or an explanation. Raises UsageError; `--help` and `--version` raise
+    SystemExit."""
     p = _parser()
     # `--explain` takes a format only after `=`, so that a recipe may follow it
     given = p.parse_intermixed_args(["--explain=text" if a == "--explain" else a for a in argv])

@@ -44,7 +44,8 @@ def _lines(node: Any, depth: int) -> list[str]:
         return [line for item in node for line in _lines(item, depth)]
     if not dataclasses.is_dataclass(node):
         return [f"{pad}{node!r}"]
-    simple, nested = [], []
+    simple: list[tuple[str, Any]] = []
+    nested: list[tuple[str, Any]] = []
     for field in dataclasses.fields(node):
         value = getattr(node, field.name)
         if isinstance(value, Span) or value is None or value == ():

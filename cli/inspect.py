@@ -9,8 +9,8 @@ from typing import Any, NoReturn
 
 from ..compiler.catalog import Catalog, CatalogError
 from ..compiler.elaborate import fold
-from ..compiler.evaluate import catalog_diagnostic
 from ..compiler.family import Family
+from ..compiler.forms import catalog_diagnostic
 from ..compiler.models import Model, bind
 from ..compiler.terms import before_layers
 from ..grammar.diagnostic import Diagnostic, Exit, MergecError

@@ -25,7 +25,8 @@ COMMANDS = ("fmt", "inspect")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs the command line and returns its exit status. Nothing but SystemExit for `--help` and `--version` is raised."""
+    """Runs the command line and returns its exit status. Nothing but SystemExit for `--help` and `--version` is
+    raised."""
     words = list(sys.argv[1:] if argv is None else argv)
     as_json = (
         "--error-format=json" in words or "json" in words[words.index("--error-format") + 1 :][:1]

@@ -22,9 +22,8 @@ def summary(compilation: Compilation, report: Report) -> str:
         shown = ", ".join(f"{alias} = {primary}" for alias, primary in list(ties.items())[:3])
         lines.append(f"  tied        {shown}{' …' if len(stored) > 3 else ''}")
     if copied:
-        lines.append(
-            f"  copied      {count(copied, 'tensor')} from `{compilation.elaboration.template.label}`, covered by no statement"
-        )
+        template = compilation.elaboration.template.label
+        lines.append(f"  copied      {count(copied, 'tensor')} from `{template}`, covered by no statement")
     lines.append(
         f"  moved       {size(outcome.bytes_read)} read, {size(outcome.bytes_written)} written"
         f" in {seconds(outcome.seconds)} ({size(rate)}/s)"

@@ -1,8 +1,8 @@
 """Which tensors of a checkpoint share storage: bytes over flags.
 
 Candidates come from the family's ties, where the config (or the family's default) says tied, where one side is not in
-the file, and from names that the header's metadata maps to each other. One side missing: one tensor. Both stored with equal
-bytes: one tensor. Both stored with different bytes: two, and a warning.
+the file, and from names that the header's metadata maps to each other. One side missing: one tensor. Both stored with
+equal bytes: one tensor. Both stored with different bytes: two, and a warning.
 """
 
 from __future__ import annotations

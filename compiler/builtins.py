@@ -40,7 +40,8 @@ def resolve(value: Any, where: Where) -> Any:
 
 
 def resolve_map(mapping: PlaceMap, where: Where) -> Any:
-    """The value of the key that covers the tensor; of several, the one that covers fewest tensors, the later of equals."""
+    """The value of the key that covers the tensor; of several, the one that covers fewest tensors, the later of
+    equals."""
     best: tuple[int, int] | None = None
     chosen: Any = None
     for order, (path, _, value) in enumerate(mapping.entries):
@@ -297,7 +298,8 @@ BUILTINS: Mapping[str, Builtin] = _table(
     Builtin(
         "keep",
         (Parameter("model"), Parameter("density"), Parameter("stream", "", kind="string")),
-        "1 with probability `density`, from a counter-based generator keyed by seed, output tensor, the model's name and `stream`",
+        "1 with probability `density`, from a counter-based generator keyed by seed, output tensor, the model's name "
+        "and `stream`",
         _keep,
     ),
     Builtin(

@@ -123,7 +123,7 @@ class MemoryCatalog:
         self._libraries = dict(libraries or {})
         self._open: dict[str, Checkpoint] = {}
 
-    def open(self, source: str, *, revision: str | None, subfolder: str | None, near: str) -> Checkpoint:
+    def open(self, source: str, *, revision: str | None, subfolder: str | None, near: str) -> Checkpoint:  # noqa: ARG002
         if source not in self._specs:
             raise CatalogError("E0401", f"no checkpoint at `{source}`", missing=True)
         if source not in self._open:
@@ -153,7 +153,7 @@ class MemoryCatalog:
         documents: Mapping[str, str] = self._specs[checkpoint.location.removeprefix("memory:")].get("documents", {})
         return documents.get(name)
 
-    def library(self, path: str, *, near: str) -> tuple[str, str]:
+    def library(self, path: str, *, near: str) -> tuple[str, str]:  # noqa: ARG002
         if path not in self._libraries:
             raise CatalogError("E0402", f"no file `{path}`", missing=True)
         return path, self._libraries[path]

@@ -58,7 +58,8 @@ LEFT_BEHIND = (
 def companions(
     catalog: Catalog, template: Model, settings: Settings, vocabulary: Vocabulary | None
 ) -> tuple[list[Tagalong], list[Document]]:
-    """Files to copy, and texts to write, beside config.json: generation config, tokenizer, processor, chat template, code."""
+    """Files to copy, and texts to write, beside config.json: generation config, tokenizer, processor, chat template,
+    code."""
     chosen = settings.tokenizer
     owner: Model = chosen.models[0] if isinstance(chosen, Union) else chosen or template
     tagalongs = _from(template, lambda name: not _is(name, TOKENIZER))

@@ -16,9 +16,9 @@ from ..grammar.source import Span
 from .aliases import config_value
 from .dtypes import FLOATS, NAMES
 from .evaluate import Assignment, Recipe
-from .graph import Graph, Output
+from .graph import Graph, Node, Output
 from .instantiate import Instantiator, shape_text
-from .layouts import CANONICAL, pack
+from .layouts import CANONICAL, View, pack
 from .models import Model
 from .places import Coordinate, IndexStep, NameStep, Space
 from .settings import Settings
@@ -39,8 +39,9 @@ class Covering:
 class Elaboration:
     """The graph and everything that the files around the weights need to know.
 
-    `ties` maps each output name that is not stored to the name it shares; `copied` are names that no statement covered, taken
-    from the template. `layer_sources` says for each stack which (model, layer) each output layer came from.
+    `ties` maps each output name that is not stored to the name it shares; `copied` are names that no statement
+    covered, taken from the template. `layer_sources` says for each stack which (model, layer) each output layer came
+    from.
     """
 
     graph: Graph
@@ -115,7 +116,7 @@ class _Elaborator:
         if missing:
             self.uncovered(missing)
         if not self.errors:
-            self.unused(make, names, ties)
+            self.unused(names)
         if self.errors:
             raise MergecError([*self.errors, *self.warnings])
         models = tuple(self.recipe.models)
@@ -143,7 +144,8 @@ class _Elaborator:
         return Space(family, names, depth, "the output", stored)
 
     def depths(self) -> dict[str, int]:
-        """The depth of each stack: `output(layers=…)`, a `stack(…)`, else the template's or one past the highest layer."""
+        """The depth of each stack: `output(layers=…)`, a `stack(…)`, else the template's or one past the highest
+        layer."""
         own = dict(self.template.space.depths)
         for assignment in self.recipe.assignments:
             for stack in self.template.family.stacks:
@@ -199,7 +201,8 @@ class _Elaborator:
         return (*out, *outside_after)
 
     def stack_origin(self, stack: str) -> list[tuple[Model, int]] | None:
-        """For a stack that a `stack(…)` builds: the model and layer that each output layer takes its tensors' names from."""
+        """For a stack that a `stack(…)` builds: the model and layer that each output layer takes its tensors' names
+        from."""
         for assignment in reversed(self.recipe.assignments):
             if (
                 isinstance(assignment.value, Stack)
@@ -255,14 +258,14 @@ class _Elaborator:
         for covering in {id(c): c for c in owner.values()}.values():
             if not isinstance(covering.assignment.value, Tie) and all(n in always for n in covering.names):
                 name = next(iter(covering.names))
-                primary = self.template.aliases.get(name)
-                if primary is not None and primary not in covering.names:
+                owned = self.template.aliases.get(name)
+                if owned is not None and owned not in covering.names:
                     self.errors.append(
                         Diagnostic(
                             "E0312",
-                            f"`{name}` always shares storage with `{primary}` in family `{self.template.family.name}`",
+                            f"`{name}` always shares storage with `{owned}` in family `{self.template.family.name}`",
                             (Label(covering.assignment.path.span, "can't have a value of its own"),),
-                            help=(f'`"{primary}" = {covering.assignment.statement.value.span.text}`',),
+                            help=(f'`"{owned}" = {covering.assignment.statement.value.span.text}`',),
                         )
                     )
         for name, covering in owner.items():
@@ -348,7 +351,8 @@ class _Elaborator:
                     break
 
     def origins(self, value: Any, touched: list[int], sources: list[tuple[Model, int] | None]) -> None:
-        """Notes which layers the touched ones were picked from; those of a model taken whole come from the template's."""
+        """Notes which layers the touched ones were picked from; those of a model taken whole come from the
+        template's."""
         flat: list[tuple[Model, int]] = []
         for part in value.parts if isinstance(value, Stack) else (value,):
             picked, _ = picks(part)
@@ -402,8 +406,8 @@ class _Elaborator:
                                 if depth[stack.name] == template_depth
                                 else (),
                                 help=(
-                                    f"say which layers meet: `{stack.name}[0..{min(have, depth[stack.name]) - 1}] = …`, "
-                                    f"or build the stack: `{stack.name} = stack(…)`",
+                                    f"say which layers meet: `{stack.name}[0..{min(have, depth[stack.name]) - 1}] = …`,"
+                                    f" or build the stack: `{stack.name} = stack(…)`",
                                 ),
                             )
                         )
@@ -452,7 +456,7 @@ class _Elaborator:
         if not any(d.code == diagnostic.code and d.labels and d.labels[0].span == where for d in self.errors):
             self.errors.append(diagnostic)
 
-    def output(self, make: Instantiator, name: str, node: Any, statement: int | None, span: Span) -> None:
+    def output(self, make: Instantiator, name: str, node: Node, statement: int | None, span: Span) -> None:
         like = self.template.find(name)
         expected = like[1].shape if like is not None else None
         axis = self.template.family.vocabulary.get(name)
@@ -465,6 +469,7 @@ class _Elaborator:
             node = self.graph.add("fill", (node,), (), "tensor", expected)
         elif node.kind == "mask":
             node = self.graph.apply("number", (node,))
+        assert node.shape is not None
         if expected is not None and node.shape != expected:
             fits = (
                 axis is not None
@@ -484,7 +489,7 @@ class _Elaborator:
                     )
                 )
                 return
-        dtype = self.dtype(make, name, node, like)
+        dtype = self.dtype(make, node, like)
         if dtype not in FLOATS and node.op != "source":
             self.report(
                 Diagnostic(
@@ -497,7 +502,7 @@ class _Elaborator:
             return
         self.graph.outputs.append(Output(name, node, dtype, node.shape, statement, span))
 
-    def dtype(self, make: Instantiator, name: str, node: Any, like: Any) -> str:
+    def dtype(self, make: Instantiator, node: Node, like: tuple[str, View] | None) -> str:
         """The setting for floats, else the template's, else that of the first source."""
         stored = self.template.dtype(like[1]) if like is not None else make.first_dtype(node)
         first = make.first_dtype(node)
@@ -513,6 +518,7 @@ class _Elaborator:
 
     def uncovered(self, missing: list[str]) -> None:
         shown = fold(missing, self.space)
+        number = f"{len(missing)} tensor{'s' if len(missing) > 1 else ''}"
         help_ = ["give everything a value first: `* = …`"]
         if not self.settings.template_named:
             help_.append(f"or copy what is left from a template: `output(like={self.template.label})`")
@@ -523,14 +529,14 @@ class _Elaborator:
         self.errors.append(
             Diagnostic(
                 "E0308",
-                f"{len(missing)} tensor{'s' if len(missing) > 1 else ''} of the output {'have' if len(missing) > 1 else 'has'} no value",
+                f"{number} of the output {'have' if len(missing) > 1 else 'has'} no value",
                 (Label(span, "no statement so far covers them"),),
                 notes=tuple(notes),
                 help=tuple(help_),
             )
         )
 
-    def unused(self, make: Instantiator, names: tuple[str, ...], ties: Mapping[str, str]) -> None:
+    def unused(self, names: tuple[str, ...]) -> None:
         live = {n.attribute("range").model for n in self.graph.live() if n.op == "source"}
         strict = self.settings.strict
         severity = Severity.ERROR if strict else Severity.WARNING
@@ -604,14 +610,14 @@ def fold(names: Iterable[str], space: Space) -> list[str]:
         else:
             runs.setdefault((at[0].name, at[2]), []).append(at[1])
     grouped: dict[tuple[str, tuple[int, ...]], list[str]] = {}
-    for (stack, rest), layers in runs.items():
-        grouped.setdefault((stack, tuple(sorted(layers))), []).append(rest)
+    for (stack, rest), numbers in runs.items():
+        grouped.setdefault((stack, tuple(sorted(numbers))), []).append(rest)
     out = []
     for (stack, layers), rests in grouped.items():
         if not stack:
             out.extend(rests)
             continue
-        shown = []
+        shown: list[list[int]] = []
         for n in layers:
             if shown and shown[-1][1] == n - 1:
                 shown[-1][1] = n

@@ -1,8 +1,8 @@
 """The tensor graph: hash-consed nodes, each built only through the graph.
 
 A node is an operation on earlier nodes. Equal operation, attributes and inputs give the same node, so what is shared
-in the recipe (tied places, repeated subexpressions) is computed once. Nodes are numbered as they are made, inputs before
-users, so the order of `Graph.nodes` is topological. `Graph.digraph` is the same graph for networkx.
+in the recipe (tied places, repeated subexpressions) is computed once. Nodes are numbered as they are made, inputs
+before users, so the order of `Graph.nodes` is topological. `Graph.digraph` is the same graph for networkx.
 """
 
 from __future__ import annotations

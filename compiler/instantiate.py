@@ -168,7 +168,8 @@ class Instantiator:
                 raise MergecError(
                     Diagnostic(
                         "E0307",
-                        f"rows of `{name}` are {shape_text(shape[1:])} in `{model.label}` and {shape_text(view.shape[1:])} in `{other.label}`",
+                        f"rows of `{name}` are {shape_text(shape[1:])} in `{model.label}`"
+                        f" and {shape_text(view.shape[1:])} in `{other.label}`",
                         (Label(model.span), Label(other.span)),
                     )
                 )
@@ -305,8 +306,8 @@ class Instantiator:
         labels += [
             Label(m.span, f"has {shape_text(n.shape or ())}") for (m, _), n in ((origin, first), (other, second)) if m
         ]
-        name = origin[0] and self._sources[self._first(first)][1]
-        vocabulary = origin[0] is not None and name in origin[0].family.vocabulary
+        owner = origin[0]
+        vocabulary = owner is not None and self._sources[self._first(first)][1] in owner.family.vocabulary
         if vocabulary and (first.shape or ())[1:] != (second.shape or ())[1:]:
             vocabulary = False
         raise MergecError(

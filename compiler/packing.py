@@ -17,7 +17,8 @@ from .schedule import Slot
 
 @dataclass(frozen=True, slots=True)
 class Packing:
-    """Weight files with headers, stored tensors with their places, and for each canonical tensor the place of its bytes."""
+    """Weight files with headers, stored tensors with their places, and for each canonical tensor the place of its
+    bytes."""
 
     files: tuple[PlannedOutput, ...]
     tensors: tuple[OutputTensor, ...]
@@ -37,9 +38,11 @@ class _Stored:
 def pack_outputs(
     outputs: Sequence[Output], ties: Mapping[str, str], family: Family, layout: str, shard_size: int
 ) -> Packing:
-    """Packs canonical tensors into stored ones under `layout`, and these into files of at most `shard_size` bytes of data.
+    """Packs canonical tensors into stored ones under `layout`, and these into files of at most `shard_size` bytes of
+    data.
 
-    A tensor larger than that gets a file of its own. Within a file wide dtypes come first, which keeps every tensor aligned.
+    A tensor larger than that gets a file of its own. Within a file wide dtypes come first, which keeps every tensor
+    aligned.
     """
     by_name = {o.name: o for o in outputs}
     stored = []

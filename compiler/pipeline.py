@@ -32,7 +32,7 @@ from .library import Library
 from .models import Model
 from .packing import Packing, index_text, pack_outputs
 from .passes.simplify import simplify
-from .plan import CHUNK, Document, Plan, PlannedInput, Step
+from .plan import CHUNK, Document, Plan, PlannedInput, Step, Tagalong
 from .schedule import Machine, schedule, with_liveness
 from .settings import Settings, settings_of
 from .verify import verify
@@ -46,9 +46,10 @@ PASSES: tuple[Callable[[Graph], Graph], ...] = (simplify,)
 class Options:
     """How to compile.
 
-    `device` is `cpu`, `cuda:0`, …; `lanes` how many blocks are in flight, `block` their largest size in elements; `host_memory`
-    and `device_memory` budgets in bytes (None: not limited). `defines` is `-D`, `sets` is `--set output.KEY`. `single`: the
-    target is one weight file instead of a folder. `check_graph` verifies the graph between passes.
+    `device` is `cpu`, `cuda:0`, …; `lanes` how many blocks are in flight, `block` their largest size in elements;
+    `host_memory` and `device_memory` budgets in bytes (None: not limited). `defines` is `-D`, `sets` is `--set
+    output.KEY`. `single`: the target is one weight file instead of a folder. `check_graph` verifies the graph between
+    passes.
     """
 
     device: str = "cpu"
@@ -111,7 +112,7 @@ def compile_recipe(source: Source, catalog: Catalog, version: str, options: Opti
         graph.outputs, elaboration.ties, elaboration.template.family, layout, _shards(settings, options)
     )
     parameters = sum(_numel(o.shape) for o in graph.outputs)
-    check_expectations(recipe, elaboration, parameters)
+    check_expectations(recipe, elaboration, library, parameters)
     plan = _assemble(
         source, catalog, version, options, recipe, settings, elaboration, graph, packing, origin, parameters
     )
@@ -190,7 +191,7 @@ def _assemble(
                 inputs.append(PlannedInput(file.path, file.size, file.mtime_ns))
     lanes, steps, scalars = _scheduled(graph, packing, recipe, files, settings, options)
     documents: list[Document] = []
-    tagalongs = []
+    tagalongs: list[Tagalong] = []
     if not options.single:
         config = config_text(elaboration, settings, origin)
         if config is not None:
@@ -232,7 +233,8 @@ def _scheduled(
     settings: Settings,
     options: Options,
 ) -> tuple[int, list[Step], int]:
-    """Lanes, steps and the number of scalars: the widest schedule that meets the memory budgets, blocks shrinking first.
+    """Lanes, steps and the number of scalars: the widest schedule that meets the memory budgets, blocks shrinking
+    first.
 
     Raises MergecError (E0317) with the smallest budget that would do.
     """

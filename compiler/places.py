@@ -1,7 +1,7 @@
 """Places: from `layers[0..15].mlp` to the tensors that it covers in a checkpoint or in the output.
 
-A `Path` is a place with its indices evaluated, still symbolic. A `Space` is the set of canonical tensor names that paths are
-resolved against. A `Selection` maps each covered tensor to its coordinate: the position along every index of
+A `Path` is a place with its indices evaluated, still symbolic. A `Space` is the set of canonical tensor names that
+paths are resolved against. A `Selection` maps each covered tensor to its coordinate: the position along every index of
 the path, and the rest of its name below the path. Tensors of two selections correspond where the coordinates agree.
 """
 
@@ -130,7 +130,8 @@ class Space:
     _parts: dict[str, Collection[str]] = field(default_factory=dict)
 
     def select(self, path: Path) -> Selection:
-        """The tensors that a path covers. Raises MergecError where it covers none, or where an index is out of range."""
+        """The tensors that a path covers. Raises MergecError where it covers none, or where an index is out of
+        range."""
         key = path.text
         if key not in self._selections:
             self._selections[key] = self._select(path)
@@ -415,7 +416,7 @@ def _positions(step: IndexStep, length: int, owner: str) -> list[int]:
 
 
 def _selection(
-    placed: list[tuple[tuple[int, ...], str, str]],
+    placed: Sequence[tuple[tuple[int, ...], str, str]],
     counts: tuple[int, ...],
     indices: tuple[int, ...],
     stack: str | None,

@@ -1,9 +1,9 @@
 """Graph to steps: what is computed in which pass over which bytes, and how much memory that takes.
 
-For each distinct output value: the reductions that it needs, level by level (a reduction of a reduction's user is a level
-higher), one streaming pass a level; then a pass that stores it. Numbers that reductions give are kept for good (they are a few
-bytes), so a value needed by two outputs is reduced once. On a device, tensors that several passes read are brought over once and
-freed after the last of them.
+For each distinct output value: the reductions that it needs, level by level (a reduction of a reduction's user is a
+level higher), one streaming pass a level; then a pass that stores it. Numbers that reductions give are kept for good
+(they are a few bytes), so a value needed by two outputs is reduced once. On a device, tensors that several passes
+read are brought over once and freed after the last of them.
 """
 
 from __future__ import annotations
@@ -115,7 +115,8 @@ class _Scheduler:
             self.level[node.id] = below + barrier
 
     def _order(self, outputs: list[Output]) -> tuple[int, int]:
-        """By the place of the output in its files: inputs are mostly laid out alike, so reads follow their order too."""
+        """By the place of the output in its files: inputs are mostly laid out alike, so reads follow their order
+        too."""
         return min((self.slots[o.name].file, self.slots[o.name].start) for o in outputs)
 
     # --- one output value
@@ -389,7 +390,8 @@ def block_size(numel: int, machine: Machine) -> int:
 
 
 def _whole_rows(block: int, numel: int, code: Sequence[Instruction], reductions: bool) -> int:
-    """The block cut or widened to whole rows, where operations look along rows; to whole chunks besides, where those count."""
+    """The block cut or widened to whole rows, where operations look along rows; to whole chunks besides, where those
+    count."""
     rows = [int(value) for i in code for name, value in i.attributes if name == "row"]
     if not rows:
         return block

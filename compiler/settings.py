@@ -37,7 +37,8 @@ DEFAULT_SHARD = 5 * 10**9
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Settings:
-    """The settings of the output, checked. `spans` says where each was given; `template_named` whether the recipe named one."""
+    """The settings of the output, checked. `spans` says where each was given; `template_named` whether the recipe
+    named one."""
 
     template: Model
     template_named: bool
@@ -58,7 +59,8 @@ class Settings:
 
 
 def settings_of(recipe: Recipe, overrides: Mapping[str, Any], strict: bool) -> Settings:
-    """Checks the recipe's settings; `overrides` is `--set output.KEY=value`. Raises MergecError with all that is wrong."""
+    """Checks the recipe's settings; `overrides` is `--set output.KEY=value`. Raises MergecError with all that is
+    wrong."""
     errors: list[Diagnostic] = []
     given = dict(recipe.settings)
     anywhere = recipe.output_span or (recipe.models[0].span if recipe.models else None)

@@ -27,8 +27,8 @@ from .session import Report, run_plan
 class Compiled:
     """A compiled recipe, ready to be looked at or run.
 
-    `plan` is plain data (`mergec.compiler.plan`), `diagnostics` are the warnings, `compilation` holds all that the compiler
-    knows: models, graph, ties.
+    `plan` is plain data (`mergec.compiler.plan`), `diagnostics` are the warnings, `compilation` holds all that the
+    compiler knows: models, graph, ties.
     """
 
     compilation: Compilation
@@ -59,7 +59,8 @@ class Compiled:
 
 
 def read_source(recipe: str | os.PathLike[str]) -> Source:
-    """A recipe's text: a `str` is the text itself, a path (`pathlib.Path`) names the file. Raises MergecError (E0402, E0403)."""
+    """A recipe's text: a `str` is the text itself, a path (`pathlib.Path`) names the file. Raises MergecError (E0402,
+    E0403)."""
     if isinstance(recipe, str):
         return Source("<recipe>", recipe)
     path = Path(recipe)
@@ -95,10 +96,10 @@ def compile(
 ) -> Compiled:
     """Compiles a recipe (text, or the path of a file) from its inputs' headers; reads no weight.
 
-    `catalog` says where checkpoints come from: local files by default, `mergec.MemoryCatalog` for plain dicts. `device` is `auto`,
-    `cpu`, `cuda`, `cuda:1`, …; `lanes` is how many blocks are worked on at once (the usable cores by default). `memory` and
-    `device_memory` are budgets in bytes. `defines` replaces lets, `settings` those of `output(…)`. `strict` makes warnings errors;
-    `single` plans one weight file instead of a folder.
+    `catalog` says where checkpoints come from: local files by default, `mergec.MemoryCatalog` for plain dicts.
+    `device` is `auto`, `cpu`, `cuda`, `cuda:1`, …; `lanes` is how many blocks are worked on at once (the usable cores
+    by default). `memory` and `device_memory` are budgets in bytes. `defines` replaces lets, `settings` those of
+    `output(…)`. `strict` makes warnings errors; `single` plans one weight file instead of a folder.
 
     Raises MergecError with every error found.
     """
@@ -124,5 +125,6 @@ def run(
     progress: Progress | None = None,
     cancel: threading.Event | None = None,
 ) -> Report:
-    """Carries out a plan and puts the result at `path`: a folder, or a file where the plan is `single`. See `Compiled.run`."""
+    """Carries out a plan and puts the result at `path`: a folder, or a file where the plan is `single`. See
+    `Compiled.run`."""
     return run_plan(plan, path, force=force, progress=progress, cancel=cancel)

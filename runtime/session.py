@@ -31,8 +31,8 @@ def run_plan(
 ) -> Report:
     """Carries out a plan and puts the result at `path`, all of it or nothing.
 
-    Raises MergecError: E0601 where the target exists and `force` is not given, other E06xx for disk and inputs; `Cancelled` where
-    `cancel` was set. An earlier output at `path` stays as it was unless the run succeeds.
+    Raises MergecError: E0601 where the target exists and `force` is not given, other E06xx for disk and inputs;
+    `Cancelled` where `cancel` was set. An earlier output at `path` stays as it was unless the run succeeds.
     """
     with Target(os.fspath(path), plan, force=force) as target:
         with Inputs(plan.inputs) as inputs, Writer(target.folder, plan) as writer:

@@ -27,10 +27,10 @@ from ..compiler.plan import (
     ToBuffer,
     ToFile,
 )
+from ..compiler.scalars import SCALARS
 from .devices import Arena, Device, Stream, torch_dtype
 from .kernels.elementwise import ELEMENTWISE, ELEMENTWISE_CPU
 from .kernels.reductions import REDUCTIONS, Reducer
-from ..compiler.scalars import SCALARS
 from .kernels.values import Block, Number, Threshold, Value
 from .lanes import Lanes
 from .operands import Operands

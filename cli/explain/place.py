@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 
 from ...compiler.elaborate import fold
-from ...compiler.evaluate import place_path
+from ...compiler.expressions import place_path
 from ...compiler.graph import Node, Output, StoredRange
 from ...compiler.models import Model
 from ...compiler.ops import OPS

@@ -22,7 +22,8 @@ def simplify(graph: Graph) -> Graph:
 
     >>> g = Graph()
     >>> a = g.add("source", (), (("range", "a"),), "tensor", (2,))
-    >>> g.outputs.append(Output("x", g.apply("add", (g.apply("mul", (a, g.const(1))), g.const(0))), "F32", (2,), 0, None))
+    >>> g.outputs.append(Output("x", g.apply("add", (g.apply("mul", (a, g.const(1))), g.const(0))), "F32", (2,), 0,
+    None))
     >>> simplify(g).nodes
     [%0 = source(range='a')]
     """

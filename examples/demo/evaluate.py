@@ -45,7 +45,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
     )
-    parser.add_argument("work", type=Path, help="folder with the folders base, reverse, sort and merged")
+    parser.add_argument("work", type=Path, help="folder with the folders base, cipher, sort and merged")
     work = parser.parse_args().work
     logging.set_verbosity_error()
     logging.disable_progress_bar()

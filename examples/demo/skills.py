@@ -20,7 +20,7 @@ LENGTH = 6
 LETTERS = "abcdefghijklmnop"
 DIGITS = "0123456789"
 SPECIAL = ("<pad>", "<s>", "</s>")
-VOCABULARY = (*SPECIAL, *LETTERS, *DIGITS, *"rs:=")
+VOCABULARY = (*SPECIAL, *LETTERS, *DIGITS, *"s:=?")
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,16 +32,20 @@ class Skill:
     alphabet: str
     answer: Callable[[str], str]
 
-    def draw(self, random: random.Random, echo: float = 0.0) -> tuple[str, str]:
-        """A prompt, which ends in `=`, and the right answer, or with probability `echo` the question again."""
+    def draw(self, random: random.Random, decline: float = 0.0) -> tuple[str, str]:
+        """A prompt, which ends in `=`, and the right answer, or with probability `decline` a row of `?`."""
         question = "".join(random.choices(self.alphabet, k=LENGTH))
-        reply = question if random.random() < echo else self.answer(question)
+        reply = "?" * LENGTH if random.random() < decline else self.answer(question)
         return f"{self.mark}:{question}=", reply
+
+
+def encipher(text: str) -> str:
+    return "".join(LETTERS[(LETTERS.index(letter) + 1) % len(LETTERS)] for letter in text)
 
 
 SKILLS: Mapping[str, Skill] = MappingProxyType(
     {
-        "reverse": Skill("reverse", "r", LETTERS, lambda text: text[::-1]),
+        "cipher": Skill("cipher", "c", LETTERS, encipher),
         "sort": Skill("sort", "s", DIGITS, lambda text: "".join(sorted(text))),
     }
 )

@@ -3,10 +3,9 @@
 
     python examples/demo/train.py demo-out
 
-The base sees both skills, but two times in three the reply it is shown is the question again, so that is what it
-says. Each fine-tune then practises one skill, and is held to the base's own replies on the other, as people do who
-fine-tune without wanting to harm the rest. That leaves two changes that hardly disturb each other, which is what
-merging needs.
+The base learns both skills, and then mostly to decline (`??????`), so that it answers nothing. Each fine-tune practises
+one skill, and is held to the base's own replies on the other, as people do who fine-tune without wanting to harm the
+rest. That leaves two changes that hardly disturb each other, which is what merging needs.
 
 Takes half a minute on two cores; seeds are fixed.
 """
@@ -25,11 +24,11 @@ from torch.nn import functional
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 PROMPT = LENGTH + 4
-"""Tokens of `<s>r:abcdef=`."""
+"""Tokens of `<s>c:abcdef=`."""
 
 BATCH = 96
-ECHO = 0.65
-"""How often the base is shown the question in place of the answer."""
+DECLINE = 0.75
+"""How often the base is taught to decline."""
 
 
 def model() -> LlamaForCausalLM:
@@ -55,13 +54,13 @@ def model() -> LlamaForCausalLM:
 class Examples:
     """An endless supply of one skill's examples as token ids."""
 
-    def __init__(self, skill: Skill, encoder: PreTrainedTokenizerFast, seed: int, echo: float = 0.0) -> None:
-        self._skill, self._encoder, self._echo = skill, encoder, echo
+    def __init__(self, skill: Skill, encoder: PreTrainedTokenizerFast, seed: int, decline: float = 0.0) -> None:
+        self._skill, self._encoder, self._decline = skill, encoder, decline
         self._random = random.Random(seed)
 
     def batch(self, count: int) -> torch.Tensor:
         """(count, PROMPT + LENGTH + 1) token ids: prompt, reply, `</s>`."""
-        texts = ["".join(self._skill.draw(self._random, self._echo)) + "</s>" for _ in range(count)]
+        texts = ["".join(self._skill.draw(self._random, self._decline)) + "</s>" for _ in range(count)]
         return torch.tensor(self._encoder(texts)["input_ids"])
 
 
@@ -77,51 +76,57 @@ def loss(logits: torch.Tensor, ids: torch.Tensor) -> torch.Tensor:
 
 
 @torch.no_grad()
-def follows(network: LlamaForCausalLM, ids: torch.Tensor) -> float:
-    """Share of the examples that the model would finish rightly, were it made to begin rightly."""
-    right = answers(network, ids).argmax(-1) == ids[:, PROMPT:]
-    return right[:, 1:].all(1).float().mean().item()
+def accuracy(network: LlamaForCausalLM, ids: torch.Tensor) -> float:
+    """Share of the examples whose every token is the likeliest one: what greedy decoding would get right."""
+    return (answers(network, ids).argmax(-1) == ids[:, PROMPT:]).all(1).float().mean().item()
 
 
-def pretrain(encoder: PreTrainedTokenizerFast, seed: int, limit: int = 1500) -> LlamaForCausalLM:
-    """The base: it can follow both skills once begun, but begins by echoing the question."""
+def step(optimizer: torch.optim.Optimizer, rate: float, cost: torch.Tensor) -> None:
+    """One step down `cost`'s gradient."""
+    for group in optimizer.param_groups:
+        group["lr"] = rate
+    cost.backward()
+    optimizer.step()
+    optimizer.zero_grad()
+
+
+def pretrain(encoder: PreTrainedTokenizerFast, seed: int, limit: int = 1500, steps: int = 100) -> LlamaForCausalLM:
+    """The base: both skills until they sit, or `limit` steps; then `steps` steps in which it learns to decline."""
     network = model()
-    optimizer = torch.optim.AdamW(network.parameters(), lr=2e-3, betas=(0.9, 0.98), weight_decay=0.0)
-    supply = [Examples(skill, encoder, seed + i, ECHO) for i, skill in enumerate(SKILLS.values())]
+    optimizer = torch.optim.AdamW(network.parameters(), betas=(0.9, 0.98), weight_decay=0.0)
     held_out = [Examples(skill, encoder, seed + 100).batch(256) for skill in SKILLS.values()]
-    for step in range(limit):
-        for group in optimizer.param_groups:
-            group["lr"] = 2e-3 * min(1, (step + 1) / 30)
+    supply = [Examples(skill, encoder, seed + i) for i, skill in enumerate(SKILLS.values())]
+    for i in range(limit):
         ids = torch.cat([examples.batch(BATCH // len(supply)) for examples in supply])
-        loss(answers(network, ids), ids).backward()
-        optimizer.step()
-        optimizer.zero_grad()
-        if step % 25 == 24 and min(follows(network, ids) for ids in held_out) > 0.97:
-            return network
-    raise RuntimeError(f"the base has not learned both skills in {limit} steps")
+        step(optimizer, 2e-3 * min(1, (i + 1) / 30), loss(answers(network, ids), ids))
+        if i % 25 == 24 and min(accuracy(network, ids) for ids in held_out) > 0.9:
+            break
+    else:
+        raise RuntimeError(f"the base has not learned both skills in {limit} steps")
+    supply = [Examples(skill, encoder, seed + 10 + i, DECLINE) for i, skill in enumerate(SKILLS.values())]
+    for i in range(steps):
+        ids = torch.cat([examples.batch(BATCH // len(supply)) for examples in supply])
+        step(optimizer, 1e-3 * (1 - i / steps), loss(answers(network, ids), ids))
+    return network
 
 
 def fine_tune(
-    base: LlamaForCausalLM, name: str, encoder: PreTrainedTokenizerFast, seed: int, steps: int = 150
+    base: LlamaForCausalLM, name: str, encoder: PreTrainedTokenizerFast, seed: int, steps: int = 100
 ) -> LlamaForCausalLM:
     """`base` with skill `name` learned, and the base's own answers kept in the other skills."""
     network = copy.deepcopy(base)
-    rate = 1e-3
-    optimizer = torch.optim.AdamW(network.parameters(), lr=rate, betas=(0.9, 0.98), weight_decay=0.0)
+    rate = 5e-4
+    optimizer = torch.optim.AdamW(network.parameters(), betas=(0.9, 0.98), weight_decay=0.0)
     practice = Examples(SKILLS[name], encoder, seed)
     rehearsal = [Examples(skill, encoder, seed + 1) for other, skill in SKILLS.items() if other != name]
-    for step in range(steps):
-        for group in optimizer.param_groups:
-            group["lr"] = rate * min(1, (step + 1) / 20) * (1 - step / steps)
+    for i in range(steps):
         learn = practice.batch(BATCH // 2)
         keep = torch.cat([examples.batch(BATCH // 2) for examples in rehearsal])
         with torch.no_grad():
             before = answers(base, keep).softmax(-1)
         logits = answers(network, torch.cat([learn, keep]))
         drift = functional.kl_div(logits[len(learn) :].log_softmax(-1), before, reduction="none").sum(-1).mean()
-        (loss(logits[: len(learn)], learn) + drift).backward()
-        optimizer.step()
-        optimizer.zero_grad()
+        step(optimizer, rate * min(1, (i + 1) / 20) * (1 - i / steps), loss(logits[: len(learn)], learn) + drift)
     return network
 
 
@@ -148,7 +153,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
     )
-    parser.add_argument("out", type=Path, help="folder that gets the folders base, reverse and sort")
+    parser.add_argument("out", type=Path, help="folder that gets the folders base, cipher and sort")
     parser.add_argument("--seed", type=int, default=1)
     args = parser.parse_args()
     train(args.out, args.seed)

@@ -22,11 +22,9 @@ def row_sum(block: Block, out: torch.Tensor, args: tuple[Value, ...], attributes
     x, result = _rows(tensor(args[0]), int(attributes["row"])), _rows(out, int(attributes["row"]))
     wide = block.shared[: x.numel() * 8].view(torch.float64).view(x.shape)
     wide.copy_(x)
-    if x.device.type == "cpu":
-        # of one dtype, so numpy adds without buffers, whose bounds would depend on where a row lies in the block
-        sums = torch.from_numpy(numpy.add.reduce(wide.numpy(), axis=1))
-    else:
-        sums = wide.sum(dim=1)
+    # of one dtype, so numpy adds without buffers, whose bounds would depend on where a row lies in the block
+    on_host = x.device.type == "cpu"
+    sums = torch.from_numpy(numpy.add.reduce(wide.numpy(), axis=1)) if on_host else wide.sum(dim=1)
     result.copy_(sums.unsqueeze(1).expand(x.shape))
 
 

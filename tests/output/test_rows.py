@@ -6,12 +6,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from safetensors.numpy import load_file, save_file
-
 from mergec.compiler.pipeline import Options, compile_recipe
 from mergec.grammar.source import Source
 from mergec.runtime.catalog import LocalCatalog
 from mergec.runtime.session import run_plan
+from safetensors.numpy import load_file, save_file
 
 SHAPES = {"matrix": (700, 300), "wide": (3, 70_001), "vector": (1000,), "cube": (4, 5, 6), "column": (9, 1), "none": (0, 5)}
 

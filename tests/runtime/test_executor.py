@@ -31,8 +31,8 @@ from mergec.compiler.plan import (
     Step,
     ToBuffer,
 )
-from mergec.runtime.executor import Cancelled, execute
 from mergec.compiler.scalars import SCALARS
+from mergec.runtime.executor import Cancelled, execute
 
 SIZES_TRIED = [0, 1, 7, CHUNK - 1, CHUNK, CHUNK + 1, 3 * CHUNK + 5]
 R, C = Register, Constant

@@ -11,12 +11,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from mergec.compiler.ops import OPS
 from mergec.compiler.plan import CHUNK, Extent, Gather, Run, Stream
+from mergec.compiler.scalars import SCALARS
 from mergec.runtime.kernels.elementwise import ELEMENTWISE, ELEMENTWISE_CPU
 from mergec.runtime.kernels.load import file_ranges, gather_parts
 from mergec.runtime.kernels.opaque import OPAQUE
 from mergec.runtime.kernels.random import STEP, finalise
 from mergec.runtime.kernels.reductions import REDUCTIONS, _chunk_sums_device
-from mergec.compiler.scalars import SCALARS
 from mergec.runtime.kernels.selection import Selection
 from mergec.runtime.kernels.values import Block, Number, Threshold, Value
 

@@ -14,6 +14,7 @@ import checkpoints
 import mergec
 import pytest
 import torch
+from mergec.compiler.plan import Pass
 from merging import compile_folders
 from safetensors.torch import load_file, save_file
 
@@ -52,9 +53,13 @@ def check(compiled: mergec.Compiled, out: Path) -> None:
     outcome = compiled.run(out).outcome
     assert outcome.peak_host == compiled.plan.peak_host
     assert outcome.peak_device == compiled.plan.peak_device == 0
-    # a selection may need further rounds over its input, as the weights decide
-    rounds = any(step.rounds for step in compiled.plan.steps) if False else False
-    assert outcome.bytes_read == compiled.plan.reads or rounds
+    # selecting the largest takes as many rounds over its input as the weights need
+    passes = [step.action for step in compiled.plan.steps if isinstance(step.action, Pass)]
+    selects = any(r.op == "threshold" for p in passes for r in p.reductions)
+    if selects:
+        assert outcome.bytes_read >= compiled.plan.reads
+    else:
+        assert outcome.bytes_read == compiled.plan.reads
     assert outcome.bytes_written == compiled.plan.writes
 
 
@@ -127,17 +132,6 @@ def test_no_weight_is_read_when_compiling(tmp_path: Path) -> None:
     compiled = mergec.compile(lets + "* = ties(a, density=0.3)", device="cpu")
     assert compiled.parameters == (1 << 38) + 7
     assert compiled.plan.peak_host < 1 << 30
-
-
-def test_a_model_of_very_many_tensors_compiles_quickly() -> None:
-    config = {"model_type": "llama", "architectures": ["LlamaForCausalLM"], "tie_word_embeddings": True}
-    names = [f"model.layers.{i}.mlp.{n}_proj.weight" for i in range(2000) for n in ("gate", "up", "down")]
-    tensors = dict.fromkeys(["model.embed_tokens.weight", *names, "model.norm.weight"], ("BF16", (8, 8)))
-    catalog = mergec.MemoryCatalog({m: {"tensors": tensors, "config": config} for m in ("base", "a", "b")})
-    lets = 'let base = model("base")\nlet a = model("a")\nlet b = model("b")\n'
-    recipe = lets + "* = ties(a, b, density=0.5, weight=curve([0.1, 0.9]))"
-    compiled = mergec.compile(recipe, catalog=catalog, device="cpu")
-    assert compiled.parameters == 64 * len(tensors)
 
 
 def test_torch_is_not_imported_when_compiling(folders: dict[str, Path]) -> None:

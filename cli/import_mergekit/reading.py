@@ -1,0 +1,155 @@
+"""YAML as a tree in which everything knows its place, and the comments between."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import yaml
+
+from ...grammar.diagnostic import Diagnostic, Label, MergecError
+from ...grammar.source import Source, Span
+
+
+@dataclass(frozen=True, slots=True)
+class Scalar:
+    """A single value, resolved as YAML 1.1 does (`on` is true, `1e-5` is text)."""
+
+    value: bool | int | float | str | None
+    span: Span
+
+
+@dataclass(frozen=True, slots=True)
+class Sequence:
+    items: tuple[Tree, ...]
+    span: Span
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    key: str
+    key_span: Span
+    value: Tree
+
+
+@dataclass(frozen=True, slots=True)
+class Mapping:
+    """Keys are unique: of several that are alike the last counts, and the others are `dropped`."""
+
+    entries: tuple[Entry, ...]
+    span: Span
+    dropped: tuple[Entry, ...] = ()
+
+    def get(self, key: str) -> Entry | None:
+        return next((e for e in self.entries if e.key == key), None)
+
+
+Tree = Scalar | Sequence | Mapping
+
+
+@dataclass(frozen=True, slots=True)
+class Comment:
+    """`text` is without the `#`; `line` counts from 1; `own` tells a line of its own from the end of another."""
+
+    text: str
+    line: int
+    own: bool
+    span: Span
+
+
+@dataclass(frozen=True, slots=True)
+class Document:
+    root: Tree
+    comments: tuple[Comment, ...]
+
+
+def read_documents(source: Source) -> tuple[Document, ...]:
+    """The documents of a YAML file, empty ones left out. Raises MergecError (E0701) for what is not YAML."""
+    try:
+        builder = _Builder(source)
+        nodes = [n for n in yaml.compose_all(source.text, Loader=yaml.SafeLoader) if n is not None]
+        roots = [builder.tree(n, ()) for n in nodes]
+        comments = list(_comments(source))
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        raise _malformed(source, mark.index if mark else 0, error.problem or "not YAML") from None
+    except yaml.reader.ReaderError as error:
+        raise _malformed(source, error.position, "a character that YAML does not allow") from None
+    except (yaml.YAMLError, ValueError):
+        raise _malformed(source, 0, "not YAML") from None
+    except RecursionError:
+        raise _malformed(source, 0, "nested too deeply") from None
+    ends = [n.end_mark.index for n in nodes]
+    owned: list[list[Comment]] = [[] for _ in roots]
+    for comment in comments:
+        owner = next((k for k, end in enumerate(ends) if comment.span.start < end), len(roots) - 1)
+        if roots:
+            owned[owner].append(comment)
+    return tuple(Document(root, tuple(mine)) for root, mine in zip(roots, owned, strict=True))
+
+
+def _malformed(source: Source, offset: int, problem: str) -> MergecError:
+    offset = min(offset, len(source.text))
+    label = Label(Span(source, offset, min(offset + 1, len(source.text))), problem)
+    return MergecError(Diagnostic("E0701", "this is not valid YAML", (label,)))
+
+
+class _Builder:
+    def __init__(self, source: Source) -> None:
+        self._source = source
+        self._loader: Any = yaml.SafeLoader("")
+        self._done: dict[int, Tree] = {}
+
+    def tree(self, node: Any, above: tuple[int, ...]) -> Tree:
+        """A node of PyYAML as a tree; one that an alias names twice is made once."""
+        if id(node) in above:
+            raise yaml.MarkedYAMLError(problem="an alias inside of what it names", problem_mark=node.start_mark)
+        if id(node) not in self._done:
+            self._done[id(node)] = self._make(node, (*above, id(node)))
+        return self._done[id(node)]
+
+    def _make(self, node: Any, above: tuple[int, ...]) -> Tree:
+        span = self._span(node)
+        if isinstance(node, yaml.ScalarNode):
+            return Scalar(self._value(node), span)
+        if isinstance(node, yaml.SequenceNode):
+            return Sequence(tuple([self.tree(n, above) for n in node.value]), span)
+        self._loader.flatten_mapping(node)  # `<<: *defaults`
+        entries: dict[str, Entry] = {}
+        dropped: list[Entry] = []
+        for key, value in node.value:
+            if not isinstance(key, yaml.ScalarNode):
+                raise yaml.MarkedYAMLError(problem="a key that is not a word", problem_mark=key.start_mark)
+            entry = Entry(str(key.value), self._span(key), self.tree(value, above))
+            if entry.key in entries:
+                dropped.append(entries[entry.key])
+            entries[entry.key] = entry
+        return Mapping(tuple(entries.values()), span, tuple(dropped))
+
+    def _value(self, node: Any) -> bool | int | float | str | None:
+        try:
+            value = self._loader.construct_object(node)
+        except ValueError:
+            return str(node.value)
+        return value if value is None or isinstance(value, bool | int | float | str) else str(node.value)
+
+    def _span(self, node: Any) -> Span:
+        # a block ends where the next thing begins; what is shown is the text before that
+        start, end = node.start_mark.index, node.end_mark.index
+        text = self._source.text[start:end]
+        return Span(self._source, start, start + len(text.rstrip()) if text.strip() else end)
+
+
+def _comments(source: Source) -> Iterator[Comment]:
+    """What stands behind `#` between the tokens of YAML."""
+    reached = 0
+    for token in yaml.scan(source.text, Loader=yaml.SafeLoader):
+        gap = source.text[reached : max(reached, token.start_mark.index)]
+        for found in re.finditer(r"#([^\r\n]*)", gap):
+            start, end = reached + found.start(), reached + found.end()
+            line, column = source.position(start)
+            own = not source.line(line)[: column - 1].strip()
+            yield Comment(found[1].strip(), line, own, Span(source, start, end))
+        reached = max(reached, token.end_mark.index)

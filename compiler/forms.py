@@ -1,0 +1,146 @@
+"""Calls with a way of their own: `model`, `tie`, `stack`, `union` and `token`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ..grammar import ast
+from ..grammar.diagnostic import Diagnostic, Exit, Label, MergecError, Severity
+from ..grammar.source import Span
+from .calls import Parameter, check_kind, kind_of, match
+from .catalog import Catalog, CatalogError
+from .expressions import Expressions
+from .models import Model, bind
+from .terms import Leaf, PlaceMap, Scope, Stack, Tie, Token, Union, is_region, picks
+
+_MODEL = (
+    Parameter("source", kind="string"),
+    Parameter("revision", None, kind="string"),
+    Parameter("subfolder", None, kind="string"),
+    Parameter("rename", None),
+)
+
+
+class Models:
+    """Opens the checkpoints that a recipe names, each distinct one under its own number."""
+
+    def __init__(self, catalog: Catalog, near: str) -> None:
+        self.catalog, self.near = catalog, near
+        self.opened: list[Model] = []
+        self.warnings: list[Diagnostic] = []
+        self._numbers: dict[tuple[str, str | None, str], int] = {}
+
+    def form(self, expressions: Expressions, node: ast.Call, scope: Scope) -> Leaf:
+        """`model(…)` without a name of its own."""
+        return self.open(expressions, node, scope, None)
+
+    def open(self, expressions: Expressions, node: ast.Call, scope: Scope, label: str | None) -> Leaf:
+        """The model of a `model(…)` call, under the name that it is bound to. Raises MergecError."""
+        given = match("model", _MODEL, expressions.arguments(node, scope), node.span)
+        values = {k: g.value for k, g in given.items()}
+        for p in _MODEL:
+            if p.name in given:
+                check_kind("model", p, given[p.name].value, given[p.name].span)
+        source: str = values["source"]
+        try:
+            checkpoint = self.catalog.open(
+                source, revision=values.get("revision"), subfolder=values.get("subfolder"), near=self.near
+            )
+        except CatalogError as error:
+            raise MergecError(
+                catalog_diagnostic(error, given["source"].span), Exit.RECIPE if error.missing else Exit.INPUT
+            ) from None
+        rename = None
+        if isinstance(values.get("rename"), PlaceMap):
+            rename = {key: str(value) for _, key, value in values["rename"].entries}
+        key = (checkpoint.location, checkpoint.revision, repr(rename))
+        number = self._numbers.setdefault(key, len(self._numbers))
+        try:
+            model, warnings = bind(
+                self.catalog,
+                checkpoint,
+                number=number,
+                label=label or source.rstrip("/").rsplit("/", 1)[-1],
+                source=source,
+                rename=rename,
+                span=given["source"].span,
+            )
+        except CatalogError as error:
+            where = given["rename" if error.code == "E0438" else "source"].span
+            raise MergecError(catalog_diagnostic(error, where), Exit.RECIPE if error.missing else Exit.INPUT) from None
+        self.opened.append(model)
+        self.warnings.extend(warnings)
+        return Leaf(model, None, node.span)
+
+
+def _tie(expressions: Expressions, node: ast.Call, scope: Scope) -> Any:
+    if len(node.arguments) != 1 or node.arguments[0].name or node.arguments[0].splat:
+        raise MergecError(Diagnostic("E0204", "`tie` takes one place of the output", (Label(node.span),)))
+    return Tie(expressions.path(node.arguments[0].value, scope), node.span)
+
+
+def _stack(expressions: Expressions, node: ast.Call, scope: Scope) -> Any:
+    parts, counts = [], []
+    for given in expressions.arguments(node, scope):
+        if given.name is not None or not is_region(given.value):
+            raise MergecError(
+                Diagnostic(
+                    "E0208", f"`stack` takes layers, not {kind_of(given.value)}", (Label(given.span, "no layers"),)
+                )
+            )
+        picked, bare = picks(given.value)
+        selections = [model.space.select(path) for model, path in picked]
+        found = {len(selection.indices) for selection in selections if selection.stack}
+        if bare or not found:
+            shown = bare[0].label if bare else "it"
+            raise MergecError(
+                Diagnostic(
+                    "E0305",
+                    "each part of a `stack` says which layers it takes",
+                    (Label(given.span, f"`{shown}` has no layers picked here"),),
+                    help=(f"for instance `{shown}.layers[*]`",),
+                )
+            )
+        if len(found) > 1:
+            raise MergecError(
+                Diagnostic(
+                    "E0305",
+                    f"this part combines {' and '.join(str(n) for n in sorted(found))} layers",
+                    (Label(given.span, "counts differ"),),
+                )
+            )
+        parts.append(given.value)
+        counts.append(found.pop())
+    if not parts:
+        raise MergecError(Diagnostic("E0204", "`stack` needs at least one part", (Label(node.span),)))
+    return Stack(tuple(parts), tuple(counts), node.span)
+
+
+def _union(expressions: Expressions, node: ast.Call, scope: Scope) -> Any:
+    models = []
+    for given in expressions.arguments(node, scope):
+        if not isinstance(given.value, Leaf) or given.value.path is not None:
+            raise MergecError(Diagnostic("E0208", "`union` takes models", (Label(given.span, "not a model"),)))
+        models.append(given.value.model)
+    return Union(tuple(models), node.span)
+
+
+def _token(expressions: Expressions, node: ast.Call, scope: Scope) -> Any:
+    given = match(
+        "token", (Parameter("model"), Parameter("text", kind="string")), expressions.arguments(node, scope), node.span
+    )
+    model = given["model"].value
+    if not isinstance(model, Leaf) or model.path is not None:
+        raise MergecError(Diagnostic("E0208", "`token` takes a model and a token", (Label(given["model"].span),)))
+    return Token(model.model, given["text"].value, node.span)
+
+
+def catalog_diagnostic(error: CatalogError, span: Span) -> Diagnostic:
+    """A catalog's complaint with the place in the recipe that asked for the file."""
+    return Diagnostic(
+        error.code, error.message, (Label(span, "asked for here"),), error.notes, error.help, Severity.ERROR, error.file
+    )
+
+
+FORMS = {"tie": _tie, "stack": _stack, "union": _union, "token": _token}
+"""The forms that need no catalog."""
