@@ -16,7 +16,7 @@ from ..grammar.source import Span
 from .calls import REQUIRED, Parameter, kind_of
 from .terms import Apply, Number, PlaceMap, Vary, Where, is_region
 
-TENSOR_FORMS = frozenset({"numel", "topk_mask", "bernoulli"})
+TENSOR_FORMS = frozenset({"numel", "topk_mask", "rank_mask", "bernoulli"})
 """Apply ops beyond `ops.OPS` that `elaborate.py` turns into nodes once shapes are known."""
 
 
@@ -180,6 +180,31 @@ def _topk(given: dict[str, Any], span: Span) -> Any:
     return Apply("topk_mask", (as_region(given["x"], span), density), span)
 
 
+def _triangle(given: dict[str, Any], name: str, span: Span) -> tuple[Any, ...]:
+    """The upper triangle of a square list of lists of numbers or regions, row by row."""
+    rows = given["products"]
+    square = isinstance(rows, tuple) and all(isinstance(row, tuple) and len(row) == len(rows) for row in rows)
+    if not square or not rows:
+        raise MergecError(
+            Diagnostic("E0208", f"`{name}` takes a square list of lists", (Label(span, "not such a list"),))
+        )
+    return tuple(as_region(value, span) for i, row in enumerate(rows) for value in row[i:])
+
+
+def _karcher(given: dict[str, Any], span: Span) -> Any:
+    products = _triangle(given, "karcher_factors", span)
+    weights = _each({"value": given["weight"], "models": given["products"]}, span)
+    options = [as_region(given[name], span) for name in ("max_iter", "tol")]
+    rest = (*options, *(as_region(w, span) for w in weights), *products)
+    return tuple(Apply("karcher", (Number(i, span), *rest), span) for i in range(len(weights)))
+
+
+def _median(given: dict[str, Any], span: Span) -> Any:
+    products = _triangle(given, "median_factors", span)
+    rest = (*(as_region(given[name], span) for name in ("maxiter", "eps", "ftol")), *products)
+    return tuple(Apply("geometric_median", (Number(i, span), *rest), span) for i in range(len(given["products"])))
+
+
 def _keep(given: dict[str, Any], span: Span) -> Any:
     model = as_region(given["model"], span)
     label = getattr(model, "label", None)
@@ -271,6 +296,7 @@ BUILTINS: Mapping[str, Builtin] = _table(
     _unary("cos", "cos", math.cos, "cosine of radians"),
     _unary("tanh", "tanh", math.tanh, "hyperbolic tangent"),
     _unary("acos", "acos", math.acos, "arc cosine, in radians"),
+    _unary("int", "trunc", math.trunc, "a number without its fraction"),
     _fold("sum", "add", lambda a, b: a + b, "the sum of a list, tensor by tensor, in listed order", 0),
     _fold("min", "min", min, "the smallest, element by element"),
     _fold("max", "max", max, "the largest, element by element"),
@@ -294,6 +320,24 @@ BUILTINS: Mapping[str, Builtin] = _table(
         (Parameter("x"), Parameter("density", kind=None)),
         "1 for the max(1, int(density·n)) elements of largest magnitude, 0 elsewhere; of equals the first are kept",
         _topk,
+    ),
+    Builtin(
+        "rank_mask",
+        (Parameter("x"), Parameter("k", kind=None)),
+        "1 for the `k` elements of largest magnitude, 0 elsewhere; `k` is a number and may come of the weights",
+        lambda given, span: Apply("rank_mask", (as_region(given["x"], span), as_region(given["k"], span)), span),
+    ),
+    Builtin(
+        "karcher_factors",
+        (Parameter("products"), Parameter("weight"), Parameter("max_iter"), Parameter("tol")),
+        "the factor of each of several tensors in their Karcher mean, from all their inner products (a list of lists)",
+        _karcher,
+    ),
+    Builtin(
+        "median_factors",
+        (Parameter("products"), Parameter("maxiter"), Parameter("eps"), Parameter("ftol")),
+        "the factor of each of several tensors in their geometric median, from all their inner products",
+        _median,
     ),
     Builtin(
         "keep",

@@ -53,7 +53,7 @@ class _Facts:
         if is_region(value) or varies(value):
             raise MergecError(
                 Diagnostic(
-                    "E0218",
+                    "E0208",
                     "an expectation is about facts that are known while compiling",
                     (Label(condition.span, "depends on the tensor or its weights"),),
                     help=("such as `params`, `tensors`, `tied(head, embed)`, `shape(embed)`",),

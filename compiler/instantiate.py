@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from typing import Any
 
 from ..grammar.diagnostic import Diagnostic, Label, MergecError
@@ -13,6 +14,7 @@ from .graph import Graph, Node, StoredRange
 from .models import Model
 from .ops import OPS
 from .places import Path
+from .scalars import SCALARS
 from .terms import Apply, At, Choice, Leaf, Number, Region, Stack, Tie, Where, is_region, leaves
 from .vocabulary import Vocabulary
 
@@ -27,6 +29,7 @@ class Instantiator:
         self.graph, self.seed, self.vocabulary = graph, seed, vocabulary
         self._sources: dict[int, tuple[Model, str, str]] = {}
         self._memo: dict[tuple[int, int], Node] = {}
+        self._values: dict[int, float] = {}
         self._alive: list[tuple[Region, Where]] = []
         self._depth = 0
 
@@ -206,10 +209,16 @@ class Instantiator:
             return self.graph.const(float(_numel(nodes[0].shape or ())))
         if term.op == "topk_mask":
             return self._topk(term, nodes)
+        if term.op == "rank_mask":
+            return self._rank(term, nodes)
         self._arithmetic(term, nodes)
         row = OPS[term.op]
         if row.kind == "reduction":
             return self._reduction(term, nodes)
+        if row.kind == "scalar" and any(n.shape is not None for n in nodes):
+            raise MergecError(
+                Diagnostic("E0208", "this needs numbers, not tensors", (Label(term.span, "a tensor among them"),))
+            )
         if term.op in ("and", "or", "not") or term.op == "where":
             # conditions: a number is a condition too (non-zero)
             first = nodes if term.op != "where" else nodes[:1]
@@ -224,12 +233,27 @@ class Instantiator:
                 )
             )
         if "row" not in row.attributes:
-            return self.graph.apply(term.op, nodes)
+            return self._known(self.graph.apply(term.op, nodes))
         shape = nodes[0].shape
         if shape is None:
+            if self._constant(nodes[0]) == 0:
+                return nodes[0]
             raise MergecError(Diagnostic("E0208", "a number has no rows", (Label(term.span, "a number here"),)))
         # a tensor of one axis is a single row
         return self.graph.apply(term.op, nodes, (("row", shape[-1] if len(shape) > 1 else _numel(shape)),))
+
+    def _known(self, node: Node) -> Node:
+        """The node, after noting its value if that is arithmetic on constants, such as a tensor's number of elements."""
+        if node.shape is None and node.op in SCALARS:
+            values = [self._constant(i) for i in node.inputs]
+            known = [v for v in values if v is not None]
+            if len(known) == len(values):
+                self._values[node.id] = float(SCALARS[node.op](*known))
+        return node
+
+    def _constant(self, node: Node) -> float | None:
+        """A number that is known while compiling."""
+        return float(node.attribute("value")) if node.op == "const" else self._values.get(node.id)
 
     def _plain(self, node: Node) -> Node:
         """Masks as 0 or 1 where numbers are wanted."""
@@ -240,6 +264,8 @@ class Instantiator:
 
     def _reduction(self, term: Apply, nodes: tuple[Node, ...]) -> Node:
         if any(n.shape is None for n in nodes):
+            if all(self._constant(n) == 0 for n in nodes if n.shape is None):
+                return self.graph.const(0.0)  # of a tensor that is absent, so zero
             if term.op == "dot" and any(n.shape is not None for n in nodes):
                 scalar, tensor = sorted(nodes, key=lambda n: n.shape is not None)
                 return self.graph.apply("mul", (scalar, self.graph.apply("sum", (tensor,))))
@@ -254,19 +280,39 @@ class Instantiator:
 
     def _topk(self, term: Apply, nodes: tuple[Node, ...]) -> Node:
         x, density = nodes
-        if density.op != "const":
+        known = self._constant(density)
+        if known is None:
             raise MergecError(
                 Diagnostic("E0218", "a density can't depend on the weights", (Label(term.args[1].span, "a region"),))
             )
-        share = float(density.attribute("value"))
-        if x.shape is None or share >= 1:
+        if x.shape is None or known >= 1:
             return self.graph.const(1.0)
-        n = _numel(x.shape)
-        if share <= 0 or n == 0:
+        if known <= 0:
             return self.graph.const(0.0)
+        return self._largest(term, x, max(1, int(known * _numel(x.shape))))
+
+    def _rank(self, term: Apply, nodes: tuple[Node, ...]) -> Node:
+        x, count = nodes
+        if count.shape is not None or x.shape is None:
+            odd, what = (1, "a tensor") if count.shape is not None else (0, "a number")
+            where = Label(term.args[odd].span, f"this is {what}")
+            raise MergecError(Diagnostic("E0208", "`rank_mask` takes a tensor and a number", (where,)))
+        known = self._constant(count)
+        if known is None:
+            self._arithmetic(term, (x,))
+            x = self._plain(x)
+            return self.graph.apply("above", (x, self.graph.apply("threshold_at", (x, count))))
+        n = _numel(x.shape)
+        return self._largest(term, x, 0 if math.isnan(known) else int(min(max(known, 0), n)))
+
+    def _largest(self, term: Apply, x: Node, k: int) -> Node:
+        """Which k elements of a tensor are largest in magnitude."""
+        n = _numel(x.shape or ())
+        if k <= 0 or k >= n:
+            return self.graph.const(0.0 if k <= 0 or n == 0 else 1.0)
         self._arithmetic(term, (x,))
         x = self._plain(x)
-        threshold = self.graph.apply("threshold", (x,), (("k", max(1, int(share * n))),))
+        threshold = self.graph.apply("threshold", (x,), (("k", k),))
         return self.graph.apply("above", (x, threshold))
 
     def _bernoulli(self, term: Apply, where: Where) -> Node:

@@ -5,6 +5,7 @@ Kinds, by what the executor must do (methods.md calls them E, R, S):
 - `elementwise`: element i of the result needs element i of the inputs. Fused into passes.
 - `reduction`: one number (or threshold) a tensor; a barrier between passes.
 - `opaque`: needs whole tensors at once.
+- `scalar`: numbers to a number, on the host alone; for iterations on what reductions gave.
 
 An elementwise op whose inputs are all scalars is computed once a tensor on the host, in float64.
 """
@@ -20,8 +21,9 @@ from types import MappingProxyType
 class Op:
     """A primitive's signature.
 
-    `arity` counts inputs. `result` is `number` or `mask` for elementwise ops, `number` or `threshold` for
-    reductions. `attributes` names what must be given besides inputs.
+    `arity` counts inputs (-1: any number of them). `result` is `number` or `mask` for elementwise ops, `number` or
+    `threshold` for reductions. `attributes` names what must be given besides inputs. A reduction's last inputs are
+    numbers a tensor, not tensors, if `numbers` names them; its kernel finds them among its attributes.
 
     What the kernel needs beyond its inputs and output, in bytes, shared by all ops of a pass unless said otherwise:
     `scratch` for every element of a block, `chunk` for every element of a chunk (kernels of the CPU work
@@ -40,6 +42,7 @@ class Op:
     device_scratch: int = 0
     state: int = 0
     commutes: bool = False
+    numbers: tuple[str, ...] = ()
 
 
 def _table(*rows: Op) -> Mapping[str, Op]:
@@ -65,6 +68,7 @@ OPS: Mapping[str, Op] = _table(
     Op("cos", "elementwise", 1),
     Op("tanh", "elementwise", 1),
     Op("acos", "elementwise", 1),
+    Op("trunc", "elementwise", 1),
     # comparison and choice
     Op("lt", "elementwise", 2, result="mask"),
     Op("le", "elementwise", 2, result="mask"),
@@ -88,7 +92,7 @@ OPS: Mapping[str, Op] = _table(
     Op("row_rank", "elementwise", 1, attributes=("row",), chunk=24, device_scratch=24),
     # reductions
     Op("sum", "reduction", 1, chunk=8, device_scratch=8),
-    Op("dot", "reduction", 2, chunk=16, device_scratch=16),
+    Op("dot", "reduction", 2, chunk=16, device_scratch=16, commutes=True),
     Op("count", "reduction", 1),  # of a mask
     Op("maximum", "reduction", 1),
     Op("minimum", "reduction", 1),
@@ -105,4 +109,20 @@ OPS: Mapping[str, Op] = _table(
         device_scratch=16,
         state=8 << 16,
     ),
+    # the same where k is known only from an earlier reduction
+    Op(
+        "threshold_at",
+        "reduction",
+        2,
+        result="threshold",
+        scratch=2,
+        chunk=50,
+        fixed=8 << 16,
+        device_scratch=16,
+        state=8 << 16,
+        numbers=("k",),
+    ),
+    # centers: weights of points whose inner products are given; the inputs are explained in `compiler/centers.py`
+    Op("karcher", "scalar", -1),
+    Op("geometric_median", "scalar", -1),
 )

@@ -125,11 +125,14 @@ class Instruction:
 
 @dataclass(frozen=True, slots=True)
 class Reduction:
-    """`out = op(args)` over all blocks; the ops are `compiler/ops.py`'s reductions."""
+    """`out = op(args)` over all blocks; the ops are `compiler/ops.py`'s reductions.
+
+    Numbers among the args (those that the op calls `numbers`, they stand last) are known before the pass begins.
+    """
 
     op: str
     out: Scalar
-    args: tuple[Register | Mask, ...]
+    args: tuple[Argument, ...]
     attributes: tuple[tuple[str, int | float | str], ...] = ()
 
 

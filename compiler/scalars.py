@@ -7,6 +7,8 @@ import operator
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
 
+from .centers import geometric_median, karcher
+
 _NAN = math.nan
 
 
@@ -65,6 +67,10 @@ def _within(function: Callable[[float], float]) -> Callable[[float], float]:
     return total
 
 
+def _trunc(a: float) -> float:
+    return float(math.trunc(a)) if math.isfinite(a) else a
+
+
 def _truth(function: Callable[..., object]) -> Callable[..., float]:
     return lambda *args: float(bool(function(*args)))
 
@@ -88,6 +94,7 @@ SCALARS: Mapping[str, Callable[..., float]] = MappingProxyType(
         "cos": _within(math.cos),
         "tanh": math.tanh,
         "acos": _within(math.acos),
+        "trunc": _trunc,
         "lt": _truth(operator.lt),
         "le": _truth(operator.le),
         "gt": _truth(operator.gt),
@@ -100,6 +107,8 @@ SCALARS: Mapping[str, Callable[..., float]] = MappingProxyType(
         "where": lambda mask, then, other: then if mask else other,
         "number": float,
         "fill": float,
+        "karcher": karcher,
+        "geometric_median": geometric_median,
     }
 )
-"""All elementwise ops but `above` and `bernoulli`, which need to know which element they are at; masks are 0 or 1."""
+"""All scalar ops, and all elementwise ones but those that look beyond one element; masks are 0 or 1."""

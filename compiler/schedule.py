@@ -213,11 +213,13 @@ class _Scheduler:
         needed: list[Node],
         release: tuple[int, ...],
     ) -> None:
-        code = _Code(self, [i for n in reductions for i in n.inputs] + [o.node for o in outputs])
+        blocks = [i for n in reductions for i in n.inputs if i.shape is not None]
+        code = _Code(self, blocks + [o.node for o in outputs])
         for node in reductions:
             self.scalars[node.id] = Scalar(len(self.scalars))
         reduce = tuple(
-            Reduction(n.op, self.scalars[n.id], tuple(code.block(i) for i in n.inputs), _plain(n)) for n in reductions
+            Reduction(n.op, self.scalars[n.id], tuple(code.argument(i) for i in n.inputs), _plain(n))
+            for n in reductions
         )
         stores = []
         for output in outputs:
@@ -267,7 +269,7 @@ class _Scheduler:
         for node in needed:
             if node.shape is not None or node.op == "const" or node.id in self.scalars:
                 continue
-            if OPS[node.op].kind != "elementwise":
+            if OPS[node.op].kind not in ("elementwise", "scalar"):
                 continue
             if all(i.op == "const" or i.id in self.scalars for i in node.inputs):
                 args = tuple(self.number(i) for i in node.inputs)
@@ -315,6 +317,9 @@ class _Code:
     def block(self, node: Node) -> Register | Mask:
         return self._blocks[node.id]
 
+    def argument(self, node: Node) -> Argument:
+        return self.scheduler.number(node) if node.shape is None else self._blocks[node.id]
+
     def _inputs(self, node: Node) -> tuple[Node, ...]:
         """The inputs that are blocks: not numbers, and nothing below a leaf."""
         if node.op in ("source", "gather"):
@@ -346,7 +351,7 @@ class _Code:
             op, attributes = "load", (("operand", len(self.operands)),)
             self.operands.append(self.scheduler._operand(node))
         else:
-            args = [self._blocks[i.id] if i.shape is not None else self.scheduler.number(i) for i in node.inputs]
+            args = [self.argument(i) for i in node.inputs]
         for source in dict.fromkeys(self._inputs(node)):
             uses[source.id] -= sum(1 for i in self._inputs(node) if i is source)
         # the result may take the place of an input that dies here: kernels are elementwise, in place is safe,

@@ -40,7 +40,7 @@ def verify(graph: Graph) -> Graph:
 def _form(node: Node) -> None:
     row = OPS.get(node.op)
     arity = row.arity if row else LEAVES[node.op]
-    _expect(arity is None or len(node.inputs) == arity, node, "has the wrong number of inputs")
+    _expect(arity in (None, -1) or len(node.inputs) == arity, node, "has the wrong number of inputs")
     shapes = {i.shape for i in node.inputs if i.shape is not None}
     if row is None:
         return
@@ -49,6 +49,10 @@ def _form(node: Node) -> None:
         _expect(node.shape == next(iter(shapes), None), node, "has not its inputs' shape")
     if row.kind == "reduction":
         _expect(node.shape is None and len(shapes) == 1, node, "reduces no tensor to no number")
+    if row.kind == "scalar":
+        _expect(not shapes, node, "computes with a tensor as with a number")
+    if row.numbers:
+        _expect(all(i.shape is None for i in node.inputs[-len(row.numbers) :]), node, "takes a tensor for a number")
     for name in row.attributes:
         _expect(any(k == name for k, _ in node.attributes), node, f"lacks `{name}`")
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from ..compiler.ops import OPS
 from ..compiler.plan import (
     CHUNK,
     Argument,
@@ -61,7 +62,7 @@ class Context:
 def run_pass(context: Context, pass_: Pass, layout: Layout, arenas: Sequence[Arena], streams: Sequence[Stream]) -> None:
     """Runs a pass to its end; there are as many arenas as lanes can be busy with it."""
     compute = torch_dtype(context.plan.compute)
-    reducers = [REDUCTIONS[r.op](dict(r.attributes), pass_.numel, compute) for r in pass_.reductions]
+    reducers = [REDUCTIONS[r.op](_attributes(context, r), pass_.numel, compute) for r in pass_.reductions]
     lanes = [_Lane(context, pass_, layout, arena, stream) for arena, stream in zip(arenas, streams)]
 
     def stream(code: tuple[Instruction, ...], active: list[int], *, again: bool) -> list[int]:
@@ -97,6 +98,12 @@ def needed(code: tuple[Instruction, ...], reductions: Sequence[Reduction]) -> tu
             live.discard(instruction.out)
             live.update(a for a in instruction.args if isinstance(a, Register | Mask))
     return tuple(reversed(kept))
+
+
+def _attributes(context: Context, reduction: Reduction) -> dict[str, Any]:
+    """A reduction's attributes, and its inputs that are numbers under their names."""
+    numbers = [_plain(context, a) for a in reduction.args if isinstance(a, Scalar | Constant)]
+    return dict(reduction.attributes) | dict(zip(OPS[reduction.op].numbers, numbers, strict=True))
 
 
 def _plain(context: Context, argument: Scalar | Constant) -> float:
@@ -137,7 +144,9 @@ class _Lane:
         for call in self._bound(code, count):
             read += call(block)
         for i, reducer in reducers:
-            args_of = tuple(self._block(a, count) for a in self._pass.reductions[i].args)
+            args_of = tuple(
+                self._block(a, count) for a in self._pass.reductions[i].args if isinstance(a, Register | Mask)
+            )
             reducer.feed(block, args_of, self._states[i])
         written = 0 if again else self._store(first, count)
         # after this, the lane's staging may be used again

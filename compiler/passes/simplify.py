@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 
 from ..graph import Graph, Node, Output
+from ..ops import OPS
 from ..scalars import SCALARS
 
 Rule = Callable[[Graph, tuple[Node, ...]], Node | None]
@@ -51,6 +52,10 @@ def _only_live(graph: Graph) -> Graph:
 
 def _rebuild(graph: Graph, node: Node, inputs: tuple[Node, ...]) -> Node:
     rule = RULES.get(node.op)
+    if node.op in OPS and node.op not in FOLDED and node.op not in TAKES_NUMBERS:
+        if _is(inputs[0], 0) and node.op in ZERO_OF_ZERO:
+            return inputs[0]
+        inputs = tuple([_filled(graph, old, new) for old, new in zip(node.inputs, inputs, strict=True)])
     if inputs and node.op != "fill" and all(n.op == "const" for n in inputs) and node.op in FOLDED:
         value = SCALARS[node.op](*[n.attribute("value") for n in inputs])
         return graph.const(float(value))
@@ -59,6 +64,14 @@ def _rebuild(graph: Graph, node: Node, inputs: tuple[Node, ...]) -> Node:
         if found is not None:
             return found
     return graph.add(node.op, inputs, node.attributes, node.kind, node.shape if _has_shape(node, inputs) else None)
+
+
+def _filled(graph: Graph, old: Node, new: Node) -> Node:
+    """A tensor that became a number, as a tensor again: for operations that have to look at all its elements."""
+    if old.shape is None or new.shape is not None:
+        return new
+    filled = graph.add("fill", (new,), (), "tensor", old.shape)
+    return graph.apply("ne", (filled, graph.const(0.0))) if old.kind == "mask" else filled
 
 
 def _has_shape(node: Node, inputs: tuple[Node, ...]) -> bool:
@@ -124,3 +137,9 @@ RULES: Mapping[str, Rule] = {
 
 FOLDED = frozenset(SCALARS) - {"fill"}
 """Operations that are numbers where all their inputs are."""
+
+TAKES_NUMBERS = frozenset({"fill", "bernoulli"})
+"""Operations beyond those that make a tensor of a number."""
+
+ZERO_OF_ZERO = frozenset({"sum", "dot", "count", "row_sum", "row_max"})
+"""Operations that are 0 where the first input is 0 everywhere."""

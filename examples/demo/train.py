@@ -22,6 +22,7 @@ import torch
 from skills import LENGTH, SKILLS, VOCABULARY, Skill, tokenizer
 from torch.nn import functional
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+from transformers.utils import logging
 
 PROMPT = LENGTH + 4
 """Tokens of `<s>c:abcdef=`."""
@@ -156,6 +157,7 @@ def main() -> None:
     parser.add_argument("out", type=Path, help="folder that gets the folders base, cipher and sort")
     parser.add_argument("--seed", type=int, default=1)
     args = parser.parse_args()
+    logging.disable_progress_bar()
     train(args.out, args.seed)
 
 

@@ -149,6 +149,7 @@ ELEMENTWISE: Mapping[str, Kernel] = MappingProxyType(
         "cos": _torch(torch.cos),
         "tanh": _torch(torch.tanh),
         "acos": _torch(torch.acos),
+        "trunc": _torch(torch.trunc),
         "lt": _torch(torch.lt),
         "le": _torch(torch.le),
         "gt": _torch(torch.gt),

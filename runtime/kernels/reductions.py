@@ -142,6 +142,12 @@ def _threshold(attributes: Attributes, numel: int, dtype: torch.dtype) -> Reduce
     return Selection(int(attributes["k"]), numel, dtype)
 
 
+def _threshold_at(attributes: Attributes, numel: int, dtype: torch.dtype) -> Reducer:
+    """`k` is a number that came of the weights, so it may be anything."""
+    k = attributes["k"]
+    return Selection(0 if math.isnan(k) else int(min(max(k, 0), numel)), numel, dtype)
+
+
 def _of(
     partials: Callable[[Block, tuple[torch.Tensor, ...]], list[float]], join: Callable[[list[float]], float]
 ) -> Callable[[Attributes, int, torch.dtype], Reducer]:
@@ -156,6 +162,7 @@ REDUCTIONS: Mapping[str, Callable[[Attributes, int, torch.dtype], Reducer]] = Ma
         "maximum": _of(_maximum, _largest),
         "minimum": _of(_minimum, _smallest),
         "threshold": _threshold,
+        "threshold_at": _threshold_at,
     }
 )
 """For every reduction: from attributes, elements in the tensor and compute dtype, a reducer for one pass.

@@ -12,7 +12,14 @@ from mergec.runtime.catalog import LocalCatalog
 from mergec.runtime.session import run_plan
 from safetensors.numpy import load_file, save_file
 
-SHAPES = {"matrix": (700, 300), "wide": (3, 70_001), "vector": (1000,), "cube": (4, 5, 6), "column": (9, 1), "none": (0, 5)}
+SHAPES = {
+    "matrix": (700, 300),
+    "wide": (3, 70_001),
+    "vector": (1000,),
+    "cube": (4, 5, 6),
+    "column": (9, 1),
+    "none": (0, 5),
+}
 
 
 def run(tmp_path: Path, statement: str, options: Options | None = None) -> dict[str, np.ndarray]:
@@ -41,7 +48,8 @@ def test_sum_and_max(tmp_path: Path, tensors: dict[str, np.ndarray]) -> None:
         expected = np.broadcast_to(rows.sum(1, dtype=np.float64)[:, None], rows.shape).reshape(x.shape)
         np.testing.assert_allclose(sums[name], expected, rtol=1e-6, atol=1e-6)
         if x.size:
-            np.testing.assert_array_equal(largest[name], np.broadcast_to(rows.max(1)[:, None], rows.shape).reshape(x.shape))
+            top = np.broadcast_to(rows.max(1)[:, None], rows.shape).reshape(x.shape)
+            np.testing.assert_array_equal(largest[name], top)
 
 
 def test_rank(tmp_path: Path, tensors: dict[str, np.ndarray]) -> None:
