@@ -61,19 +61,19 @@ def _mean_direction(weights: Vector, cosines: list[Vector], max_iter: int, tol: 
     A vector opposite to the iterate has no one direction from it and is left out of the step.
     """
     length = _length(weights, cosines)
-    mean = [w / length for w in weights] if length >= tol else [1.0] + [0.0] * (len(weights) - 1)
+    mean = [w / length for w in weights] if length > tol else [1.0] + [0.0] * (len(weights) - 1)
     for _ in range(max_iter):
         step = [0.0] * len(mean)
         for i, row in enumerate(cosines):
             cosine = min(1.0, max(-1.0, _product(row, mean)))
             angle = math.acos(cosine)
-            if angle < tol or math.pi - angle < tol:
+            if angle <= tol or math.pi - angle <= tol:
                 continue
             pull = weights[i] * angle / math.sin(angle)
             step = [s - pull * cosine * m for s, m in zip(step, mean, strict=True)]
             step[i] += pull
         far = _length(step, cosines)
-        if far < tol:
+        if far <= tol:
             break
         mean = [math.cos(far) * m + math.sin(far) / far * s for m, s in zip(mean, step, strict=True)]
         length = _length(mean, cosines)

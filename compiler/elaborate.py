@@ -308,6 +308,17 @@ class _Elaborator:
                         Diagnostic("E0312", f"`{name}` can't be tied to itself", (Label(value.span, "the same place"),))
                     )
                 continue
+            if any(rule.primary == name and primary_name in rule.aliases for rule in self.template.family.ties):
+                first, second = f"{covering.assignment.path}", f"{value.path}"
+                self.errors.append(
+                    Diagnostic(
+                        "E0312",
+                        f"this family stores a tied tensor as `{name}`, not as `{primary_name}`",
+                        (Label(value.span, "tied the wrong way round"),),
+                        help=(f"give `{first}` the value and tie the other: `{second} = tie({first})`",),
+                    )
+                )
+                continue
             out[name] = primary_name
         self.mixed_heads(owner, out)
         return out

@@ -113,6 +113,8 @@ class Graph:
         shape = next((n.shape for n in inputs if n.shape is not None), None)
         if shape is None:
             return self.add(op, inputs, attributes, "number", None)
+        if row.kind == "opaque":
+            return self.add(op, inputs, attributes, "tensor", shape)
         return self.add(op, inputs, attributes, "mask" if row.result == "mask" else "tensor", shape)
 
     def live(self) -> list[Node]:

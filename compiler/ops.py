@@ -28,7 +28,8 @@ class Op:
     What the kernel needs beyond its inputs and output, in bytes, shared by all ops of a pass unless said otherwise:
     `scratch` for every element of a block, `chunk` for every element of a chunk (kernels of the CPU work
     through a block chunk by chunk, in cache), `fixed` whatever the block. `device_scratch` stands for these three on an
-    accelerator, for every element of a block. `state` is a reduction's own for the whole pass, on either.
+    accelerator, for every element of a block. `state` is a reduction's own for the whole pass, on either. `workspace` is
+    what an opaque op needs, in bytes for every element of its inputs.
     """
 
     name: str
@@ -43,6 +44,7 @@ class Op:
     state: int = 0
     commutes: bool = False
     numbers: tuple[str, ...] = ()
+    workspace: int = 0
 
 
 def _table(*rows: Op) -> Mapping[str, Op]:

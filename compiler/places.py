@@ -348,7 +348,7 @@ class Space:
                 "nothing is called this here",
                 _near(later.name if isinstance(later, NameStep) else "", known, "did you mean"),
             )
-            fused = _fused(later, known)
+            fused = _fused(path.steps[-1], known)
             if fused:
                 help_ = (fused,)
             return MergecError(
@@ -365,7 +365,7 @@ class Space:
         )
 
 
-def _fused(step: NameStep | IndexStep, known: list[str]) -> str:
+def _fused(step: NameStep | IndexStep | GlobStep, known: list[str]) -> str:
     """A word of help where q, k and v (or gate and up) are stored as one tensor."""
     word = step.name if isinstance(step, NameStep) else ""
     if word in ("q", "k", "v") and "attn.qkv" in known:

@@ -29,6 +29,7 @@ from .plan import (
     Instruction,
     Load,
     Mask,
+    Opaque,
     Operand,
     Pass,
     Reduction,
@@ -37,7 +38,9 @@ from .plan import (
     Scalar,
     ScalarCode,
     Step,
+    Store,
     Stream,
+    ToBuffer,
     ToFile,
     scratch_layout,
 )
@@ -111,8 +114,7 @@ class _Scheduler:
         """How many barriers lie below each node."""
         for node in self.graph.nodes:
             below = max((self.level[i.id] for i in node.inputs), default=0)
-            barrier = node.op in OPS and OPS[node.op].kind == "reduction"
-            self.level[node.id] = below + barrier
+            self.level[node.id] = below + _is_barrier(node)
 
     def _order(self, outputs: list[Output]) -> tuple[int, int]:
         """By the place of the output in its files: inputs are mostly laid out alike, so reads follow their order
@@ -129,21 +131,62 @@ class _Scheduler:
             return
         needed = self._below(node)
         tensor = self.slots[outputs[0].name].tensor
-        barriers = [n for n in needed if n.op in OPS and OPS[n.op].kind == "reduction" and n.id not in self.scalars]
-        top = self.level[node.id]
-        passes: list[tuple[list[Node], list[Output]]] = []
-        for level in range(1, top + 1):
+        barriers = [n for n in needed if _is_barrier(n) and n.id not in self.scalars]
+        if len(barriers) > 0:
+            self._loads(needed, tensor)
+        self._numbers(needed, tensor)
+        for level in range(1, self.level[node.id] + 1):
             found = [n for n in barriers if self.level[n.id] == level]
+            reductions = [n for n in found if OPS[n.op].kind == "reduction"]
             # tensors of several sizes may meet in one expression only through numbers: one pass a size
-            for size in dict.fromkeys(_numel(_reduced(n)) for n in found):
-                passes.append(([n for n in found if _numel(_reduced(n)) == size], []))
-        passes.append(([], outputs))
-        loads = self._loads(needed, len(passes), tensor)
-        for number, (reductions, stored) in enumerate(passes):
-            release = tuple(h.buffer for h in self.held.values()) if number == len(passes) - 1 else ()
-            self._pass(reductions, stored, tensor, needed, release)
-        if loads:
-            self.held.clear()
+            for size in dict.fromkeys(_numel(_reduced(n)) for n in reductions):
+                chosen = [n for n in reductions if _numel(_reduced(n)) == size]
+                self._pass(tensor, reductions=chosen, needed=needed)
+            for opaque in (n for n in found if OPS[n.op].kind == "opaque"):
+                self._opaque(opaque, tensor, needed)
+        release = tuple(h.buffer for h in self.held.values())
+        self._pass(tensor, outputs=outputs, needed=needed, release=release)
+        self.held.clear()
+
+    def _numbers(self, needed: list[Node], tensor: int) -> None:
+        """Numbers that follow from reductions made for earlier outputs: a pass over nothing, which only computes them."""
+        scalars = self._scalar_code(needed)
+        if scalars:
+            action = Pass(0, CHUNK, self.machine.lanes, (), 0, 0, (), (), scalars, (), 0)
+            self._add(action, (), (), tensor, 0, 0, 0, 0)
+
+    def _opaque(self, node: Node, tensor: int, needed: list[Node]) -> None:
+        """An operation on whole tensors: its inputs are computed into buffers, which die with it."""
+        inputs = [i for i in node.inputs if i.shape is not None]
+        fresh = [
+            i for i in dict.fromkeys(inputs) if i.id not in self.held or self.held[i.id].dtype != self.machine.compute
+        ]
+        buffers: dict[int, Held] = {i.id: self.held[i.id] for i in inputs if i not in fresh}
+        for size in dict.fromkeys(_numel(i.shape) for i in fresh):
+            same = [i for i in fresh if _numel(i.shape) == size]
+            for i in same:
+                buffers[i.id] = self._buffer(self.machine.compute, size)
+            self._pass(tensor, needed=needed, kept=[(i, buffers[i.id]) for i in same])
+        result = self._buffer(self.machine.compute, _numel(node.shape))
+        self.held[node.id] = result
+        width = SIZES[self.machine.compute]
+        action = Opaque(
+            node.op,
+            tuple(buffers[i.id] for i in inputs),
+            tuple(i.shape or () for i in inputs),
+            tuple(self.number(i) for i in node.inputs if i.shape is None),
+            result.buffer,
+            node.shape or (),
+            _plain(node),
+            OPS[node.op].workspace * sum(_numel(i.shape) for i in inputs),
+        )
+        allocation = Allocation(result.buffer, self.machine.compute, result.numel, result.numel * width)
+        release = tuple(buffers[i.id].buffer for i in fresh)
+        self._add(action, (allocation,), release, tensor, action.workspace, action.workspace, 0, 0)
+
+    def _buffer(self, dtype: str, numel: int) -> Held:
+        self.buffers += 1
+        return Held(dtype, numel, self.buffers - 1)
 
     def _below(self, node: Node) -> list[Node]:
         """The nodes that a value needs, in topological order."""
@@ -184,51 +227,56 @@ class _Scheduler:
         rows = tuple(Run(count, terms) for count, terms in node.attribute("runs"))
         return Gather(_numel(node.shape), _numel(node.shape[1:]), tuple(self._stream(i) for i in node.inputs), rows)
 
-    def _loads(self, needed: list[Node], passes: int, tensor: int) -> bool:
+    def _loads(self, needed: list[Node], tensor: int) -> None:
         """On a device, sources that several passes read are loaded once, if the budget allows."""
-        if self.machine.device == "cpu" or passes < 2:
-            return False
-        sources = [n for n in needed if n.op == "source"]
+        if self.machine.device == "cpu":
+            return
+        sources = [n for n in needed if n.op == "source" and n.id not in self.held]
         total = sum(_numel(n.shape) * SIZES[n.attribute("range").dtype] for n in sources)
         if self.machine.device_memory is not None and total > self.machine.device_memory // 2:
-            return False
+            return
         for node in sources:
             stream = self._stream(node)
             nbytes = stream.numel * SIZES[stream.dtype]
-            held = Held(stream.dtype, stream.numel, self.buffers)
-            self.buffers += 1
-            self.held[node.id] = held
+            self.held[node.id] = held = self._buffer(stream.dtype, stream.numel)
             allocation = Allocation(held.buffer, stream.dtype, stream.numel, nbytes)
             staging = min(nbytes, LOAD_STAGING)
             self._add(Load(stream, held.buffer), (allocation,), (), tensor, staging, 0, nbytes, 0)
-        return True
 
     # --- one pass
 
     def _pass(
         self,
-        reductions: list[Node],
-        outputs: list[Output],
         tensor: int,
+        *,
         needed: list[Node],
-        release: tuple[int, ...],
+        reductions: Sequence[Node] = (),
+        outputs: Sequence[Output] = (),
+        kept: Sequence[tuple[Node, Held]] = (),
+        release: tuple[int, ...] = (),
     ) -> None:
+        """One pass that makes reductions, output tensors or held buffers, all over tensors of one size."""
         blocks = [i for n in reductions for i in n.inputs if i.shape is not None]
-        code = _Code(self, blocks + [o.node for o in outputs])
+        roots = [*blocks, *(o.node for o in outputs), *(node for node, _ in kept)]
+        code = _Code(self, roots)
         for node in reductions:
             self.scalars[node.id] = Scalar(len(self.scalars))
         reduce = tuple(
             Reduction(n.op, self.scalars[n.id], tuple(code.argument(i) for i in n.inputs), _plain(n))
             for n in reductions
         )
-        stores = []
+        stores: list[Store] = []
         for output in outputs:
             slot = self.slots[output.name]
             value = code.block(output.node)
             assert isinstance(value, Register)
             stores.append(ToFile(value, output.dtype, slot.file, slot.start))
+        for node, held in kept:
+            value = code.block(node)
+            assert isinstance(value, Register)
+            stores.append(ToBuffer(value, held.buffer))
         scalars = self._scalar_code(needed) if reductions else ()
-        numel = _numel(_reduced(reductions[0]) if reductions else outputs[0].shape)
+        numel = _numel(roots[0].shape)
         lanes = self.machine.lanes
         operands, instructions = tuple(code.operands), tuple(code.code)
         block = _whole_rows(block_size(numel, self.machine), numel, instructions, bool(reductions))
@@ -260,8 +308,9 @@ class _Scheduler:
             nbytes,
         )
         reads = sum(_read_bytes(o) for o in operands)
-        writes = sum(numel * SIZES[s.dtype] for s in stores)
-        self._add(action, (), release, tensor, host, busy * nbytes, reads, writes)
+        writes = sum(numel * SIZES[s.dtype] for s in stores if isinstance(s, ToFile))
+        allocate = tuple(Allocation(h.buffer, h.dtype, h.numel, h.numel * SIZES[h.dtype]) for _, h in kept)
+        self._add(action, allocate, release, tensor, host, busy * nbytes, reads, writes)
 
     def _scalar_code(self, needed: list[Node]) -> tuple[ScalarCode, ...]:
         """Everything on numbers that can be computed by now and was not before."""
@@ -282,7 +331,7 @@ class _Scheduler:
 
     def _add(
         self,
-        action: Pass | Copy | Load,
+        action: Pass | Copy | Load | Opaque,
         allocate: tuple[Allocation, ...],
         release: tuple[int, ...],
         tensor: int,
@@ -322,9 +371,13 @@ class _Code:
 
     def _inputs(self, node: Node) -> tuple[Node, ...]:
         """The inputs that are blocks: not numbers, and nothing below a leaf."""
-        if node.op in ("source", "gather"):
+        if self._is_leaf(node):
             return ()
         return tuple([i for i in node.inputs if i.shape is not None])
+
+    def _is_leaf(self, node: Node) -> bool:
+        """Whether the node's value is read, from files or from a held buffer, instead of computed."""
+        return node.op in ("source", "gather") or node.id in self.scheduler.held
 
     def _collect(self, roots: Sequence[Node]) -> list[Node]:
         """Depth first, so that what is loaded is soon used."""
@@ -347,7 +400,7 @@ class _Code:
         args: list[Argument] = []
         attributes = _plain(node)
         op = node.op
-        if op in ("source", "gather"):
+        if self._is_leaf(node):
             op, attributes = "load", (("operand", len(self.operands)),)
             self.operands.append(self.scheduler._operand(node))
         else:
@@ -392,6 +445,11 @@ def block_size(numel: int, machine: Machine) -> int:
     share = -(-max(numel, 1) // (machine.lanes * 2)) if machine.lanes > 1 else max(numel, 1)
     limit = max(CHUNK, machine.block // CHUNK * CHUNK)
     return min(limit, max(CHUNK, -(-share // CHUNK) * CHUNK))
+
+
+def _is_barrier(node: Node) -> bool:
+    """Whether a pass must end before the node's value is known."""
+    return node.op in OPS and OPS[node.op].kind in ("reduction", "opaque")
 
 
 def _whole_rows(block: int, numel: int, code: Sequence[Instruction], reductions: bool) -> int:

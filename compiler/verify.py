@@ -47,6 +47,9 @@ def _form(node: Node) -> None:
     if row.kind == "elementwise" and node.op not in ("bernoulli", "fill"):
         _expect(len(shapes) <= 1, node, "combines different shapes")
         _expect(node.shape == next(iter(shapes), None), node, "has not its inputs' shape")
+    if row.kind == "opaque":
+        _expect(node.shape is not None and bool(shapes), node, "is an opaque operation on no tensor")
+        _expect(all(i.kind in ("tensor", "number") for i in node.inputs), node, "takes a mask or a threshold")
     if row.kind == "reduction":
         _expect(node.shape is None and len(shapes) == 1, node, "reduces no tensor to no number")
     if row.kind == "scalar":

@@ -86,11 +86,15 @@ class ModelRef:
 
 @dataclass(frozen=True, slots=True)
 class Input:
-    """A model in `models:`, or a source in a slice: then `layers` is its half-open range."""
+    """A model in `models:`, or a source in a slice: then `layers` is its half-open range.
+
+    `lines` are the first and last line of the entry, from 1; `span` is its first line.
+    """
 
     model: ModelRef
     layers: tuple[int, int] | None
     parameters: Scope
+    lines: tuple[int, int]
     span: Span
 
 

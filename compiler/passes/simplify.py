@@ -2,7 +2,7 @@
 
     add(x, 0) -> x          mul(x, 1) -> x         where(1, x, y) -> x
     sub(x, x) -> 0          mul(x, 0) -> 0         where(c, x, x) -> x
-    const op const -> const
+    const op const -> const      dot(x, 0) -> 0
 
 Leaving out a term of weight 0 also leaves out its reads, and any NaN or infinity in it.
 """
@@ -53,8 +53,8 @@ def _only_live(graph: Graph) -> Graph:
 def _rebuild(graph: Graph, node: Node, inputs: tuple[Node, ...]) -> Node:
     rule = RULES.get(node.op)
     if node.op in OPS and node.op not in FOLDED and node.op not in TAKES_NUMBERS:
-        if _is(inputs[0], 0) and node.op in ZERO_OF_ZERO:
-            return inputs[0]
+        if node.op in ZERO_OF_ZERO and any(_is(i, 0) for i in inputs):
+            return graph.const(0.0)
         inputs = tuple([_filled(graph, old, new) for old, new in zip(node.inputs, inputs, strict=True)])
     if inputs and node.op != "fill" and all(n.op == "const" for n in inputs) and node.op in FOLDED:
         value = SCALARS[node.op](*[n.attribute("value") for n in inputs])
@@ -125,6 +125,12 @@ def _number(graph: Graph, inputs: tuple[Node, ...]) -> Node | None:  # noqa: ARG
     return inputs[0] if inputs[0].kind == "number" else None
 
 
+def _above(graph: Graph, inputs: tuple[Node, ...]) -> Node | None:
+    threshold = inputs[1]
+    none = threshold.op == "threshold_at" and threshold.inputs[1].op == "const"
+    return graph.const(0.0) if none and threshold.inputs[1].attribute("value") < 1 else None
+
+
 RULES: Mapping[str, Rule] = {
     "add": _add,
     "sub": _sub,
@@ -133,6 +139,7 @@ RULES: Mapping[str, Rule] = {
     "where": _where,
     "and": _and,
     "number": _number,
+    "above": _above,
 }
 
 FOLDED = frozenset(SCALARS) - {"fill"}
@@ -142,4 +149,4 @@ TAKES_NUMBERS = frozenset({"fill", "bernoulli"})
 """Operations beyond those that make a tensor of a number."""
 
 ZERO_OF_ZERO = frozenset({"sum", "dot", "count", "row_sum", "row_max"})
-"""Operations that are 0 where the first input is 0 everywhere."""
+"""Operations that are 0 where an input is 0 everywhere."""

@@ -33,7 +33,7 @@ DECLINE = 0.75
 
 
 def model() -> LlamaForCausalLM:
-    """A fresh model with tied embeddings, as Llama-3.2 has them: some 130,000 parameters, float32."""
+    """A fresh model with tied embeddings, as Llama-3.2 has them: some 200,000 parameters, float32."""
     torch.manual_seed(0)
     return LlamaForCausalLM(
         LlamaConfig(

@@ -90,7 +90,7 @@ def names_in(values: list[float]) -> list[str]:
 
 # --- averages and arcs ---------------------------------------------------------------------------
 
-slow = settings(max_examples=40, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+slow = settings(max_examples=30, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
 
 
 @slow

@@ -262,3 +262,20 @@ def test_bert_ties_the_decoder_s_weight_and_bias(checkpoint: Make, finetuned: Ma
     assert compiled.parameters == checkpoints.parameters(base)
     assert codes(compiled) == []
     assert checkpoints.logits(tmp_path / "out").clean
+
+
+@pytest.mark.parametrize("recipe", ["* = base\nhead = 0.5*base + 0.5*a", "* = base\nhead = a"])
+@pytest.mark.parametrize("family", ["bert", "gpt2", "qwen2", "gemma2"])
+def test_any_family_can_be_untied(family: str, recipe: str, checkpoint: Make, finetuned: Make, tmp_path: Path) -> None:
+    base = checkpoint(family)
+    compiled = merge_folders(recipe, tmp_path / "out", base=base, a=finetuned(family, 1))
+    assert compiled.parameters > checkpoints.parameters(base)
+    assert config_of(tmp_path / "out")["tie_word_embeddings"] is False
+    assert checkpoints.logits(tmp_path / "out").clean
+
+
+@pytest.mark.parametrize("family", ["llama", "t5-untied"])
+def test_a_tie_the_wrong_way_round_is_an_error(family: str, checkpoint: Make) -> None:
+    with pytest.raises(mergec.MergecError, match="E0312") as caught:
+        compile_folders("* = base\nembed = tie(head)", base=checkpoint(family))
+    assert "head = tie(embed)" in caught.value.diagnostics[0].help[0]

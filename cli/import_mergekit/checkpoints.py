@@ -1,0 +1,99 @@
+"""What the inputs' headers tell the importer, where the inputs are at hand: names, depth, ties, dtype, tokens."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from ...compiler.aliases import config_value
+from ...compiler.catalog import Catalog, CatalogError, Checkpoint
+from ...compiler.family import Family, family_for
+from ...compiler.layouts import recognise
+from ...compiler.models import depths
+from ...compiler.places import Space
+from .model import ModelRef
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Known:
+    """A checkpoint by its headers. `names` are canonical; `dtypes` those of its stored tensors, in order."""
+
+    checkpoint: Checkpoint
+    family: Family
+    names: tuple[str, ...]
+    depths: Mapping[str, int]
+    dtypes: tuple[str, ...]
+
+    @property
+    def space(self) -> Space:
+        return Space(self.family, self.names, self.depths, "the model")
+
+    def has_head(self) -> bool:
+        """Whether there is an output head with storage of its own, as far as names and config tell."""
+        aliases = [(rule, alias) for rule in self.family.ties for alias in rule.aliases if alias in self.names]
+        heads = self.family.places.get("head", ())
+        for rule, alias in aliases:
+            if any(alias.startswith(h) for h in heads) and rule.config_key and rule.primary in self.names:
+                said = config_value(self.checkpoint.config or {}, rule.config_key)
+                return not (rule.default if said is None else said)
+        return any(name.startswith(h) for name in self.names for h in heads)
+
+
+class Shelf:
+    """Opens inputs once. `folders` is where relative paths are looked for, in that order."""
+
+    def __init__(self, catalog: Catalog, folders: tuple[Path, ...]) -> None:
+        self.catalog, self._folders = catalog, folders
+        self._known: dict[tuple[str, str | None], Known | None] = {}
+
+    def locate(self, ref: ModelRef) -> Path | None:
+        """The existing file or folder that a reference names; None for a Hub name, or where nothing is there."""
+        for folder in self._folders:
+            path = Path(os.path.abspath(folder / Path(ref.path).expanduser()))
+            if path.exists():
+                return path
+        return None
+
+    def known(self, ref: ModelRef) -> Known | None:
+        """What the headers tell; None where they can't be read, which the compiler will say better."""
+        if ref.key not in self._known:
+            self._known[ref.key] = self._read(ref)
+        return self._known[ref.key]
+
+    def _read(self, ref: ModelRef) -> Known | None:
+        path = self.locate(ref)
+        if path is None:
+            return None
+        try:
+            checkpoint = self.catalog.open(str(path), revision=ref.revision, subfolder=None, near="")
+        except CatalogError:
+            return None
+        family = family_for(checkpoint.config, checkpoint.tensors)
+        names = tuple(recognise(checkpoint, family).views)
+        dtypes = tuple(dict.fromkeys(t.dtype for t in checkpoint.tensors.values()))
+        return Known(checkpoint, family, names, depths(family, names), dtypes)
+
+    def document(self, ref: ModelRef, name: str) -> str | None:
+        """The text of a small file beside the weights; None where there is none, or it can't be read."""
+        known = self.known(ref)
+        try:
+            return self.catalog.document(known.checkpoint, name) if known else None
+        except CatalogError:
+            return None
+
+    def chat_template(self, ref: ModelRef) -> str | None:
+        """A model's chat template, without the blank space around it."""
+        text = self.document(ref, "chat_template.jinja")
+        if text is None:
+            try:
+                found = json.loads(self.document(ref, "tokenizer_config.json") or "{}").get("chat_template")
+            except (ValueError, AttributeError, RecursionError):
+                return None
+            if isinstance(found, list):
+                named = [t for t in found if isinstance(t, dict) and t.get("name") == "default"]
+                found = named[0].get("template") if named else None
+            text = found if isinstance(found, str) else None
+        return text.strip() if text and text.strip() else None
