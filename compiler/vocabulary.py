@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ..grammar.diagnostic import Diagnostic, Label, MergecError
-from .catalog import Catalog
+from .catalog import Catalog, Checkpoint
 from .models import Model
 from .terms import Leaf, Token, Union
 
@@ -99,7 +99,7 @@ def vocabulary_of(settings: Any, models: tuple[Model, ...], catalog: Catalog) ->
     distinct: dict[str, Model] = {m.label: m for m in models}
     ids: dict[str, dict[str, int]] = {}
     for model in distinct.values():
-        found = read_vocabulary(catalog, model)
+        found = read_vocabulary(catalog, model.checkpoint)
         if found is None:
             raise MergecError(
                 Diagnostic(
@@ -143,9 +143,9 @@ def vocabulary_of(settings: Any, models: tuple[Model, ...], catalog: Catalog) ->
     return Vocabulary(tokens, ids, tuple(distinct.values()), base, settings.tokens, tuple(added), origin)
 
 
-def read_vocabulary(catalog: Catalog, model: Model) -> dict[str, int] | None:
+def read_vocabulary(catalog: Catalog, checkpoint: Checkpoint) -> dict[str, int] | None:
     """Token to id from tokenizer.json, else vocab.json, with added tokens; None where neither is there or readable."""
-    text = catalog.document(model.checkpoint, "tokenizer.json")
+    text = catalog.document(checkpoint, "tokenizer.json")
     try:
         if text is not None:
             data = json.loads(text)
@@ -153,11 +153,11 @@ def read_vocabulary(catalog: Catalog, model: Model) -> dict[str, int] | None:
             pairs = {t[0]: k for k, t in enumerate(vocab)} if isinstance(vocab, list) else dict(vocab)
             pairs.update({t["content"]: int(t["id"]) for t in data.get("added_tokens", [])})
             return pairs
-        text = catalog.document(model.checkpoint, "vocab.json")
+        text = catalog.document(checkpoint, "vocab.json")
         if text is None:
             return None
         pairs = {str(k): int(v) for k, v in json.loads(text).items()}
-        more = catalog.document(model.checkpoint, "added_tokens.json")
+        more = catalog.document(checkpoint, "added_tokens.json")
         if more is not None:
             pairs.update({str(k): int(v) for k, v in json.loads(more).items()})
         return pairs

@@ -14,6 +14,7 @@ from ...compiler.family import Family, family_for
 from ...compiler.layouts import recognise
 from ...compiler.models import depths
 from ...compiler.places import Space
+from ...compiler.vocabulary import read_vocabulary
 from .model import ModelRef
 
 
@@ -97,3 +98,11 @@ class Shelf:
                 found = named[0].get("template") if named else None
             text = found if isinstance(found, str) else None
         return text.strip() if text and text.strip() else None
+
+    def tokens(self, ref: ModelRef) -> Mapping[str, int] | None:
+        """Token to id of a model's tokenizer; None where it has none that can be read."""
+        known = self.known(ref)
+        try:
+            return read_vocabulary(self.catalog, known.checkpoint) if known else None
+        except CatalogError:
+            return None

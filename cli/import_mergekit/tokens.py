@@ -1,14 +1,97 @@
-"""Tokenizer and chat template as settings of the output."""
+"""Tokenizer and chat template of a configuration as settings of the output."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
-from ...compiler.models import Model
-from ...compiler.vocabulary import parse_vocabulary
 from ...grammar.diagnostic import Diagnostic, Label, MergecError
 from ...grammar.literals import write_string
 from .checkpoints import Shelf
-from .model import Merge, ModelRef, Text, Tokenizer, TokenRule
+from .model import Merge, ModelRef, Text, TokenRule
 from .sheet import Origin
+
+Name = Callable[[ModelRef], str]
+"""What a model is called in the recipe."""
+
+Settings = list[tuple[str, Origin]]
+"""Settings as `key=value`, and where each comes from."""
+
+
+def tokenizer_settings(merge: Merge, name: Name, shelf: Shelf) -> tuple[Settings, list[str]]:
+    """`tokenizer`, `tokens` and `pad_vocab_to`, and what is to be said above them. Raises MergecError (E0712)."""
+    given = merge.tokenizer
+    if given is None:
+        return [], []
+    settings: Settings = []
+    remarks: list[str] = []
+    models = merge.models()
+    origin = Origin(given.span)
+    if isinstance(given.source, ModelRef):
+        settings.append((f"tokenizer={name(given.source)}", Origin(given.source.span)))
+    elif given.source == "base" or len(models) == 1:
+        settings.append((f"tokenizer={name(models[0])}", origin))
+    else:
+        settings.append((f"tokenizer=union({', '.join(name(m) for m in models)})", origin))
+    rows = [f"{write_string(rule.text)}: {_row(rule, models, name, shelf)}" for rule in given.tokens]
+    if rows:
+        settings.append((f"tokens={{{', '.join(rows)}}}", origin))
+    if given.pad is not None:
+        settings.append((f"pad_vocab_to={given.pad}", origin))
+        remarks.append("mergekit gives the rows of the padding the mean of the others, here they are zero")
+    return settings, remarks
+
+
+def _row(rule: TokenRule, models: list[ModelRef], name: Name, shelf: Shelf) -> str:
+    if not rule.force and not _free(rule, models, shelf):
+        message = f"without `force`, models that have the token {write_string(rule.text)} would keep their own rows"
+        notes = ("a row that is chosen in a recipe is every model's",)
+        help_ = ("say `force: true` where that is meant, else leave the token out",)
+        raise MergecError(Diagnostic("E0712", message, (Label(rule.span, "not forced"),), notes, help_))
+    if rule.model is None:
+        return '"zero"'
+    token = rule.token
+    if rule.token_id is not None:
+        token = next((t for t, n in (shelf.tokens(rule.model) or {}).items() if n == rule.token_id), None)
+        if token is None:
+            message = f"`{rule.model}` has no tokenizer in which token {rule.token_id} could be looked up"
+            raise MergecError(Diagnostic("E0712", message, (Label(rule.span, "by its number"),)))
+    if token is None or token == rule.text:
+        return name(rule.model)
+    return f"token({name(rule.model)}, {write_string(token)})"
+
+
+def _free(rule: TokenRule, models: list[ModelRef], shelf: Shelf) -> bool:
+    """Whether a row that is not forced is every model's all the same: none has the token, or only the one it is from."""
+    held = [shelf.tokens(m) for m in models]
+    if any(tokens is None for tokens in held):
+        return False
+    holders = [m for m, tokens in zip(models, held, strict=True) if tokens and rule.text in tokens]
+    same = rule.model is not None and rule.token in (None, rule.text) and rule.token_id is None
+    return not holders or (same and rule.model is not None and all(m.key == rule.model.key for m in holders))
+
+
+def chat_settings(merge: Merge, name: Name, shelf: Shelf) -> tuple[Settings, list[str]]:
+    """`chat_template`, and what is to be said above it. Raises MergecError (E0712)."""
+    given = merge.chat_template
+    if given is None:
+        return [], []
+    origin = Origin(given.span)
+    if given.value != "auto":
+        _check_text(given)
+        return [(f"chat_template={write_string(given.value)}", origin)], []
+    found = [(m, text) for m in merge.models() if (text := shelf.chat_template(m))]
+    if not found:
+        return [], ["`chat_template: auto` finds no template in the inputs, or the inputs are not at hand"]
+    common = Counter(text for _, text in found).most_common(1)[0][0]
+    chosen = next(m for m, text in found if text == common)
+    return [(f"chat_template={name(chosen)}", origin)], ["the chat template that most of the inputs have"]
+
+
+def _check_text(given: Text) -> None:
+    if "{" in given.value and len(given.value) >= 20:
+        return
+    message = f"`{write_string(given.value[:40])[1:-1]}` is no chat template"
+    notes = ("mergekit 0.1.5 brings none of the templates that it knows by name",)
+    help_ = ("write the template's text, or `auto` for that of the inputs",)
+    raise MergecError(Diagnostic("E0712", message, (Label(given.span, "a name"),), notes, help_))
