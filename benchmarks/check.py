@@ -32,7 +32,8 @@ def slerp(_: torch.Tensor, a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
     if cosine.abs() > 0.9995:
         return (1 - t) * a + t * b
     angle = cosine.arccos()
-    return (((1 - t) * angle).sin() * a + (t * angle).sin() * b) / angle.sin()
+    merged: torch.Tensor = (((1 - t) * angle).sin() * a + (t * angle).sin() * b) / angle.sin()
+    return merged
 
 
 def trimmed(delta: torch.Tensor) -> torch.Tensor:

@@ -82,7 +82,7 @@ def parse(recipe: str | os.PathLike[str]) -> Module:
 
 
 def compile(
-    recipe: str | os.PathLike[str],
+    recipe: str | os.PathLike[str] | Source,
     *,
     catalog: Catalog | None = None,
     device: str = "auto",

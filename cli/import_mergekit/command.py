@@ -1,0 +1,73 @@
+"""`mergec import`: a mergekit configuration as a recipe; and the same in memory, for merging at once."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import tempfile
+from pathlib import Path
+
+from ...compiler.catalog import Catalog
+from ...grammar.diagnostic import Diagnostic, Exit, MergecError
+from ...grammar.render import render
+from ...grammar.source import Source
+from ...runtime.api import read_source
+from .sheet import Imported
+from .writing import import_text
+
+
+def is_yaml(word: str) -> bool:
+    """Whether a word of the command line names a mergekit configuration."""
+    return word.endswith((".yml", ".yaml"))
+
+
+def import_file(path: str, catalog: Catalog, target: Path | None = None) -> tuple[Source, Imported]:
+    """The recipe of a file (`-`: standard input), its paths relative to `target`, the file's own folder by default.
+
+    The source is the recipe under the YAML file's name, ready to be compiled. Raises MergecError.
+    """
+    source = Source("<stdin>", sys.stdin.read()) if path == "-" else read_source(Path(path))
+    imported = import_text(source, catalog, target or Path(path).parent)
+    return Source(source.name, imported.text), imported
+
+
+def import_command(words: list[str], catalog: Catalog) -> int:
+    """Runs `mergec import`. Raises MergecError."""
+    p = argparse.ArgumentParser(
+        prog="mergec import",
+        description="Turns a configuration of mergekit into a recipe that gives the same numbers.",
+        epilog="Relative paths of models are looked for in the configuration's folder, then in the current one.",
+    )
+    p.add_argument("config", metavar="CONFIG", help="a YAML file of mergekit; `-` is standard input")
+    p.add_argument("-o", "--output", metavar="RECIPE", help="where to write the recipe (default: standard output)")
+    p.add_argument("--force", action="store_true", help="replace a recipe that exists")
+    p.add_argument("--strict", action="store_true", help="fail where something is passed over")
+    given = p.parse_args(words)
+    target = Path(given.output).parent if given.output else Path()
+    _, imported = import_file(given.config, catalog, target)
+    if imported.warnings:
+        print(render(imported.warnings).rstrip("\n"), file=sys.stderr)
+        if given.strict:
+            return int(Exit.RECIPE)
+    if given.output:
+        _write(Path(given.output), imported.text, given.force)
+    else:
+        print(imported.text, end="")
+    return int(Exit.DONE)
+
+
+def _write(path: Path, text: str, force: bool) -> None:
+    """The recipe's file, whole or not at all. Raises MergecError: E0601 where it exists, E0610 where it can't be written."""
+    if path.exists() and not force:
+        help_ = ("`--force` replaces it",)
+        raise MergecError(Diagnostic("E0601", "the recipe exists already", help=help_, file=str(path)))
+    try:
+        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        with os.fdopen(handle, "w", encoding="utf-8", newline="") as f:
+            f.write(text)
+        os.chmod(temporary, 0o644)
+        os.replace(temporary, path)
+    except OSError as error:
+        message = f"can't write it: {(error.strerror or 'unknown').lower()}"
+        raise MergecError(Diagnostic("E0610", message, file=str(path)), Exit.RUN) from None

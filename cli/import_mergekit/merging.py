@@ -1,0 +1,322 @@
+"""One merge as statements: an expression for the whole model, or a stack of slices with what goes around it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from types import MappingProxyType
+
+from ...compiler.places import GlobStep, NameStep, Path, Space
+from ...compiler.terms import before_layers
+from ...grammar.diagnostic import Diagnostic, Label, MergecError
+from ...grammar.literals import write_string
+from ...grammar.source import Source, Span
+from .calls import Operand, check_inputs, operands_of, write_call
+from .checkpoints import Known
+from .gradients import Frame
+from .methods import METHODS, Base, Method
+from .model import Input, Merge, ModelRef, Module, Scope, Slice
+from .sheet import Line, Written
+
+MODULES: Mapping[str, tuple[tuple[str, ...], str | None]] = MappingProxyType(
+    {
+        "default": (("*",), None),
+        "text_decoder": (("text",), "text.layers"),
+        "vision_tower": (("vision",), "vision.layers"),
+        "vision_model": (("vision",), "vision.layers"),
+        "multi_modal_projector": (("projector",), None),
+        "encoder": (('"encoder.*"',), "encoder.layers"),
+        "decoder": (('"decoder.*"',), "decoder.layers"),
+        "shared": (("embed", "head"), None),
+    }
+)
+"""mergekit's names of modules: the places that they are, and their stack of layers."""
+
+
+@dataclass(frozen=True, slots=True)
+class Whole:
+    """A merge that is one expression; `layers` is its depth where that is not its inputs'."""
+
+    value: Written
+    layers: int | None = None
+
+
+@dataclass(slots=True)
+class Merger:
+    """Writes a merge. `region` names a model in the recipe, `known` tells what is known of one.
+
+    `remarks` gathers what is to be said above the statements, `warnings` what is to be said at once.
+    """
+
+    merge: Merge
+    region: Callable[[ModelRef], str]
+    known: Callable[[ModelRef], Known | None]
+    remarks: list[str] = field(default_factory=list)
+    layers: int | None = None
+
+    @property
+    def method(self) -> Method:
+        """The method. Raises MergecError (E0703) where there is none of this name."""
+        given = self.merge.method
+        if given.value not in METHODS:
+            names = ", ".join(f"`{name}`" for name in METHODS)
+            message = f"mergekit has no method `{write_string(given.value)[1:-1]}`"
+            raise MergecError(Diagnostic("E0703", message, (Label(given.span, "unknown method"),), (f"it has {names}",)))
+        return METHODS[given.value]
+
+    @property
+    def like(self) -> ModelRef:
+        """The model whose configuration the output has: the base, else the first that is listed."""
+        return self.merge.models()[0]
+
+    def lines(self) -> list[Line]:
+        """The statements of the output. Raises MergecError."""
+        errors: list[Diagnostic] = []
+        out: list[Line] = []
+        for module in self.merge.modules:
+            try:
+                out.extend(self._module(module))
+            except MergecError as error:
+                errors.extend(error.diagnostics)
+        if errors:
+            raise MergecError(errors)
+        return out
+
+    def expression(self) -> Written:
+        """The merge as one expression. Raises MergecError (E0709) where it takes several statements."""
+        modules = self.merge.modules
+        whole = self._whole(modules[0], self._stacks(modules[0])) if len(modules) == 1 and not modules[0].name else None
+        if whole is None or whole.layers is not None:
+            message = "a merge that another one uses must be of whole models, all of one depth"
+            help_ = ("run it on its own first, and name its output here",)
+            raise MergecError(Diagnostic("E0709", message, (Label(modules[0].span, "slices or modules"),), help=help_))
+        return whole.value
+
+    # --- a module
+
+    def _module(self, module: Module) -> list[Line]:
+        span = self.merge.method.span
+        stacks = self._stacks(module)
+        whole = self._whole(module, stacks)
+        if whole is not None:
+            self.layers = whole.layers or self.layers
+            return [Line(f"{place} = {whole.value.text}", span, whole.value.arguments) for place in self._places(module)]
+        return self._sliced(module, stacks[0] if stacks else "layers")
+
+    def _stacks(self, module: Module) -> tuple[str, ...]:
+        """The stacks of layers that lists of values run over."""
+        known = self.known(self.like)
+        if self.merge.raw:
+            return ()
+        if module.name is not None and module.name != "default":
+            stack = self._named(module)[1]
+            return (stack,) if stack else ()
+        if known is None:
+            return ("layers",)
+        return tuple([s.name for s in known.family.stacks if known.depths.get(s.name)])
+
+    def _named(self, module: Module) -> tuple[tuple[str, ...], str | None]:
+        assert module.name is not None
+        if module.name not in MODULES:
+            names = ", ".join(f"`{name}`" for name in MODULES)
+            message = f"the module `{write_string(module.name)[1:-1]}` is not known here"
+            raise MergecError(Diagnostic("E0710", message, (Label(module.span, "a part of the model"),), (f"known are {names}",)))
+        return MODULES[module.name]
+
+    def _places(self, module: Module) -> tuple[str, ...]:
+        if module.name is None:
+            return ("*",)
+        places, _ = self._named(module)
+        known = self.known(self.like)
+        if known is None:
+            return places
+        found = []
+        for place in places:
+            if place == "head" and not known.has_head():
+                continue
+            if place != "*" and not _covered(known.space, place):
+                message = f"the family `{known.family.name}` has no place for the module `{module.name}`"
+                raise MergecError(Diagnostic("E0710", message, (Label(module.span, f"no `{place}` there"),)))
+            found.append(place)
+        return tuple(found)
+
+    # --- whole models
+
+    def _whole(self, module: Module, stacks: tuple[str, ...]) -> Whole | None:
+        """A module that is made of whole models, or of a single slice from their first layers on; else None."""
+        known = self.known(self.like)
+        if module.models:
+            frame = Frame(stacks, None, known.space if known else None, self._own_names(module, known))
+            return Whole(self._call(module, None, module.models, (), frame, self.merge.base))
+        part = module.slices[0]
+        if len(module.slices) > 1 or any(i.layers is None or i.layers[0] for i in part.sources):
+            return None
+        depth = self._length(part)
+        if len(stacks) > 1 or (module.name and not (known and known.depths.get(stacks[0] if stacks else "") == depth)):
+            return None
+        names = self._own_names(module, known)
+        if known is not None and names is not None:
+            names = tuple([n for n in names if not (at := known.space.layer_of(n)) or at[1] < depth])
+        frame = Frame(stacks, None, known.space if known else None, names)
+        value = self._call(module, part, part.sources, (), frame, part.base or self.merge.base)
+        same = known is not None and known.depths.get(stacks[0] if stacks else "") == depth
+        return Whole(value, None if same else depth)
+
+    def _own_names(self, module: Module, known: Known | None) -> tuple[str, ...] | None:
+        if known is None:
+            return None
+        if module.name is None or module.name == "default":
+            return known.names
+        covered = {n for place in self._places(module) for n in _covered(known.space, place)}
+        return tuple([n for n in known.names if n in covered])
+
+    # --- slices
+
+    def _sliced(self, module: Module, stack: str) -> list[Line]:
+        span = self.merge.method.span
+        known = self.known(self.like)
+        bounds, reached = [], 0
+        for part in module.slices:
+            bounds.append((reached, reached + self._length(part) - 1))
+            reached = bounds[-1][1] + 1
+        space = self._output_space(known, module, stack)
+        parts: list[Written] = []
+        errors: list[Diagnostic] = []
+        for part, (first, last) in zip(module.slices, bounds, strict=True):
+            inside = _layers(space, stack, first, last) if space else None
+            try:
+                frame = Frame((), (first, last), space, inside)
+                base = part.base or self.merge.base
+                parts.append(self._call(module, part, part.sources, (stack, first), frame, base))
+            except MergecError as error:
+                errors.extend(error.diagnostics)
+        if errors:
+            raise MergecError(errors)
+        out = self._around(module, space, known)
+        text = f"{stack} = stack({', '.join(p.text for p in parts)})"
+        out.insert(len(self._places(module)), Line(text, span, tuple([a for p in parts for a in p.arguments])))
+        return out
+
+    def _around(self, module: Module, space: Space | None, known: Known | None) -> list[Line]:
+        """What is outside the layers: before them of the first slice, after them of the last one."""
+        span, first, last = self.merge.method.span, module.slices[0], module.slices[-1]
+        outside = [n for n in space.names if space.layer_of(n) is None] if space else None
+        if outside is not None and module.name not in (None, "default"):
+            mine = set(self._own_names(module, known) or ())
+            outside = [n for n in outside if n in mine]
+        before = [n for n in outside if space and before_layers(space, n)] if outside is not None else None
+        after = [n for n in outside if n not in (before or ())] if outside is not None else None
+        lead = self._outside(module, first, space, before)
+        tail = self._outside(module, last, space, after)
+        out = [Line(f"{place} = {lead.text}", span, lead.arguments) for place in self._places(module)]
+        if len(last.sources) > len(first.sources):
+            self.remarks.append(
+                "mergekit would drop the further models of the last slice from the final norm and the head: a bug there"
+            )
+        if lead.text == tail.text:
+            return out
+        places = _places_of(known, after) if known is not None and after is not None else ["norm", "head"]
+        if known is None:
+            self.remarks.append("leave `head` out where it is tied to the embeddings")
+        out.extend(Line(f"{place} = {tail.text}", span, tail.arguments) for place in places)
+        return out
+
+    def _outside(self, module: Module, part: Slice, space: Space | None, names: Sequence[str] | None) -> Written:
+        frame = Frame((), None, space, tuple(names) if names else None)
+        return self._call(module, part, part.sources, (), frame, part.base or self.merge.base)
+
+    def _length(self, part: Slice) -> int:
+        lengths = {i.layers[1] - i.layers[0] for i in part.sources if i.layers}
+        if len(lengths) != 1:
+            labels = tuple(
+                Label(i.span, f"{i.layers[1] - i.layers[0]} layers") for i in part.sources if i.layers
+            )
+            raise MergecError(Diagnostic("E0707", "the sources of a slice must have equally many layers", labels))
+        return lengths.pop()
+
+    def _output_space(self, known: Known | None, module: Module, stack: str) -> Space | None:
+        """The output's tensors, each layer's those of the layer that it is made of first."""
+        found = next((s for s in known.family.stacks if s.name == stack), None) if known else None
+        if known is None or found is None:
+            return None
+        names = [n for n in known.names if (at := known.space.layer_of(n)) is None or at[0].name != stack]
+        number = 0
+        for part in module.slices:
+            source = part.sources[0]
+            origin = self.known(source.model)
+            if origin is None or source.layers is None:
+                return None
+            below: dict[int, list[str]] = {}
+            for name in origin.names:
+                at = origin.space.layer_of(name)
+                if at is not None and at[0].name == stack:
+                    below.setdefault(at[1], []).append(at[2])
+            for k in range(*source.layers):
+                names.extend(f"{found.head}{number}.{rest}" for rest in below.get(k, ()))
+                number += 1
+        return Space(known.family, tuple(names), {**known.depths, stack: number}, "the output")
+
+    # --- a call
+
+    def _call(
+        self,
+        module: Module,
+        part: Slice | None,
+        inputs: Sequence[Input],
+        at: tuple[str, int] | tuple[()],
+        frame: Frame,
+        base: ModelRef | None,
+    ) -> Written:
+        """The method over the inputs; `at` is the stack and the output's layer at which picked layers begin."""
+        method, span = self.method, self.merge.method.span
+        given = operands_of(inputs, base, append=part is None)
+        where = part.span if part is not None else span
+        found = check_inputs(method, [m for m, _ in given], base if method.base is not Base.IGNORED else None, where)
+        if found:
+            raise MergecError(found)
+        operands = []
+        for model, source in given:
+            region, shift = self.region(model), 0
+            if at and source is not None and source.layers is not None:
+                first, end = source.layers
+                picked = str(first) if end - first == 1 else f"{first}..{end - 1}"
+                region, shift = f"{region}.{at[0]}[{picked}]", first - at[1]
+            own: Scope = source.parameters if source is not None else ()
+            operands.append(Operand(region, model, own, source.span if source is not None else model.span, shift))
+        scopes = [*([part.parameters] if part is not None else []), module.parameters, self.merge.parameters]
+        return write_call(method, operands, base, scopes, frame, span)
+
+
+def _layers(space: Space, stack: str, first: int, last: int) -> tuple[str, ...]:
+    found = ((n, space.layer_of(n)) for n in space.names)
+    return tuple([n for n, at in found if at and at[0].name == stack and first <= at[1] <= last])
+
+
+def _covered(space: Space, place: str) -> Sequence[str]:
+    """The tensors at a place that is a role, or a glob in quotes; none where there is no such place."""
+    nowhere = Span(Source("", ""), 0, 0)
+    if place == "*":
+        return space.names
+    if place.startswith('"'):
+        step: tuple[NameStep | GlobStep, ...] = (GlobStep(place[1:-1], nowhere),)
+    else:
+        step = tuple(NameStep(word, nowhere) for word in place.split("."))
+    try:
+        return tuple(space.select(Path(step, nowhere)).names)
+    except MergecError:
+        return ()
+
+
+def _places_of(known: Known, names: Sequence[str]) -> list[str]:
+    """Places that cover these tensors outside the layers: roles where there are some, else globs."""
+    out: list[str] = []
+    left = dict.fromkeys(names)
+    for place in ("norm", "head", *known.family.places):
+        covered = [n for n in _covered(known.space, place) if n in left]
+        if not covered or set(_covered(known.space, place)) - set(names):
+            continue
+        for name in covered:
+            del left[name]
+        if place != "head" or known.has_head():
+            out.append(place)
+    return [*out, *(write_string(n) for n in left)]

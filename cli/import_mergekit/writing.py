@@ -1,0 +1,354 @@
+"""A mergekit file as a recipe: its models and its named merges become lets, the last merge the output."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from ...compiler.builtins import BUILTINS
+from ...compiler.catalog import Catalog
+from ...compiler.dtypes import FLOATS, NAMES
+from ...compiler.expressions import PLACE_WORDS
+from ...compiler.library import Library
+from ...grammar.diagnostic import Diagnostic, Label, MergecError, Severity
+from ...grammar.literals import write_string
+from ...grammar.source import Source
+from .checkpoints import Known, Shelf
+from .gradients import GRADIENT, unmatchable
+from .merging import Merger
+from .methods import METHODS, Base, Reach
+from .model import Merge, ModelRef, Scope
+from .reading import read_documents
+from .schema import read_merge
+from .sheet import Imported, Line, Origin, write_out
+from .tokens import chat_settings, tokenizer_settings
+
+_WORDS = "let def use output expect as if else for in by and or not true false none model stack tie union token zero base gradient"
+"""Names that a model does not get: words of the language, and those that mean something in an imported recipe."""
+
+_DTYPES = ("bfloat16", "float16", "float32", "float64")
+
+
+def import_text(source: Source, catalog: Catalog, target: Path) -> Imported:
+    """The recipe of a mergekit configuration, with paths relative to the folder `target`.
+
+    Relative paths of models are looked for in the folder of the YAML file, then in the current one. Raises MergecError
+    (E07xx) with everything that is wrong.
+    """
+    merges: list[Merge] = []
+    errors: list[Diagnostic] = []
+    for document in read_documents(source):
+        try:
+            merges.append(read_merge(document))
+        except MergecError as error:
+            errors.extend(error.diagnostics)
+    if errors:
+        raise MergecError(errors)
+    if not merges:
+        raise MergecError(Diagnostic("E0702", "the file holds no configuration", file=source.name))
+    folders = (Path(source.name).parent, Path())
+    return _Writer(merges, Shelf(catalog, folders), Path(os.path.abspath(target)), Path(source.name).name).write()
+
+
+@dataclass(slots=True)
+class _Writer:
+    merges: list[Merge]
+    shelf: Shelf
+    target: Path
+    file: str
+    names: dict[tuple[str, str | None], str] = field(default_factory=dict)
+    taken: set[str] = field(default_factory=set)
+    warnings: list[Diagnostic] = field(default_factory=list)
+
+    def write(self) -> Imported:
+        named = self._named()
+        final = next((m for m in self.merges if m.name is None), self.merges[-1])
+        order = self._in_order(named, final)
+        self.taken = {*_WORDS.split(), *PLACE_WORDS, *BUILTINS, *Library().names, *METHODS}
+        template = self._template(final, named)
+        models = self._models(order, named, template)
+        if final.base is not None and final.base.path not in named:
+            self.names[final.base.key] = "base"
+        for ref in models:
+            self.names.setdefault(ref.key, self._fresh(ref.path))
+        for merge in order[:-1]:
+            assert merge.name is not None
+            self.names[merge.name.value, None] = self._fresh(merge.name.value)
+        lines = self._lets(models, order)
+        errors: list[Diagnostic] = []
+        for merge in order:
+            try:
+                if merge is final:
+                    lines.extend(self._output(merge, named, template))
+                else:
+                    lines.append(self._let(merge, named))
+            except MergecError as error:
+                errors.extend(error.diagnostics)
+        if errors:
+            raise MergecError(errors)
+        if any("gradient(" in line.text for line in lines):
+            at = next(k for k, line in enumerate(lines) if "gradient(" in line.text)
+            while at and not lines[at].gap:
+                at -= 1
+            lines.insert(at, Line(GRADIENT, None, gap=True))
+        head = [c.text for m in self.merges for c in m.comments if c.span.end <= m.root.span.start]
+        return write_out([*head, f"imported from {self.file}, a configuration of mergekit"], lines, self.warnings)
+
+    # --- several merges
+
+    def _named(self) -> dict[str, Merge]:
+        found: dict[str, Merge] = {}
+        nameless = [m for m in self.merges if m.name is None]
+        if len(nameless) > 1:
+            labels = tuple(Label(m.span, "has no name") for m in nameless)
+            raise MergecError(Diagnostic("E0711", "of several merges only one may be without a `name`", labels))
+        for merge in self.merges:
+            if merge.name is None:
+                continue
+            if merge.name.value in found:
+                message = f"two merges are called `{write_string(merge.name.value)[1:-1]}`"
+                raise MergecError(Diagnostic("E0711", message, (Label(merge.name.span, "again here"),)))
+            found[merge.name.value] = merge
+        return found
+
+    def _in_order(self, named: dict[str, Merge], final: Merge) -> list[Merge]:
+        """The merges, each after those that it uses, the final one last."""
+        out: list[Merge] = []
+        done: set[int] = set()
+
+        def visit(merge: Merge, above: tuple[Merge, ...]) -> None:
+            if merge in above:
+                label = Label(merge.name.span if merge.name else merge.span, "uses itself through others")
+                raise MergecError(Diagnostic("E0711", "these merges use each other in a circle", (label,)))
+            if id(merge) in done:
+                return
+            for ref in merge.models():
+                if ref.path in named:
+                    visit(named[ref.path], (*above, merge))
+            done.add(id(merge))
+            out.append(merge)
+
+        for merge in (*(m for m in self.merges if m is not final), final):
+            visit(merge, ())
+        if out[-1] is not final:
+            label = Label(final.name.span if final.name else final.span, "another merge uses it")
+            raise MergecError(Diagnostic("E0711", "the last merge is the output, and nothing may use it", (label,)))
+        return out
+
+    def _template(self, merge: Merge, named: dict[str, Merge]) -> ModelRef:
+        ref = merge.models()[0]
+        return self._template(named[ref.path], named) if ref.path in named else ref
+
+    def _known(self, ref: ModelRef, named: dict[str, Merge]) -> Known | None:
+        return self.shelf.known(self._template(named[ref.path], named) if ref.path in named else ref)
+
+    # --- models
+
+    def _models(self, order: Sequence[Merge], named: dict[str, Merge], template: ModelRef) -> list[ModelRef]:
+        """All checkpoints, the template first."""
+        refs = [template, *(r for m in order for r in m.models())]
+        for merge in order:
+            if merge.tokenizer is not None:
+                rows = [t.model for t in merge.tokenizer.tokens if t.model is not None]
+                refs.extend([*([merge.tokenizer.source] if isinstance(merge.tokenizer.source, ModelRef) else []), *rows])
+        return list({r.key: r for r in reversed(refs) if r.path not in named}.values())[::-1]
+
+    def _fresh(self, path: str) -> str:
+        """A name for a model: the last part of its path, with the one before it where that is taken, else a number."""
+        parts = [re.sub(r"\W+", "_", p, flags=re.ASCII).strip("_") for p in re.split(r"[/\\]+", path)]
+        parts = [p for p in parts if p]
+        parts[-1:] = [re.sub(r"_safetensors$", "", p) for p in parts[-1:]]
+        for count in (1, 2):
+            name = "_".join(parts[-count:]) or "input"
+            name = f"model_{name}" if name[0].isdigit() else name
+            if name not in self.taken:
+                break
+        else:
+            stem, number = parts[-1] if parts else "input", 2
+            stem = f"model_{stem}" if stem[0].isdigit() else stem
+            while f"{stem}_{number}" in self.taken:
+                number += 1
+            name = f"{stem}_{number}"
+        self.taken.add(name)
+        return name
+
+    def _region(self, ref: ModelRef, named: dict[str, Merge]) -> str:
+        return self.names[ref.path, None] if ref.path in named else self.names[ref.key]
+
+    def _lets(self, models: Sequence[ModelRef], order: Sequence[Merge]) -> list[Line]:
+        notes: dict[tuple[str, str | None], list[str]] = {}
+        for merge in order:
+            inputs = [i for module in merge.modules for i in module.models]
+            for comment in merge.comments:
+                owner = _owner(comment.line, comment.own, [i.lines for i in inputs])
+                if owner is not None:
+                    notes.setdefault(inputs[owner].model.key, []).append(comment.text)
+        out = []
+        for ref in models:
+            comments = notes.get(ref.key, [])
+            if ref.architecture is not None:
+                comments = [*comments, f"not carried over: `override_architecture: {ref.architecture}`"]
+                self._warn("W0711", "`override_architecture` has no counterpart", ref.span, "left out")
+            revision = f", revision={write_string(ref.revision)}" if ref.revision else ""
+            text = f"let {self.names[ref.key]} = model({write_string(self._path(ref))}{revision})"
+            out.append(Line(text, ref.span, (), tuple(comments)))
+        return out
+
+    def _path(self, ref: ModelRef) -> str:
+        found = self.shelf.locate(ref)
+        if found is None or Path(ref.path).expanduser().is_absolute():
+            return ref.path
+        path = Path(os.path.relpath(found, self.target)).as_posix()
+        return path if path.startswith("..") else f"./{path}"
+
+    # --- merges
+
+    def _merger(self, merge: Merge, named: dict[str, Merge]) -> Merger:
+        return Merger(merge, lambda ref: self._region(ref, named), lambda ref: self._known(ref, named))
+
+    def _let(self, merge: Merge, named: dict[str, Merge]) -> Line:
+        assert merge.name is not None
+        merger = self._merger(merge, named)
+        value = merger.expression()
+        remarks = self._remarks(merge)
+        if merge.dtype or merge.out_dtype:
+            remarks.append("mergekit rounds this to its dtype on the way; here it stays in float32")
+        for label, given in (("tokenizer", merge.tokenizer), ("chat_template", merge.chat_template)):
+            if given is not None:
+                remarks.append(f"not carried over: the `{label}` of a merge that is not the output")
+                self._warn("W0711", f"only the output has a {label}", given.span, "left out")
+        text = f"let {self.names[merge.name.value, None]} = {value.text}"
+        return Line(text, merge.method.span, value.arguments, (*remarks, *merger.remarks), gap=True)
+
+    def _output(self, merge: Merge, named: dict[str, Merge], template: ModelRef) -> list[Line]:
+        merger = self._merger(merge, named)
+        errors: list[Diagnostic] = []
+        lines: list[Line] = []
+        settings: list[tuple[str, Origin]] = []
+        notes: list[str] = []
+        try:
+            lines = merger.lines()
+        except MergecError as error:
+            errors.extend(error.diagnostics)
+        if merge.base is None or merge.base.path in named:
+            first = self.names[template.key]
+            if merge.models()[0].path in named:
+                settings.append((f"like={first}", Origin(template.span)))
+        try:
+            settings.extend(self._dtypes(merge, named))
+        except MergecError as error:
+            errors.extend(error.diagnostics)
+        if merger.layers is not None:
+            settings.append((f"layers={merger.layers}", Origin(merge.modules[0].span)))
+        for write in (tokenizer_settings, chat_settings):
+            try:
+                found, said = write(merge, lambda ref: self._region(ref, named), self.shelf)
+                settings.extend(found)
+                notes.extend(said)
+            except MergecError as error:
+                errors.extend(error.diagnostics)
+        if errors:
+            raise MergecError(errors)
+        out = []
+        if settings:
+            text = f"output({', '.join(t for t, _ in settings)})"
+            out.append(Line(text, merge.method.span, tuple(o for _, o in settings), tuple(notes), gap=True))
+            notes = []
+        said = (*notes, *self._remarks(merge), *merger.remarks)
+        head = lines[0]
+        out.append(Line(head.text, head.span, head.arguments, said, gap=True))
+        return [*out, *lines[1:]]
+
+    def _dtypes(self, merge: Merge, named: dict[str, Merge]) -> list[tuple[str, Origin]]:
+        for given in (merge.dtype, merge.out_dtype):
+            if given is not None and given.value.removeprefix("torch.") not in _DTYPES:
+                message = f"`{write_string(given.value)[1:-1]}` is no dtype of a merge"
+                notes = (f"there are {', '.join(f'`{d}`' for d in _DTYPES)}",)
+                raise MergecError(Diagnostic("E0704", message, (Label(given.span, "unknown dtype"),), notes))
+        chosen = merge.out_dtype or merge.dtype
+        out = [] if chosen is None else [(f'dtype="{chosen.value.removeprefix("torch.")}"', Origin(chosen.span))]
+        if chosen is None:
+            found = [self._known(ref, named) for ref in merge.models()]
+            floats = {d for known in found if known for d in known.dtypes if d in FLOATS}
+            if len(floats) > 1:
+                wide = "F64" if "F64" in floats else "F32"
+                name = next(k for k, v in NAMES.items() if v == wide)
+                out.append((f'dtype="{name}"', Origin(merge.method.span)))
+        if merge.dtype is not None and merge.dtype.value.endswith("float64"):
+            out.append(('compute="float64"', Origin(merge.dtype.span)))
+        return out
+
+    # --- what is said
+
+    def _remarks(self, merge: Merge) -> list[str]:
+        """Comments of the YAML that belong to no model, and what is not carried over."""
+        inputs = [i.lines for module in merge.modules for i in module.models]
+        out = []
+        for comment in merge.comments:
+            if comment.span.end > merge.root.span.start and _owner(comment.line, comment.own, inputs) is None:
+                out.append(comment.text)
+        for key, span in merge.ignored:
+            out.append(f"not carried over: `{key}`, which mergekit passes over too")
+            self._warn("W0711", f"mergekit does not know the key `{write_string(key)[1:-1]}`", span, "passed over")
+        out.extend(self._parameters(merge))
+        if merge.raw:
+            out.append("mergekit-pytorch gives every tensor the first value of a list")
+        method = METHODS.get(merge.method.value)
+        if method is not None and method.random:
+            out.append("random masks are drawn anew: as many elements are kept as in mergekit, but others")
+        return list(dict.fromkeys(out))
+
+    def _parameters(self, merge: Merge) -> Iterable[str]:
+        method = METHODS.get(merge.method.value)
+        if method is None:
+            return
+        for scope, own, base in _scopes(merge):
+            for setting in scope:
+                name = write_string(setting.name)[1:-1]
+                parameter = method.parameter(setting.name)
+                if parameter is None:
+                    yield f"not carried over: `{name}`, which `{method.name}` does not have"
+                    self._warn("W0711", f"`{method.name}` has no parameter `{name}`", setting.key_span, "passed over")
+                elif own and parameter.reach is Reach.SHARED:
+                    yield f"not carried over: `{name}` of a single model, for it is the whole merge's"
+                    self._warn("W0711", f"`{name}` is not a model's own", setting.key_span, "passed over")
+                elif base and method.base is not Base.IGNORED:
+                    yield f"not carried over: `{name}` of the base, which has none"
+                    self._warn("W0711", f"the base has no `{name}`", setting.key_span, "passed over")
+                elif parameter.ours is None:
+                    yield f"`{name}` makes no difference in `{method.name}` here, and is left out"
+                for branch in setting.branches:
+                    if branch.filter is not None and unmatchable(branch.filter):
+                        shown = write_string(branch.filter)
+                        yield f"not carried over: the filter {shown} fits no name, since a filter is plain text"
+                        self._warn("W0712", f"the filter {shown} fits no tensor", branch.span, "no wildcards here")
+
+    def _warn(self, code: str, message: str, span: object, label: str) -> None:
+        found = Diagnostic(code, message, (Label(span, label),), severity=Severity.WARNING)  # type: ignore[arg-type]
+        if found not in self.warnings:
+            self.warnings.append(found)
+
+
+def _scopes(merge: Merge) -> Iterable[tuple[Scope, bool, bool]]:
+    """Every scope of a merge: (settings, whether they are one input's, whether that is the base)."""
+    yield merge.parameters, False, False
+    for module in merge.modules:
+        yield module.parameters, False, False
+        for entry in module.models:
+            yield entry.parameters, True, merge.base is not None and entry.model.key == merge.base.key
+        for part in module.slices:
+            yield part.parameters, False, False
+            base = part.base or merge.base
+            for entry in part.sources:
+                yield entry.parameters, True, base is not None and entry.model.key == base.key
+
+
+def _owner(line: int, own: bool, entries: Sequence[tuple[int, int]]) -> int | None:
+    """The entry that a comment belongs to: it stands in it, or right above it."""
+    for k, (first, last) in enumerate(entries):
+        if first <= line <= last or (own and line == first - 1):
+            return k
+    return None
