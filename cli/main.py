@@ -5,6 +5,7 @@ Only here is anything printed. Modules that take time to import are imported by 
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import signal
 import sys
@@ -19,9 +20,11 @@ from ..grammar.render import render, to_json
 from .arguments import Arguments, UsageError, parse_arguments
 
 if TYPE_CHECKING:
+    from ..grammar.source import Source
     from ..runtime.api import Compiled
+    from .import_mergekit.sheet import Imported
 
-COMMANDS = ("fmt", "inspect")
+COMMANDS = ("fmt", "import", "inspect")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -84,6 +87,11 @@ def _command(name: str, words: list[str]) -> int:
         from .fmt import format_files
 
         return format_files(words)
+    if name == "import":
+        from ..runtime.catalog import LocalCatalog
+        from .import_mergekit.command import import_command
+
+        return import_command(words, LocalCatalog())
     from .inspect import inspect_command
 
     return inspect_command(words)
@@ -144,14 +152,42 @@ def _compile(arguments: Arguments, looks: bool) -> int:
 
 
 def _recipe(word: str) -> Any:
+    if is_yaml(word):
+        return _imported(word)[0]
     return sys.stdin.read() if word == "-" else Path(word)
 
 
+def is_yaml(word: str) -> bool:
+    """Whether a word of the command line names a mergekit configuration, to be imported first."""
+    return word.endswith((".yml", ".yaml"))
+
+
+def _imported(word: str) -> tuple[Source, Imported]:
+    from ..runtime.catalog import LocalCatalog
+    from .import_mergekit.command import import_file
+
+    return import_file(word, LocalCatalog())
+
+
 def _compiled(arguments: Arguments) -> Compiled:
+    word = arguments.words[0]
+    if not is_yaml(word):
+        return _compiled_from(_recipe(word), arguments)
+    source, imported = _imported(word)
+    show(imported.warnings, arguments.error_format == "json", _color(arguments.color))
+    try:
+        compiled = _compiled_from(source, arguments)
+    except MergecError as error:
+        raise MergecError(imported.traced(error.diagnostics), error.exit) from None
+    found = dataclasses.replace(compiled.compilation, diagnostics=imported.traced(compiled.diagnostics))
+    return dataclasses.replace(compiled, compilation=found)
+
+
+def _compiled_from(recipe: Any, arguments: Arguments) -> Compiled:
     from ..runtime.api import compile
 
     return compile(
-        _recipe(arguments.words[0]),
+        recipe,
         device=arguments.device,
         lanes=arguments.lanes,
         memory=arguments.memory,

@@ -16,7 +16,7 @@ from ..grammar.source import Span
 from .calls import REQUIRED, Parameter, kind_of
 from .terms import Apply, Number, PlaceMap, Vary, Where, is_region
 
-TENSOR_FORMS = frozenset({"numel", "topk_mask", "rank_mask", "bernoulli"})
+TENSOR_FORMS = frozenset({"numel", "topk_mask", "rank_mask", "quantile", "bernoulli"})
 """Apply ops beyond `ops.OPS` that `elaborate.py` turns into nodes once shapes are known."""
 
 
@@ -311,10 +311,17 @@ BUILTINS: Mapping[str, Builtin] = _table(
     _tensor("count", "count", ("mask",), "how many elements a condition holds for: one number a tensor"),
     _tensor("largest", "maximum", ("x",), "a tensor's largest element"),
     _tensor("smallest", "minimum", ("x",), "a tensor's smallest element"),
+    _tensor(
+        "quantile",
+        "quantile",
+        ("x", "q"),
+        "the element with int(q·(n - 1)) others before it in ascending order: one number a tensor; `q` is from 0 to 1",
+    ),
     _tensor("numel", "numel", ("x",), "a tensor's number of elements"),
     _tensor("row_sum", "row_sum", ("x",), "the sum of each row (along the last axis), at each of its elements"),
     _tensor("row_max", "row_max", ("x",), "the largest of each row, at each of its elements"),
     _tensor("row_rank", "row_rank", ("x",), "each element's ascending rank in its row, from 0 to 1"),
+    _tensor("column_sum", "column_sum", ("x",), "the sum of each column (along the first axis), at each of its elements"),
     Builtin(
         "topk_mask",
         (Parameter("x"), Parameter("density", kind=None)),

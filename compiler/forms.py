@@ -137,8 +137,9 @@ def _token(expressions: Expressions, node: ast.Call, scope: Scope) -> Any:
 
 def catalog_diagnostic(error: CatalogError, span: Span) -> Diagnostic:
     """A catalog's complaint with the place in the recipe that asked for the file."""
+    notes = (f"in `{error.file}`", *error.notes) if error.file else error.notes
     return Diagnostic(
-        error.code, error.message, (Label(span, "asked for here"),), error.notes, error.help, Severity.ERROR, error.file
+        error.code, error.message, (Label(span, "asked for here"),), notes, error.help, Severity.ERROR, error.file
     )
 
 

@@ -211,6 +211,8 @@ class Instantiator:
             return self._topk(term, nodes)
         if term.op == "rank_mask":
             return self._rank(term, nodes)
+        if term.op == "quantile":
+            return self._quantile(term, nodes)
         self._arithmetic(term, nodes)
         row = OPS[term.op]
         if row.kind == "reduction":
@@ -232,13 +234,16 @@ class Instantiator:
                     "E0216", "this divides by zero", (Label(term.span, "division by zero"),), (f"at `{where.output}`",)
                 )
             )
-        if "row" not in row.attributes:
+        if "row" not in row.attributes and term.op != "column_sum":
             return self._known(self.graph.apply(term.op, nodes))
         shape = nodes[0].shape
         if shape is None:
             if self._constant(nodes[0]) == 0:
                 return nodes[0]
-            raise MergecError(Diagnostic("E0208", "a number has no rows", (Label(term.span, "a number here"),)))
+            which = "columns" if term.op == "column_sum" else "rows"
+            raise MergecError(Diagnostic("E0208", f"a number has no {which}", (Label(term.span, "a number here"),)))
+        if term.op == "column_sum":
+            return self.graph.apply(term.op, nodes)
         # a tensor of one axis is a single row
         return self.graph.apply(term.op, nodes, (("row", shape[-1] if len(shape) > 1 else _numel(shape)),))
 
@@ -315,9 +320,27 @@ class Instantiator:
         threshold = self.graph.apply("threshold", (x,), (("k", k),))
         return self.graph.apply("above", (x, threshold))
 
+    def _quantile(self, term: Apply, nodes: tuple[Node, ...]) -> Node:
+        x, q = nodes
+        share = self._constant(q)
+        if share is None:
+            raise MergecError(
+                Diagnostic("E0218", "`q` can't depend on the weights", (Label(term.args[1].span, "a region"),))
+            )
+        if not 0 <= share <= 1:
+            raise MergecError(
+                Diagnostic("E0209", f"`q` of `quantile` is {share:g}", (Label(term.args[1].span, "not from 0 to 1"),))
+            )
+        if x.shape is None:
+            return self._reduction(Apply("minimum", term.args[:1], term.span), (x,))
+        if not _numel(x.shape):
+            return self.graph.const(0.0)
+        self._arithmetic(term, (x,))
+        return self.graph.apply("kth_smallest", (self._plain(x),), (("k", int(share * (_numel(x.shape) - 1))),))
+
     def _bernoulli(self, term: Apply, where: Where) -> Node:
         model, density = term.args
-        probability = self.node(density, where)
+        probability = self._plain(self.node(density, where))
         if probability.op == "const":
             share = float(probability.attribute("value"))
             if share >= 1 or share <= 0:

@@ -29,7 +29,7 @@ class Op:
     `scratch` for every element of a block, `chunk` for every element of a chunk (kernels of the CPU work
     through a block chunk by chunk, in cache), `fixed` whatever the block. `device_scratch` stands for these three on an
     accelerator, for every element of a block. `state` is a reduction's own for the whole pass, on either. `workspace` is
-    what an opaque op needs, in bytes for every element of its inputs.
+    what an opaque op needs, in bytes for every element of its inputs, besides `fixed`.
     """
 
     name: str
@@ -124,6 +124,19 @@ OPS: Mapping[str, Op] = _table(
         state=8 << 16,
         numbers=("k",),
     ),
+    # the number that `k` elements precede in ascending order; its state and scratch are those of `threshold`
+    Op(
+        "kth_smallest",
+        "reduction",
+        1,
+        attributes=("k",),
+        chunk=50,
+        fixed=8 << 16,
+        device_scratch=17,
+        state=8 << 16,
+    ),
+    # along columns, the first axis: a column's sum stands at each of its elements. Room for four rows of a chunk's width
+    Op("column_sum", "opaque", 1, fixed=32 << 16),
     # centers: weights of points whose inner products are given; the inputs are explained in `compiler/centers.py`
     Op("karcher", "scalar", -1),
     Op("geometric_median", "scalar", -1),

@@ -178,7 +178,7 @@ class _Scheduler:
             result.buffer,
             node.shape or (),
             _plain(node),
-            OPS[node.op].workspace * sum(_numel(i.shape) for i in inputs),
+            OPS[node.op].workspace * sum(_numel(i.shape) for i in inputs) + OPS[node.op].fixed,
         )
         allocation = Allocation(result.buffer, self.machine.compute, result.numel, result.numel * width)
         release = tuple(buffers[i.id].buffer for i in fresh)

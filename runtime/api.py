@@ -58,9 +58,13 @@ class Compiled:
         return run_plan(self.plan, path, force=force, progress=progress, cancel=cancel)
 
 
-def read_source(recipe: str | os.PathLike[str]) -> Source:
-    """A recipe's text: a `str` is the text itself, a path (`pathlib.Path`) names the file. Raises MergecError (E0402,
-    E0403)."""
+def read_source(recipe: str | os.PathLike[str] | Source) -> Source:
+    """A recipe's text: a `str` is the text itself, a path (`pathlib.Path`) names the file, a `Source` is both.
+
+    Raises MergecError (E0402, E0403).
+    """
+    if isinstance(recipe, Source):
+        return recipe
     if isinstance(recipe, str):
         return Source("<recipe>", recipe)
     path = Path(recipe)

@@ -74,6 +74,8 @@ def multislerp(
 
 
 def karcher(models: Sequence[Array], weights: Numbers, max_iter: int = 10, tol: float = 1e-5) -> Merged:
+    if len(models) == 1:
+        return Merged(models[0], np.abs(models[0]), everywhere(models[0], True))
     shares = [w / sum(weights) for w in weights]
     scale = sum(s * norm(x) for s, x in zip(shares, models, strict=True))
     some = [(s, x / norm(x)) for s, x in zip(shares, models, strict=True) if norm(x) > tol and s]
@@ -83,7 +85,7 @@ def karcher(models: Sequence[Array], weights: Numbers, max_iter: int = 10, tol: 
     whole = sum(s for s, _ in some)
     some = [(s / whole, x) for s, x in some]
     mean = weighted([x for _, x in some], [s for s, _ in some])
-    sure = len(models) > 1 and not tol < norm(mean) < 1e-2
+    sure = not tol < norm(mean) < 1e-2
     mean = mean / norm(mean) if norm(mean) > tol else some[0][1]
     for _ in range(max_iter):
         step = np.zeros(mean.shape)
@@ -119,7 +121,7 @@ def model_stock(
     models: Sequence[Array], base: Array, filter_wise: bool, bounds: Sequence[float] | None, floor: float = 1e-30
 ) -> Merged:
     moved, count = deltas(models, base), len(models)
-    value, size, sure = base.copy(), np.abs(base), np.ones(base.shape, bool)
+    value, size, sure = base.copy(), np.array(np.abs(base)), np.ones(base.shape, bool)
     pieces = [...] if not filter_wise or base.ndim < 2 else list(np.ndindex(base.shape[:-1]))
     for at in pieces:
         rows = [d[at] for d in moved]
@@ -204,7 +206,9 @@ def ramplus(models: Sequence[Array], base: Array, r: float, alpha: float, epsilo
     for a, d in zip(active, moved, strict=True):
         unique, shared = np.count_nonzero(a & (holders == 1)), np.count_nonzero(a & (holders > 1))
         scale = 1 + r * min(shared / max(unique, epsilon), alpha)
-        change += np.where(a & (holders == 1), scale * d, 0) + np.where(a & (holders > 1), d / np.maximum(holders, 1), 0)
+        change += np.where(a & (holders == 1), scale * d, 0) + np.where(
+            a & (holders > 1), d / np.maximum(holders, 1), 0
+        )
     size = np.abs(base) + sum(np.abs(d) for d in moved)
     return Merged(base + change, np.asarray(size), everywhere(base, True))
 

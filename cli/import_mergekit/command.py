@@ -17,11 +17,6 @@ from .sheet import Imported
 from .writing import import_text
 
 
-def is_yaml(word: str) -> bool:
-    """Whether a word of the command line names a mergekit configuration."""
-    return word.endswith((".yml", ".yaml"))
-
-
 def import_file(path: str, catalog: Catalog, target: Path | None = None) -> tuple[Source, Imported]:
     """The recipe of a file (`-`: standard input), its paths relative to `target`, the file's own folder by default.
 

@@ -7,10 +7,15 @@ from types import MappingProxyType
 
 import torch
 
+from .columns import column_sum
 from .values import Attributes
 
 Whole = Callable[[tuple[torch.Tensor, ...], tuple[float, ...], torch.Tensor, Attributes], None]
 """Writes `op(inputs, scalars)` into the third argument; tensors have their shapes and the dtypes of their buffers."""
 
-OPAQUE: Mapping[str, Whole] = MappingProxyType({})
-"""Every opaque op's kernel: edition 1 has none."""
+OPAQUE: Mapping[str, Whole] = MappingProxyType(
+    {
+        "column_sum": column_sum,
+    }
+)
+"""Every opaque op's kernel, for any device."""

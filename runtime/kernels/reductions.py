@@ -1,7 +1,7 @@
 """Reductions: what a pass gathers over all its blocks, the same whatever the blocks and lanes.
 
 A `Reducer` is fed blocks by any lane in any order. Numbers are summed in float64 by chunk, the chunks' sums
-exactly rounded at the end. `threshold` is in `selection.py`.
+exactly rounded at the end. `threshold` is in `selection.py`, `kth_smallest` in `quantile.py`.
 """
 
 # ruff: noqa: ARG001, ARG002, ARG005 - all reductions have one signature
@@ -17,6 +17,7 @@ import numpy
 import torch
 
 from ...compiler.plan import CHUNK
+from .quantile import Quantile
 from .selection import Selection
 from .values import Attributes, Block, Threshold
 
@@ -148,6 +149,10 @@ def _threshold_at(attributes: Attributes, numel: int, dtype: torch.dtype) -> Red
     return Selection(0 if math.isnan(k) else int(min(max(k, 0), numel)), numel, dtype)
 
 
+def _kth_smallest(attributes: Attributes, numel: int, dtype: torch.dtype) -> Reducer:
+    return Quantile(int(attributes["k"]), numel, dtype)
+
+
 def _of(
     partials: Callable[[Block, tuple[torch.Tensor, ...]], list[float]], join: Callable[[list[float]], float]
 ) -> Callable[[Attributes, int, torch.dtype], Reducer]:
@@ -163,9 +168,11 @@ REDUCTIONS: Mapping[str, Callable[[Attributes, int, torch.dtype], Reducer]] = Ma
         "minimum": _of(_minimum, _smallest),
         "threshold": _threshold,
         "threshold_at": _threshold_at,
+        "kth_smallest": _kth_smallest,
     }
 )
 """For every reduction: from attributes, elements in the tensor and compute dtype, a reducer for one pass.
 
-Of no elements the maximum is -inf, the minimum inf. A NaN makes either NaN.
+Of no elements the maximum is -inf, the minimum inf, the k-th smallest 0. A NaN makes the first two NaN and is the
+largest to the third.
 """

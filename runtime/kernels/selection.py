@@ -9,17 +9,13 @@ coarse and equal ones many; failing that, there is one more round.
 
 from __future__ import annotations
 
-import threading
-
 import numpy
 import torch
 from numpy.typing import NDArray
 
 from ...compiler.plan import CHUNK
+from .histogram import BINS, DIGIT, LaneHistograms
 from .values import Block, Threshold, bits, magnitude_mask
-
-_DIGIT = 16
-_BINS = 1 << _DIGIT
 
 _FEW = 32
 """Different digits of a chunk that are worth remembering: their bytes are next to nothing beside the chunk's."""
@@ -31,11 +27,10 @@ class Selection:
     def __init__(self, k: int, numel: int, dtype: torch.dtype) -> None:
         self._numel, self._magnitude = numel, magnitude_mask(dtype)
         self._words = torch.int32 if dtype == torch.float32 else torch.int64
-        self._shift = (32 if dtype == torch.float32 else 64) - _DIGIT
+        self._shift = (32 if dtype == torch.float32 else 64) - DIGIT
         self._prefix = 0
         self._rank = k
-        self._lock = threading.Lock()
-        self._states: dict[int, torch.Tensor] = {}
+        self._histograms = LaneHistograms()
         self._seen: dict[int, dict[int, int] | None] = {}
         self._ties: dict[int, int] | None = None
         self._result: Threshold | None = None
@@ -65,10 +60,10 @@ class Selection:
             (self._count_ties_cpu if cpu else self._count_ties)(block, words)
             return
         assert state is not None
-        histogram = self._histogram(state)
+        histogram = self._histograms.of(state)
         if not cpu:
             self._count_digits(block, words, histogram)
-        elif self._shift + _DIGIT == 8 * words.element_size():
+        elif self._shift + DIGIT == 8 * words.element_size():
             self._count_first_cpu(block, words, histogram)
         else:
             self._count_digits_cpu(block, words, histogram)
@@ -79,36 +74,23 @@ class Selection:
         if self._ties is not None:
             self._cut(self._ties)
             return
-        counts = numpy.zeros(_BINS, numpy.int64)
-        for histogram in self._states.values():
-            counts += histogram.cpu().numpy()
-        self._states.clear()
+        counts = self._histograms.take()
         above = counts[::-1].cumsum()
         found = int(numpy.searchsorted(above, self._rank))
-        digit = _BINS - 1 - found
+        digit = BINS - 1 - found
         self._rank -= int(above[found] - counts[digit])
-        self._prefix = self._prefix << _DIGIT | digit
+        self._prefix = self._prefix << DIGIT | digit
         if self._rank == counts[digit]:
             # every element that begins like this is kept, so the rest of the pattern doesn't matter
             self._result = Threshold(self._prefix << self._shift, self._end, 0)
         elif self._shift:
-            self._shift -= _DIGIT
+            self._shift -= DIGIT
         else:
             seen = {chunk: digits for chunk, digits in self._seen.items() if digits is not None}
             if seen and len(seen) == len(self._seen):
                 self._cut({chunk: digits.get(digit, 0) for chunk, digits in seen.items()})
             else:
                 self._ties = {}
-
-    def _histogram(self, state: torch.Tensor) -> torch.Tensor:
-        """The lane's counts, zeroed when it first feeds in a round."""
-        key = state.data_ptr()
-        histogram = self._states.get(key)
-        if histogram is None:
-            histogram = state[: 8 * _BINS].view(torch.int64).zero_()
-            with self._lock:
-                self._states[key] = histogram
-        return histogram
 
     def _cut(self, ties: dict[int, int]) -> None:
         left = self._rank
@@ -127,19 +109,19 @@ class Selection:
         numpy.copyto(digits, words.view(torch.int16).numpy()[step - 1 :: step])
         numpy.bitwise_and(digits, 0x7FFF, out=digits)
         counts = histogram.numpy()
-        counts[: _BINS // 2] += torch.bincount(high, minlength=_BINS // 2).numpy()
+        counts[: BINS // 2] += torch.bincount(high, minlength=BINS // 2).numpy()
 
     def _count_digits_cpu(self, block: Block, words: torch.Tensor, histogram: torch.Tensor) -> None:
         """A lower digit, of the elements that begin with the prefix: few, so they are picked out."""
         counts = histogram.numpy()
-        known = self._magnitude & -(1 << (self._shift + _DIGIT))
+        known = self._magnitude & -(1 << (self._shift + DIGIT))
         for chunk, part, scratch, equal in self._chunks(block, words):
             numpy.bitwise_and(part, part.dtype.type(known), out=scratch)
-            numpy.equal(scratch, part.dtype.type(self._prefix << (self._shift + _DIGIT)), out=equal)
+            numpy.equal(scratch, part.dtype.type(self._prefix << (self._shift + DIGIT)), out=equal)
             picked = part[numpy.flatnonzero(equal)]
             if picked.size:
                 picked >>= self._shift
-                picked &= _BINS - 1
+                picked &= BINS - 1
                 digits, sizes = numpy.unique(picked, return_counts=True)
                 counts[digits] += sizes
                 if not self._shift:
@@ -172,9 +154,9 @@ class Selection:
         scratch = block.shared[: 16 * block.count].view(torch.int64)
         digits, ones = scratch[: block.count], scratch[block.count :]
         digits.copy_(words).bitwise_and_(self._magnitude)
-        torch.bitwise_right_shift(digits, self._shift + _DIGIT, out=ones) if self._shift < 48 else ones.zero_()
+        torch.bitwise_right_shift(digits, self._shift + DIGIT, out=ones) if self._shift < 48 else ones.zero_()
         torch.eq(ones, self._prefix, out=ones)
-        digits.bitwise_right_shift_(self._shift).bitwise_and_(_BINS - 1)
+        digits.bitwise_right_shift_(self._shift).bitwise_and_(BINS - 1)
         histogram.scatter_add_(0, digits, ones)
 
     def _count_ties(self, block: Block, words: torch.Tensor) -> None:

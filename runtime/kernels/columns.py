@@ -1,0 +1,43 @@
+"""Kernels that look along columns, the first axis of a whole tensor.
+
+Columns are added in strips of a fixed width and rows of a fixed number, in float64, so the order of additions depends
+on the shape alone and the workspace is the same for any tensor.
+"""
+
+# ruff: noqa: ARG001 - all kernels have one signature
+
+from __future__ import annotations
+
+import numpy
+import torch
+
+from ...compiler.plan import CHUNK
+from .values import Attributes
+
+
+def column_sum(
+    inputs: tuple[torch.Tensor, ...], scalars: tuple[float, ...], out: torch.Tensor, attributes: Attributes
+) -> None:
+    """The sum over the first axis at each element; a tensor of no axis is its own sum."""
+    if not out.numel():
+        return
+    rows = inputs[0].shape[0] if inputs[0].ndim else 1
+    x, result = inputs[0].reshape(rows, -1), out.view(rows, -1)
+    for first in range(0, x.shape[1], CHUNK):
+        strip = x[:, first : first + CHUNK]
+        # several threads of torch would each add a part, and their number differs from machine to machine
+        sums = _sums_on_host(strip) if x.device.type == "cpu" else strip.sum(dim=0, dtype=torch.float64)
+        result[:, first : first + CHUNK].copy_(sums.to(result.dtype).expand(strip.shape))
+
+
+def _sums_on_host(strip: torch.Tensor) -> torch.Tensor:
+    width = strip.shape[1]
+    step = max(1, CHUNK // width)
+    sums = numpy.zeros(width, numpy.float64)
+    wide = numpy.empty((step, width), numpy.float64)
+    with numpy.errstate(all="ignore"):
+        for first in range(0, strip.shape[0], step):
+            rows = strip[first : first + step].numpy()
+            numpy.copyto(wide[: len(rows)], rows)
+            sums += numpy.add.reduce(wide[: len(rows)], axis=0)
+    return torch.from_numpy(sums)
