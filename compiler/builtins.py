@@ -321,7 +321,9 @@ BUILTINS: Mapping[str, Builtin] = _table(
     _tensor("row_sum", "row_sum", ("x",), "the sum of each row (along the last axis), at each of its elements"),
     _tensor("row_max", "row_max", ("x",), "the largest of each row, at each of its elements"),
     _tensor("row_rank", "row_rank", ("x",), "each element's ascending rank in its row, from 0 to 1"),
-    _tensor("column_sum", "column_sum", ("x",), "the sum of each column (along the first axis), at each of its elements"),
+    _tensor(
+        "column_sum", "column_sum", ("x",), "the sum of each column (along the first axis), at each of its elements"
+    ),
     Builtin(
         "topk_mask",
         (Parameter("x"), Parameter("density", kind=None)),

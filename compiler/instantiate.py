@@ -248,7 +248,7 @@ class Instantiator:
         return self.graph.apply(term.op, nodes, (("row", shape[-1] if len(shape) > 1 else _numel(shape)),))
 
     def _known(self, node: Node) -> Node:
-        """The node, after noting its value if that is arithmetic on constants, such as a tensor's number of elements."""
+        """The node, after noting its value if that is arithmetic on constants, such as a tensor's size."""
         if node.shape is None and node.op in SCALARS:
             values = [self._constant(i) for i in node.inputs]
             known = [v for v in values if v is not None]
@@ -350,6 +350,8 @@ class Instantiator:
         shape = self.node(model, where).shape
         if shape is None:
             return self.graph.const(1.0)
+        if probability.shape is not None:
+            self._arithmetic(term, (self.node(model, where), probability))
         return self.graph.add("bernoulli", (probability,), (("key", key),), "mask", shape)
 
     def _arithmetic(self, term: Apply, nodes: tuple[Node, ...]) -> None:

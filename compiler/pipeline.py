@@ -242,9 +242,11 @@ def _scheduled(
     while sizes[-1] > CHUNK:
         sizes.append(max(CHUNK, sizes[-1] // 2 // CHUNK * CHUNK))
     widths = [(options.lanes, size) for size in sizes] + [(lanes, CHUNK) for lanes in range(options.lanes - 1, 0, -1)]
+    # what a device can't hold is streamed to it again for every pass
+    choices = [(*width, hold) for hold in ((True, False) if options.device != "cpu" else (True,)) for width in widths]
     least = (0, 0)
-    for lanes, block in widths:
-        machine = Machine(options.device, lanes, block, settings.compute, options.device_memory)
+    for lanes, block, hold in choices:
+        machine = Machine(options.device, lanes, block, settings.compute, hold)
         steps, scalars = schedule(graph, packing.slots, recipe.models, files, machine)
         steps = with_liveness(steps, options.device)
         least = max((s.host for s in steps), default=0), max((s.device for s in steps), default=0)

@@ -59,15 +59,15 @@ class Slot:
 class Machine:
     """What the schedule is made for.
 
-    `block` is the largest number of elements in flight a lane, `lanes` how many blocks at once; `device_memory` is the
-    budget of a device in bytes (None: not limited), `device` its name.
+    `device` is its name, `lanes` how many blocks are in flight at once, `block` their largest size in elements. `hold`: an
+    accelerator keeps what several passes read, instead of having it sent again.
     """
 
     device: str
     lanes: int
     block: int
     compute: str
-    device_memory: int | None = None
+    hold: bool = True
 
 
 def schedule(
@@ -228,14 +228,10 @@ class _Scheduler:
         return Gather(_numel(node.shape), _numel(node.shape[1:]), tuple(self._stream(i) for i in node.inputs), rows)
 
     def _loads(self, needed: list[Node], tensor: int) -> None:
-        """On a device, sources that several passes read are loaded once, if the budget allows."""
-        if self.machine.device == "cpu":
+        """On a device, sources that several passes read are loaded once."""
+        if self.machine.device == "cpu" or not self.machine.hold:
             return
-        sources = [n for n in needed if n.op == "source" and n.id not in self.held]
-        total = sum(_numel(n.shape) * SIZES[n.attribute("range").dtype] for n in sources)
-        if self.machine.device_memory is not None and total > self.machine.device_memory // 2:
-            return
-        for node in sources:
+        for node in [n for n in needed if n.op == "source" and n.id not in self.held]:
             stream = self._stream(node)
             nbytes = stream.numel * SIZES[stream.dtype]
             self.held[node.id] = held = self._buffer(stream.dtype, stream.numel)

@@ -42,7 +42,7 @@ def folder(tmp_path: Path) -> Path:
     rng = np.random.default_rng(0)
     for name in ("base", "a", "b"):
         tensors = {
-            "big.weight": rng.standard_normal((600, 500)).astype(np.float32),
+            "big.weight": rng.standard_normal((1200, 1000)).astype(np.float32),
             "small.bias": rng.standard_normal(7).astype(np.float16),
         }
         save_file(tensors, tmp_path / f"{name}.safetensors")
@@ -50,7 +50,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 @pytest.mark.parametrize("method", RECIPES)
-@pytest.mark.parametrize("device_memory", [None, 7 << 20])
+@pytest.mark.parametrize("device_memory", [None, 9 << 20])
 def test_same_bytes_and_exact_peaks(
     folder: Path, monkeypatch: pytest.MonkeyPatch, method: str, device_memory: int | None
 ) -> None:
