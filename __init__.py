@@ -13,13 +13,38 @@
 2048
 """
 
-from .compiler.catalog import Catalog, CatalogError, MemoryCatalog
-from .compiler.plan import Plan
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
 from .compiler.version import __version__
-from .grammar.diagnostic import Diagnostic, Exit, Label, MergecError, Severity
-from .runtime.api import Compiled, compile, parse, run
-from .runtime.catalog import LocalCatalog
-from .runtime.session import Report
+
+if TYPE_CHECKING:
+    from .compiler.catalog import Catalog, CatalogError, MemoryCatalog
+    from .compiler.plan import Plan
+    from .grammar.diagnostic import Diagnostic, Exit, Label, MergecError, Severity
+    from .runtime.api import Compiled, compile, parse, run
+    from .runtime.catalog import LocalCatalog
+    from .runtime.session import Report
+
+_HOMES = {
+    "Catalog": "compiler.catalog",
+    "CatalogError": "compiler.catalog",
+    "Compiled": "runtime.api",
+    "Diagnostic": "grammar.diagnostic",
+    "Exit": "grammar.diagnostic",
+    "Label": "grammar.diagnostic",
+    "LocalCatalog": "runtime.catalog",
+    "MemoryCatalog": "compiler.catalog",
+    "MergecError": "grammar.diagnostic",
+    "Plan": "compiler.plan",
+    "Report": "runtime.session",
+    "Severity": "grammar.diagnostic",
+    "compile": "runtime.api",
+    "parse": "runtime.api",
+    "run": "runtime.api",
+}
 
 __all__ = [
     "Catalog",
@@ -39,3 +64,16 @@ __all__ = [
     "parse",
     "run",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    """Loads what is asked for: `mergec --help` goes through this package, and should not wait for the compiler."""
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(importlib.import_module(f".{_HOMES[name]}", __name__), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -7,12 +7,10 @@ import re
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
-from ..compiler.settings import parse_size
+from ..compiler.sizes import parse_size
 from ..compiler.version import __version__
-from ..grammar import ast
 from ..grammar.diagnostic import Diagnostic, Exit, MergecError
-from ..grammar.parse import parse_expression
-from ..grammar.source import Source
+from ..grammar.literals import LiteralError, read_number, read_string
 
 USAGE = """\
 mergec RECIPE -o OUT           merge
@@ -155,13 +153,16 @@ def _pair(text: str, option: str) -> tuple[str, Any]:
 
 
 def _literal(text: str) -> Any:
-    """A number, a boolean or `none` as the language writes them; anything else is a string."""
+    """A number, a boolean or `none` as the language writes them; anything else is a string, with or without quotes."""
+    words = {"true": True, "false": False, "none": None}
+    if text in words:
+        return words[text]
     try:
-        node = parse_expression(Source("<command line>", text))
-    except MergecError:
-        return text
-    if isinstance(node, ast.Number | ast.Boolean | ast.String):
-        return node.value
-    if isinstance(node, ast.Unary) and node.op == "-" and isinstance(node.operand, ast.Number):
-        return -node.operand.value
-    return None if isinstance(node, ast.NoneLiteral) else text
+        if re.fullmatch(r"-?\d[\d_]*(\.\d[\d_]*)?([eE][+-]?\d+)?", text):
+            number = read_number(text.removeprefix("-"))
+            return -number if text.startswith("-") else number
+        if re.fullmatch(r'"(?:[^"\\]|\\.)*"', text):
+            return read_string(text)
+    except LiteralError as error:
+        raise UsageError(f"`{text}`: {error}") from None
+    return text

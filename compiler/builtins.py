@@ -277,7 +277,8 @@ def _curve(given: dict[str, Any], span: Span) -> Any:
         below = min(int(position), len(points) - 1)
         above = min(below + 1, len(points) - 1)
         share = position - below
-        return float(points[below] + share * (points[above] - points[below]))
+        # rounded as mergekit does it: a density decides with int(density·n) how many elements are kept
+        return float((1 - share) * points[below] + share * points[above])
 
     return Vary(value, span, span.text)
 

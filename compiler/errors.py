@@ -22,6 +22,8 @@ GROUPS: Mapping[str, str] = MappingProxyType(
         "E04": "Inputs",
         "W05": "Warnings",
         "E06": "Running and the target",
+        "E07": "Importing configurations of mergekit",
+        "W07": "Warnings about configurations of mergekit",
     }
 )
 """Codes by their beginnings, and what they are about."""

@@ -26,7 +26,8 @@ class Node:
     """One value.
 
     `kind` is `tensor` or `mask` (with a shape) or `number` or `threshold` (one a tensor; shape is None).
-    Leaves are `source` (a range of a stored tensor), `gather` (rows of several) and `const`.
+    Leaves are `source` (a range of a stored tensor), `gather` (rows of several) and `const`; `part` is a range of what an
+    operation on whole tensors gave.
     """
 
     id: int
@@ -114,7 +115,8 @@ class Graph:
         if shape is None:
             return self.add(op, inputs, attributes, "number", None)
         if row.kind == "opaque":
-            return self.add(op, inputs, attributes, "tensor", shape)
+            made = row.shape([n.shape for n in inputs if n.shape is not None]) if row.shape else shape
+            return self.add(op, inputs, attributes, "tensor", made)
         return self.add(op, inputs, attributes, "mask" if row.result == "mask" else "tensor", shape)
 
     def live(self) -> list[Node]:

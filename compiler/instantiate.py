@@ -17,6 +17,7 @@ from .places import Path
 from .scalars import SCALARS
 from .terms import Apply, At, Choice, Leaf, Number, Region, Stack, Tie, Where, is_region, leaves
 from .vocabulary import Vocabulary
+from .whole import part_node, whole_node
 
 MAX_DEPTH = 600
 """Nesting of operations in one expression; deeper is refused instead of exhausting the interpreter's stack."""
@@ -204,17 +205,29 @@ class Instantiator:
     def _apply(self, term: Apply, where: Where) -> Node:
         if term.op == "bernoulli":
             return self._bernoulli(term, where)
+        if term.op == "where":
+            # where the choice is known, the other branch may be an operation that this shape doesn't allow
+            known = self._constant(self.node(term.args[0], where))
+            if known is not None:
+                return self._plain(self.node(term.args[1 if known else 2], where))
         nodes = tuple([self.node(a, where) for a in term.args])
         if term.op == "numel":
             return self.graph.const(float(_numel(nodes[0].shape or ())))
+        if term.op == "ndim":
+            return self.graph.const(float(len(nodes[0].shape or ())))
+        if term.op == "part":
+            return part_node(self.graph, nodes[0], int(dict(term.attributes)["index"]))
         if term.op == "topk_mask":
             return self._topk(term, nodes)
         if term.op == "rank_mask":
             return self._rank(term, nodes)
         if term.op == "quantile":
             return self._quantile(term, nodes)
-        self._arithmetic(term, nodes)
         row = OPS[term.op]
+        if row.shape is None or row.kind != "opaque" or row.arity < 0:
+            self._arithmetic(term, nodes)
+        if row.kind == "opaque":
+            return whole_node(self.graph, term, tuple(self._plain(n) for n in nodes), self._constant)
         if row.kind == "reduction":
             return self._reduction(term, nodes)
         if row.kind == "scalar" and any(n.shape is not None for n in nodes):
@@ -234,16 +247,13 @@ class Instantiator:
                     "E0216", "this divides by zero", (Label(term.span, "division by zero"),), (f"at `{where.output}`",)
                 )
             )
-        if "row" not in row.attributes and term.op != "column_sum":
+        if "row" not in row.attributes:
             return self._known(self.graph.apply(term.op, nodes))
         shape = nodes[0].shape
         if shape is None:
             if self._constant(nodes[0]) == 0:
                 return nodes[0]
-            which = "columns" if term.op == "column_sum" else "rows"
-            raise MergecError(Diagnostic("E0208", f"a number has no {which}", (Label(term.span, "a number here"),)))
-        if term.op == "column_sum":
-            return self.graph.apply(term.op, nodes)
+            raise MergecError(Diagnostic("E0208", "a number has no rows", (Label(term.span, "a number here"),)))
         # a tensor of one axis is a single row
         return self.graph.apply(term.op, nodes, (("row", shape[-1] if len(shape) > 1 else _numel(shape)),))
 

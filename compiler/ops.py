@@ -12,9 +12,12 @@ An elementwise op whose inputs are all scalars is computed once a tensor on the 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
+
+from . import shapes
+from .shapes import Shape, Shapes
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +32,11 @@ class Op:
     `scratch` for every element of a block, `chunk` for every element of a chunk (kernels of the CPU work
     through a block chunk by chunk, in cache), `fixed` whatever the block. `device_scratch` stands for these three on an
     accelerator, for every element of a block. `state` is a reduction's own for the whole pass, on either. `workspace` is
-    what an opaque op needs, in bytes for every element of its inputs, besides `fixed`.
+    what an opaque op needs, in bytes for every element of its inputs, besides `fixed` and `words`: numbers of the compute
+    dtype, by the shapes of its inputs.
+
+    An opaque op's `shape` gives the shape of its result from those of its inputs (None: that of the first); `axes` is
+    how many axes they must have (None: any number). Its last inputs are numbers if `numbers` names them.
     """
 
     name: str
@@ -45,6 +52,9 @@ class Op:
     commutes: bool = False
     numbers: tuple[str, ...] = ()
     workspace: int = 0
+    words: Callable[[Shapes], int] | None = None
+    shape: Callable[[Shapes], Shape] | None = None
+    axes: int | None = None
 
 
 def _table(*rows: Op) -> Mapping[str, Op]:
@@ -140,4 +150,26 @@ OPS: Mapping[str, Op] = _table(
     # centers: weights of points whose inner products are given; the inputs are explained in `compiler/centers.py`
     Op("karcher", "scalar", -1),
     Op("geometric_median", "scalar", -1),
+    # whole matrices, by their singular values
+    Op("svd_truncate", "opaque", 2, numbers=("rank",), words=shapes.decomposition, axes=2),
+    Op("svd_nuclear", "opaque", 2, numbers=("share",), words=shapes.decomposition, axes=2),
+    Op("svd_flatten", "opaque", 1, words=shapes.decomposition, axes=2),
+    Op("singular_merge", "opaque", -1, words=shapes.joined_decompositions, axes=2),
+    Op("isotropic_merge", "opaque", -1, numbers=("common",), words=shapes.joined_decompositions, axes=2),
+    # a basis and coordinates in one buffer, of which `part` nodes are views
+    Op(
+        "svd_shared",
+        "opaque",
+        -1,
+        numbers=("tolerance",),
+        words=shapes.shared_decomposition,
+        shape=shapes.shared_basis,
+        axes=2,
+    ),
+    Op("matmul", "opaque", 2, shape=shapes.product, axes=2),
+    Op("procrustes_blend", "opaque", 4, numbers=("alignment", "alpha"), words=shapes.procrustes),
+    Op("spectral_blend", "opaque", 4, numbers=("alpha", "tilt"), words=shapes.spectra),
+    # whole matrices, by iteration
+    Op("interference_descent", "opaque", -1, numbers=("iters", "lr"), words=shapes.descent, axes=2),
+    Op("interference_solve", "opaque", -1, words=shapes.normal_equations, axes=2),
 )

@@ -158,10 +158,9 @@ class _Scheduler:
     def _opaque(self, node: Node, tensor: int, needed: list[Node]) -> None:
         """An operation on whole tensors: its inputs are computed into buffers, which die with it."""
         inputs = [i for i in node.inputs if i.shape is not None]
-        fresh = [
-            i for i in dict.fromkeys(inputs) if i.id not in self.held or self.held[i.id].dtype != self.machine.compute
-        ]
-        buffers: dict[int, Held] = {i.id: self.held[i.id] for i in inputs if i not in fresh}
+        known = {i.id: held for i in inputs if (held := self._kept(i)) and held.dtype == self.machine.compute}
+        fresh = [i for i in dict.fromkeys(inputs) if i.id not in known]
+        buffers: dict[int, Held] = dict(known)
         for size in dict.fromkeys(_numel(i.shape) for i in fresh):
             same = [i for i in fresh if _numel(i.shape) == size]
             for i in same:
@@ -169,20 +168,30 @@ class _Scheduler:
             self._pass(tensor, needed=needed, kept=[(i, buffers[i.id]) for i in same])
         result = self._buffer(self.machine.compute, _numel(node.shape))
         self.held[node.id] = result
-        width = SIZES[self.machine.compute]
+        width, row, shapes = SIZES[self.machine.compute], OPS[node.op], [i.shape or () for i in inputs]
+        words = row.words(shapes) if row.words else 0
+        workspace = row.workspace * sum(map(_numel, shapes)) + row.fixed + words * width
         action = Opaque(
             node.op,
             tuple(buffers[i.id] for i in inputs),
-            tuple(i.shape or () for i in inputs),
+            tuple(shapes),
             tuple(self.number(i) for i in node.inputs if i.shape is None),
             result.buffer,
             node.shape or (),
             _plain(node),
-            OPS[node.op].workspace * sum(_numel(i.shape) for i in inputs) + OPS[node.op].fixed,
+            workspace,
         )
         allocation = Allocation(result.buffer, self.machine.compute, result.numel, result.numel * width)
         release = tuple(buffers[i.id].buffer for i in fresh)
-        self._add(action, (allocation,), release, tensor, action.workspace, action.workspace, 0, 0)
+        host = workspace if self.machine.device == "cpu" else 0
+        self._add(action, (allocation,), release, tensor, host, workspace, 0, 0)
+
+    def _kept(self, node: Node) -> Held | None:
+        """Where a value lies whole in memory, if it does."""
+        if node.op != "part":
+            return self.held.get(node.id)
+        packed = self.held[node.inputs[0].id]
+        return Held(packed.dtype, _numel(node.shape), packed.buffer, packed.first + int(node.attribute("first")))
 
     def _buffer(self, dtype: str, numel: int) -> Held:
         self.buffers += 1
@@ -218,7 +227,7 @@ class _Scheduler:
         return Stream(place.dtype, numel, (Extent(file, stored.start + place.first * size, numel * size),))
 
     def _operand(self, node: Node) -> Operand:
-        held = self.held.get(node.id)
+        held = self._kept(node)
         if held is not None:
             return held
         if node.op == "source":
@@ -373,7 +382,7 @@ class _Code:
 
     def _is_leaf(self, node: Node) -> bool:
         """Whether the node's value is read, from files or from a held buffer, instead of computed."""
-        return node.op in ("source", "gather") or node.id in self.scheduler.held
+        return node.op in ("source", "gather", "part") or node.id in self.scheduler.held
 
     def _collect(self, roots: Sequence[Node]) -> list[Node]:
         """Depth first, so that what is loaded is soon used."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import difflib
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -14,6 +13,7 @@ from .calls import Given, article, kind_of
 from .dtypes import FLOATS, NAMES
 from .evaluate import Recipe
 from .models import Model
+from .sizes import parse_size
 from .terms import Leaf, PlaceMap, Token, Union
 
 KEYS: Mapping[str, str] = {
@@ -244,12 +244,3 @@ def _plain(value: Any) -> Any:
     if isinstance(value, tuple):
         return [_plain(v) for v in value]
     return value
-
-
-_UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12, "KI": 2**10, "MI": 2**20, "GI": 2**30, "TI": 2**40}
-
-
-def parse_size(text: object) -> int | None:
-    """Bytes of `5GB`, `500MiB`, `4GiB`; None for anything else."""
-    m = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([KMGT]?I?)B?\s*", str(text).upper())
-    return int(float(m.group(1)) * _UNITS[m.group(2)]) if m and m.group(2) in _UNITS else None

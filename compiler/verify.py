@@ -5,7 +5,7 @@ from __future__ import annotations
 from .graph import Graph, Node
 from .ops import OPS
 
-LEAVES = {"source": 0, "gather": None, "const": 0}
+LEAVES = {"source": 0, "gather": None, "const": 0, "part": 1}
 """Forms beyond `OPS` and how many inputs they have (None: any)."""
 
 
@@ -43,6 +43,8 @@ def _form(node: Node) -> None:
     _expect(arity in (None, -1) or len(node.inputs) == arity, node, "has the wrong number of inputs")
     shapes = {i.shape for i in node.inputs if i.shape is not None}
     if row is None:
+        if node.op == "part":
+            _expect(node.inputs[0].op in OPS and OPS[node.inputs[0].op].kind == "opaque", node, "is of no whole tensor")
         return
     if row.kind == "elementwise" and node.op not in ("bernoulli", "fill"):
         _expect(len(shapes) <= 1, node, "combines different shapes")
@@ -50,6 +52,8 @@ def _form(node: Node) -> None:
     if row.kind == "opaque":
         _expect(node.shape is not None and bool(shapes), node, "is an opaque operation on no tensor")
         _expect(all(i.kind in ("tensor", "number") for i in node.inputs), node, "takes a mask or a threshold")
+        axes = {len(i.shape) for i in node.inputs if i.shape is not None}
+        _expect(row.axes is None or axes == {row.axes}, node, "has inputs of the wrong number of axes")
     if row.kind == "reduction":
         _expect(node.shape is None and len(shapes) == 1, node, "reduces no tensor to no number")
     if row.kind == "scalar":

@@ -32,7 +32,7 @@ def parse(source: Source) -> Module:
     diagnostics = list(scanned.diagnostics)
     if not diagnostics:
         try:
-            tree = _grammar().parse(scanned.text, start="module")
+            tree = _grammar("module").parse(scanned.text)
         except UnexpectedInput:
             pass  # found again below, statement by statement
         else:
@@ -59,13 +59,14 @@ def parse_place(source: Source) -> Expr:
 
 
 @functools.cache
-def _grammar() -> Lark:
+def _grammar(start: str) -> Lark:
+    """The parser for one start rule; each costs a tenth of a second, and most runs need only `module`."""
     text = resources.files(__package__).joinpath("merge.lark").read_text(encoding="utf-8")
     return Lark(
         text,
         parser="lalr",
         lexer="contextual",
-        start=["module", "expr", "place"],
+        start=start,
         propagate_positions=True,
         maybe_placeholders=False,
     )
@@ -86,7 +87,7 @@ def _parse_part(source: Source, scanned: Scan, start: int, end: int, rule: str, 
     """The value of `[start, end)`, or None with something added to `diagnostics`."""
     text = scanned.text[start:end]
     try:
-        tree = _grammar().parse(text, start=rule)
+        tree = _grammar(rule).parse(text)
     except UnexpectedInput as error:
         diagnostics.append(explain(_fault(error, source, text, start, rule)))
         return None
@@ -167,7 +168,7 @@ def _form(text: str, fault: int) -> tuple[str, int, int]:
 
 def _is_expression(text: str) -> bool:
     try:
-        _grammar().parse(text.strip("\r\n; \t"), start="expr")
+        _grammar("expr").parse(text.strip("\r\n; \t"))
     except UnexpectedInput:
         return False
     return True

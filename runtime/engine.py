@@ -222,10 +222,16 @@ class Engine:
         self._meter.allocate("workspace", opaque.workspace, device=self._device.accelerator)
         inputs = tuple(self._whole(held, shape) for held, shape in zip(opaque.inputs, opaque.input_shapes, strict=True))
         output = self._context.buffers[opaque.output].view(opaque.output_shape)
-        with self._streams[0].current():
-            OPAQUE[opaque.op](inputs, self._floats(opaque), output, dict(opaque.attributes))
-        self._streams[0].synchronize()
-        self._meter.free("workspace")
+        # no lane is busy, and the number of threads decides last bits: the same whatever the number of lanes
+        torch.set_num_threads(self._threads)
+        try:
+            with self._streams[0].current():
+                OPAQUE[opaque.op](inputs, self._floats(opaque), output, dict(opaque.attributes))
+            self._streams[0].synchronize()
+        finally:
+            if self._lanes.count > 1:
+                torch.set_num_threads(1)
+            self._meter.free("workspace")
 
     def _whole(self, held: Held, shape: tuple[int, ...]) -> torch.Tensor:
         return self._context.buffers[held.buffer][held.first : held.first + held.numel].view(shape)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,16 +30,24 @@ def weighted(xs: Sequence[Array], weights: Numbers) -> Array:
     return np.asarray(sum(w * x for w, x in zip(weights, xs, strict=True)))
 
 
+def pieces(shape: tuple[int, ...], along: str) -> list[Any]:
+    """Indices of the parts that are looked at for themselves: all, rows of the last axis or what runs along the first."""
+    if along == "tensor" or len(shape) < 2:
+        return [...]
+    if along == "row":
+        return list(np.ndindex(shape[:-1]))
+    return [(slice(None), *at) for at in np.ndindex(shape[1:])]
+
+
 # --- directions ----------------------------------------------------------------------------------
 
 
-def nuslerp(a: Array, b: Array, weights: Numbers, base: Array | None, flatten: bool, guard: float = 1e-6) -> Merged:
+def nuslerp(a: Array, b: Array, weights: Numbers, base: Array | None, along: str, guard: float = 1e-6) -> Merged:
     t = 0.5 if abs(sum(weights)) < 1e-6 else weights[1] / sum(weights)
     x, y = (a, b) if base is None else deltas([a, b], base)
     start = np.zeros(a.shape) if base is None else base
     value, size = np.zeros(a.shape), np.zeros(a.shape)
-    pieces = [...] if flatten or a.ndim < 2 else list(np.ndindex(a.shape[:-1]))
-    for at in pieces:
+    for at in pieces(a.shape, along):
         p, q = x[at], y[at]
         c = inner(p, q) / (max(norm(p), 1e-7) * max(norm(q), 1e-7))
         c = max(-1.0, min(1.0, c))
@@ -118,12 +127,11 @@ def geometric_median(
 
 
 def model_stock(
-    models: Sequence[Array], base: Array, filter_wise: bool, bounds: Sequence[float] | None, floor: float = 1e-30
+    models: Sequence[Array], base: Array, along: str, bounds: Sequence[float] | None, floor: float = 1e-30
 ) -> Merged:
     moved, count = deltas(models, base), len(models)
     value, size, sure = base.copy(), np.array(np.abs(base)), np.ones(base.shape, bool)
-    pieces = [...] if not filter_wise or base.ndim < 2 else list(np.ndindex(base.shape[:-1]))
-    for at in pieces:
+    for at in pieces(base.shape, along):
         rows = [d[at] for d in moved]
         pairs = [(rows[i], rows[j]) for i in range(count) for j in range(i)]
         c = sum(max(-1.0, min(1.0, inner(x, y) / max(norm(x) * norm(y), floor))) for x, y in pairs) / len(pairs)

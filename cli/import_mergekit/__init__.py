@@ -1,1 +1,1 @@
-"""`mergec import`: mergekit configurations to recipes. command.py is the command; configuration -> text is writing.py."""
+"""`mergec import`: configurations of mergekit to recipes. The command is in command.py; writing.py comes next."""

@@ -54,7 +54,9 @@ def check_inputs(method: Method, models: Sequence[ModelRef], base: ModelRef | No
         if not exact and len(keys) > method.least:
             wanted = f"at most {method.most}"
         plural = "" if wanted.endswith(" 1") else "s"
-        found.append(_unfit(f"`{name}` takes {wanted} input{plural}, not {len(keys)}", span, f"{len(keys)} with the base"))
+        found.append(
+            _unfit(f"`{name}` takes {wanted} input{plural}, not {len(keys)}", span, f"{len(keys)} with the base")
+        )
     others = len(keys) - (has_base and method.base is not Base.IGNORED)
     if method.others is not None and others != method.others:
         found.append(_unfit(f"`{name}` takes {method.others} inputs besides a base, not {others}", span, "here"))
@@ -93,7 +95,7 @@ def write_call(
         if parameter.ours is None:
             continue
         if parameter.norm:
-            text, origin = _norm(method, parameter, scopes, frame, span)
+            text, origin = _norm(parameter, scopes, frame, span)
             if text in ('"l1"', "none"):
                 parts.append((f"{parameter.ours}={text}", origin))
             elif text:
@@ -121,9 +123,7 @@ def _call(method: Method, parts: Sequence[tuple[str, Origin]]) -> str:
     return f"{method.name}({', '.join(text for text, _ in parts)})"
 
 
-def _norm(
-    method: Method, parameter: Parameter, scopes: Sequence[Scope], frame: Frame, span: Span
-) -> tuple[str, Origin]:
+def _norm(parameter: Parameter, scopes: Sequence[Scope], frame: Frame, span: Span) -> tuple[str, Origin]:
     """The norm that is restored, or a condition on which it is `l1`; empty where ours is the same unasked."""
     rule = rule_for(parameter.name, scopes)
     if rule.span is None and not parameter.always:

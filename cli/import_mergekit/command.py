@@ -53,7 +53,10 @@ def import_command(words: list[str], catalog: Catalog) -> int:
 
 
 def _write(path: Path, text: str, force: bool) -> None:
-    """The recipe's file, whole or not at all. Raises MergecError: E0601 where it exists, E0610 where it can't be written."""
+    """The recipe's file, whole or not at all.
+
+    Raises MergecError: E0601 where it exists, E0610 where it can't be written.
+    """
     if path.exists() and not force:
         help_ = ("`--force` replaces it",)
         raise MergecError(Diagnostic("E0601", "the recipe exists already", help=help_, file=str(path)))

@@ -1,8 +1,8 @@
 """A parameter's rule as an expression of the language: numbers, curves and place maps.
 
-mergekit asks a rule for each tensor in turn: the first branch whose filter is part of the tensor's name gives the value,
-and a list of values runs over the layers of the slice from 0 to 1 (1 where there is one layer). Whatever is outside
-the layers, the head too, gets the first value of a list.
+mergekit asks a rule for each tensor in turn: the first branch whose filter is part of the tensor's name gives the
+value, and a list of values runs over the layers of the slice from 0 to 1 (1 where there is one layer). Whatever is
+outside the layers, the head too, gets the first value of a list.
 
 A place map prefers the key that covers fewest tensors, whatever the order. So branches become one flat map only where
 their keys are known to share no tensor; else each stands in a map of its own, inside the `_` of the one before.
@@ -36,8 +36,8 @@ _NOWHERE = Span(Source("", ""), 0, 0)
 class Frame:
     """The part of the output that a rule is written for.
 
-    `stacks`: the layers that lists of values run over, as keys of a place map; with `part`, they run over these layers of
-    the output instead. With neither there are no layers, and lists give their first value.
+    `stacks`: the layers that lists of values run over, as keys of a place map; with `part`, they run over these layers
+    of the output instead. With neither there are no layers, and lists give their first value.
 
     `space` holds the output's tensors, `names` those of this part; None where the inputs are not at hand.
     """
@@ -69,9 +69,9 @@ def write_rule(rule: Rule, parameter: Parameter, frame: Frame, shift: int = 0) -
         branches.append(Branch(None, (1.0,), False, rule.span or _NOWHERE))  # a scale of 1 changes nothing
     elif not rule.complete and isinstance(parameter.default, bool | int | float):
         branches.append(Branch(None, (parameter.default,), False, rule.span or _NOWHERE))
-    cases = _cases(branches, parameter, frame, shift)
+    cases = _cases(branches, rule.span, parameter, frame, shift)
     if not cases:
-        raise _missing(parameter, rule, "any tensor")
+        raise _missing(parameter, rule.span, "any tensor")
     if len({c.text for c in cases}) == 1 and cases[-1].branch.filter is None:
         return cases[-1].text
     return _as_map(cases, frame)
@@ -82,7 +82,7 @@ def unmatchable(filter_: str) -> bool:
     return "*" in filter_ or "?" in filter_
 
 
-def _cases(branches: list[Branch], parameter: Parameter, frame: Frame, shift: int) -> list[_Case]:
+def _cases(branches: list[Branch], span: Span | None, parameter: Parameter, frame: Frame, shift: int) -> list[_Case]:
     """The branches that give some tensor its value, in order."""
     cases: list[_Case] = []
     left = dict.fromkeys(frame.names or ())
@@ -96,7 +96,7 @@ def _cases(branches: list[Branch], parameter: Parameter, frame: Frame, shift: in
         for name in covers:
             del left[name]
     if left:
-        raise _missing(parameter, Rule(tuple(branches), False, branches[0].span if branches else None), next(iter(left)))
+        raise _missing(parameter, span, next(iter(left)))
     return cases
 
 
@@ -106,8 +106,8 @@ def _shifted(name: str, frame: Frame, shift: int) -> str:
     return f"{at[0].head}{at[1] + shift}.{at[2]}" if at else name
 
 
-def _missing(parameter: Parameter, rule: Rule, tensor: str) -> MergecError:
-    labels = (Label(rule.span, "not for all tensors"),) if rule.span and rule.span is not _NOWHERE else ()
+def _missing(parameter: Parameter, span: Span | None, tensor: str) -> MergecError:
+    labels = (Label(span, "not for all tensors"),) if span else ()
     help_ = ("end the list with a value that has no `filter`",)
     return MergecError(Diagnostic("E0705", f"`{parameter.name}` has no value for `{tensor}`", labels, help=help_))
 
@@ -148,7 +148,9 @@ def _keys(branch: Branch, frame: Frame, shift: int) -> tuple[str, ...]:
     space, numbered = frame.space, re.search(r"(?<![A-Za-z_])\d", branch.filter) is not None
     if space is None:
         if numbered and shift:
-            message = "this filter names a layer of an input, and the inputs are not at hand to tell which tensors it means"
+            message = (
+                "this filter names a layer of an input, and the inputs are not at hand to say which tensors it means"
+            )
             raise MergecError(Diagnostic("E0709", message, (Label(branch.span, "a layer's number"),)))
         return (glob,)
     wanted = {n for n in space.names if branch.filter in _shifted(n, frame, shift)}
@@ -212,7 +214,8 @@ def coerce(value: Value, parameter: Parameter, span: Span) -> bool | int | float
 
     Raises MergecError (E0704).
     """
-    kind, found = parameter.kind, None
+    kind = parameter.kind
+    found: bool | int | float | None = None
     if kind is bool:
         words = {"true": True, "t": True, "yes": True, "y": True, "on": True, "1": True}
         words |= {"false": False, "f": False, "no": False, "n": False, "off": False, "0": False}
@@ -224,7 +227,7 @@ def coerce(value: Value, parameter: Parameter, span: Span) -> bool | int | float
             number = math.nan
         if math.isfinite(number) and (kind is float or number.is_integer()):
             whole = isinstance(value, int) and not isinstance(value, bool)
-            found = int(number) if kind is int else (value if whole else number)
+            found = int(number) if kind is int or whole else number
     if found is None:
         wanted = {bool: "true or false", int: "a whole number", float: "a number"}[kind]
         raise MergecError(Diagnostic("E0704", f"`{parameter.name}` must be {wanted}", (Label(span, "is not"),)))

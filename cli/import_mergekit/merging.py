@@ -45,7 +45,7 @@ class Whole:
 class Merger:
     """Writes a merge. `region` names a model in the recipe, `known` tells what is known of one.
 
-    `remarks` gathers what is to be said above the statements, `warnings` what is to be said at once.
+    `remarks` gathers what is to be said above the statements; `layers` is the output's depth where it must be set.
     """
 
     merge: Merge
@@ -61,7 +61,9 @@ class Merger:
         if given.value not in METHODS:
             names = ", ".join(f"`{name}`" for name in METHODS)
             message = f"mergekit has no method `{write_string(given.value)[1:-1]}`"
-            raise MergecError(Diagnostic("E0703", message, (Label(given.span, "unknown method"),), (f"it has {names}",)))
+            raise MergecError(
+                Diagnostic("E0703", message, (Label(given.span, "unknown method"),), (f"it has {names}",))
+            )
         return METHODS[given.value]
 
     @property
@@ -100,7 +102,9 @@ class Merger:
         whole = self._whole(module, stacks)
         if whole is not None:
             self.layers = whole.layers or self.layers
-            return [Line(f"{place} = {whole.value.text}", span, whole.value.arguments) for place in self._places(module)]
+            return [
+                Line(f"{place} = {whole.value.text}", span, whole.value.arguments) for place in self._places(module)
+            ]
         return self._sliced(module, stacks[0] if stacks else "layers")
 
     def _stacks(self, module: Module) -> tuple[str, ...]:
@@ -120,7 +124,9 @@ class Merger:
         if module.name not in MODULES:
             names = ", ".join(f"`{name}`" for name in MODULES)
             message = f"the module `{write_string(module.name)[1:-1]}` is not known here"
-            raise MergecError(Diagnostic("E0710", message, (Label(module.span, "a part of the model"),), (f"known are {names}",)))
+            raise MergecError(
+                Diagnostic("E0710", message, (Label(module.span, "a part of the model"),), (f"known are {names}",))
+            )
         return MODULES[module.name]
 
     def _places(self, module: Module) -> tuple[str, ...]:
@@ -228,9 +234,7 @@ class Merger:
     def _length(self, part: Slice) -> int:
         lengths = {i.layers[1] - i.layers[0] for i in part.sources if i.layers}
         if len(lengths) != 1:
-            labels = tuple(
-                Label(i.span, f"{i.layers[1] - i.layers[0]} layers") for i in part.sources if i.layers
-            )
+            labels = tuple(Label(i.span, f"{i.layers[1] - i.layers[0]} layers") for i in part.sources if i.layers)
             raise MergecError(Diagnostic("E0707", "the sources of a slice must have equally many layers", labels))
         return lengths.pop()
 

@@ -163,7 +163,11 @@ METHODS: Mapping[str, Method] = MappingProxyType(
                 Base.REQUIRED,
             ),
             Method(
-                "model_stock", (_shared("filter_wise", bool, False),), Base.REQUIRED, least=3, extra=(("floor", "1e-6"),)
+                "model_stock",
+                (_shared("filter_wise", bool, False),),
+                Base.REQUIRED,
+                least=3,
+                extra=(("floor", "1e-6"),),
             ),
             Method("nearswap", (_shared("t", float, REQUIRED),), Base.REQUIRED, 2, 2, base_first=True),
             Method("arcee_fusion", (), Base.REQUIRED, 2, 2, base_first=True),

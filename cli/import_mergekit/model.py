@@ -84,6 +84,14 @@ class ModelRef:
         return self.path + (f"@{self.revision}" if self.revision else "") + (f"+{self.lora}" if self.lora else "")
 
 
+def first_of_each(refs: Iterable[ModelRef]) -> list[ModelRef]:
+    """References without those that name a model again."""
+    found: dict[tuple[str, str | None], ModelRef] = {}
+    for ref in refs:
+        found.setdefault(ref.key, ref)
+    return list(found.values())
+
+
 @dataclass(frozen=True, slots=True)
 class Input:
     """A model in `models:`, or a source in a slice: then `layers` is its half-open range.
@@ -178,4 +186,4 @@ class Merge:
             for part in module.slices:
                 found.extend(i.model for i in part.sources)
                 found.extend([part.base] if part.base else [])
-        return list({m.key: m for m in reversed(found)}.values())[::-1]
+        return first_of_each(found)

@@ -74,7 +74,7 @@ class _Reader:
             tokenizer=self._tokenizer(tokenizer) if tokenizer else self._tokenizer_source(source),
             chat_template=self._text(_there(root, "chat_template")),
             parameters=self._parameters(root),
-            raw=bool(modules) and all(_RAW.search(i.model.path) for m in modules for i in m.models) and not modules[0].slices,
+            raw=all(_RAW.search(i.model.path) and i.layers is None for m in modules for i in _inputs_of(m)),
             ignored=tuple(self._ignored),
             comments=document.comments,
             root=root,
@@ -266,7 +266,9 @@ class _Reader:
         tokens, pad = _there(tree, "tokens"), _there(tree, "pad_to_multiple_of")
         size = _whole(pad.value) if pad else None
         if pad and (size is None or size < 1):
-            self._errors.append(_value("`pad_to_multiple_of` is a whole number", pad.value.span, "not one").diagnostics[0])
+            self._errors.append(
+                _value("`pad_to_multiple_of` is a whole number", pad.value.span, "not one").diagnostics[0]
+            )
         rules = [self._token(e) for e in self._entries(tokens)] if tokens else []
         return Tokenizer(self._vocabulary(_there(tree, "source")), tuple(rules), size, entry.key_span)
 
@@ -320,6 +322,10 @@ class _Reader:
 
     def _repeated(self, tree: Mapping) -> None:
         self._ignored.extend((e.key, e.key_span) for e in tree.dropped)
+
+
+def _inputs_of(module: Module) -> tuple[Input, ...]:
+    return module.models + tuple([source for part in module.slices for source in part.sources])
 
 
 def _there(tree: Tree, key: str) -> Entry | None:

@@ -34,7 +34,7 @@ class Written:
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """A statement below its comments; `gap`: with a blank line before it. Without `span` it is of the importer's own."""
+    """A statement below its comments; `gap`: with a blank line before it. Without `span` it is the importer's own."""
 
     text: str
     span: Span | None

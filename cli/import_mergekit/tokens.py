@@ -62,7 +62,7 @@ def _row(rule: TokenRule, models: list[ModelRef], name: Name, shelf: Shelf) -> s
 
 
 def _free(rule: TokenRule, models: list[ModelRef], shelf: Shelf) -> bool:
-    """Whether a row that is not forced is every model's all the same: none has the token, or only the one it is from."""
+    """Whether a row that is not forced is every model's all the same: none has the token, or only the row's model."""
     held = [shelf.tokens(m) for m in models]
     if any(tokens is None for tokens in held):
         return False

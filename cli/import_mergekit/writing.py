@@ -15,18 +15,21 @@ from ...compiler.expressions import PLACE_WORDS
 from ...compiler.library import Library
 from ...grammar.diagnostic import Diagnostic, Label, MergecError, Severity
 from ...grammar.literals import write_string
-from ...grammar.source import Source
+from ...grammar.source import Source, Span
 from .checkpoints import Known, Shelf
 from .gradients import GRADIENT, unmatchable
 from .merging import Merger
 from .methods import METHODS, Base, Reach
-from .model import Merge, ModelRef, Scope
-from .reading import read_documents
+from .model import Merge, ModelRef, Scope, first_of_each
+from .reading import Comment, read_documents
 from .schema import read_merge
 from .sheet import Imported, Line, Origin, write_out
 from .tokens import chat_settings, tokenizer_settings
 
-_WORDS = "let def use output expect as if else for in by and or not true false none model stack tie union token zero base gradient"
+_WORDS = (
+    "let def use output expect as if else for in by and or not true false none "
+    "model stack tie union token zero base gradient"
+)
 """Names that a model does not get: words of the language, and those that mean something in an imported recipe."""
 
 _DTYPES = ("bfloat16", "float16", "float32", "float64")
@@ -153,8 +156,10 @@ class _Writer:
         for merge in order:
             if merge.tokenizer is not None:
                 rows = [t.model for t in merge.tokenizer.tokens if t.model is not None]
-                refs.extend([*([merge.tokenizer.source] if isinstance(merge.tokenizer.source, ModelRef) else []), *rows])
-        return list({r.key: r for r in reversed(refs) if r.path not in named}.values())[::-1]
+                refs.extend(
+                    [*([merge.tokenizer.source] if isinstance(merge.tokenizer.source, ModelRef) else []), *rows]
+                )
+        return first_of_each(r for r in refs if r.path not in named)
 
     def _fresh(self, path: str) -> str:
         """A name for a model: the last part of its path, with the one before it where that is taken, else a number."""
@@ -183,7 +188,7 @@ class _Writer:
         for merge in order:
             inputs = [i for module in merge.modules for i in module.models]
             for comment in merge.comments:
-                owner = _owner(comment.line, comment.own, [i.lines for i in inputs])
+                owner = _owner(comment, [i.lines for i in inputs])
                 if owner is not None:
                     notes.setdefault(inputs[owner].model.key, []).append(comment.text)
         out = []
@@ -257,9 +262,9 @@ class _Writer:
             text = f"output({', '.join(t for t, _ in settings)})"
             out.append(Line(text, merge.method.span, tuple(o for _, o in settings), tuple(notes), gap=True))
             notes = []
-        said = (*notes, *self._remarks(merge), *merger.remarks)
+        above = (*notes, *self._remarks(merge), *merger.remarks)
         head = lines[0]
-        out.append(Line(head.text, head.span, head.arguments, said, gap=True))
+        out.append(Line(head.text, head.span, head.arguments, above, gap=True))
         return [*out, *lines[1:]]
 
     def _dtypes(self, merge: Merge, named: dict[str, Merge]) -> list[tuple[str, Origin]]:
@@ -288,7 +293,7 @@ class _Writer:
         inputs = [i.lines for module in merge.modules for i in module.models]
         out = []
         for comment in merge.comments:
-            if comment.span.end > merge.root.span.start and _owner(comment.line, comment.own, inputs) is None:
+            if comment.span.end > merge.root.span.start and _owner(comment, inputs) is None:
                 out.append(comment.text)
         for key, span in merge.ignored:
             out.append(f"not carried over: `{key}`, which mergekit passes over too")
@@ -297,7 +302,7 @@ class _Writer:
         if merge.raw:
             out.append("mergekit-pytorch gives every tensor the first value of a list")
         method = METHODS.get(merge.method.value)
-        if method is not None and method.random:
+        if method is not None and method.random and _thinned(merge):
             out.append("random masks are drawn anew: as many elements are kept as in mergekit, but others")
         return list(dict.fromkeys(out))
 
@@ -326,8 +331,8 @@ class _Writer:
                         yield f"not carried over: the filter {shown} fits no name, since a filter is plain text"
                         self._warn("W0712", f"the filter {shown} fits no tensor", branch.span, "no wildcards here")
 
-    def _warn(self, code: str, message: str, span: object, label: str) -> None:
-        found = Diagnostic(code, message, (Label(span, label),), severity=Severity.WARNING)  # type: ignore[arg-type]
+    def _warn(self, code: str, message: str, span: Span, label: str) -> None:
+        found = Diagnostic(code, message, (Label(span, label),), severity=Severity.WARNING)
         if found not in self.warnings:
             self.warnings.append(found)
 
@@ -346,9 +351,20 @@ def _scopes(merge: Merge) -> Iterable[tuple[Scope, bool, bool]]:
                 yield entry.parameters, True, base is not None and entry.model.key == base.key
 
 
-def _owner(line: int, own: bool, entries: Sequence[tuple[int, int]]) -> int | None:
-    """The entry that a comment belongs to: it stands in it, or right above it."""
+def _thinned(merge: Merge) -> bool:
+    """Whether a density other than 1 is given anywhere."""
+    given = [s for scope, _, _ in _scopes(merge) for s in scope if s.name == "density"]
+    return any(value != 1 for setting in given for branch in setting.branches for value in branch.values)
+
+
+def _owner(comment: Comment, entries: Sequence[tuple[int, int]]) -> int | None:
+    """The entry that a comment belongs to: it stands right above it, or else in it."""
+    line = comment.line
+    if comment.own:
+        lines = comment.span.source.text.split("\n")
+        while line <= len(lines) and lines[line - 1].lstrip()[:1] in ("", "#"):
+            line += 1
     for k, (first, last) in enumerate(entries):
-        if first <= line <= last or (own and line == first - 1):
+        if line == first or (first <= comment.line <= last and all(line != f for f, _ in entries)):
             return k
     return None

@@ -55,13 +55,15 @@ def compare(
 
 
 @few
-@given(inputs(NAMES), st.tuples(numbers, numbers), st.booleans(), st.booleans())
-def test_nuslerp(given: Inputs, weights: tuple[float, float], based: bool, flatten: bool) -> None:
-    call = f"nuslerp(a, b, weight={text(list(weights))}, base={'base' if based else 'none'}, flatten={flag(flatten)})"
+@given(inputs(NAMES), st.tuples(numbers, numbers), st.booleans(), st.sampled_from(["tensor", "row", "column"]))
+def test_nuslerp(given: Inputs, weights: tuple[float, float], based: bool, along: str) -> None:
     if 1e-6 <= abs(sum(weights)) < 0.05:
         weights = (1.0, 2.0)
-    call = f"nuslerp(a, b, weight={text(list(weights))}, base={'base' if based else 'none'}, flatten={flag(flatten)})"
-    compare(f"* = {call}", given, 2, lambda m, z: naive.nuslerp(m[0], m[1], weights, z if based else None, flatten))
+    base, flatten, first = "base" if based else "none", flag(along == "tensor"), flag(along == "column")
+    call = f"a, b, weight={text(list(weights))}, base={base}, flatten={flatten}, row_wise={first}"
+    compare(
+        f"* = nuslerp({call})", given, 2, lambda m, z: naive.nuslerp(m[0], m[1], weights, z if based else None, along)
+    )
 
 
 @few
@@ -101,7 +103,12 @@ def test_geometric_median(given: Inputs, count: int, eps: float, rounds: int) ->
 def test_model_stock(given: Inputs, count: int, rows: bool, bounds: tuple[float, float] | None) -> None:
     limits = "none" if bounds is None else text(list(bounds))
     call = f"{', '.join(LABELS[:count])}, filter_wise={flag(rows)}, t_range={limits}"
-    compare(f"* = model_stock({call})", given, count, lambda m, z: naive.model_stock(m, z, rows, bounds))
+    compare(
+        f"* = model_stock({call})",
+        given,
+        count,
+        lambda m, z: naive.model_stock(m, z, "row" if rows else "tensor", bounds),
+    )
 
 
 # --- task vectors --------------------------------------------------------------------------------
@@ -185,8 +192,6 @@ def together(
 @few
 @given(inputs(tuple("defghijklm")), st.one_of(numbers, st.just(1e-3)), shares)
 def test_methods_by_element(given: Inputs, alpha: float, share: float) -> None:
-    """The base takes part as `base`, so that some values are small beside others."""
-
     def size(m: list[reference.Array], z: reference.Array) -> reference.Array:
         return np.asarray((1 + 2 * abs(alpha)) * (sum(np.abs(x) for x in m) + np.abs(z)))
 
@@ -254,6 +259,7 @@ SHAPES = {"scalar": (), "none": (0,), "one": (1,), "row": (7,), "matrix": (3, 4)
 WITH_BASE = {
     "nuslerp": "nuslerp({0}, {0}, base=base)",
     "nuslerp by row": "nuslerp({0}, {0}, base=base, flatten=false)",
+    "nuslerp by column": "nuslerp({0}, {0}, base=base, flatten=false, row_wise=true)",
     "multislerp": "multislerp({0}, {0}, base=base)",
     "breadcrumbs": "breadcrumbs({0}, {0}, weight=0.5)",
     "breadcrumbs_ties": "breadcrumbs_ties({0}, {0}, normalize=true)",
@@ -401,7 +407,6 @@ def test_zeros_that_the_compiler_finds_are_looked_at_like_others() -> None:
         ("geometric_median(a, b, eps=0)", "E0214", "above 0"),
         ("model_stock(a)", "E0214", "two models or more"),
         ("model_stock(a, b, t_range=[0])", "E0214", "a list of two numbers"),
-        ("nuslerp(a, b, flatten=false, row_wise=true)", "E0214", "the first axis"),
         ("nuslerp(a, b, weight=[1, 2, 3])", "E0210", "a list of 3 for 2 models"),
         ("breadcrumbs(a, b, density=1.2)", "E0209", "must lie in"),
         ("breadcrumbs(a, b, gamma=[0.1])", "E0210", "a list of 1 for 2 models"),

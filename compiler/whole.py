@@ -1,0 +1,52 @@
+"""Nodes for operations on whole tensors, which need to know what shapes they are given."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from ..grammar.diagnostic import Diagnostic, Label, MergecError
+from .graph import Graph, Node
+from .ops import OPS
+from .shapes import shared_parts
+from .terms import Apply
+
+
+def whole_node(graph: Graph, term: Apply, nodes: tuple[Node, ...], constant: Callable[[Node], float | None]) -> Node:
+    """The node of an opaque op; `constant` tells a number that is known while compiling.
+
+    Of tensors that are all absent the result is 0. Raises MergecError (E0208, E0307).
+    """
+    row = OPS[term.op]
+    split = len(nodes) - len(row.numbers)
+    tensors, numbers = nodes[:split], nodes[split:]
+    for argument, node in zip(term.args[split:], numbers, strict=True):
+        if node.shape is not None:
+            raise MergecError(
+                Diagnostic("E0208", f"`{term.op}` takes a number here", (Label(argument.span, "a tensor"),))
+            )
+    shape = next((n.shape for n in tensors if n.shape is not None), None)
+    if shape is None:
+        if all(constant(n) == 0 for n in tensors):
+            return graph.const(0.0)
+        raise MergecError(
+            Diagnostic("E0208", "this needs a tensor, not a number", (Label(term.span, "a number here"),))
+        )
+    if row.axes is not None and len(shape) != row.axes:
+        raise MergecError(
+            Diagnostic(
+                "E0307",
+                f"`{term.op}` takes tensors of {row.axes} axes",
+                (Label(term.span, f"a tensor of {len(shape)} here"),),
+                help=("choose by shape: `where(ndim(x) == 2, …, …)`",),
+            )
+        )
+    filled = tuple(n if n.shape is not None else graph.add("fill", (n,), (), "tensor", shape) for n in tensors)
+    return graph.apply(term.op, (*filled, *numbers))
+
+
+def part_node(graph: Graph, packed: Node, index: int) -> Node:
+    """One of the tensors that `svd_shared` gives; 0 where it has become that."""
+    if packed.shape is None:
+        return packed
+    first, shape = shared_parts([i.shape for i in packed.inputs if i.shape is not None])[index]
+    return graph.add("part", (packed,), (("first", first),), "tensor", shape)
