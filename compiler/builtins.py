@@ -16,7 +16,7 @@ from ..grammar.source import Span
 from .calls import REQUIRED, Parameter, kind_of
 from .terms import Apply, Number, PlaceMap, Vary, Where, is_region
 
-TENSOR_FORMS = frozenset({"numel", "topk_mask", "rank_mask", "quantile", "bernoulli"})
+TENSOR_FORMS = frozenset({"numel", "topk_mask", "rank_mask", "quantile", "bernoulli", "ndim", "part"})
 """Apply ops beyond `ops.OPS` that `elaborate.py` turns into nodes once shapes are known."""
 
 
@@ -170,6 +170,34 @@ def _tensor(name: str, op: str, names: tuple[str, ...], doc: str) -> Builtin:
     return Builtin(name, tuple(Parameter(n) for n in names), doc, run)
 
 
+def _whole(op: str, numbers: tuple[str, ...], doc: str) -> Builtin:
+    """An operation on several whole tensors of one shape, given one by one or as a list, and numbers."""
+
+    def run(given: dict[str, Any], span: Span) -> Any:
+        return Apply(op, _several(given, op, span) + tuple(as_region(given[n], span) for n in numbers), span)
+
+    return Builtin(op, (Parameter("deltas", variadic=True), *(Parameter(n) for n in numbers)), doc, run)
+
+
+def _several(given: dict[str, Any], name: str, span: Span) -> tuple[Any, ...]:
+    values = given["deltas"]
+    if len(values) == 1 and isinstance(values[0], tuple):
+        values = values[0]
+    if not values:
+        raise MergecError(Diagnostic("E0204", f"`{name}` of nothing", (Label(span, "an empty list"),)))
+    return tuple(as_region(v, span) for v in values)
+
+
+def _shared(given: dict[str, Any], span: Span) -> Any:
+    deltas = _several(given, "svd_shared", span)
+    packed = Apply("svd_shared", (*deltas, as_region(given["tolerance"], span)), span)
+    return tuple(Apply("part", (packed,), span, (("index", i),)) for i in range(len(deltas) + 1))
+
+
+def _has_vocabulary(given: dict[str, Any], span: Span) -> Any:  # noqa: ARG001
+    return Vary(lambda where: where.name in where.space.family.vocabulary, span, span.text)
+
+
 def _where(given: dict[str, Any], span: Span) -> Any:
     values = (given["condition"], given["then"], given["other"])
     return lift("where", lambda c, a, b: a if c else b, values, span, "where")
@@ -319,12 +347,57 @@ BUILTINS: Mapping[str, Builtin] = _table(
         "the element with int(q·(n - 1)) others before it in ascending order: one number a tensor; `q` is from 0 to 1",
     ),
     _tensor("numel", "numel", ("x",), "a tensor's number of elements"),
+    _tensor("ndim", "ndim", ("x",), "a tensor's number of axes"),
+    Builtin(
+        "has_vocabulary",
+        (),
+        "whether the tensor that is being made has an entry for each token, as embeddings and heads do",
+        _has_vocabulary,
+    ),
     _tensor("row_sum", "row_sum", ("x",), "the sum of each row (along the last axis), at each of its elements"),
     _tensor("row_max", "row_max", ("x",), "the largest of each row, at each of its elements"),
     _tensor("row_rank", "row_rank", ("x",), "each element's ascending rank in its row, from 0 to 1"),
     _tensor(
         "column_sum", "column_sum", ("x",), "the sum of each column (along the first axis), at each of its elements"
     ),
+    _tensor("svd_truncate", "svd_truncate", ("x", "rank"), "a matrix with its `rank` largest singular values alone"),
+    _tensor(
+        "svd_nuclear",
+        "svd_nuclear",
+        ("x", "share"),
+        "a matrix with the fewest singular values that add up to a `share` of all, scaled up to their sum",
+    ),
+    _tensor("svd_flatten", "svd_flatten", ("x",), "a matrix with each singular value replaced by their mean"),
+    _whole("singular_merge", (), "the leading singular triplets of several matrices, made orthogonal to each other"),
+    _whole(
+        "isotropic_merge",
+        ("common",),
+        "the same of what a share `common` of their sum's leading directions leaves, with those, all at one singular value",
+    ),
+    Builtin(
+        "svd_shared",
+        (Parameter("deltas", variadic=True), Parameter("tolerance")),
+        "a list: a basis of the columns of several matrices, then each one's coordinates, so that "
+        "x = `matmul(basis, coordinates)`; rows of singular values up to `tolerance` are 0",
+        _shared,
+    ),
+    _tensor("matmul", "matmul", ("x", "y"), "the product of two matrices"),
+    _tensor(
+        "procrustes_blend",
+        "procrustes_blend",
+        ("a", "b", "alignment", "alpha"),
+        "the rows of `a` turned towards those of `b`; see `rotate`",
+    ),
+    _tensor(
+        "spectral_blend",
+        "spectral_blend",
+        ("a", "b", "alpha", "tilt"),
+        "the low frequencies of `a` and the high ones of `b`; see `crossover`",
+    ),
+    _whole(
+        "interference_descent", ("iters", "lr"), "steps of Adam from the sum of several matrices; see `wudi`"
+    ),
+    _whole("interference_solve", (), "the least squares that `interference_descent` goes for, solved"),
     Builtin(
         "topk_mask",
         (Parameter("x"), Parameter("density", kind=None)),

@@ -241,7 +241,8 @@ class Instantiator:
             nodes = fixed if term.op != "where" else (*fixed, *(self._plain(n) for n in nodes[1:]))
         else:
             nodes = tuple(self._plain(n) for n in nodes)
-        if term.op == "div" and nodes[1].op == "const" and nodes[1].attribute("value") == 0:
+        # a number that the recipe gives; zeros that follow from the tensors are divided by as IEEE has it
+        if term.op == "div" and isinstance(term.args[1], Number) and self._constant(nodes[1]) == 0:
             raise MergecError(
                 Diagnostic(
                     "E0216", "this divides by zero", (Label(term.span, "division by zero"),), (f"at `{where.output}`",)

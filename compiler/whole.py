@@ -40,6 +40,14 @@ def whole_node(graph: Graph, term: Apply, nodes: tuple[Node, ...], constant: Cal
                 help=("choose by shape: `where(ndim(x) == 2, …, …)`",),
             )
         )
+    if term.op == "matmul" and tensors[1].shape is not None and shape[1] != tensors[1].shape[0]:
+        raise MergecError(
+            Diagnostic(
+                "E0307",
+                "these matrices have no product",
+                (Label(term.span, f"{shape[1]} columns meet {tensors[1].shape[0]} rows"),),
+            )
+        )
     filled = tuple(n if n.shape is not None else graph.add("fill", (n,), (), "tensor", shape) for n in tensors)
     return graph.apply(term.op, (*filled, *numbers))
 

@@ -60,13 +60,16 @@ def parse_place(source: Source) -> Expr:
 
 @functools.cache
 def _grammar(start: str) -> Lark:
-    """The parser for one start rule; each costs a tenth of a second, and most runs need only `module`."""
+    """The parser for a start rule; each rule adds half a tenth of a second, and most runs need only `module`.
+
+    The others come with `module`, for its terminals: a line end is unexpected in an expression, but no strange character.
+    """
     text = resources.files(__package__).joinpath("merge.lark").read_text(encoding="utf-8")
     return Lark(
         text,
         parser="lalr",
         lexer="contextual",
-        start=start,
+        start=[start] if start == "module" else ["module", start],
         propagate_positions=True,
         maybe_placeholders=False,
     )
@@ -87,7 +90,7 @@ def _parse_part(source: Source, scanned: Scan, start: int, end: int, rule: str, 
     """The value of `[start, end)`, or None with something added to `diagnostics`."""
     text = scanned.text[start:end]
     try:
-        tree = _grammar(rule).parse(text)
+        tree = _grammar(rule).parse(text, start=rule)
     except UnexpectedInput as error:
         diagnostics.append(explain(_fault(error, source, text, start, rule)))
         return None
@@ -168,7 +171,7 @@ def _form(text: str, fault: int) -> tuple[str, int, int]:
 
 def _is_expression(text: str) -> bool:
     try:
-        _grammar("expr").parse(text.strip("\r\n; \t"))
+        _grammar("expr").parse(text.strip("\r\n; \t"), start="expr")
     except UnexpectedInput:
         return False
     return True

@@ -31,7 +31,7 @@ def weighted(xs: Sequence[Array], weights: Numbers) -> Array:
 
 
 def pieces(shape: tuple[int, ...], along: str) -> list[Any]:
-    """Indices of the parts that are looked at for themselves: all, rows of the last axis or what runs along the first."""
+    """Indices of the parts that count for themselves: all, rows of the last axis or columns of the first."""
     if along == "tensor" or len(shape) < 2:
         return [...]
     if along == "row":

@@ -8,6 +8,10 @@ from types import MappingProxyType
 import torch
 
 from .columns import column_sum
+from .fourier import spectral_blend
+from .iterative import interference_descent, interference_solve
+from .linear_algebra import matmul, procrustes_blend, svd_flatten, svd_nuclear, svd_shared, svd_truncate
+from .orthogonal import isotropic_merge, singular_merge
 from .values import Attributes
 
 Whole = Callable[[tuple[torch.Tensor, ...], tuple[float, ...], torch.Tensor, Attributes], None]
@@ -16,6 +20,17 @@ Whole = Callable[[tuple[torch.Tensor, ...], tuple[float, ...], torch.Tensor, Att
 OPAQUE: Mapping[str, Whole] = MappingProxyType(
     {
         "column_sum": column_sum,
+        "svd_truncate": svd_truncate,
+        "svd_nuclear": svd_nuclear,
+        "svd_flatten": svd_flatten,
+        "singular_merge": singular_merge,
+        "isotropic_merge": isotropic_merge,
+        "svd_shared": svd_shared,
+        "matmul": matmul,
+        "procrustes_blend": procrustes_blend,
+        "spectral_blend": spectral_blend,
+        "interference_descent": interference_descent,
+        "interference_solve": interference_solve,
     }
 )
 """Every opaque op's kernel, for any device."""
