@@ -8,7 +8,7 @@ import os
 from typing import Any, NoReturn
 
 from ..compiler.catalog import Catalog, CatalogError
-from ..compiler.elaborate import fold
+from ..compiler.coverage import fold
 from ..compiler.family import Family
 from ..compiler.forms import catalog_diagnostic
 from ..compiler.models import Model, bind

@@ -394,9 +394,7 @@ BUILTINS: Mapping[str, Builtin] = _table(
         ("a", "b", "alpha", "tilt"),
         "the low frequencies of `a` and the high ones of `b`; see `crossover`",
     ),
-    _whole(
-        "interference_descent", ("iters", "lr"), "steps of Adam from the sum of several matrices; see `wudi`"
-    ),
+    _whole("interference_descent", ("iters", "lr"), "steps of Adam from the sum of several matrices; see `wudi`"),
     _whole("interference_solve", (), "the least squares that `interference_descent` goes for, solved"),
     Builtin(
         "topk_mask",

@@ -26,8 +26,8 @@ class Node:
     """One value.
 
     `kind` is `tensor` or `mask` (with a shape) or `number` or `threshold` (one a tensor; shape is None).
-    Leaves are `source` (a range of a stored tensor), `gather` (rows of several) and `const`; `part` is a range of what an
-    operation on whole tensors gave.
+    Leaves are `source` (a range of a stored tensor), `gather` (rows of several) and `const`; `part` is a range of
+    what an operation on whole tensors gave.
     """
 
     id: int

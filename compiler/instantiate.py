@@ -309,6 +309,8 @@ class Instantiator:
 
     def _rank(self, term: Apply, nodes: tuple[Node, ...]) -> Node:
         x, count = nodes
+        if x.shape is None and self._constant(x) == 0:
+            return self.graph.const(1.0)  # a tensor that is absent, so zero: it does not matter which elements
         if count.shape is not None or x.shape is None:
             odd, what = (1, "a tensor") if count.shape is not None else (0, "a number")
             where = Label(term.args[odd].span, f"this is {what}")
@@ -318,7 +320,7 @@ class Instantiator:
             self._arithmetic(term, (x,))
             x = self._plain(x)
             return self.graph.apply("above", (x, self.graph.apply("threshold_at", (x, count))))
-        n = _numel(x.shape)
+        n = _numel(x.shape or ())
         return self._largest(term, x, 0 if math.isnan(known) else int(min(max(known, 0), n)))
 
     def _largest(self, term: Apply, x: Node, k: int) -> Node:

@@ -31,9 +31,9 @@ class Op:
     What the kernel needs beyond its inputs and output, in bytes, shared by all ops of a pass unless said otherwise:
     `scratch` for every element of a block, `chunk` for every element of a chunk (kernels of the CPU work
     through a block chunk by chunk, in cache), `fixed` whatever the block. `device_scratch` stands for these three on an
-    accelerator, for every element of a block. `state` is a reduction's own for the whole pass, on either. `workspace` is
-    what an opaque op needs, in bytes for every element of its inputs, besides `fixed` and `words`: numbers of the compute
-    dtype, by the shapes of its inputs.
+    accelerator, for every element of a block. `state` is a reduction's own for the whole pass, on either. `workspace`
+    is what an opaque op needs, in bytes for every element of its inputs, besides `fixed` and `words`: numbers of the
+    compute dtype, by the shapes of its inputs.
 
     An opaque op's `shape` gives the shape of its result from those of its inputs (None: that of the first); `axes` is
     how many axes they must have (None: any number). Its last inputs are numbers if `numbers` names them.
@@ -145,7 +145,8 @@ OPS: Mapping[str, Op] = _table(
         device_scratch=17,
         state=8 << 16,
     ),
-    # along columns, the first axis: a column's sum stands at each of its elements. Room for four rows of a chunk's width
+    # along columns, the first axis: a column's sum stands at each of its elements. Room for four rows of a chunk's
+    # width
     Op("column_sum", "opaque", 1, fixed=32 << 16),
     # centers: weights of points whose inner products are given; the inputs are explained in `compiler/centers.py`
     Op("karcher", "scalar", -1),

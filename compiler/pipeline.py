@@ -24,12 +24,13 @@ from .card import PROVENANCE, model_card, provenance
 from .catalog import Catalog
 from .companions import companions
 from .configuration import config_text
-from .elaborate import Elaboration, check_places, elaborate
+from .elaborate import Elaboration, elaborate
 from .evaluate import Recipe, evaluate
 from .expectations import check_expectations
 from .graph import Graph
 from .library import Library
 from .models import Model
+from .outline import check_places
 from .packing import Packing, index_text, pack_outputs
 from .passes.simplify import simplify
 from .plan import CHUNK, Document, Plan, PlannedInput, Step, Tagalong

@@ -59,8 +59,8 @@ class Slot:
 class Machine:
     """What the schedule is made for.
 
-    `device` is its name, `lanes` how many blocks are in flight at once, `block` their largest size in elements. `hold`: an
-    accelerator keeps what several passes read, instead of having it sent again.
+    `device` is its name, `lanes` how many blocks are in flight at once, `block` their largest size in elements.
+    `hold`: an accelerator keeps what several passes read, instead of having it sent again.
     """
 
     device: str
@@ -149,7 +149,8 @@ class _Scheduler:
         self.held.clear()
 
     def _numbers(self, needed: list[Node], tensor: int) -> None:
-        """Numbers that follow from reductions made for earlier outputs: a pass over nothing, which only computes them."""
+        """Numbers that follow from reductions made for earlier outputs: a pass over nothing, which only computes
+        them."""
         scalars = self._scalar_code(needed)
         if scalars:
             action = Pass(0, CHUNK, self.machine.lanes, (), 0, 0, (), (), scalars, (), 0)

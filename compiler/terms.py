@@ -205,6 +205,12 @@ def leaves(region: Region) -> list[Leaf]:
     return [t for t in walk(region) if isinstance(t, Leaf)]
 
 
+def models_in(value: object) -> list[Model]:
+    """The models that a value is made of, each once; none for a plain number."""
+    found = leaves(value) if isinstance(value, Leaf | Number | Apply | Choice | At | Stack | Tie) else []
+    return list({leaf.model.label: leaf.model for leaf in found}.values())
+
+
 def picks(region: Region) -> tuple[list[tuple[Model, Path]], list[Leaf]]:
     """The places that a region was picked at, each with the model whose layers they number; and models taken whole."""
     picked: list[tuple[Model, Path]] = []

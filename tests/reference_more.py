@@ -194,7 +194,7 @@ def variance(xs: Sequence[Array]) -> NDArray[np.float32]:
     count = np.float32(len(xs))
     offsets = [(x - xs[0]).astype(np.float32) for x in xs]
     middle = np.asarray(sum(offsets)) / count
-    return np.asarray(sum(np.square(o - middle) for o in offsets)) / count
+    return (np.asarray(sum(np.square(o - middle) for o in offsets)) / count).astype(np.float32)
 
 
 def most(v: NDArray[np.float32], share: float) -> Mask:
@@ -213,7 +213,7 @@ def ramplus(models: Sequence[Array], base: Array, r: float, alpha: float, epsilo
     change = np.zeros(base.shape)
     for a, d in zip(active, moved, strict=True):
         unique, shared = np.count_nonzero(a & (holders == 1)), np.count_nonzero(a & (holders > 1))
-        scale = 1 + r * min(shared / max(unique, epsilon), alpha)
+        scale = 1 + r * min(shared / max(float(unique), epsilon), alpha)
         change += np.where(a & (holders == 1), scale * d, 0) + np.where(
             a & (holders > 1), d / np.maximum(holders, 1), 0
         )

@@ -79,13 +79,13 @@ def quantile(x: Array, q: float) -> float:
 def arcee_fusion(a: Array, b: Array) -> Merged:
     if not a.size:
         return Merged(a, a, everywhere(a, True))
-    importance = np.abs(b - a)
+    importance = np.asarray(np.abs(b - a))
     for at in rows(a):
         p, q = softmax(b[at]) + 1e-8, softmax(a[at]) + 1e-8
         importance[at] *= (p * np.log(p / q)).sum()
     q1, q2, q3 = (quantile(importance, q) for q in (0.25, 0.5, 0.75))
     threshold = q2 + 1.5 * (q3 - q1)
-    sure = np.abs(importance - threshold) > 1e-5 * np.abs(b - a).max()
+    sure = np.asarray(np.abs(importance - threshold) > 1e-5 * np.abs(b - a).max())
     if not importance.any() or a.size == 1:
         sure[...] = True
     return Merged(np.where(importance >= threshold, b, a), np.abs(a) + np.abs(b), sure)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from ...compiler.elaborate import fold
+from ...compiler.coverage import fold
 from ...compiler.graph import Output
 from ...compiler.pipeline import Compilation
 

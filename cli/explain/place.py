@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 
-from ...compiler.elaborate import fold
+from ...compiler.coverage import fold
 from ...compiler.expressions import place_path
 from ...compiler.graph import Node, Output, StoredRange
 from ...compiler.models import Model

@@ -5,7 +5,7 @@ from __future__ import annotations
 import textwrap
 from collections import Counter
 
-from ...compiler.elaborate import fold
+from ...compiler.coverage import fold
 from ...compiler.pipeline import Compilation
 from ...compiler.plan import Copy, Load, Pass, Plan, Stream
 from ...compiler.terms import Tie

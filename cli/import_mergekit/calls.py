@@ -109,7 +109,7 @@ def write_call(
         if found is not None:
             parts.append((f"{parameter.ours}={found[0]}", found[1]))
     parts.extend((f"{name}={value}", Origin(span)) for name, value in method.extra)
-    if not parts[len(positional) :] and method.name == "passthrough":
+    if method.name == "passthrough" and [text for text, _ in parts[1:]] in ([], ["scale=1"], ["scale=1.0"]):
         return Written(parts[0][0])
     if choice is None:
         return Written(_call(method, parts), tuple(o for _, o in parts))

@@ -118,8 +118,10 @@ def _missing(parameter: Parameter, span: Span | None, tensor: str) -> MergecErro
 def _as_map(cases: list[_Case], frame: Frame) -> str:
     """Branches as a place map: flat where no two keys share a tensor, else one inside the other."""
     last = cases[-1]
-    filtered = cases if last.branch.filter is not None else cases[:-1]
-    default = f"_: {last.text}" if last.branch.filter is None else ""
+    # where the tensors are known, what reaches the last branch is all that is left
+    open_end = last.branch.filter is None or (frame.names is not None and len(cases) > 1)
+    filtered = cases[:-1] if open_end else cases
+    default = f"_: {last.text}" if open_end else ""
     if frame.space is not None and _apart(filtered, frame.space):
         entries = [f"{key}: {c.text}" for c in filtered for key in c.keys]
         return "{" + ", ".join([*entries, *([default] if default else [])]) + "}"

@@ -157,10 +157,19 @@ class Text:
 
 
 @dataclass(frozen=True, slots=True)
+class Ignored:
+    """A key that mergekit does not know, or that stands again below (`again`)."""
+
+    key: str
+    again: bool
+    span: Span
+
+
+@dataclass(frozen=True, slots=True)
 class Merge:
     """One document: a merge. `raw`: its models are single weight files, as of mergekit-pytorch.
 
-    `ignored` are keys that mergekit does not know.
+    `ignored` are keys that have no effect.
     """
 
     name: Text | None
@@ -173,7 +182,7 @@ class Merge:
     chat_template: Text | None
     parameters: Scope
     raw: bool
-    ignored: tuple[tuple[str, Span], ...]
+    ignored: tuple[Ignored, ...]
     comments: tuple[Comment, ...]
     root: Tree
     span: Span

@@ -111,11 +111,11 @@ class _Builder:
         return self._done[id(node)]
 
     def _make(self, node: Any, above: tuple[int, ...]) -> Tree:
-        span = self._span(node)
         if isinstance(node, yaml.ScalarNode):
-            return Scalar(self._value(node), span)
+            return Scalar(self._value(node), self._span(node))
         if isinstance(node, yaml.SequenceNode):
-            return Sequence(tuple([self.tree(n, above) for n in node.value]), span)
+            items = tuple([self.tree(n, above) for n in node.value])
+            return Sequence(items, self._around(node, [i.span for i in items]))
         self._loader.flatten_mapping(node)  # `<<: *defaults`
         entries: dict[str, Entry] = {}
         dropped: list[Entry] = []
@@ -123,10 +123,21 @@ class _Builder:
             if not isinstance(key, yaml.ScalarNode):
                 raise yaml.MarkedYAMLError(problem="a key that is not a word", problem_mark=key.start_mark)
             entry = Entry(str(key.value), self._span(key), self.tree(value, above))
-            if entry.key in entries:
+            if entry.key in entries and self._inside(entries[entry.key].key_span, node):
                 dropped.append(entries[entry.key])
             entries[entry.key] = entry
-        return Mapping(tuple(entries.values()), span, tuple(dropped))
+        own = [e.value.span for e in entries.values() if self._inside(e.key_span, node)]
+        return Mapping(tuple(entries.values()), self._around(node, own), tuple(dropped))
+
+    def _inside(self, span: Span, node: Any) -> bool:
+        """Whether something stands in a node itself, and was not brought in by `<<`."""
+        return bool(node.start_mark.index <= span.start < node.end_mark.index)
+
+    def _around(self, node: Any, parts: list[Span]) -> Span:
+        """The span of a list or mapping; a block ends with its last part, not with the comments below."""
+        span = self._span(node)
+        ends = [p.end for p in parts if span.start <= p.start < span.end]
+        return span if node.flow_style or not ends else Span(span.source, span.start, max(ends))
 
     def _value(self, node: Any) -> bool | int | float | str | None:
         try:
@@ -136,7 +147,6 @@ class _Builder:
         return value if value is None or isinstance(value, bool | int | float | str) else str(node.value)
 
     def _span(self, node: Any) -> Span:
-        # a block ends where the next thing begins; what is shown is the text before that
         start, end = node.start_mark.index, node.end_mark.index
         text = self._source.text[start:end]
         return Span(self._source, start, start + len(text.rstrip()) if text.strip() else end)

@@ -9,7 +9,21 @@ from typing import TypeVar
 from ...grammar.diagnostic import Diagnostic, Label, MergecError
 from ...grammar.literals import write_string
 from ...grammar.source import Span
-from .model import Branch, Input, Merge, ModelRef, Module, Scope, Setting, Slice, Text, Tokenizer, TokenRule, Value
+from .model import (
+    Branch,
+    Ignored,
+    Input,
+    Merge,
+    ModelRef,
+    Module,
+    Scope,
+    Setting,
+    Slice,
+    Text,
+    Tokenizer,
+    TokenRule,
+    Value,
+)
 from .reading import Document, Entry, Mapping, Scalar, Sequence, Tree
 
 _T = TypeVar("_T")
@@ -43,7 +57,7 @@ def read_merge(document: Document) -> Merge:
 class _Reader:
     def __init__(self) -> None:
         self._errors: list[Diagnostic] = []
-        self._ignored: list[tuple[str, Span]] = []
+        self._ignored: list[Ignored] = []
 
     def merge(self, document: Document) -> Merge:
         root = document.root
@@ -318,10 +332,10 @@ class _Reader:
     def _look(self, tree: Mapping, level: str) -> None:
         """Notes the keys that mergekit would pass over, and those that another of the same name replaces."""
         self._repeated(tree)
-        self._ignored.extend((e.key, e.key_span) for e in tree.entries if e.key not in _KEYS[level])
+        self._ignored.extend(Ignored(e.key, False, e.key_span) for e in tree.entries if e.key not in _KEYS[level])
 
     def _repeated(self, tree: Mapping) -> None:
-        self._ignored.extend((e.key, e.key_span) for e in tree.dropped)
+        self._ignored.extend(Ignored(e.key, True, e.key_span) for e in tree.dropped)
 
 
 def _inputs_of(module: Module) -> tuple[Input, ...]:

@@ -295,9 +295,14 @@ class _Writer:
         for comment in merge.comments:
             if comment.span.end > merge.root.span.start and _owner(comment, inputs) is None:
                 out.append(comment.text)
-        for key, span in merge.ignored:
-            out.append(f"not carried over: `{key}`, which mergekit passes over too")
-            self._warn("W0711", f"mergekit does not know the key `{write_string(key)[1:-1]}`", span, "passed over")
+        for ignored in merge.ignored:
+            key = write_string(ignored.key)[1:-1]
+            reason = "which stands again below" if ignored.again else "which mergekit passes over too"
+            out.append(f"not carried over: `{key}`, {reason}")
+            message = (
+                f"`{key}` stands twice, and the last counts" if ignored.again else f"mergekit does not know `{key}`"
+            )
+            self._warn("W0711", message, ignored.span, "passed over")
         out.extend(self._parameters(merge))
         if merge.raw:
             out.append("mergekit-pytorch gives every tensor the first value of a list")

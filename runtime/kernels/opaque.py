@@ -2,20 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from types import MappingProxyType
-
-import torch
 
 from .columns import column_sum
 from .fourier import spectral_blend
 from .iterative import interference_descent, interference_solve
 from .linear_algebra import matmul, procrustes_blend, svd_flatten, svd_nuclear, svd_shared, svd_truncate
 from .orthogonal import isotropic_merge, singular_merge
-from .values import Attributes
-
-Whole = Callable[[tuple[torch.Tensor, ...], tuple[float, ...], torch.Tensor, Attributes], None]
-"""Writes `op(inputs, scalars)` into the third argument; tensors have their shapes and the dtypes of their buffers."""
+from .values import Whole
 
 OPAQUE: Mapping[str, Whole] = MappingProxyType(
     {

@@ -48,6 +48,10 @@ Kernel = Callable[[Block, torch.Tensor, tuple[Value, ...], Attributes], None]
 """Writes `op(args)` into the second argument, which may be one of the args, without allocating."""
 
 
+Whole = Callable[[tuple[torch.Tensor, ...], tuple[float, ...], torch.Tensor, Attributes], None]
+"""Writes `op(inputs, numbers)` into the third argument; tensors have their shapes and the dtypes of their buffers."""
+
+
 def tensor(value: Value) -> torch.Tensor:
     """A block or number as torch takes it."""
     if isinstance(value, Number):

@@ -71,4 +71,4 @@ def test_an_unknown_method_is_an_error_with_the_nearest_names() -> None:
     with pytest.raises(MergecError) as caught:
         explain_method("slrp")
     found = caught.value.diagnostics[0]
-    assert (found.code, found.help) == ("E0004", ("did you mean `slerp`?",))
+    assert (found.code, found.help) == ("E0004", ("did you mean `slerp` or `nuslerp`?",))

@@ -392,6 +392,27 @@ def test_zeros_that_the_compiler_finds_are_looked_at_like_others() -> None:
     assert merge("* = a + count(a - a == 0)", {"a": a})["x"].tolist() == [4, 1, 6]
 
 
+def family(bias: bool) -> dict[str, object]:
+    """A Llama-style checkpoint of one layer, with or without a bias that the family may lack."""
+    layers = [f"model.layers.0.{x}_proj" for x in ("self_attn.q", "self_attn.k", "self_attn.v", "self_attn.o")]
+    layers += [f"model.layers.0.mlp.{x}_proj" for x in ("gate", "up", "down")]
+    tensors = {f"{name}.weight": ("F32", (4, 4)) for name in ("model.embed_tokens", *layers)}
+    norms = ("model.norm", "model.layers.0.input_layernorm", "model.layers.0.post_attention_layernorm")
+    tensors |= {f"{name}.weight": ("F32", (4,)) for name in norms}
+    if bias:
+        tensors["model.layers.0.self_attn.q_proj.bias"] = ("F32", (4,))
+    return {"tensors": tensors, "config": {"architectures": ["LlamaForCausalLM"], "model_type": "llama"}}
+
+
+@pytest.mark.parametrize("call", [*SAME, "sce({0}, {0}, select_topk=0.5)", "breadcrumbs({0}, density=0.5)"])
+@pytest.mark.parametrize("base", ["base", "a"])
+def test_a_tensor_that_a_model_lacks_is_zero(call: str, base: str) -> None:
+    """It is a number to the compiler, whether another of the inputs has it or none."""
+    catalog = mergec.MemoryCatalog({"./like": family(True), "./base": family(True), "./a": family(False)})
+    lets = f'let like = model("./like")\nlet base = model("./{base}")\nlet a = model("./a")\noutput(like=like)\n'
+    mergec.compile(f"{lets}* = {call.format('a')}", catalog=catalog, device="cpu")
+
+
 # --- mistakes ------------------------------------------------------------------------------------
 
 

@@ -55,7 +55,7 @@ def test_the_number_at_a_place_in_order(
         monkeypatch.setattr(Quantile, "_count_cpu", Quantile._count)
     x = numbers(kind, dtype)
     order = numpy.sort(x.numpy())
-    for k in (0, 1, 1000, N // 4, N // 2, N - 2, N - 1):
+    for k in (0, 1000, N // 2, N - 1):
         got, want = selected(x, k), float(order[k])
         assert got == want or (math.isnan(got) and math.isnan(want))
 
@@ -70,7 +70,9 @@ def test_of_one_and_of_nothing() -> None:
         assert reducer.result() == want
 
 
-@pytest.mark.parametrize("shape", [(), (5,), (0, 4), (3, 0), (7, 1), (1, 7), (2, 3, 4, 5), (CHUNK + 9, 2), (3, CHUNK + 9)])
+@pytest.mark.parametrize(
+    "shape", [(), (5,), (0, 4), (3, 0), (7, 1), (1, 7), (2, 3, 4, 5), (CHUNK + 9, 2), (3, CHUNK + 9)]
+)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_column_sum(shape: tuple[int, ...], dtype: torch.dtype) -> None:
     x = torch.randn(shape, generator=torch.Generator().manual_seed(1), dtype=dtype)

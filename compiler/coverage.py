@@ -1,0 +1,156 @@
+"""Which statement gives a value to which tensors, which tensors have none, and which inputs are not used."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from ..grammar.diagnostic import Diagnostic, Label, MergecError, Severity
+from .evaluate import Assignment, Recipe
+from .graph import Graph
+from .places import Coordinate, Space
+from .settings import Settings
+
+
+@dataclass(frozen=True, slots=True)
+class Covering:
+    """What a statement covers: names in the output's order, and the coordinates under its place."""
+
+    assignment: Assignment
+    names: Mapping[str, Coordinate]
+    counts: tuple[int, ...]
+
+
+def coverings(recipe: Recipe, space: Space) -> tuple[list[Covering], list[Diagnostic]]:
+    """What each statement covers; statements whose place is wrong are left out."""
+    out: list[Covering] = []
+    errors: list[Diagnostic] = []
+    for assignment in recipe.assignments:
+        try:
+            selection = space.select(assignment.path)
+        except MergecError as error:
+            errors.extend(error.diagnostics)
+            continue
+        out.append(Covering(assignment, selection.names, selection.counts))
+    return out, errors
+
+
+def owners(found: Sequence[Covering]) -> dict[str, Covering]:
+    """The last statement that covers each tensor: the one that counts."""
+    return {name: covering for covering in found for name in covering.names}
+
+
+def shadowed(found: Sequence[Covering], owner: Mapping[str, Covering]) -> list[Diagnostic]:
+    """Warnings about statements that later ones cover whole."""
+    warnings: list[Diagnostic] = []
+    for covering in found:
+        if any(owner[name] is covering for name in covering.names):
+            continue
+        later: dict[int, Covering] = {}
+        for name in covering.names:
+            later.setdefault(owner[name].assignment.number, owner[name])
+        labels = [Label(covering.assignment.path.span, "covered whole by later statements")]
+        labels += [Label(c.assignment.path.span, "covers it") for _, c in sorted(later.items())[:3]]
+        warnings.append(
+            Diagnostic(
+                "W0501",
+                f"the statement for `{covering.assignment.path}` has no effect",
+                tuple(labels),
+                help=("later statements win: put the general one first",),
+                severity=Severity.WARNING,
+            )
+        )
+    return warnings
+
+
+def uncovered(recipe: Recipe, settings: Settings, space: Space, missing: list[str]) -> Diagnostic:
+    """The error about tensors of the output that no statement gives a value."""
+    shown = fold(missing, space)
+    number = f"{len(missing)} tensor{'s' if len(missing) > 1 else ''}"
+    help_ = ["give everything a value first: `* = …`"]
+    if not settings.template_named:
+        help_.append(f"or copy what is left from a template: `output(like={settings.template.label})`")
+    span = recipe.assignments[-1].statement.span if recipe.assignments else settings.template.span
+    notes = [f"not covered: {', '.join(shown[:12])}{' …' if len(shown) > 12 else ''}"]
+    if settings.template_named:
+        notes.append(f"the template, `{settings.template.label}`, has nothing to copy there")
+    return Diagnostic(
+        "E0308",
+        f"{number} of the output {'have' if len(missing) > 1 else 'has'} no value",
+        (Label(span, "no statement so far covers them"),),
+        notes=tuple(notes),
+        help=tuple(help_),
+    )
+
+
+def unused(recipe: Recipe, settings: Settings, space: Space, graph: Graph) -> list[Diagnostic]:
+    """Inputs of which nothing is used, and tensors of an input that no output place corresponds to: warnings, or errors
+    under `--strict`."""
+    found: list[Diagnostic] = []
+    live = {n.attribute("range").model for n in graph.live() if n.op == "source"}
+    severity = Severity.ERROR if settings.strict else Severity.WARNING
+    have = {_slot(space, n) for n in space.names}
+    for model in recipe.models:
+        if model.number not in live and model.number != settings.template.number:
+            found.append(
+                Diagnostic(
+                    "W0502",
+                    f"nothing of `{model.label}` is used",
+                    (Label(model.span, "not needed by the output"),),
+                    severity=severity,
+                )
+            )
+            continue
+        if model.number not in live:
+            continue
+        extra = [n for n in model.tensors if _slot(model.space, n) not in have]
+        if extra:
+            shown = fold(extra, model.space)
+            found.append(
+                Diagnostic(
+                    "W0503",
+                    f"{len(extra)} tensor{'s' if len(extra) > 1 else ''} of `{model.label}` "
+                    f"{'have' if len(extra) > 1 else 'has'} no place in the output",
+                    (Label(model.span, "left out: " + ", ".join(shown[:6]) + (" …" if len(shown) > 6 else "")),),
+                    severity=severity,
+                )
+            )
+    return found
+
+
+def _slot(space: Space, name: str) -> tuple[str, str]:
+    """A tensor's place without its layer's number."""
+    at = space.layer_of(name)
+    return (at[0].name, at[2]) if at else ("", name)
+
+
+def fold(names: Iterable[str], space: Space) -> list[str]:
+    """Names for people, layers folded: `layers[12..15].mlp.down_proj.weight`."""
+    runs: dict[tuple[str, str], list[int]] = {}
+    for name in names:
+        at = space.layer_of(name)
+        if at is None:
+            runs.setdefault(("", name), [])
+        else:
+            runs.setdefault((at[0].name, at[2]), []).append(at[1])
+    grouped: dict[tuple[str, tuple[int, ...]], list[str]] = {}
+    for (stack, rest), numbers in runs.items():
+        grouped.setdefault((stack, tuple(sorted(numbers))), []).append(rest)
+    out = []
+    for (stack, layers), rests in grouped.items():
+        if not stack:
+            out.extend(rests)
+            continue
+        shown: list[list[int]] = []
+        for n in layers:
+            if shown and shown[-1][1] == n - 1:
+                shown[-1][1] = n
+            else:
+                shown.append([n, n])
+        index = ", ".join(str(a) if a == b else f"{a}..{b}" for a, b in shown)
+        whole = f"{stack}[{index}]"
+        if len(rests) > 3:
+            out.append(f"{whole} ({len(rests)} tensors each)")
+        else:
+            out.extend(f"{whole}.{rest}" for rest in rests)
+    return out

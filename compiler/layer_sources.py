@@ -1,0 +1,81 @@
+"""Where each layer of the output comes from, and whether models that are taken whole have as many layers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from ..grammar.diagnostic import Diagnostic, Label
+from .coverage import Covering
+from .models import Model
+from .places import IndexStep, Space
+from .settings import Settings
+from .terms import Stack, Tie, is_region, leaves, picks
+
+Sources = list[tuple[Model, int] | None]
+"""For each layer of a stack of the output: a model and its layer."""
+
+
+def layer_sources(
+    settings: Settings, space: Space, found: Sequence[Covering], owner: Mapping[str, Covering]
+) -> tuple[dict[str, Sources], dict[int, list[Diagnostic]]]:
+    """For each stack, which (model, layer) its layers were picked from; and errors (E0315) by statement."""
+    out: dict[str, Sources] = {}
+    errors: dict[int, list[Diagnostic]] = {}
+    for stack, depth in space.depths.items():
+        template_depth = settings.template.space.depths.get(stack, 0)
+        sources: Sources = [(settings.template, j) if j < template_depth else None for j in range(depth)]
+        touched: dict[int, set[int]] = {}
+        for name in space.names:
+            at = space.layer_of(name)
+            if at is not None and at[0].name == stack and name in owner:
+                touched.setdefault(owner[name].assignment.number, set()).add(at[1])
+        for covering in found:
+            value, layers = covering.assignment.value, sorted(touched.get(covering.assignment.number, ()))
+            if not layers or not is_region(value) or isinstance(value, Tie):
+                continue
+            _note(value, layers, sources)
+            wrong = _unfit(settings, stack, depth, covering, layers)
+            if wrong:
+                errors.setdefault(covering.assignment.number, []).extend(wrong)
+        out[stack] = sources
+    return out, errors
+
+
+def _note(value: Any, layers: Sequence[int], sources: Sources) -> None:
+    """Enters what a statement's layers were picked from; those of a model taken whole stay the template's."""
+    flat: list[tuple[Model, int]] = []
+    for part in value.parts if isinstance(value, Stack) else (value,):
+        picked, _ = picks(part)
+        if picked:
+            model, path = picked[0]
+            flat.extend((model, i) for i in model.space.select(path).indices)
+    if len(flat) == len(layers):
+        for j, origin in zip(layers, flat, strict=True):
+            sources[j] = origin
+
+
+def _unfit(settings: Settings, stack: str, depth: int, covering: Covering, layers: Sequence[int]) -> list[Diagnostic]:
+    """Models taken whole by a statement for all layers, of which layers would be dropped or are missing."""
+    path, found = covering.assignment.path, []
+    if any(isinstance(s, IndexStep) and s.intervals for s in path.steps):
+        return []
+    whole = {leaf.label: leaf for leaf in leaves(covering.assignment.value) if leaf.path is None}
+    for leaf in whole.values():
+        have = leaf.model.space.depths.get(stack)
+        if have is None or not ((have > depth and settings.layers is None) or layers[-1] >= have):
+            continue
+        from_template = depth == settings.template.space.depths.get(stack)
+        found.append(
+            Diagnostic(
+                "E0315",
+                f"`{leaf.label}` has {have} layers and the output {depth}",
+                (Label(leaf.span, f"{have} layers"), Label(path.span, f"{depth} layers")),
+                notes=(f"the output's depth is that of `{settings.template.label}`",) if from_template else (),
+                help=(
+                    f"say which layers meet: `{stack}[0..{min(have, depth) - 1}] = …`,"
+                    f" or build the stack: `{stack} = stack(…)`",
+                ),
+            )
+        )
+    return found

@@ -1,0 +1,126 @@
+"""What the output consists of, before any value: the depth of its stacks and the names of its tensors."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from ..grammar.diagnostic import Diagnostic, Label, MergecError
+from .evaluate import Recipe
+from .layouts import CANONICAL, pack
+from .models import Model
+from .places import IndexStep, NameStep, Space
+from .settings import Settings
+from .terms import Stack, before_layers, picks
+
+
+def outline(recipe: Recipe, settings: Settings) -> tuple[Space, list[Diagnostic]]:
+    """The output's tensors as a space that places are resolved against; and what is wrong with its depth."""
+    errors: list[Diagnostic] = []
+    depth = _depths(recipe, settings, errors)
+    return _space(settings, _names(recipe, settings.template, depth), depth), errors
+
+
+def check_places(recipe: Recipe, settings: Settings) -> list[Diagnostic]:
+    """What is wrong with the places on the left, for a recipe whose values could not all be evaluated."""
+    space, found = outline(recipe, settings)
+    for path in recipe.paths:
+        try:
+            space.select(path)
+        except MergecError as error:
+            found.extend(error.diagnostics)
+    return found
+
+
+def _space(settings: Settings, names: tuple[str, ...], depth: Mapping[str, int]) -> Space:
+    """The output's canonical names, with those of its layout accepted as module paths."""
+    family, layout = settings.template.family, settings.layout or settings.template.layout
+    # only which parts go together is asked for, so any shape will do, the same for all
+    packed = () if layout == CANONICAL else pack(family, layout, dict.fromkeys(names, (1,)))
+    stored = {p.name: p.parts for p in packed if p.parts != (p.name,)}
+    return Space(family, names, depth, "the output", stored)
+
+
+def _depths(recipe: Recipe, settings: Settings, errors: list[Diagnostic]) -> dict[str, int]:
+    """The depth of each stack: `output(layers=…)`, a `stack(…)`, else the template's or one past the highest
+    layer."""
+    own = dict(settings.template.space.depths)
+    for assignment in recipe.assignments:
+        for stack in settings.template.family.stacks:
+            parts = stack.name.split(".")
+            steps = assignment.path.steps
+            words = [s.name if isinstance(s, NameStep) else None for s in steps[: len(parts)]]
+            if words != parts:
+                continue
+            rest = steps[len(parts) :]
+            index = rest[0] if rest and isinstance(rest[0], IndexStep) else None
+            if isinstance(assignment.value, Stack) and (index is None or not index.intervals):
+                if len(rest) <= (index is not None):
+                    own[stack.name] = sum(assignment.value.counts)
+            elif index is not None:
+                tops = [i.stop for i in index.intervals if i.stop is not None]
+                own[stack.name] = max(own.get(stack.name, 0), *[t + 1 for t in tops], 0)
+    if settings.layers is not None:
+        stacks = [s.name for s in settings.template.family.stacks if s.name in own]
+        if len(stacks) == 1:
+            own[stacks[0]] = settings.layers
+        else:
+            found = " and ".join(f"`{s}`" for s in stacks) or "no stack of layers"
+            errors.append(
+                Diagnostic(
+                    "E0302",
+                    f"`layers` can't be set: the output has {found}",
+                    (Label(settings.spans["layers"], "which one?"),),
+                    help=tuple(f"`{s} = stack(…)` sets its depth" for s in stacks),
+                )
+            )
+    return own
+
+
+def _names(recipe: Recipe, template: Model, depth: Mapping[str, int]) -> tuple[str, ...]:
+    """The output's canonical names: the template's, its layers cut or repeated to the output's depth."""
+    outside_before: list[str] = []
+    outside_after: list[str] = []
+    for name in template.space.names:
+        if template.space.layer_of(name) is None:
+            before = before_layers(template.space, name)
+            (outside_before if before else outside_after).append(name)
+    out = outside_before
+    for stack in template.family.stacks:
+        layers = below_layers(template, stack.name)
+        if not layers:
+            continue
+        origin = _stack_origin(recipe, stack.name)
+        below = {model.number: below_layers(model, stack.name) for model, _ in origin or ()}
+        for j in range(depth[stack.name]):
+            rests = layers.get(j) or layers[max(layers)]
+            if origin is not None:
+                model, i = origin[j]
+                rests = below[model.number].get(i, rests)
+            out.extend(f"{stack.head}{j}.{rest}" for rest in rests)
+    return (*out, *outside_after)
+
+
+def _stack_origin(recipe: Recipe, stack: str) -> list[tuple[Model, int]] | None:
+    """For a stack that a `stack(…)` builds: the model and layer that each output layer takes its tensors' names
+    from."""
+    for assignment in reversed(recipe.assignments):
+        if (
+            isinstance(assignment.value, Stack)
+            and ".".join(s.name for s in assignment.path.steps if isinstance(s, NameStep)) == stack
+        ):
+            out: list[tuple[Model, int]] = []
+            for part in assignment.value.parts:
+                model, path = picks(part)[0][0]
+                out.extend((model, i) for i in model.space.select(path).indices)
+            return out
+    return None
+
+
+def below_layers(model: Model, stack: str) -> dict[int, list[str]]:
+    """Layer number to the names below that layer, for one stack of a model."""
+    out: dict[int, list[str]] = {}
+    for name in model.space.names:
+        at = model.space.layer_of(name)
+        if at is not None and at[0].name == stack:
+            out.setdefault(at[1], []).append(at[2])
+    return out

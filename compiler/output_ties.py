@@ -1,0 +1,126 @@
+"""Ties of the output: those of its template, less what statements untie, and those that `tie(…)` makes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from ..grammar.diagnostic import Diagnostic, Label, MergecError
+from .coverage import Covering
+from .instantiate import shape_text
+from .models import Model
+from .places import Space
+from .terms import Tie, models_in
+
+
+def output_ties(
+    template: Model, space: Space, owner: Mapping[str, Covering]
+) -> tuple[dict[str, str], list[Diagnostic]]:
+    """Each output name that is not stored, with the name whose storage it shares; and the errors on the way."""
+    ties = _Ties(template, space, owner)
+    return ties.run(), ties.errors
+
+
+class _Ties:
+    def __init__(self, template: Model, space: Space, owner: Mapping[str, Covering]) -> None:
+        self.template, self.space, self.owner = template, space, owner
+        self.errors: list[Diagnostic] = []
+        self.always = {a for rule in template.family.ties if rule.config_key is None for a in rule.aliases}
+
+    def run(self) -> dict[str, str]:
+        out: dict[str, str] = {}
+        for alias, primary in self.template.aliases.items():
+            own = self.owner.get(alias)
+            if alias in self.always or own is None or primary in own.names or isinstance(own.assignment.value, Tie):
+                out[alias] = primary
+        self.idle()
+        for name, covering in self.owner.items():
+            value = covering.assignment.value
+            if isinstance(value, Tie):
+                target = self.primary(name, covering, value, out)
+                if target is not None:
+                    out[name] = target
+        self.mixed_heads(out)
+        return out
+
+    def wrong(self, message: str, label: Label, *help: str) -> None:
+        self.errors.append(Diagnostic("E0312", message, (label,), help=help))
+
+    def idle(self) -> None:
+        """Statements for nothing but names that the family never stores by themselves."""
+        for covering in {id(c): c for c in self.owner.values()}.values():
+            assignment = covering.assignment
+            if isinstance(assignment.value, Tie) or not all(n in self.always for n in covering.names):
+                continue
+            name = next(iter(covering.names))
+            primary = self.template.aliases.get(name)
+            if primary is not None and primary not in covering.names:
+                self.wrong(
+                    f"`{name}` always shares storage with `{primary}` in family `{self.template.family.name}`",
+                    Label(assignment.path.span, "can't have a value of its own"),
+                    f'`"{primary}" = {assignment.statement.value.span.text}`',
+                )
+
+    def primary(self, name: str, covering: Covering, value: Tie, ties: Mapping[str, str]) -> str | None:
+        """What `tie(…)` ties a name to; None where that is nothing new, or wrong."""
+        try:
+            target = self.space.select(value.path)
+        except MergecError as error:
+            self.errors.extend(error.diagnostics)
+            return None
+        found = target.by_coordinate.get(covering.names[name])
+        if found is None:
+            if name not in self.always:
+                label = Label(value.span, "can't be tied")
+                self.wrong(f"`{value.path}` has no tensor that corresponds to `{name}`", label)
+            return None
+        primary = ties.get(found, found)
+        shapes = [known[1].shape for n in (name, primary) if (known := self.template.find(n))]
+        if len(set(shapes)) > 1:
+            first, second = (shape_text(s) for s in shapes)
+            self.wrong(
+                f"`{name}` is {first} and `{primary}` is {second}, so they can't be tied",
+                Label(value.span, "shapes differ"),
+            )
+            return None
+        if primary == name:
+            if self.template.aliases.get(found) != name:
+                self.wrong(f"`{name}` can't be tied to itself", Label(value.span, "the same place"))
+            return None
+        if any(rule.primary == name and primary in rule.aliases for rule in self.template.family.ties):
+            here, there = f"{covering.assignment.path}", f"{value.path}"
+            self.wrong(
+                f"this family stores a tied tensor as `{name}`, not as `{primary}`",
+                Label(value.span, "tied the wrong way round"),
+                f"give `{here}` the value and tie the other: `{there} = tie({here})`",
+            )
+            return None
+        return primary
+
+    def mixed_heads(self, ties: Mapping[str, str]) -> None:
+        """An input whose own head the tied output would drop without a word (E0310)."""
+        for alias, primary in ties.items():
+            source, own = self.owner.get(primary), self.owner.get(alias)
+            if source is None or (own is not None and isinstance(own.assignment.value, Tie)):
+                continue
+            model = next((m for m in models_in(source.assignment.value) if alias in m.tensors), None)
+            if model is None:
+                continue
+            place, first = self.place(alias), self.place(primary)
+            value = source.assignment.statement.value.span
+            self.errors.append(
+                Diagnostic(
+                    "E0310",
+                    f"`{model.label}` has its own `{place}`, but the output ties it to `{first}`",
+                    (Label(value, f"would drop `{alias}` of `{model.label}`"), Label(model.span, "stores its own")),
+                    notes=(f"the output is tied because its template, `{self.template.label}`, is",),
+                    help=(
+                        f"to accept that: `{place} = tie({first})`",
+                        f"to keep a trained one, untied: `{place} = {value.text}`",
+                    ),
+                )
+            )
+
+    def place(self, name: str) -> str:
+        """The role that a tensor has, or its name as a glob."""
+        places = self.template.family.places
+        return next((r for r, modules in places.items() if any(name.startswith(m) for m in modules)), f'"{name}"')

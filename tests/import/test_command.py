@@ -1,0 +1,98 @@
+"""`mergec import`, and YAML files where recipes are expected."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from import_cases import MODELS
+from mergec.cli.main import main
+from safetensors.numpy import load_file
+
+CONFIG = """\
+models:
+- model: llama/a
+- model: llama/b
+merge_method: linear
+parameters: {weight: [1, 2]}
+"""
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A folder with a configuration beside its models."""
+    (tmp_path / "llama").symlink_to(MODELS / "llama")
+    (tmp_path / "config.yml").write_text(CONFIG, "utf-8")
+    return tmp_path
+
+
+def test_the_recipe_goes_to_standard_output(
+    folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(folder.parent)
+    assert main(["import", str(folder / "config.yml")]) == 0
+    assert f'let a = model("./{folder.name}/llama/a")' in capsys.readouterr().out
+
+
+def test_paths_are_relative_to_the_recipe_that_is_written(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (folder / "recipes").mkdir()
+    recipe = folder / "recipes" / "recipe.mrg"
+    assert main(["import", str(folder / "config.yml"), "-o", str(recipe)]) == 0
+    assert 'let a = model("../llama/a")' in recipe.read_text("utf-8")
+    assert main(["--check", str(recipe)]) == 0
+    assert main(["import", str(folder / "config.yml"), "-o", str(recipe)]) == 1
+    assert "E0601" in capsys.readouterr().err
+    assert main(["import", str(folder / "config.yml"), "-o", str(recipe), "--force"]) == 0
+
+
+def test_models_are_looked_for_in_the_current_folder_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "config.yml").write_text(CONFIG, "utf-8")
+    monkeypatch.chdir(MODELS)
+    assert main(["--check", str(tmp_path / "config.yml")]) == 0
+    assert "ok" in capsys.readouterr().out
+
+
+def test_a_yaml_file_merges_as_its_recipe_does(folder: Path) -> None:
+    assert main(["import", str(folder / "config.yml"), "-o", str(folder / "recipe.mrg")]) == 0
+    for name in ("config.yml", "recipe.mrg"):
+        assert main([str(folder / name), "-o", str(folder / f"{name}-out"), "-q"]) == 0
+    one, two = (load_file(folder / f"{n}-out" / "model.safetensors") for n in ("config.yml", "recipe.mrg"))
+    assert all(np.array_equal(one[name], two[name]) for name in one)
+
+
+def test_errors_of_the_compiler_point_into_the_yaml(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (folder / "config.yml").write_text(CONFIG.replace("llama/b", "nowhere").replace("[1, 2]", "1"), "utf-8")
+    assert main(["--check", str(folder / "config.yml")]) == 1
+    shown = capsys.readouterr().err
+    assert "error[E0401]: no checkpoint at `nowhere`" in shown
+    assert "3 | - model: nowhere\n  |          ^^^^^^^ asked for here" in shown
+
+
+def test_a_parameter_out_of_range_is_shown_where_it_stands(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    text = CONFIG.replace("linear", "dare_ties\nbase_model: llama/base").replace("}", ", density: [0.5, 1.5]}")
+    (folder / "config.yml").write_text(text, "utf-8")
+    assert main(["--check", str(folder / "config.yml")]) == 1
+    shown = capsys.readouterr().err
+    assert "E0209" in shown
+    assert "density: [0.5, 1.5]}\n" in shown
+    assert "^^^^^^^^^^" in shown
+
+
+def test_strict_fails_where_something_is_passed_over(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (folder / "config.yml").write_text(CONFIG + "bogus: 1\n", "utf-8")
+    assert main(["import", str(folder / "config.yml")]) == 0
+    assert main(["import", str(folder / "config.yml"), "--strict"]) == 1
+    assert "warning[W0711]: mergekit does not know `bogus`" in capsys.readouterr().err
+
+
+def test_a_file_that_is_not_there(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["import", "no/such.yml"]) == 1
+    assert "E0402" in capsys.readouterr().err
+
+
+def test_the_syntax_tree_of_an_import(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--emit=ast", str(folder / "config.yml")]) == 0
+    assert "linear" in capsys.readouterr().out
