@@ -20,6 +20,7 @@ mergec RECIPE -o OUT           merge
        mergec --explain E0203         a page about an error
        mergec --explain --method M    the source of a merge method
        mergec fmt [--check] FILE…     format recipes
+       mergec import CONFIG.yml       a configuration of mergekit as a recipe
        mergec inspect MODEL           family, layout, ties and parameters of a checkpoint"""
 
 EPILOG = """\

@@ -16,7 +16,9 @@ from ..grammar.source import Span
 from .calls import REQUIRED, Parameter, kind_of
 from .terms import Apply, Number, PlaceMap, Vary, Where, is_region
 
-TENSOR_FORMS = frozenset({"numel", "topk_mask", "rank_mask", "quantile", "bernoulli", "ndim", "part"})
+TENSOR_FORMS = frozenset(
+    {"numel", "topk_mask", "rank_mask", "quantile", "bernoulli", "ndim", "part", "model_threshold"}
+)
 """Apply ops beyond `ops.OPS` that `elaborate.py` turns into nodes once shapes are known."""
 
 
@@ -194,6 +196,10 @@ def _shared(given: dict[str, Any], span: Span) -> Any:
     return tuple(Apply("part", (packed,), span, (("index", i),)) for i in range(len(deltas) + 1))
 
 
+def _in_layers(given: dict[str, Any], span: Span) -> Any:  # noqa: ARG001
+    return Vary(lambda where: where.layer is not None, span, span.text)
+
+
 def _has_vocabulary(given: dict[str, Any], span: Span) -> Any:  # noqa: ARG001
     return Vary(lambda where: where.name in where.space.family.vocabulary, span, span.text)
 
@@ -346,8 +352,23 @@ BUILTINS: Mapping[str, Builtin] = _table(
         ("x", "q"),
         "the element with int(q·(n - 1)) others before it in ascending order: one number a tensor; `q` is from 0 to 1",
     ),
+    _tensor(
+        "across",
+        "across_sum",
+        ("x",),
+        "the sum of a number a tensor over all tensors that the statement gives a value to: one number a model",
+    ),
+    _tensor("across_max", "across_max", ("x",), "the largest such number"),
+    _tensor("across_min", "across_min", ("x",), "the smallest such number"),
+    _tensor(
+        "model_threshold",
+        "model_threshold",
+        ("x", "density"),
+        "the magnitude that a share `density` of all elements reaches, over all tensors that the statement covers",
+    ),
     _tensor("numel", "numel", ("x",), "a tensor's number of elements"),
     _tensor("ndim", "ndim", ("x",), "a tensor's number of axes"),
+    Builtin("in_layers", (), "whether the tensor belongs to a layer", _in_layers),
     Builtin(
         "has_vocabulary",
         (),
@@ -372,7 +393,8 @@ BUILTINS: Mapping[str, Builtin] = _table(
     _whole(
         "isotropic_merge",
         ("common",),
-        "the same of what a share `common` of their sum's leading directions leaves, with those, all at one singular value",
+        "the same of what a share `common` of their sum's leading directions leaves, with those, all at one singular"
+        " value",
     ),
     Builtin(
         "svd_shared",

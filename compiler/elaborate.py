@@ -8,6 +8,7 @@ that it covers. All errors that can be found are collected.
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from ..grammar.diagnostic import Diagnostic, Label, MergecError, Severity
@@ -75,7 +76,8 @@ class _Elaborator:
         covered: dict[int, list[str]] = {c.assignment.number: [] for c in found}
         copied: list[str] = []
         missing: list[str] = []
-        make = Instantiator(self.graph, self.settings.seed, self.vocabulary)
+        make = Instantiator(self.graph, self.settings.seed, self.vocabulary, wide=self.settings.compute == "F64")
+        self.domains = self.domains_of(found, owner, ties)
         for name in self.space.names:
             if name in ties:
                 continue
@@ -109,6 +111,21 @@ class _Elaborator:
             warnings,
         )
 
+    def domains_of(
+        self, found: Sequence[Covering], owner: Mapping[str, Covering], ties: Mapping[str, str]
+    ) -> dict[int, tuple[Where, ...]]:
+        """For each statement the float tensors that it gives a value to: what a number of the whole model is over."""
+        out: dict[int, tuple[Where, ...]] = {}
+        for covering in found:
+            names = [n for n in covering.names if owner[n] is covering and n not in ties]
+            places = [(n, covering.names[n]) for n in names if self.is_float(n)]
+            out[covering.assignment.number] = tuple([self.where(n, at, covering.counts) for n, at in places])
+        return out
+
+    def is_float(self, name: str) -> bool:
+        like = self.template.find(name)
+        return like is None or self.template.dtype(like[1]) in FLOATS
+
     def where(self, name: str, coordinate: Coordinate, counts: tuple[int, ...]) -> Where:
         at = self.space.layer_of(name)
         stacks = list(self.space.depths.values())
@@ -122,6 +139,7 @@ class _Elaborator:
             return False
         try:
             where = self.where(name, covering.names[name], covering.counts)
+            make.domain = self.domains[assignment.number]
             node = make.root(assignment.value, where, assignment.statement.value.span)
         except MergecError as error:
             span = assignment.statement.value.span

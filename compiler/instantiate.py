@@ -18,6 +18,7 @@ from .scalars import SCALARS
 from .terms import Apply, At, Choice, Leaf, Number, Region, Stack, Tie, Where, is_region, leaves
 from .vocabulary import Vocabulary
 from .whole import part_node, whole_node
+from .whole_model import across, model_threshold
 
 MAX_DEPTH = 600
 """Nesting of operations in one expression; deeper is refused instead of exhausting the interpreter's stack."""
@@ -26,8 +27,10 @@ MAX_DEPTH = 600
 class Instantiator:
     """Makes nodes in `graph` for terms at places; every (term, place) pair once."""
 
-    def __init__(self, graph: Graph, seed: int, vocabulary: Vocabulary | None) -> None:
-        self.graph, self.seed, self.vocabulary = graph, seed, vocabulary
+    def __init__(self, graph: Graph, seed: int, vocabulary: Vocabulary | None, *, wide: bool = False) -> None:
+        self.graph, self.seed, self.vocabulary, self.wide = graph, seed, vocabulary, wide
+        self.domain: tuple[Where, ...] = ()
+        self._models: dict[tuple[int, int], tuple[Node, Apply]] = {}
         self._sources: dict[int, tuple[Model, str, str]] = {}
         self._memo: dict[tuple[int, int], Node] = {}
         self._values: dict[int, float] = {}
@@ -210,6 +213,8 @@ class Instantiator:
             known = self._constant(self.node(term.args[0], where))
             if known is not None:
                 return self._plain(self.node(term.args[1 if known else 2], where))
+        if term.op in ("across_sum", "across_max", "across_min", "model_threshold"):
+            return self._whole_model(term)
         nodes = tuple([self.node(a, where) for a in term.args])
         if term.op == "numel":
             return self.graph.const(float(_numel(nodes[0].shape or ())))
@@ -257,6 +262,17 @@ class Instantiator:
             raise MergecError(Diagnostic("E0208", "a number has no rows", (Label(term.span, "a number here"),)))
         # a tensor of one axis is a single row
         return self.graph.apply(term.op, nodes, (("row", shape[-1] if len(shape) > 1 else _numel(shape)),))
+
+    def _whole_model(self, term: Apply) -> Node:
+        """A number of all tensors of the statement: the same wherever it is asked for."""
+        key = (id(term), id(self.domain))
+        if key not in self._models:
+            if term.op == "model_threshold":
+                node = model_threshold(self.graph, self.node, term, self.domain, self.wide)
+            else:
+                node = across(self.graph, self.node, term, self.domain)
+            self._models[key] = (node, term)
+        return self._models[key][0]
 
     def _known(self, node: Node) -> Node:
         """The node, after noting its value if that is arithmetic on constants, such as a tensor's size."""

@@ -148,6 +148,15 @@ OPS: Mapping[str, Op] = _table(
     # along columns, the first axis: a column's sum stands at each of its elements. Room for four rows of a chunk's
     # width
     Op("column_sum", "opaque", 1, fixed=32 << 16),
+    # over a whole model: numbers of all its tensors, and counts of a digit of bit patterns (`compiler/digits.py`)
+    Op("across_sum", "scalar", -1),
+    Op("across_max", "scalar", -1),
+    Op("across_min", "scalar", -1),
+    Op("digits", "reduction", 2, "counts", ("shift",), 2, 50, 8 << 16, 16, 8 << 16, numbers=("prefix",)),
+    Op("digit_of_rank", "scalar", -1),
+    Op("rank_in_digit", "scalar", -1),
+    Op("join_digits", "scalar", -1),
+    Op("number_of_digits", "scalar", -1),
     # centers: weights of points whose inner products are given; the inputs are explained in `compiler/centers.py`
     Op("karcher", "scalar", -1),
     Op("geometric_median", "scalar", -1),

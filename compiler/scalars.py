@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from types import MappingProxyType
 
 from .centers import geometric_median, karcher
+from .digits import digit_of_rank, join_digits, number_of_digits, rank_in_digit
 
 _NAN = math.nan
 
@@ -109,6 +110,13 @@ SCALARS: Mapping[str, Callable[..., float]] = MappingProxyType(
         "fill": float,
         "karcher": karcher,
         "geometric_median": geometric_median,
+        "across_sum": lambda *values: math.fsum(values),
+        "across_max": lambda *values: max(values, default=-math.inf),
+        "across_min": lambda *values: min(values, default=math.inf),
+        "digit_of_rank": digit_of_rank,
+        "rank_in_digit": rank_in_digit,
+        "join_digits": join_digits,
+        "number_of_digits": number_of_digits,
     }
 )
 """All scalar ops, and all elementwise ones but those that look beyond one element; masks are 0 or 1."""

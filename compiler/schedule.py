@@ -133,15 +133,13 @@ class _Scheduler:
         tensor = self.slots[outputs[0].name].tensor
         barriers = [n for n in needed if _is_barrier(n) and n.id not in self.scalars]
         if len(barriers) > 0:
-            self._loads(needed, tensor)
+            self._loads(node, needed, tensor)
         self._numbers(needed, tensor)
         for level in range(1, self.level[node.id] + 1):
             found = [n for n in barriers if self.level[n.id] == level]
             reductions = [n for n in found if OPS[n.op].kind == "reduction"]
-            # tensors of several sizes may meet in one expression only through numbers: one pass a size
-            for size in dict.fromkeys(_numel(_reduced(n)) for n in reductions):
-                chosen = [n for n in reductions if _numel(_reduced(n)) == size]
-                self._pass(tensor, reductions=chosen, needed=needed)
+            for together in _connected(reductions):
+                self._pass(tensor, reductions=together, needed=needed)
             for opaque in (n for n in found if OPS[n.op].kind == "opaque"):
                 self._opaque(opaque, tensor, needed)
         release = tuple(h.buffer for h in self.held.values())
@@ -237,11 +235,12 @@ class _Scheduler:
         rows = tuple(Run(count, terms) for count, terms in node.attribute("runs"))
         return Gather(_numel(node.shape), _numel(node.shape[1:]), tuple(self._stream(i) for i in node.inputs), rows)
 
-    def _loads(self, needed: list[Node], tensor: int) -> None:
+    def _loads(self, root: Node, needed: list[Node], tensor: int) -> None:
         """On a device, sources that several passes read are loaded once."""
         if self.machine.device == "cpu" or not self.machine.hold:
             return
-        for node in [n for n in needed if n.op == "source" and n.id not in self.held]:
+        own = _blocks_below(root)
+        for node in [n for n in needed if n.op == "source" and n.id in own and n.id not in self.held]:
             stream = self._stream(node)
             nbytes = stream.numel * SIZES[stream.dtype]
             self.held[node.id] = held = self._buffer(stream.dtype, stream.numel)
@@ -456,6 +455,32 @@ def block_size(numel: int, machine: Machine) -> int:
 def _is_barrier(node: Node) -> bool:
     """Whether a pass must end before the node's value is known."""
     return node.op in OPS and OPS[node.op].kind in ("reduction", "opaque")
+
+
+def _blocks_below(node: Node) -> dict[int, Node]:
+    """What a block of the node's value is computed from: all below it, but not beyond numbers."""
+    found = {node.id: node}
+    todo = [node]
+    while todo:
+        for source in todo.pop().inputs:
+            if source.shape is not None and source.id not in found:
+                found[source.id] = source
+                todo.append(source)
+    return found
+
+
+def _connected(reductions: Sequence[Node]) -> list[list[Node]]:
+    """Reductions that read something in common, over one size, go into one pass; others would only fill it up."""
+    groups: list[tuple[int, set[int], list[Node]]] = []
+    for node in reductions:
+        size = _numel(_reduced(node))
+        reads = {k for i in node.inputs if i.shape is not None for k, n in _blocks_below(i).items() if not n.inputs}
+        joined = [g for g in groups if g[0] == size and g[1] & reads]
+        merged = (size, reads.union(*(g[1] for g in joined)), [n for g in joined for n in g[2]] + [node])
+        first = groups.index(joined[0]) if joined else len(groups)
+        groups = [g for g in groups if g not in joined]
+        groups.insert(min(first, len(groups)), merged)
+    return [g[2] for g in groups]
 
 
 def _whole_rows(block: int, numel: int, code: Sequence[Instruction], reductions: bool) -> int:

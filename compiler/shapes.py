@@ -1,6 +1,7 @@
 """Shapes of what operations on whole tensors give, and how many numbers they need besides.
 
-The needs are upper bounds in numbers of the compute dtype; kernels that work in float64 count twice.
+The needs are upper bounds in numbers of the compute dtype; kernels that work in float64 count twice. What linear
+algebra libraries keep for themselves, a few MiB a process, is not in them.
 """
 
 from __future__ import annotations
@@ -50,9 +51,9 @@ def neurons(shape: Shape) -> Shape:
 
 
 def _svd(rows: int, columns: int) -> int:
-    """Of a reduced decomposition: a copy, both factors, and the work space of LAPACK's divide and conquer."""
+    """Of a reduced decomposition: two copies, both factors, and the work space of LAPACK's divide and conquer."""
     rank = min(rows, columns)
-    return rows * columns + rank * (rows + columns) + 5 * rank * rank + 128 * (rows + columns) + 1024
+    return 2 * rows * columns + rank * (rows + columns) + 5 * rank * rank + 128 * (rows + columns) + 1024
 
 
 def decomposition(shapes: Shapes) -> int:

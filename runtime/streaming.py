@@ -32,7 +32,7 @@ from ..compiler.scalars import SCALARS
 from .devices import Arena, Device, Stream, torch_dtype
 from .kernels.elementwise import ELEMENTWISE, ELEMENTWISE_CPU
 from .kernels.reductions import REDUCTIONS, Reducer
-from .kernels.values import Block, Number, Threshold, Value
+from .kernels.values import Block, Number, Result, Threshold, Value
 from .lanes import Lanes
 from .operands import Operands
 from .ports import Reads, Tally, Writes
@@ -54,7 +54,7 @@ class Context:
     writes: Writes[Any]
     lanes: Lanes
     tally: Tally
-    scalars: list[float | Threshold]
+    scalars: list[Result]
     buffers: dict[int, torch.Tensor]
     tensors: list[OutputTensor]
 
@@ -106,7 +106,7 @@ def _attributes(context: Context, reduction: Reduction) -> dict[str, Any]:
     return dict(reduction.attributes) | dict(zip(OPS[reduction.op].numbers, numbers, strict=True))
 
 
-def _plain(context: Context, argument: Scalar | Constant) -> float:
+def _plain(context: Context, argument: Scalar | Constant) -> float | dict[int, int]:
     value = context.scalars[argument.index] if isinstance(argument, Scalar) else argument.value
     if isinstance(value, Threshold):
         raise RuntimeError("a threshold is not a number")

@@ -1,4 +1,4 @@
-"""Merge methods that look along rows or columns, as `reference.py` has the others: naive, float64, from their definitions.
+"""Merge methods that look along rows or columns, as `reference.py` has others: naive, float64, from definitions.
 
 Which elements a threshold or a probability decides on is unsure where rounding in float32 could tip it.
 """

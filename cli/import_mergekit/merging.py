@@ -8,7 +8,7 @@ from types import MappingProxyType
 
 from ...compiler.places import GlobStep, NameStep, Path, Space
 from ...compiler.terms import before_layers
-from ...grammar.diagnostic import Diagnostic, Label, MergecError
+from ...grammar.diagnostic import Diagnostic, Label, MergecError, Severity
 from ...grammar.literals import write_string
 from ...grammar.source import Source, Span
 from .calls import Operand, check_inputs, operands_of, write_call
@@ -45,13 +45,15 @@ class Whole:
 class Merger:
     """Writes a merge. `region` names a model in the recipe, `known` tells what is known of one.
 
-    `remarks` gathers what is to be said above the statements; `layers` is the output's depth where it must be set.
+    `remarks` gathers what is to be said above the statements, `warnings` what is to be said at once; `layers` is the
+    output's depth where it must be set.
     """
 
     merge: Merge
     region: Callable[[ModelRef], str]
     known: Callable[[ModelRef], Known | None]
     remarks: list[str] = field(default_factory=list)
+    warnings: list[Diagnostic] = field(default_factory=list)
     layers: int | None = None
 
     @property
@@ -216,9 +218,10 @@ class Merger:
         tail = self._outside(module, last, space, after)
         out = [Line(f"{place} = {lead.text}", span, lead.arguments) for place in self._places(module)]
         if len(last.sources) > len(first.sources):
-            self.remarks.append(
-                "mergekit would drop the further models of the last slice from the final norm and the head: a bug there"
-            )
+            text = "mergekit would drop the further models of the last slice from the final norm and the head"
+            self.remarks.append(f"{text}: a bug there")
+            label = Label(last.span, f"{len(last.sources)} models here, {len(first.sources)} in the first slice")
+            self.warnings.append(Diagnostic("W0713", text, (label,), severity=Severity.WARNING))
         if lead.text == tail.text:
             return out
         places = _places_of(known, after) if known is not None and after is not None else ["norm", "head"]

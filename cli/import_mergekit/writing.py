@@ -236,6 +236,7 @@ class _Writer:
         notes: list[str] = []
         try:
             lines = merger.lines()
+            self.warnings.extend(merger.warnings)
         except MergecError as error:
             errors.extend(error.diagnostics)
         if merge.base is None or merge.base.path in named:
@@ -257,6 +258,8 @@ class _Writer:
                 errors.extend(error.diagnostics)
         if errors:
             raise MergecError(errors)
+        if merge.tokenizer is not None and merge.tokenizer.pad is not None:
+            self._warn("W0713", "rows of the padding are zero here, not a mean", merge.tokenizer.span, "padded")
         out = []
         if settings:
             text = f"output({', '.join(t for t, _ in settings)})"

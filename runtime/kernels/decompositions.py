@@ -49,4 +49,4 @@ def finite_only(kernel: Whole) -> Whole:
 
 def _is_finite(x: torch.Tensor) -> bool:
     """Whether all elements are finite, without a tensor's worth of memory."""
-    return not x.numel() or bool(torch.isfinite(x.amin())) and bool(torch.isfinite(x.amax()))
+    return not x.numel() or (bool(torch.isfinite(x.amin())) and bool(torch.isfinite(x.amax())))

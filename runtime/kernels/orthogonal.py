@@ -55,4 +55,8 @@ def _leading(x: torch.Tensor, count: int) -> Triplets:
 
 
 def _joined(parts: list[Triplets]) -> Triplets:
-    return torch.cat([u for u, _, _ in parts], 1), torch.cat([s for _, s, _ in parts]), torch.cat([v for _, _, v in parts])
+    return (
+        torch.cat([u for u, _, _ in parts], 1),
+        torch.cat([s for _, s, _ in parts]),
+        torch.cat([v for _, _, v in parts]),
+    )

@@ -2,7 +2,7 @@
 
 A float's bits, those below the sign turned over where the sign is set, order as signed integers just as the numbers do,
 -0.0 below 0.0. A round counts 16 bits of these words, the highest first, among the elements that agree with what
-earlier rounds fixed: two rounds for float32, four for float64. A NaN of either sign counts as the largest, as in sorting.
+earlier rounds fixed: two rounds for float32, four for float64. A NaN of any sign is the largest, as in sorting.
 """
 
 from __future__ import annotations

@@ -17,9 +17,10 @@ import numpy
 import torch
 
 from ...compiler.plan import CHUNK
+from .digits import Digits
 from .quantile import Quantile
 from .selection import Selection
-from .values import Attributes, Block, Threshold
+from .values import Attributes, Block, Result
 
 
 class Reducer(Protocol):
@@ -38,7 +39,7 @@ class Reducer(Protocol):
 
     def finish_round(self) -> None: ...
 
-    def result(self) -> float | Threshold: ...
+    def result(self) -> Result: ...
 
 
 class _Partials:
@@ -149,6 +150,10 @@ def _threshold_at(attributes: Attributes, numel: int, dtype: torch.dtype) -> Red
     return Selection(0 if math.isnan(k) else int(min(max(k, 0), numel)), numel, dtype)
 
 
+def _digits(attributes: Attributes, numel: int, dtype: torch.dtype) -> Reducer:
+    return Digits(int(attributes["prefix"]), int(attributes["shift"]), numel, dtype)
+
+
 def _kth_smallest(attributes: Attributes, numel: int, dtype: torch.dtype) -> Reducer:
     return Quantile(int(attributes["k"]), numel, dtype)
 
@@ -169,6 +174,7 @@ REDUCTIONS: Mapping[str, Callable[[Attributes, int, torch.dtype], Reducer]] = Ma
         "threshold": _threshold,
         "threshold_at": _threshold_at,
         "kth_smallest": _kth_smallest,
+        "digits": _digits,
     }
 )
 """For every reduction: from attributes, elements in the tensor and compute dtype, a reducer for one pass.

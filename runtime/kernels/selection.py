@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from ...compiler.plan import CHUNK
 from .histogram import BINS, DIGIT, LaneHistograms
-from .values import Block, Threshold, bits, magnitude_mask
+from .values import Block, Result, Threshold, bits, magnitude_mask
 
 _FEW = 32
 """Different digits of a chunk that are worth remembering: their bytes are next to nothing beside the chunk's."""
@@ -48,7 +48,7 @@ class Selection:
     def done(self) -> bool:
         return self._result is not None
 
-    def result(self) -> Threshold:
+    def result(self) -> Result:
         assert self._result is not None
         return self._result
 

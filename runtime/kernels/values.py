@@ -39,6 +39,9 @@ class Block:
     shared: torch.Tensor
 
 
+Result = float | Threshold | dict[int, int]
+"""What a reduction gives: a number, a threshold, or counts by digit."""
+
 Value = torch.Tensor | Number | Threshold
 """An argument: a block of numbers or booleans (1-d, `count` elements), or something a whole tensor."""
 

@@ -96,3 +96,22 @@ def test_a_file_that_is_not_there(capsys: pytest.CaptureFixture[str]) -> None:
 def test_the_syntax_tree_of_an_import(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--emit=ast", str(folder / "config.yml")]) == 0
     assert "linear" in capsys.readouterr().out
+
+
+def test_a_merge_of_merges_needs_no_folder_in_between(folder: Path) -> None:
+    (folder / "config.yml").write_text(
+        """\
+name: mean
+models: [{model: llama/a}, {model: llama/b}]
+merge_method: linear
+parameters: {weight: 1}
+---
+models: [{model: mean, parameters: {weight: 1}}, {model: llama/c, parameters: {weight: 3}}]
+merge_method: linear
+""",
+        "utf-8",
+    )
+    assert main([str(folder / "config.yml"), "-o", str(folder / "out"), "-q"]) == 0
+    a, b, c, made = (load_file(folder / p / "model.safetensors") for p in ("llama/a", "llama/b", "llama/c", "out"))
+    for name, tensor in made.items():
+        np.testing.assert_allclose(tensor, ((a[name] + b[name]) / 2 + 3 * c[name]) / 4, rtol=1e-5, atol=1e-7)

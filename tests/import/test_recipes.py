@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import mergec
 import pytest
 from import_cases import FOLDER, MODELS, Case, imported, read_cases
 from mergec.cli.format import format_module
@@ -27,6 +28,8 @@ def test_recipe(case: Case, request: pytest.FixtureRequest, monkeypatch: pytest.
     assert printed.strip("\n") == case.printed.strip("\n")
     if recipe:
         assert format_module(parse(Source("recipe.mrg", recipe))) == recipe
+    if recipe and "./" in recipe and "tokenizer=" not in recipe:
+        mergec.compile(recipe, device="cpu")
 
 
 @pytest.mark.parametrize("code", [c for c in ERRORS if c[1:3] == "07"])

@@ -26,7 +26,9 @@ layers = stack(slerp(a.layers[0], b.layers[0], t=0.3), slerp(a.layers[0], b.laye
     assert sorted(reductions) == ["dot", "dot", "dot"]
     compiled.run(tmp_path / "out")
     made = load_file(tmp_path / "out" / "model.safetensors")
-    a, b = (load_file(tmp_path / f"{n}.safetensors")["model.layers.0.mlp.weight"].astype(np.float64) for n in ("a", "b"))
+    a, b = (
+        load_file(tmp_path / f"{n}.safetensors")["model.layers.0.mlp.weight"].astype(np.float64) for n in ("a", "b")
+    )
     angle = np.arccos((a * b).sum() / np.linalg.norm(a) / np.linalg.norm(b))
     for layer, t in ((0, 0.3), (1, 0.6)):
         expected = (np.sin((1 - t) * angle) * a + np.sin(t * angle) * b) / np.sin(angle)

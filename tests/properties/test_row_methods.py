@@ -234,6 +234,17 @@ def test_the_same_bytes_whatever_blocks_and_lanes() -> None:
     assert all(torch.equal(first[name], other[name]) for name in shapes)
 
 
+def test_a_probability_for_each_element() -> None:
+    n = 1000
+    a = {"x": torch.arange(1.0, n + 1)}
+    made = merge("* = where(keep(a, row_rank(a)), 1, 0) + 0*a", {"a": a})["x"]
+    key = reference.key_of(0, "x", "a")
+    chances = naive.ranks(wide(a)["x"])
+    assert made.tolist() == [float((reference.splitmix64(key, i) >> 40) / 2**24 < chances[i]) for i in range(n)]
+    with pytest.raises(mergec.MergecError, match="the shapes differ"):
+        merge("output(like=a)\n* = where(keep(a, b), a, 0)", {"a": a, "b": {"x": torch.ones(3)}})
+
+
 # --- mistakes ------------------------------------------------------------------------------------
 
 

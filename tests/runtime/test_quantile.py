@@ -55,7 +55,7 @@ def test_the_number_at_a_place_in_order(
         monkeypatch.setattr(Quantile, "_count_cpu", Quantile._count)
     x = numbers(kind, dtype)
     order = numpy.sort(x.numpy())
-    for k in (0, 1000, N // 2, N - 1):
+    for k in (0, N // 2, N - 1):
         got, want = selected(x, k), float(order[k])
         assert got == want or (math.isnan(got) and math.isnan(want))
 
