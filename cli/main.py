@@ -221,8 +221,6 @@ def _merge(compiled: Compiled, arguments: Arguments) -> int:
     if progress:
         progress.close()
         print(summary(compiled.compilation, report))
-    if arguments.strict and report.outcome.non_finite:
-        return int(Exit.RUN)
     return int(Exit.DONE)
 
 

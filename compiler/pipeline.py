@@ -212,6 +212,7 @@ def _assemble(
         compute=settings.compute,
         lanes=lanes,
         single=options.single,
+        on_nonfinite=settings.on_nonfinite,
         inputs=tuple(inputs),
         outputs=packing.files,
         tensors=packing.tensors,

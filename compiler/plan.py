@@ -420,6 +420,7 @@ class Tagalong:
 class Plan:
     """All that the executor needs. Bytes unless said otherwise.
 
+    `on_nonfinite` is `report` or `error`: whether infinities and NaNs in computed tensors fail the run.
     `device` is `cpu`, `cuda:0`, …; `compute` is `F32` or `F64`; `single` says that the target is one
     file (`-o x.safetensors`) instead of a folder. `peak_host` and `peak_device` are the largest `Step.host` and
     `Step.device`.
@@ -430,6 +431,7 @@ class Plan:
     compute: str
     lanes: int
     single: bool
+    on_nonfinite: str
     inputs: tuple[PlannedInput, ...]
     outputs: tuple[PlannedOutput, ...]
     tensors: tuple[OutputTensor, ...]

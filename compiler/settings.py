@@ -29,6 +29,7 @@ KEYS: Mapping[str, str] = {
     "config": "a map that is merged into config.json",
     "seed": "the seed of random masks",
     "compute": "the dtype of arithmetic: `float32` or `float64`",
+    "on_nonfinite": "what to do about infinities and NaNs in computed tensors: `report` them, or `error`: no output",
     "license": "the licence named in the model card",
 }
 
@@ -53,6 +54,7 @@ class Settings:
     config: Mapping[str, Any]
     seed: int
     compute: str
+    on_nonfinite: str
     license: str | None
     strict: bool
     spans: Mapping[str, Span]
@@ -96,6 +98,7 @@ def settings_of(recipe: Recipe, overrides: Mapping[str, Any], strict: bool) -> S
         config=check.map("config"),
         seed=check.integer("seed", 0) or 0,
         compute=check.compute("compute"),
+        on_nonfinite="error" if strict else check.choice("on_nonfinite", ("report", "error")),
         license=check.text("license"),
         strict=strict,
         spans={key: argument.span for key, argument in given.items()},
@@ -181,6 +184,14 @@ class _Checker:
             return "F64" if value == "float64" else "F32"
         self.wrong(key, "`float32` or `float64`")
         return "F32"
+
+    def choice(self, key: str, allowed: tuple[str, ...]) -> str:
+        """One of some words; the first where none is given."""
+        value = self.text(key)
+        if value is None or value in allowed:
+            return value or allowed[0]
+        self.wrong(key, " or ".join(f"`{word}`" for word in allowed))
+        return allowed[0]
 
     def size(self, key: str, default: int) -> int:
         if key not in self.given:

@@ -22,7 +22,8 @@ def shared_parts(shapes: Shapes) -> list[tuple[int, Shape]]:
     """What `svd_shared` packs into one buffer: the basis, then each tensor's coordinates; first element and shape."""
     rows, columns = shapes[0]
     rank = min(rows, columns * len(shapes))
-    first, parts = rows * rank, [(0, (rows, rank))]
+    parts: list[tuple[int, Shape]] = [(0, (rows, rank))]
+    first = rows * rank
     for _ in shapes:
         parts.append((first, (rank, columns)))
         first += rank * columns

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 import threading
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from ..compiler.plan import Plan
+from ..grammar.diagnostic import Diagnostic, Exit, MergecError
 from .executor import Outcome, Progress, execute
 from .inputs import Inputs
 from .target import Target
@@ -19,6 +21,10 @@ class Report:
 
     path: str
     outcome: Outcome
+
+
+MOST_NAMED = 5
+"""Tensors that the error about infinities and NaNs names."""
 
 
 def run_plan(
@@ -39,6 +45,25 @@ def run_plan(
             writer.start()
             outcome = execute(plan, inputs, writer, progress, cancel)
             inputs.check()
+            if plan.on_nonfinite == "error" and outcome.non_finite:
+                raise _non_finite(outcome.non_finite)
             writer.finish()
         target.commit()
     return Report(target.path, outcome)
+
+
+def _non_finite(found: Mapping[str, int]) -> MergecError:
+    worst = sorted(found.items(), key=lambda item: (-item[1], item[0]))
+    notes = tuple(f"{count:,} in `{name}`" for name, count in worst[:MOST_NAMED])
+    more = (f"and in {len(worst) - MOST_NAMED} more",) if len(worst) > MOST_NAMED else ()
+    return MergecError(
+        Diagnostic(
+            "E0614",
+            f"infinities or NaNs in {len(found)} tensor{'s' if len(found) > 1 else ''} of the output",
+            notes=(*notes, *more),
+            help=(
+                "look for the input that has them, or a weight that is too large; `--explain RECIPE PLACE` shows a tensor's story",
+            ),
+        ),
+        Exit.RUN,
+    )

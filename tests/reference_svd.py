@@ -89,10 +89,8 @@ def truncate_rank(d: Array, rank: int) -> Array:
 
 def rotate(a: Array, b: Array, alignment: float, alpha: float) -> Array:
     shape = a.shape
-    if a.ndim == 4:
-        columns = int(np.prod(shape[2:] if shape[-1] != 1 else shape[1:]))
-    else:
-        columns = shape[-1]
+    kernel = shape[2:] if shape[-1] != 1 else shape[1:]
+    columns = int(np.prod(kernel)) if a.ndim == 4 else shape[-1]
     a, b = a.reshape(-1, columns), b.reshape(-1, columns)
     mean_a, mean_b = a.mean(0), b.mean(0)
     a, b = a - mean_a, b - mean_b

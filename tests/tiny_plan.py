@@ -18,6 +18,7 @@ PLAN = Plan(
     compute="F32",
     lanes=1,
     single=False,
+    on_nonfinite="report",
     inputs=(),
     outputs=(PlannedOutput("model.safetensors", HEADER, START + 10),),
     tensors=(),

@@ -16,7 +16,7 @@ def svd(x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """U (m x r), descending singular values (r), V transposed (r x n), r = min(m, n), in the dtype of x."""
     try:
         u, s, vh = torch.linalg.svd(x, full_matrices=False)
-    except torch.linalg.LinAlgError:
+    except torch.linalg.LinAlgError:  # type: ignore[attr-defined]
         # divide and conquer fails to converge now and then in float32
         u, s, vh = (part.to(x.dtype) for part in torch.linalg.svd(x.double(), full_matrices=False))
     return u, s, vh

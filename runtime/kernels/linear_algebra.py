@@ -96,4 +96,4 @@ def _rotation(product: torch.Tensor, proper: bool) -> torch.Tensor:
 def _power(rotation: torch.Tensor, exponent: float) -> torch.Tensor:
     values, vectors = torch.linalg.eig(rotation.double())
     powered = torch.linalg.solve(vectors.T, (vectors * values.pow(exponent)).T).T
-    return powered.real.to(rotation.dtype).contiguous()
+    return torch.real(powered).to(rotation.dtype).contiguous()

@@ -63,7 +63,7 @@ def test_there_is_no_page_for_a_code_that_does_not_exist() -> None:
 def test_a_method_is_shown_with_its_comment() -> None:
     shown = explain_method("ties")
     assert "arXiv:2306.01708" in shown
-    assert "def ties(*models: region, base: region" in shown
+    assert "def ties(\n    *models: region,\n    base: region,\n" in shown
     assert explain_method("dot").startswith("dot(x, y)\n")
 
 

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import numpy as np
-from safetensors.numpy import load_file, save_file
-
 import mergec
+import numpy as np
 from mergec.compiler.plan import Pass
+from safetensors.numpy import load_file, save_file
 
 
 def test_two_slerps_of_one_pair(tmp_path: Path) -> None:

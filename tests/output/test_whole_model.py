@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import mergec
 import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
-
-import mergec
 
 SHAPES = {"x.weight": (300, 500), "y.weight": (700,), "z.bias": (1,), "empty": (0, 3), "w.weight": (500, 300)}
 

@@ -363,7 +363,7 @@ class Files:
 
 files = Files()
 step = Step(Copy((Extent(0, 3, 2), Extent(0, 0, 2)), 0, 1), (), (), 0, 0, 0, 4, 4)
-plan = Plan("1", "cpu", "F32", 2, False, (), (), (), (), (), 0, (step,), 0, 0, 4, 4)
+plan = Plan("1", "cpu", "F32", 2, False, "report", (), (), (), (), (), 0, (step,), 0, 0, 4, 4)
 outcome = execute(plan, files, files)
 assert bytes(files.data) == b"\\0deab\\0", files.data
 assert (outcome.bytes_read, outcome.bytes_written) == (4, 4)
