@@ -21,8 +21,10 @@ from typing import TYPE_CHECKING, Any
 from .compiler.version import __version__
 
 if TYPE_CHECKING:
+    from .compiler.calls import Parameter
     from .compiler.catalog import Catalog, CatalogError, MemoryCatalog
     from .compiler.plan import Plan
+    from .compiler.primitives import Primitive
     from .grammar.diagnostic import Diagnostic, Exit, Label, MergecError, Severity
     from .runtime.api import Compiled, compile, parse, run
     from .runtime.catalog import LocalCatalog
@@ -38,7 +40,9 @@ _HOMES = {
     "LocalCatalog": "runtime.catalog",
     "MemoryCatalog": "compiler.catalog",
     "MergecError": "grammar.diagnostic",
+    "Parameter": "compiler.calls",
     "Plan": "compiler.plan",
+    "Primitive": "compiler.primitives",
     "Report": "runtime.session",
     "Severity": "grammar.diagnostic",
     "compile": "runtime.api",
@@ -56,7 +60,9 @@ __all__ = [
     "LocalCatalog",
     "MemoryCatalog",
     "MergecError",
+    "Parameter",
     "Plan",
+    "Primitive",
     "Report",
     "Severity",
     "__version__",

@@ -47,6 +47,7 @@ def provenance(
         "mergec": version,
         "recipe": text,
         "libraries": [{"name": name, "text": body} for name, body in recipe.libraries],
+        "primitives": [{"name": p.name, "package": p.package, "kernel": p.kernel} for p in recipe.primitives],
         "inputs": inputs,
         "template": elaboration.template.label,
         "seed": settings.seed,

@@ -21,6 +21,7 @@ from .library import Library
 from .models import Model
 from .names import bound_and_free, cycles
 from .places import Path
+from .primitives import Primitive
 from .terms import Function, Namespace, Poison, Scope, is_region, named
 
 
@@ -46,6 +47,7 @@ class Recipe:
     paths: list[Path] = field(default_factory=list)
     diagnostics: list[Diagnostic] = field(default_factory=list)
     libraries: list[tuple[str, str]] = field(default_factory=list)
+    primitives: tuple[Primitive, ...] = ()
     scope: Scope = field(default_factory=lambda: Scope({}))
 
 
@@ -75,6 +77,7 @@ class _Evaluator:
         for name, value in self.overrides.items():
             self.result.diagnostics.append(Diagnostic("E0201", f"`-D {name}={value}`: the recipe has no `let {name}`"))
         self.result.models = self.models.opened
+        self.result.primitives = tuple(self.library.used.values())
         self.result.diagnostics.extend(self.models.warnings)
         return self.result
 
@@ -90,7 +93,9 @@ class _Evaluator:
             known = {*BUILTINS, *self.library.names, *self.expressions.forms, "layer", "depth"}
             reported = {d.labels[0].span for d in self.result.diagnostics if d.labels}
             for name in free:
-                if name.id not in known and not inner.find(name.id)[0] and name.span not in reported:
+                if name.id in known or inner.find(name.id)[0] or name.span in reported:
+                    continue
+                if name.id not in self.library.primitives:
                     self.result.diagnostics.extend(self.expressions.unknown(name, inner).diagnostics)
 
     def _guard(self, statement: ast.Statement) -> None:

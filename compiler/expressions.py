@@ -14,6 +14,7 @@ from .builtins import BUILTINS, Builtin, as_region, lift, resolve, varies
 from .calls import REQUIRED, Given, Parameter, check_kind, kind_of, match
 from .library import Library
 from .places import GlobStep, IndexStep, Interval, NameStep, Path
+from .primitives import PrimitiveError
 from .terms import (
     Choice,
     Function,
@@ -87,10 +88,20 @@ class Expressions:
         found = self.library.function(node.id)
         if found is not None:
             return found
+        try:
+            primitive = self.library.primitive(node.id)
+        except PrimitiveError as error:
+            raise MergecError(
+                Diagnostic(
+                    "E0439", f"the primitive `{node.id}` can't be used", (Label(self.span(node)),), (str(error),)
+                )
+            ) from None
+        if primitive is not None:
+            return primitive
         raise self.unknown(node, scope)
 
     def unknown(self, node: ast.Name, scope: Scope) -> MergecError:
-        names = {*BUILTINS, *self.library.names, *self.forms, "layer", "depth"}
+        names = {*BUILTINS, *self.library.names, *self.library.primitives, *self.forms, "layer", "depth"}
         inner: Scope | None = scope
         while inner is not None:
             names |= set(inner.values)
@@ -133,7 +144,10 @@ class Expressions:
         return lift("not", lambda a: not a, (value,), self.span(node), "not")
 
     def _binary(self, node: ast.Binary, scope: Scope) -> Any:
-        left, right = self.value(node.left, scope), self.value(node.right, scope)
+        left = self.value(node.left, scope)
+        if isinstance(left, bool) and node.op in ("and", "or") and left == (node.op == "or"):
+            return left  # the right side need not make sense: `task == none or task < 3`
+        right = self.value(node.right, scope)
         op, function = _BINARY[node.op]
         plain = bool | str | None
         if node.op in ("==", "!=") and (

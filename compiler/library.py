@@ -1,4 +1,4 @@
-"""The standard library: which function is in which file, parsed when first asked for."""
+"""The standard library: which function is in which file, parsed when first asked for; and primitives from outside."""
 
 from __future__ import annotations
 
@@ -10,15 +10,22 @@ from importlib import resources
 from ..grammar import ast
 from ..grammar.parse import parse
 from ..grammar.source import Source
+from .builtins import Builtin
+from .primitives import Primitive, as_function
 from .terms import Function, Scope
 
 _DEF = re.compile(r"^def ([A-Za-z_]\w*)", re.MULTILINE)
 
 
 class Library:
-    """Parsed library files: the standard library by function name, `use`d files by path."""
+    """Parsed library files: the standard library by function name, `use`d files by path.
 
-    def __init__(self) -> None:
+    `primitives` are the functions of installed packages, `used` those that were called for.
+    """
+
+    def __init__(self, primitives: Mapping[str, Primitive] | None = None) -> None:
+        self.primitives: Mapping[str, Primitive] = {} if primitives is None else primitives
+        self.used: dict[str, Primitive] = {}
         self._texts = standard_texts()
         self._where = {name: file for file, text in self._texts.items() for name in _DEF.findall(text)}
         self._scopes: dict[str, Scope] = {}
@@ -49,6 +56,14 @@ class Library:
         found = self._scopes[file].values[name]
         assert isinstance(found, Function)
         return found
+
+    def primitive(self, name: str) -> Builtin | None:
+        """A function of an installed package. Raises PrimitiveError where that does not keep to what it promises."""
+        found = self.primitives.get(name)
+        if found is None:
+            return None
+        self.used[name] = found
+        return as_function(found)
 
     def parse(self, name: str, text: str) -> ast.Module:
         """A file's syntax tree, parsed once. Raises MergecError."""

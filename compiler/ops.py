@@ -182,4 +182,7 @@ OPS: Mapping[str, Op] = _table(
     # whole matrices, by iteration
     Op("interference_descent", "opaque", -1, numbers=("iters", "lr"), words=shapes.descent, axes=2),
     Op("interference_solve", "opaque", -1, words=shapes.normal_equations, axes=2),
+    # of installed packages: the attributes say which, and besides these name what it needs (`compiler/primitives.py`)
+    Op("installed", "elementwise", -1, attributes=("name", "kernel", "package", "numbers", "scratch")),
+    Op("installed_whole", "opaque", -1, attributes=("name", "kernel", "package", "numbers", "workspace")),
 )

@@ -34,6 +34,7 @@ from .outline import check_places
 from .packing import Packing, index_text, pack_outputs
 from .passes.simplify import simplify
 from .plan import CHUNK, Document, Plan, PlannedInput, Step, Tagalong
+from .primitives import Primitive
 from .schedule import Machine, schedule, with_liveness
 from .settings import Settings, settings_of
 from .verify import verify
@@ -49,7 +50,7 @@ class Options:
 
     `device` is `cpu`, `cuda:0`, …; `lanes` how many blocks are in flight, `block` their largest size in elements;
     `host_memory` and `device_memory` budgets in bytes (None: not limited). `defines` is `-D`, `sets` is `--set
-    output.KEY`. `single`: the target is one weight file instead of a folder. `check_graph` verifies the graph between
+    output.KEY`. `primitives` are functions of installed packages by name, beside those of the language. `single`: the target is one weight file instead of a folder. `check_graph` verifies the graph between
     passes.
     """
 
@@ -59,6 +60,7 @@ class Options:
     host_memory: int | None = None
     device_memory: int | None = None
     defines: Mapping[str, Any] = field(default_factory=dict)
+    primitives: Mapping[str, Primitive] = field(default_factory=dict)
     sets: Mapping[str, Any] = field(default_factory=dict)
     strict: bool = False
     single: bool = False
@@ -85,7 +87,7 @@ class Compilation:
 def compile_recipe(source: Source, catalog: Catalog, version: str, options: Options | None = None) -> Compilation:
     """Compiles a recipe. Raises MergecError with every error that could be found, warnings included."""
     options = options or Options()
-    library = Library()
+    library = Library(options.primitives)
     module = parse(source)
     recipe = evaluate(module, catalog, library, options.defines)
     found = list(recipe.diagnostics)

@@ -314,6 +314,8 @@ def scratch_layout(
         shared = max((op.device_scratch * block for op in ops), default=0)
     else:
         shared = max((op.scratch * block + op.chunk * chunk + op.fixed for op in ops), default=0)
+    # operations of installed packages say themselves what they need
+    shared = max(shared, max((int(v) for i in code for k, v in i.attributes if k == "scratch"), default=0) * block)
     return Layout(
         operands=staged,
         stores=stored,

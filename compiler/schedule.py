@@ -169,7 +169,9 @@ class _Scheduler:
         self.held[node.id] = result
         width, row, shapes = SIZES[self.machine.compute], OPS[node.op], [i.shape or () for i in inputs]
         words = row.words(shapes) if row.words else 0
-        workspace = row.workspace * sum(map(_numel, shapes)) + row.fixed + words * width
+        # an operation of an installed package says itself what it needs for every element
+        each = row.workspace or int(dict(node.attributes).get("workspace", 0))
+        workspace = each * sum(map(_numel, shapes)) + row.fixed + words * width
         action = Opaque(
             node.op,
             tuple(buffers[i.id] for i in inputs),
@@ -441,7 +443,7 @@ class _Code:
             self._free[type(block)].append(block.index)
 
 
-NOT_IN_PLACE = frozenset({"where", "above", "bernoulli"})
+NOT_IN_PLACE = frozenset({"where", "above", "bernoulli", "installed"})
 """Operations whose result must not lie over one of their inputs."""
 
 

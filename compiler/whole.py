@@ -52,6 +52,38 @@ def whole_node(graph: Graph, term: Apply, nodes: tuple[Node, ...], constant: Cal
     return graph.apply(term.op, (*filled, *numbers))
 
 
+def installed_node(graph: Graph, term: Apply, nodes: tuple[Node, ...]) -> Node:
+    """The node of a primitive of an installed package, all of whose tensors are given in full.
+
+    Raises MergecError (E0208, E0307).
+    """
+    given = dict(term.attributes)
+    split = len(nodes) - int(given["numbers"])
+    for argument, node in zip(term.args[split:], nodes[split:], strict=True):
+        if node.shape is not None:
+            raise MergecError(
+                Diagnostic("E0208", f"`{given['name']}` takes a number here", (Label(argument.span, "a tensor"),))
+            )
+    shape = next((n.shape for n in nodes if n.shape is not None), None)
+    if shape is None:
+        raise MergecError(
+            Diagnostic(
+                "E0208", f"`{given['name']}` needs a tensor, not a number", (Label(term.span, "no tensor here"),)
+            )
+        )
+    if given.get("axes", len(shape)) != len(shape):
+        raise MergecError(
+            Diagnostic(
+                "E0307",
+                f"`{given['name']}` takes tensors of {given['axes']} axes",
+                (Label(term.span, f"a tensor of {len(shape)} here"),),
+                help=("choose by shape: `where(ndim(x) == 2, …, …)`",),
+            )
+        )
+    tensors = (n if n.shape is not None else graph.add("fill", (n,), (), "tensor", shape) for n in nodes[:split])
+    return graph.apply(term.op, (*tensors, *nodes[split:]), term.attributes)
+
+
 def part_node(graph: Graph, packed: Node, index: int) -> Node:
     """One of the tensors that `svd_shared` gives; 0 where it has become that."""
     if packed.shape is None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,7 @@ from typing import Any
 from ..compiler.catalog import Catalog
 from ..compiler.pipeline import Compilation, Options, compile_recipe
 from ..compiler.plan import Plan
+from ..compiler.primitives import Primitive
 from ..compiler.version import __version__
 from ..grammar.ast import Module
 from ..grammar.diagnostic import Diagnostic, Exit, MergecError
@@ -20,6 +21,7 @@ from ..grammar.source import Source
 from .catalog import LocalCatalog
 from .hardware import choose_device, usable_cores
 from .ports import Progress
+from .primitives import Primitives
 from .session import Report, run_plan
 
 
@@ -95,6 +97,7 @@ def compile(
     device_memory: int | None = None,
     defines: Mapping[str, Any] | None = None,
     settings: Mapping[str, Any] | None = None,
+    primitives: Iterable[Primitive] = (),
     strict: bool = False,
     single: bool = False,
 ) -> Compiled:
@@ -103,7 +106,7 @@ def compile(
     `catalog` says where checkpoints come from: local files by default, `mergec.MemoryCatalog` for plain dicts.
     `device` is `auto`, `cpu`, `cuda`, `cuda:1`, …; `lanes` is how many blocks are worked on at once (the usable cores
     by default). `memory` and `device_memory` are budgets in bytes. `defines` replaces lets, `settings` those of
-    `output(…)`. `strict` makes warnings errors; `single` plans one weight file instead of a folder.
+    `output(…)`. `primitives` are functions that the recipe can call, beside those of installed packages. `strict` makes warnings errors; `single` plans one weight file instead of a folder.
 
     Raises MergecError with every error found.
     """
@@ -115,6 +118,7 @@ def compile(
         device_memory=device_memory,
         defines=dict(defines or {}),
         sets=dict(settings or {}),
+        primitives=Primitives(primitives),
         strict=strict,
         single=single,
     )

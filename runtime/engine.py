@@ -23,7 +23,6 @@ from ..compiler.plan import (
 from .devices import Arena, Device, torch_dtype
 from .kernels.load import file_ranges
 from .kernels.opaque import OPAQUE
-from .kernels.values import Threshold
 from .lanes import Lanes
 from .memory import Meter
 from .ports import Reads, Tally, Writes
@@ -240,6 +239,6 @@ class Engine:
         values = []
         for argument in opaque.scalars:
             value = self._context.scalars[argument.index] if isinstance(argument, Scalar) else argument.value
-            assert not isinstance(value, Threshold)
+            assert isinstance(value, float | int)
             values.append(value)
         return tuple(values)

@@ -198,6 +198,7 @@ class _Lane:
                 return self._block(argument, count)
             case Scalar(index):
                 value = self._context.scalars[index]
+                assert not isinstance(value, dict)  # counts are for scalar code alone
                 return value if isinstance(value, Threshold) else self._number(value)
             case Constant(value):
                 return self._number(value)

@@ -193,6 +193,8 @@ def _formula(node: Node, numbers: dict[int, str], models: dict[int, Model]) -> s
         return f"{args[0]} {_SIGNS[node.op]} {args[1]}"
     if node.op == "gather":
         return f"gather({', '.join(args)}) by token: {node.shape[0] if node.shape else 0:,} rows"
+    if node.op in ("installed", "installed_whole"):
+        return f"{node.attribute('name')}({', '.join(args)})"
     given = [f"{k}={v:,}" if isinstance(v, int) and k != "key" else f"{k}={v}" for k, v in node.attributes]
     if node.op == "threshold":
         given = [f"k={node.attribute('k'):,} of {numel(node.inputs[0].shape or ()):,}"]

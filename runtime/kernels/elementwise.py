@@ -16,6 +16,7 @@ import numpy
 import torch
 
 from ...compiler.plan import CHUNK
+from .installed import installed
 from .random import bernoulli, bernoulli_cpu
 from .rows import row_max, row_rank, row_sum
 from .values import Attributes, Block, Kernel, Number, Threshold, Value, bits, magnitude_mask, tensor
@@ -167,6 +168,7 @@ ELEMENTWISE: Mapping[str, Kernel] = MappingProxyType(
         "row_sum": row_sum,
         "row_max": row_max,
         "row_rank": row_rank,
+        "installed": installed,
     }
 )
 """Every elementwise op's kernel, for any device."""

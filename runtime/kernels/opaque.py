@@ -7,6 +7,7 @@ from types import MappingProxyType
 
 from .columns import column_sum
 from .fourier import spectral_blend
+from .installed import installed_whole
 from .iterative import interference_descent, interference_solve
 from .linear_algebra import matmul, procrustes_blend, svd_flatten, svd_nuclear, svd_shared, svd_truncate
 from .orthogonal import isotropic_merge, singular_merge
@@ -26,6 +27,7 @@ OPAQUE: Mapping[str, Whole] = MappingProxyType(
         "spectral_blend": spectral_blend,
         "interference_descent": interference_descent,
         "interference_solve": interference_solve,
+        "installed_whole": installed_whole,
     }
 )
 """Every opaque op's kernel, for any device."""

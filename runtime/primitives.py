@@ -1,0 +1,63 @@
+"""Finds the primitives that installed packages offer, when a recipe first uses a name that is known nowhere else."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable, Iterator, Mapping
+from importlib import metadata
+
+from ..compiler.primitives import GROUP, Primitive, PrimitiveError
+
+
+class Primitives(Mapping[str, Primitive]):
+    """Primitives by name: those given, then those of installed packages.
+
+    The packages' metadata is searched at the first look-up, and a package is imported when its name is asked for.
+    """
+
+    def __init__(self, given: Iterable[Primitive] = ()) -> None:
+        self._given = {p.name: p for p in given}
+        self._points: dict[str, list[metadata.EntryPoint]] | None = None
+
+    def __getitem__(self, name: str) -> Primitive:
+        """Raises KeyError for an unknown name, PrimitiveError for one that can't be used."""
+        found = self._given.get(name)
+        if found is None:
+            found = self._given[name] = _loaded(name, self._installed()[name])
+        return found
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._given or name in self._installed()
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(dict.fromkeys((*self._given, *self._installed())))
+
+    def __len__(self) -> int:
+        return len({*self._given, *self._installed()})
+
+    def _installed(self) -> dict[str, list[metadata.EntryPoint]]:
+        if self._points is None:
+            self._points = {}
+            for point in metadata.entry_points(group=GROUP):
+                self._points.setdefault(point.name, []).append(point)
+        return self._points
+
+
+def _loaded(name: str, points: list[metadata.EntryPoint]) -> Primitive:
+    packages = sorted({_package(p) for p in points})
+    if len(points) > 1:
+        raise PrimitiveError(f"several packages offer it: {', '.join(packages)}")
+    try:
+        found = points[0].load()
+    except Exception as error:
+        raise PrimitiveError(f"importing `{points[0].value}` of {packages[0]} fails: {error}") from error
+    if not isinstance(found, Primitive):
+        raise PrimitiveError(f"`{points[0].value}` of {packages[0]} is no `Primitive`")
+    if found.name != name:
+        raise PrimitiveError(f"`{points[0].value}` of {packages[0]} calls itself `{found.name}`")
+    return dataclasses.replace(found, package=packages[0])
+
+
+def _package(point: metadata.EntryPoint) -> str:
+    """Name and version of the package that has an entry point."""
+    return f"{point.dist.name} {point.dist.version}" if point.dist is not None else "an unnamed package"
