@@ -39,7 +39,6 @@ Array = npt.NDArray[np.float64]
 Tensors = Mapping[str, torch.Tensor]
 
 PAGE = Path(__file__).resolve().parent.parent / "docs" / "methods.md"
-START, END = "<!-- numerics -->\n", "<!-- end numerics -->"
 
 DTYPES: Mapping[str, tuple[int, int]] = {"bfloat16": (8, -126), "float16": (11, -14)}
 """Bits of the significand, and the least exponent of a normal number."""
@@ -233,14 +232,15 @@ def table(rows: Sequence[Row], peered: bool) -> str:
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
-def write(text: str) -> None:
-    """Replaces what is between the markers of docs/methods.md."""
+def write(dtype: str, text: str) -> None:
+    """Replaces what is between the markers of a dtype in docs/methods.md."""
+    begin, finish = f"<!-- numerics {dtype} -->\n", f"<!-- end numerics {dtype} -->"
     page = PAGE.read_text("utf-8")
-    before, start, rest = page.partition(START)
-    _, end, after = rest.partition(END)
+    before, start, rest = page.partition(begin)
+    _, end, after = rest.partition(finish)
     if not start or not end:
-        raise SystemExit(f"{PAGE.name} has no {START.strip()} … {END}")
-    PAGE.write_text(f"{before}{START}{text}\n{END}{after}", "utf-8")
+        raise SystemExit(f"{PAGE.name} has no `{begin.strip()}` with its end")
+    PAGE.write_text(f"{before}{start}{text}\n{end}{after}", "utf-8")
 
 
 def measure(cases: Sequence[Case], dtype: str, program: Path | None) -> list[Row]:
@@ -274,14 +274,11 @@ def main() -> int:
     wanted = None if options.methods is None else set(options.methods.split(","))
     cases = [c for c in CASES if wanted is None or c.name.partition(",")[0] in wanted]
     program = None if options.peer is None else options.peer.resolve()
-    pages = []
     for dtype in options.dtypes.split(","):
-        rows = measure(cases, dtype, program)
-        pages.append(f"{dtype}, mean / 99.9th percentile / maximum:\n\n{table(rows, program is not None)}")
-    text = "\n\n".join(pages)
-    print(f"\n{text}")
-    if options.write:
-        write(text)
+        text = table(measure(cases, dtype, program), program is not None)
+        print(f"\n{dtype}, mean / 99.9th percentile / maximum:\n\n{text}\n", flush=True)
+        if options.write:
+            write(dtype, text)
     return 0
 
 

@@ -17,7 +17,7 @@ from .places import Path
 from .scalars import SCALARS
 from .terms import Apply, At, Choice, Leaf, Number, Region, Stack, Tie, Where, is_region, leaves
 from .vocabulary import Vocabulary
-from .whole import installed_node, part_node, whole_node
+from .whole import part_node, whole_node
 from .whole_model import across, model_threshold
 
 MAX_DEPTH = 600
@@ -231,9 +231,7 @@ class Instantiator:
         row = OPS[term.op]
         if row.shape is None or row.kind != "opaque" or row.arity < 0:
             self._arithmetic(term, nodes)
-        if term.op in ("installed", "installed_whole"):
-            return installed_node(self.graph, term, tuple(self._plain(n) for n in nodes))
-        if row.kind == "opaque":
+        if row.kind == "opaque" or term.op == "installed":
             return whole_node(self.graph, term, tuple(self._plain(n) for n in nodes), self._constant)
         if row.kind == "reduction":
             return self._reduction(term, nodes)
@@ -345,7 +343,7 @@ class Instantiator:
         """Which k elements of a tensor are largest in magnitude."""
         n = _numel(x.shape or ())
         if k <= 0 or k >= n:
-            return self.graph.const(0.0 if k <= 0 or n == 0 else 1.0)
+            return self.graph.const(0.0 if k <= 0 else 1.0)
         self._arithmetic(term, (x,))
         x = self._plain(x)
         threshold = self.graph.apply("threshold", (x,), (("k", k),))

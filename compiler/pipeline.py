@@ -50,8 +50,8 @@ class Options:
 
     `device` is `cpu`, `cuda:0`, …; `lanes` how many blocks are in flight, `block` their largest size in elements;
     `host_memory` and `device_memory` budgets in bytes (None: not limited). `defines` is `-D`, `sets` is `--set
-    output.KEY`. `primitives` are functions of installed packages by name, beside those of the language. `single`: the target is one weight file instead of a folder. `check_graph` verifies the graph between
-    passes.
+    output.KEY`. `primitives` are functions of installed packages by name, beside those of the language. `single`:
+    the target is one weight file instead of a folder. `check_graph` verifies the graph between passes.
     """
 
     device: str = "cpu"

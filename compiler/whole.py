@@ -12,11 +12,14 @@ from .terms import Apply
 
 
 def whole_node(graph: Graph, term: Apply, nodes: tuple[Node, ...], constant: Callable[[Node], float | None]) -> Node:
-    """The node of an opaque op; `constant` tells a number that is known while compiling.
+    """The node of an opaque op, or of any that an installed package has; `constant` tells a number that is known
+    while compiling.
 
     Of tensors that are all absent the result is 0. Raises MergecError (E0208, E0307).
     """
     row = OPS[term.op]
+    if "kernel" in row.attributes:
+        return _installed_node(graph, term, nodes)
     split = len(nodes) - len(row.numbers)
     tensors, numbers = nodes[:split], nodes[split:]
     for argument, node in zip(term.args[split:], numbers, strict=True):
@@ -52,7 +55,7 @@ def whole_node(graph: Graph, term: Apply, nodes: tuple[Node, ...], constant: Cal
     return graph.apply(term.op, (*filled, *numbers))
 
 
-def installed_node(graph: Graph, term: Apply, nodes: tuple[Node, ...]) -> Node:
+def _installed_node(graph: Graph, term: Apply, nodes: tuple[Node, ...]) -> Node:
     """The node of a primitive of an installed package, all of whose tensors are given in full.
 
     Raises MergecError (E0208, E0307).

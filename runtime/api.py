@@ -106,7 +106,8 @@ def compile(
     `catalog` says where checkpoints come from: local files by default, `mergec.MemoryCatalog` for plain dicts.
     `device` is `auto`, `cpu`, `cuda`, `cuda:1`, …; `lanes` is how many blocks are worked on at once (the usable cores
     by default). `memory` and `device_memory` are budgets in bytes. `defines` replaces lets, `settings` those of
-    `output(…)`. `primitives` are functions that the recipe can call, beside those of installed packages. `strict` makes warnings errors; `single` plans one weight file instead of a folder.
+    `output(…)`. `primitives` are functions that the recipe can call, beside those of installed packages. `strict` makes
+    warnings errors; `single` plans one weight file instead of a folder.
 
     Raises MergecError with every error found.
     """

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterable, Iterator, Mapping
-from importlib import metadata
+from typing import TYPE_CHECKING
 
 from ..compiler.primitives import GROUP, Primitive, PrimitiveError
+
+if TYPE_CHECKING:
+    from importlib.metadata import EntryPoint
 
 
 class Primitives(Mapping[str, Primitive]):
@@ -17,7 +20,7 @@ class Primitives(Mapping[str, Primitive]):
 
     def __init__(self, given: Iterable[Primitive] = ()) -> None:
         self._given = {p.name: p for p in given}
-        self._points: dict[str, list[metadata.EntryPoint]] | None = None
+        self._points: dict[str, list[EntryPoint]] | None = None
 
     def __getitem__(self, name: str) -> Primitive:
         """Raises KeyError for an unknown name, PrimitiveError for one that can't be used."""
@@ -35,15 +38,18 @@ class Primitives(Mapping[str, Primitive]):
     def __len__(self) -> int:
         return len({*self._given, *self._installed()})
 
-    def _installed(self) -> dict[str, list[metadata.EntryPoint]]:
+    def _installed(self) -> dict[str, list[EntryPoint]]:
         if self._points is None:
+            # costs tens of milliseconds, and most recipes have no use for it
+            from importlib import metadata
+
             self._points = {}
             for point in metadata.entry_points(group=GROUP):
                 self._points.setdefault(point.name, []).append(point)
         return self._points
 
 
-def _loaded(name: str, points: list[metadata.EntryPoint]) -> Primitive:
+def _loaded(name: str, points: list[EntryPoint]) -> Primitive:
     packages = sorted({_package(p) for p in points})
     if len(points) > 1:
         raise PrimitiveError(f"several packages offer it: {', '.join(packages)}")
@@ -58,6 +64,6 @@ def _loaded(name: str, points: list[metadata.EntryPoint]) -> Primitive:
     return dataclasses.replace(found, package=packages[0])
 
 
-def _package(point: metadata.EntryPoint) -> str:
+def _package(point: EntryPoint) -> str:
     """Name and version of the package that has an entry point."""
     return f"{point.dist.name} {point.dist.version}" if point.dist is not None else "an unnamed package"

@@ -6,24 +6,30 @@ import difflib
 
 from ...compiler.builtins import BUILTINS
 from ...compiler.library import Library
+from ...compiler.primitives import PrimitiveError
 from ...grammar.diagnostic import Diagnostic, Exit, MergecError
+from ...runtime.primitives import Primitives
 
 
 def explain_method(name: str) -> str:
-    """The library file that defines the function `name`, with its comment; for a built-in, a line about it.
+    """The library file that defines the function `name`, with its comment; for one of the language or of an installed
+    package, a line about it.
 
-    Raises MergecError (E0004) for a name that neither has.
+    Raises MergecError (E0004) for a name that none has, E0439 for a package that is broken.
     """
-    library = Library()
+    library = Library(Primitives())
     found = library.source(name)
     if found is not None:
         file, text = found
         return f"# {file}\n\n{text.rstrip()}\n"
-    builtin = BUILTINS.get(name)
+    try:
+        builtin = BUILTINS.get(name) or library.primitive(name)
+    except PrimitiveError as error:
+        raise MergecError(Diagnostic("E0439", f"the primitive `{name}` can't be used", notes=(str(error),))) from None
     if builtin is not None:
         names = ", ".join(("*" if p.variadic else "") + p.name for p in builtin.parameters)
         return f"{name}({names})\n  {builtin.doc}\n"
-    known = sorted({*library.names, *BUILTINS})
+    known = sorted({*library.names, *library.primitives, *BUILTINS})
     near = difflib.get_close_matches(name, known, 2, 0.6)
     mends = (f"did you mean {' or '.join(f'`{n}`' for n in near)}?",) if near else ()
     note = f"the methods are {', '.join(f'`{n}`' for n in sorted(library.names))}"

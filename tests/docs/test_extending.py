@@ -12,10 +12,7 @@ from checkpoints import load, make
 from packages import installed
 
 PAGE = (Path(__file__).resolve().parents[2] / "docs" / "extending.md").read_text("utf-8")
-BLOCKS = {
-    name: text
-    for name, text in ((m[1], m[0]) for m in re.finditer(r"(?<=\n)# (\S+\.\w+)(?:.*\n)(?:.*\n)*?(?=```)", PAGE))
-}
+BLOCKS = {m[2]: m[1] for m in re.finditer(r"\n```\w+\n(# (\S+\.\w+)\b.*\n(?:.*\n)*?)```", PAGE)}
 
 
 @pytest.fixture(scope="module")

@@ -13,6 +13,7 @@ from typing import Any
 import mergec
 import pytest
 import torch
+from mergec.cli.explain.method import explain_method
 from mergec.compiler.pipeline import Options
 from mergec.compiler.plan import Opaque, from_json, to_json
 from mergec.grammar.render import render
@@ -36,7 +37,7 @@ def flipped(out: torch.Tensor, tensors: Any, numbers: Any) -> None:
     torch.mul(tensors[0].flip(0), numbers[0], out=out)
 
 
-def broken(out: torch.Tensor, tensors: Any, numbers: Any, scratch: torch.Tensor) -> None:
+def broken(*_: Any) -> None:
     raise ZeroDivisionError("of all things")
 
 
@@ -234,6 +235,15 @@ def test_packages_are_searched_only_for_unknown_names(monkeypatch: pytest.Monkey
     assert searched == ["mergec.primitives"]
 
 
+def test_a_primitive_is_explained(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "told_pkg.py").write_text(MODULE.replace('""', '"does good"', 1), "utf-8")
+    points = "good = told_pkg:GOOD\nlost = told_pkg:NOTHING\n"
+    installed(tmp_path, monkeypatch, "told", "1", points)
+    assert explain_method("good") == "good(x)\n  does good\n"
+    with pytest.raises(mergec.MergecError, match="E0439"):
+        explain_method("lost")
+
+
 def test_compiling_imports_no_torch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "light_pkg.py").write_text(MODULE, "utf-8")
     installed(tmp_path, monkeypatch, "light", "1", "good = light_pkg:GOOD\n")
@@ -242,6 +252,8 @@ import sys
 sys.path.insert(0, {str(tmp_path)!r})
 import mergec
 catalog = mergec.MemoryCatalog({{"a": {{"tensors": {{"w": ("F32", (2,))}}}}}})
+mergec.compile('let a = model("a")\\n* = abs(a)', catalog=catalog, device="cpu")
+assert "importlib.metadata" not in sys.modules  # slow to import
 plan = mergec.compile('let a = model("a")\\n* = good(a)', catalog=catalog, device="cpu").plan
 (known,) = [dict(i.attributes) for s in plan.steps for i in s.action.code if i.op == "installed"]
 assert (known["package"], known["kernel"]) == ("light 1", "somewhere.else:good"), known

@@ -1,0 +1,249 @@
+"""Every merge method of the standard library on what is degenerate: zeros, colinear tensors, odd shapes, NaN, one model.
+
+Wherever inputs are finite, so is the output. How far a NaN or an infinity of one model spreads is tabled in
+docs/methods.md; `UPDATE_DOCS=1 pytest tests/properties/test_edges.py` writes that table anew.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+import os
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+
+import mergec
+import pytest
+import torch
+from mergec.compiler.library import standard_module, standard_texts
+from mergec.compiler.pipeline import Options, compile_recipe
+from mergec.grammar import ast
+from mergec.grammar.source import Source
+from mergec.runtime.catalog import LocalCatalog
+from safetensors.torch import load_file, save_file
+
+PAGE = Path(__file__).resolve().parents[2] / "docs" / "methods.md"
+START, END = "<!-- edges -->\n", "<!-- end edges -->"
+
+Tensors = dict[str, torch.Tensor]
+
+SEVERAL = {
+    "breadcrumbs": ["density=0.5, gamma=0.2"],
+    "breadcrumbs_ties": ["density=0.5, gamma=0.2"],
+    "consensus": ["k=1"],
+    "dare_linear": ["density=0.5", 'density=0.5, rescale="l1"'],
+    "dare_ties": ["density=0.5"],
+    "della": ["density=0.5"],
+    "della_linear": ["density=0.5", 'density=0.5, rescale="l2"'],
+    "ema": [""],
+    "emr": ["", "task=0"],
+    "geometric_median": [""],
+    "iso_c": [""],
+    "iso_cts": [""],
+    "karcher": [""],
+    "knots": [""],
+    "linear": [""],
+    "lines_merge": [""],
+    "localize_stitch": ["density=0.5"],
+    "magmax": [""],
+    "model_stock": ["", "filter_wise=true"],
+    "multislerp": ["", "base=base"],
+    "n_average": [""],
+    "pcb": ["", 'scope="tensor"'],
+    "ram": [""],
+    "ramplus_tl": ["", 'scope="model"'],
+    "sce": ["", "select_topk=0.5"],
+    "star": [""],
+    "tall_mask": [""],
+    "task_arithmetic": [""],
+    "ties": ["density=0.5", 'density=0.5, rescale="linf"', 'density=0.5, scope="model"'],
+    "tsv_merge": [""],
+    "wudi": ["iters=3", 'solver="closed"'],
+}
+"""Methods of any number of models, and options of each call."""
+
+FIXED = {
+    "add_cosine_a": ["a, b"],
+    "add_cosine_b": ["a, b"],
+    "add_difference": ["a, b - c", "a, b - c, clamp_to=b"],
+    "add_opposite": ["a, b, c"],
+    "add_perpendicular": ["a, b, c"],
+    "add_strict_opposite": ["a, b, c"],
+    "arcee_fusion": ["a, b"],
+    "clamp_to": ["a, b, c, stiffness=0.5"],
+    "crossover": ["a, b", "a, b, tilt=0.5", "a, b, tilt=1"],
+    "lines": ["a, alpha=0.5"],
+    "nearswap": ["a, b, t=0.1"],
+    "nuslerp": ["a, b", "a, b, base=base", "a, b, flatten=false", "a, b, flatten=false, row_wise=true"],
+    "passthrough": ["a, scale=0.5"],
+    "perpendicular": ["a, b"],
+    "rotate": ["a, b, alpha=0.3", "a, b, alignment=0.5"],
+    "slerp": ["a, b, t=0.4"],
+    "train_difference": ["a, b, c"],
+    "truncate_rank": ["a, rank=2"],
+}
+"""The others, and the arguments of each call."""
+
+SHAPES = ((), (0,), (1,), (5,), (1, 1), (3, 4), (4, 3), (3, 0), (0, 3), (2, 3, 4), (2, 3, 2, 2), (3, 2, 1, 1))
+NEVER_ONE = {"model_stock"}
+NO_MERGE = {"lines", "passthrough", "perpendicular", "truncate_rank"}
+"""Whose result for models that are all equal is not that model."""
+
+OF_THE_MODEL = {"emr", "lines_merge", "pcb", "ramplus_tl", "ties"}
+"""Which take numbers of the whole model, so that it matters whether all of it is degenerate."""
+
+ORDER = ("not at all", "that element", "its row", "its column", "its tensor", "the whole model")
+
+
+def methods() -> set[str]:
+    """The functions of the library that take models."""
+    return {
+        statement.name.id
+        for file in standard_texts()
+        for statement in standard_module(file).statements
+        if isinstance(statement, ast.Def) and any(p.kind and p.kind.name == "region" for p in statement.parameters)
+    }
+
+
+def calls(models: str = "a, b, c") -> list[str]:
+    several = [f"{name}({models}{', ' if o else ''}{o})" for name, options in SEVERAL.items() for o in options]
+    return several + [f"{name}({given})" for name, options in FIXED.items() for given in options]
+
+
+def run(call: str, models: Mapping[str, Tensors]) -> tuple[Tensors, dict[str, int]]:
+    """The merged tensors, and how many infinities and NaNs the report counts in each."""
+    with tempfile.TemporaryDirectory() as folder:
+        lets = []
+        for label, tensors in models.items():
+            save_file(tensors, f"{folder}/{label}.safetensors")
+            lets.append(f'let {label} = model("{folder}/{label}.safetensors")\n')
+        source = Source("<test>", "".join(lets) + f'"*" = {call}\n')
+        plan = compile_recipe(source, LocalCatalog(), "test", Options(check_graph=True)).plan
+        report = mergec.run(plan, f"{folder}/out")
+        return load_file(f"{folder}/out/model.safetensors"), report.outcome.non_finite
+
+
+@functools.cache
+def degenerate() -> dict[str, Tensors]:
+    """For each shape, tensors that are zero, equal, zero in one model, colinear and antiparallel; and in no relation."""
+    random = torch.Generator().manual_seed(0)
+    models: dict[str, Tensors] = {name: {} for name in ("base", "a", "b", "c")}
+    for number, shape in enumerate(SHAPES):
+        v, u, w, z = (torch.randn(shape, generator=random) for _ in range(4))
+        nothing = torch.zeros(shape)
+        relations = {
+            "zero": (nothing, nothing, nothing, nothing),
+            "equal": (v, v, v, v),
+            "zero-norm": (u, nothing, v, w),
+            "colinear": (nothing, v, 2 * v, 3 * v),
+            "antiparallel": (nothing, v, -v, v),
+            "any": (u, v, w, z),
+        }
+        for relation, tensors in relations.items():
+            for name, tensor in zip(models, tensors, strict=True):
+                models[name][f"{relation}.{number}"] = tensor.clone()
+    return models
+
+
+def check_finite(made: Tensors, counted: Mapping[str, int], models: Mapping[str, Tensors]) -> None:
+    for name, tensor in models["base"].items():
+        assert made[name].shape == tensor.shape
+        assert made[name].isfinite().all(), f"{name}: {made[name]}"
+    assert counted == {}
+
+
+def test_every_method_is_here() -> None:
+    assert methods() == SEVERAL.keys() | FIXED.keys()
+
+
+@pytest.mark.parametrize("call", calls())
+def test_degenerate_tensors_of_every_shape(call: str) -> None:
+    made, counted = run(call, degenerate())
+    check_finite(made, counted, degenerate())
+    for name, tensor in made.items():
+        if name.startswith("zero."):
+            assert not tensor.any(), name
+        if name.startswith("equal.") and call.partition("(")[0] not in NO_MERGE:
+            torch.testing.assert_close(tensor, degenerate()["base"][name], rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("call", [c for c in calls() if c.partition("(")[0] in OF_THE_MODEL])
+def test_models_that_are_the_base_throughout(call: str) -> None:
+    same = {name: {k: t for k, t in degenerate()["a"].items() if k[:3] == "any"} for name in degenerate()}
+    made, counted = run(call, same)
+    check_finite(made, counted, same)
+    if call.partition("(")[0] not in NO_MERGE:
+        torch.testing.assert_close(made, same["a"], rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("call", [c for c in calls("a") if c.partition("(")[0] in SEVERAL])
+def test_one_model(call: str) -> None:
+    models = {n: {k: t for k, t in tensors.items() if k[:3] in ("any", "equ")} for n, tensors in degenerate().items()}
+    if call.partition("(")[0] in NEVER_ONE:
+        with pytest.raises(mergec.MergecError, match="E0214"):
+            run(call, models)
+    else:
+        made, counted = run(call, models)
+        check_finite(made, counted, models)
+
+
+# --- what is not finite --------------------------------------------------------------------------
+
+
+COPIES = 6
+"""Of a tensor with an odd number, so that no random mask leaves it out of all."""
+
+
+def spread(call: str, odd: float) -> str:
+    """How far one odd number of a model goes at most; the model a is there above the base or below."""
+    random = torch.Generator().manual_seed(1)
+    label = "b" if "b" in call.partition("(")[2].replace("base", "") else "a"
+    names = [f"x{i}" for i in range(COPIES)]
+    models = {
+        model: {name: torch.randn(4, 5, generator=random) for name in (*names, "clean")}
+        for model in ("base", "a", "b", "c")
+    }
+    for number, name in enumerate(names):
+        models["a"][name][1, 2] = models["base"][name][1, 2] + (-1) ** number
+        models[label][name][1, 2] = odd
+    made, counted = run(call, models)
+    bad = {name: ~tensor.isfinite() for name, tensor in made.items()}
+    assert counted == {name: int(mask.sum()) for name, mask in bad.items() if mask.any()}
+    if bad.pop("clean").any():
+        return "the whole model"
+    return max((extent(mask) for mask in bad.values()), key=ORDER.index)
+
+
+def extent(bad: torch.Tensor) -> str:
+    if not bad.any():
+        return "not at all"
+    rows, columns = ({int(i) for i in axis} for axis in bad.nonzero(as_tuple=True))
+    if rows == {1} and columns == {2}:
+        return "that element"
+    return "its row" if rows == {1} else "its column" if columns == {2} else "its tensor"
+
+
+def spreading() -> str:
+    """The table: how far a NaN and an infinity go, and the calls of which that is so."""
+    found: dict[tuple[str, str], list[str]] = {}
+    names = [name for name, options in (SEVERAL | FIXED).items() for _ in options]
+    for name, call in zip(names, calls(), strict=True):
+        shown = name if len((SEVERAL | FIXED)[name]) == 1 else call.replace("a, b, c, ", "").replace("a, b, c", "")
+        found.setdefault((spread(call, math.nan), spread(call, math.inf)), []).append(f"`{shown}`")
+    rows = sorted(found.items(), key=lambda item: [ORDER.index(x) for x in item[0]])
+    lines = ["| a NaN shows in | an infinity makes NaN or infinite | methods |", "| --- | --- | --- |"]
+    return "\n".join(lines + [f"| {nan} | {inf} | {', '.join(sorted(which))} |" for (nan, inf), which in rows])
+
+
+def test_how_far_what_is_not_finite_spreads() -> None:
+    page = PAGE.read_text("utf-8")
+    before, start, rest = page.partition(START)
+    old, end, after = rest.partition(END)
+    assert start
+    assert end
+    new = spreading() + "\n"
+    if "UPDATE_DOCS" in os.environ:
+        PAGE.write_text(f"{before}{start}{new}{end}{after}", "utf-8")
+        return
+    assert old == new, "docs/methods.md is behind: UPDATE_DOCS=1 pytest tests/properties/test_edges.py"
