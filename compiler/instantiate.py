@@ -15,6 +15,7 @@ from .models import Model
 from .ops import OPS
 from .places import Path
 from .scalars import SCALARS
+from .shapes import elements
 from .terms import Apply, At, Choice, Leaf, Number, Region, Stack, Tie, Where, is_region, leaves
 from .vocabulary import Vocabulary
 from .whole import part_node, whole_node
@@ -217,7 +218,7 @@ class Instantiator:
             return self._whole_model(term)
         nodes = tuple([self.node(a, where) for a in term.args])
         if term.op == "numel":
-            return self.graph.const(float(_numel(nodes[0].shape or ())))
+            return self.graph.const(float(elements(nodes[0].shape or ())))
         if term.op == "ndim":
             return self.graph.const(float(len(nodes[0].shape or ())))
         if term.op == "part":
@@ -261,7 +262,7 @@ class Instantiator:
                 return nodes[0]
             raise MergecError(Diagnostic("E0208", "a number has no rows", (Label(term.span, "a number here"),)))
         # a tensor of one axis is a single row
-        return self.graph.apply(term.op, nodes, (("row", shape[-1] if len(shape) > 1 else _numel(shape)),))
+        return self.graph.apply(term.op, nodes, (("row", shape[-1] if len(shape) > 1 else elements(shape)),))
 
     def _whole_model(self, term: Apply) -> Node:
         """A number of all tensors of the statement: the same wherever it is asked for."""
@@ -321,7 +322,7 @@ class Instantiator:
             return self.graph.const(1.0)
         if known <= 0:
             return self.graph.const(0.0)
-        return self._largest(term, x, max(1, int(known * _numel(x.shape))))
+        return self._largest(term, x, max(1, int(known * elements(x.shape))))
 
     def _rank(self, term: Apply, nodes: tuple[Node, ...]) -> Node:
         x, count = nodes
@@ -336,12 +337,12 @@ class Instantiator:
             self._arithmetic(term, (x,))
             x = self._plain(x)
             return self.graph.apply("above", (x, self.graph.apply("threshold_at", (x, count))))
-        n = _numel(x.shape or ())
+        n = elements(x.shape or ())
         return self._largest(term, x, 0 if math.isnan(known) else int(min(max(known, 0), n)))
 
     def _largest(self, term: Apply, x: Node, k: int) -> Node:
         """Which k elements of a tensor are largest in magnitude."""
-        n = _numel(x.shape or ())
+        n = elements(x.shape or ())
         if k <= 0 or k >= n:
             return self.graph.const(0.0 if k <= 0 else 1.0)
         self._arithmetic(term, (x,))
@@ -362,10 +363,10 @@ class Instantiator:
             )
         if x.shape is None:
             return self._reduction(Apply("minimum", term.args[:1], term.span), (x,))
-        if not _numel(x.shape):
+        if not elements(x.shape):
             return self.graph.const(0.0)
         self._arithmetic(term, (x,))
-        return self.graph.apply("kth_smallest", (self._plain(x),), (("k", int(share * (_numel(x.shape) - 1))),))
+        return self.graph.apply("kth_smallest", (self._plain(x),), (("k", int(share * (elements(x.shape) - 1))),))
 
     def _bernoulli(self, term: Apply, where: Where) -> Node:
         model, density = term.args
@@ -493,10 +494,3 @@ def mask_key(seed: int, tensor: str, model: str, stream: str) -> int:
 
 def shape_text(shape: tuple[int, ...]) -> str:
     return "[" + ", ".join(str(n) for n in shape) + "]"
-
-
-def _numel(shape: tuple[int, ...]) -> int:
-    n = 1
-    for size in shape:
-        n *= size
-    return n

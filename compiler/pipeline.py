@@ -37,6 +37,7 @@ from .plan import CHUNK, Document, Plan, PlannedInput, Step, Tagalong
 from .primitives import Primitive
 from .schedule import Machine, schedule, with_liveness
 from .settings import Settings, settings_of
+from .shapes import elements
 from .verify import verify
 from .vocabulary import vocabulary_of
 
@@ -114,7 +115,7 @@ def compile_recipe(source: Source, catalog: Catalog, version: str, options: Opti
     packing = pack_outputs(
         graph.outputs, elaboration.ties, elaboration.template.family, layout, _shards(settings, options)
     )
-    parameters = sum(_numel(o.shape) for o in graph.outputs)
+    parameters = sum(elements(o.shape) for o in graph.outputs)
     check_expectations(recipe, elaboration, library, parameters)
     plan = _assemble(
         source, catalog, version, options, recipe, settings, elaboration, graph, packing, origin, parameters
@@ -266,10 +267,3 @@ def _scheduled(
             help=(f"`{which} {-(-need // 2**20)}MiB`",),
         )
     )
-
-
-def _numel(shape: tuple[int, ...]) -> int:
-    n = 1
-    for size in shape:
-        n *= size
-    return n

@@ -44,6 +44,7 @@ from .plan import (
     ToFile,
     scratch_layout,
 )
+from .shapes import elements
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,18 +161,18 @@ class _Scheduler:
         known = {i.id: held for i in inputs if (held := self._kept(i)) and held.dtype == self.machine.compute}
         fresh = [i for i in dict.fromkeys(inputs) if i.id not in known]
         buffers: dict[int, Held] = dict(known)
-        for size in dict.fromkeys(_numel(i.shape) for i in fresh):
-            same = [i for i in fresh if _numel(i.shape) == size]
+        for size in dict.fromkeys(elements(i.shape) for i in fresh):
+            same = [i for i in fresh if elements(i.shape) == size]
             for i in same:
                 buffers[i.id] = self._buffer(self.machine.compute, size)
             self._pass(tensor, needed=needed, kept=[(i, buffers[i.id]) for i in same])
-        result = self._buffer(self.machine.compute, _numel(node.shape))
+        result = self._buffer(self.machine.compute, elements(node.shape))
         self.held[node.id] = result
         width, row, shapes = SIZES[self.machine.compute], OPS[node.op], [i.shape or () for i in inputs]
         words = row.words(shapes) if row.words else 0
         # an operation of an installed package says itself what it needs for every element
         each = row.workspace or int(dict(node.attributes).get("workspace", 0))
-        workspace = each * sum(map(_numel, shapes)) + row.fixed + words * width
+        workspace = each * sum(map(elements, shapes)) + row.fixed + words * width
         action = Opaque(
             node.op,
             tuple(buffers[i.id] for i in inputs),
@@ -192,7 +193,7 @@ class _Scheduler:
         if node.op != "part":
             return self.held.get(node.id)
         packed = self.held[node.inputs[0].id]
-        return Held(packed.dtype, _numel(node.shape), packed.buffer, packed.first + int(node.attribute("first")))
+        return Held(packed.dtype, elements(node.shape), packed.buffer, packed.first + int(node.attribute("first")))
 
     def _buffer(self, dtype: str, numel: int) -> Held:
         self.buffers += 1
@@ -223,7 +224,7 @@ class _Scheduler:
         model = self.models[place.model]
         stored = model.checkpoint.tensors[place.stored]
         size = SIZES[place.dtype]
-        numel = _numel(node.shape)
+        numel = elements(node.shape)
         file = self.files[place.model, stored.file]
         return Stream(place.dtype, numel, (Extent(file, stored.start + place.first * size, numel * size),))
 
@@ -235,7 +236,7 @@ class _Scheduler:
             return self._stream(node)
         assert node.shape is not None
         rows = tuple(Run(count, terms) for count, terms in node.attribute("runs"))
-        return Gather(_numel(node.shape), _numel(node.shape[1:]), tuple(self._stream(i) for i in node.inputs), rows)
+        return Gather(elements(node.shape), elements(node.shape[1:]), tuple(self._stream(i) for i in node.inputs), rows)
 
     def _loads(self, root: Node, needed: list[Node], tensor: int) -> None:
         """On a device, sources that several passes read are loaded once."""
@@ -283,7 +284,7 @@ class _Scheduler:
             assert isinstance(value, Register)
             stores.append(ToBuffer(value, held.buffer))
         scalars = self._scalar_code(needed) if reductions else ()
-        numel = _numel(roots[0].shape)
+        numel = elements(roots[0].shape)
         lanes = self.machine.lanes
         operands, instructions = tuple(code.operands), tuple(code.code)
         block = _whole_rows(block_size(numel, self.machine), numel, instructions, bool(reductions))
@@ -475,7 +476,7 @@ def _connected(reductions: Sequence[Node]) -> list[list[Node]]:
     """Reductions that read something in common, over one size, go into one pass; others would only fill it up."""
     groups: list[tuple[int, set[int], list[Node]]] = []
     for node in reductions:
-        size = _numel(_reduced(node))
+        size = elements(_reduced(node))
         reads = {k for i in node.inputs if i.shape is not None for k, n in _blocks_below(i).items() if not n.inputs}
         joined = [g for g in groups if g[0] == size and g[1] & reads]
         merged = (size, reads.union(*(g[1] for g in joined)), [n for g in joined for n in g[2]] + [node])
@@ -534,10 +535,3 @@ def _plain(node: Node) -> tuple[tuple[str, int | float | str], ...]:
 def _reduced(node: Node) -> tuple[int, ...]:
     """The shape that a reduction goes over."""
     return next(i.shape for i in node.inputs if i.shape is not None)
-
-
-def _numel(shape: tuple[int, ...] | None) -> int:
-    n = 1
-    for size in shape or ():
-        n *= size
-    return n

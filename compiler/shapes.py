@@ -13,6 +13,11 @@ Shape = tuple[int, ...]
 Shapes = Sequence[Shape]
 
 
+def elements(shape: Shape | None) -> int:
+    """The number of elements; a number, which has no shape, is one."""
+    return math.prod(shape or ())
+
+
 def product(shapes: Shapes) -> Shape:
     """Of two matrices' product."""
     return (shapes[0][0], shapes[1][1])

@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 
 from ..grammar.diagnostic import Diagnostic, Label, MergecError
 from .graph import Graph, Node
+from .shapes import elements
 from .terms import Apply, Region, Where
 
 Ask = Callable[[Region, Where], Node]
@@ -46,7 +47,7 @@ def model_threshold(graph: Graph, ask: Ask, term: Apply, domain: Sequence[Where]
         raise MergecError(
             Diagnostic("E0218", "a density can't depend on the weights", (Label(term.args[1].span, "a region"),))
         )
-    count = sum(_numel(n.shape or ()) for n in tensors)
+    count = sum(elements(n.shape or ()) for n in tensors)
     share = float(density.attribute("value"))
     if share >= 1 or not count:
         return graph.const(0.0)
@@ -60,10 +61,3 @@ def model_threshold(graph: Graph, ask: Ask, term: Apply, domain: Sequence[Where]
         rank = graph.apply("rank_in_digit", (rank, *counts))
         prefix = graph.apply("join_digits", tuple(digits))
     return graph.apply("number_of_digits", tuple(digits))
-
-
-def _numel(shape: tuple[int, ...]) -> int:
-    n = 1
-    for size in shape:
-        n *= size
-    return n

@@ -62,7 +62,8 @@ def _non_finite(found: Mapping[str, int]) -> MergecError:
             f"infinities or NaNs in {len(found)} tensor{'s' if len(found) > 1 else ''} of the output",
             notes=(*notes, *more),
             help=(
-                "look for the input that has them, or a weight that is too large; `--explain RECIPE PLACE` shows a tensor's story",
+                "look for the input that has them, or a weight that is too large",
+                "`mergec --explain RECIPE PLACE` shows a tensor's whole story",
             ),
         ),
         Exit.RUN,
