@@ -1,4 +1,4 @@
-"""Every merge method of the standard library on what is degenerate: zeros, colinear tensors, odd shapes, NaN, one model.
+"""Every merge method of the library on what is degenerate: zeros, colinear tensors, odd shapes, NaN, one model.
 
 Wherever inputs are finite, so is the output. How far a NaN or an infinity of one model spreads is tabled in
 docs/methods.md; `UPDATE_DOCS=1 pytest tests/properties/test_edges.py` writes that table anew.
@@ -126,7 +126,7 @@ def run(call: str, models: Mapping[str, Tensors]) -> tuple[Tensors, dict[str, in
 
 @functools.cache
 def degenerate() -> dict[str, Tensors]:
-    """For each shape, tensors that are zero, equal, zero in one model, colinear and antiparallel; and in no relation."""
+    """For each shape, tensors that are zero, equal, zero in one model, colinear, antiparallel, or in no relation."""
     random = torch.Generator().manual_seed(0)
     models: dict[str, Tensors] = {name: {} for name in ("base", "a", "b", "c")}
     for number, shape in enumerate(SHAPES):

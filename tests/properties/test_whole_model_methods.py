@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import mergec
 import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
-
-import mergec
 
 LAYERS = 3
 SHAPES = {f"model.layers.{i}.mlp.w.weight": (40, 30) for i in range(LAYERS)} | {"model.norm.weight": (30,)}

@@ -10,8 +10,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from safetensors.numpy import save_file
-
 from mergec.compiler.pipeline import Options, compile_recipe
 from mergec.compiler.plan import Load, Pass
 from mergec.grammar.source import Source
@@ -19,6 +17,7 @@ from mergec.runtime import engine
 from mergec.runtime.catalog import LocalCatalog
 from mergec.runtime.devices import Device
 from mergec.runtime.session import run_plan
+from safetensors.numpy import save_file
 
 RECIPES = {
     "linear": "linear(a, b, weight=[0.6, 0.4])",
