@@ -62,7 +62,8 @@ def parse_place(source: Source) -> Expr:
 def _grammar(start: str) -> Lark:
     """The parser for a start rule; each rule adds half a tenth of a second, and most runs need only `module`.
 
-    The others come with `module`, for its terminals: a line end is unexpected in an expression, but no strange character.
+    The others come with `module`, for its terminals: a line end is unexpected in an expression, but not a strange
+    character.
     """
     text = resources.files(__package__).joinpath("merge.lark").read_text(encoding="utf-8")
     return Lark(
