@@ -17,7 +17,7 @@ from .calls import REQUIRED, Parameter, kind_of
 from .terms import Apply, Number, PlaceMap, Vary, Where, is_region
 
 TENSOR_FORMS = frozenset(
-    {"numel", "topk_mask", "rank_mask", "quantile", "bernoulli", "ndim", "part", "model_threshold"}
+    {"numel", "topk_mask", "rank_mask", "quantile", "bernoulli", "ndim", "row_length", "part", "model_threshold"}
 )
 """Apply ops beyond `ops.OPS` that `elaborate.py` turns into nodes once shapes are known."""
 
@@ -367,6 +367,7 @@ BUILTINS: Mapping[str, Builtin] = _table(
         "the magnitude that a share `density` of all elements reaches, over all tensors that the statement covers",
     ),
     _tensor("numel", "numel", ("x",), "a tensor's number of elements"),
+    _tensor("row_length", "row_length", ("x",), "the length of a tensor's rows, its last axis"),
     _tensor("ndim", "ndim", ("x",), "a tensor's number of axes"),
     Builtin("in_layers", (), "whether the tensor belongs to a layer", _in_layers),
     Builtin(

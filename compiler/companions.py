@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import fnmatch
+import functools
 import json
+from collections.abc import Mapping
+from importlib import resources
 from typing import Any
 
 from .catalog import Catalog
@@ -112,10 +115,20 @@ def _with_tokens(catalog: Catalog, vocabulary: Vocabulary) -> str | None:
     return json.dumps(data, ensure_ascii=False, indent=2) + "\n"
 
 
+@functools.cache
+def built_in_templates() -> Mapping[str, str]:
+    """Chat templates by name."""
+    folder = resources.files(f"{__package__}.chat_templates")
+    files = [f for f in folder.iterdir() if f.name.endswith(".jinja")]
+    return {f.name.removesuffix(".jinja"): f.read_text("utf-8") for f in sorted(files, key=lambda f: f.name)}
+
+
 def _chat_template(catalog: Catalog, settings: Settings) -> str | None:
     choice = settings.chat_template
-    if choice is None or isinstance(choice, str):
-        return choice
+    if choice is None:
+        return None
+    if isinstance(choice, str):
+        return built_in_templates().get(choice, choice)
     text = catalog.document(choice.checkpoint, "chat_template.jinja")
     if text is not None:
         return text

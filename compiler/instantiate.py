@@ -219,6 +219,9 @@ class Instantiator:
         nodes = tuple([self.node(a, where) for a in term.args])
         if term.op == "numel":
             return self.graph.const(float(elements(nodes[0].shape or ())))
+        if term.op == "row_length":
+            shape = nodes[0].shape or ()
+            return self.graph.const(float(shape[-1] if len(shape) > 1 else elements(shape)))
         if term.op == "ndim":
             return self.graph.const(float(len(nodes[0].shape or ())))
         if term.op == "part":

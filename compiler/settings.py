@@ -25,13 +25,16 @@ KEYS: Mapping[str, str] = {
     "tokenizer": "a model, or `union(a, b)`: whose vocabulary the output has",
     "tokens": 'rows of single tokens: a map from token to model, `zero` or `token(a, "<x>")`',
     "pad_vocab_to": "the vocabulary is padded to a multiple of this",
-    "chat_template": "a model, or the template's text",
+    "chat_template": "a model, a name (`alpaca`, `chatml`, `llama3`, `mistral`), or the template's text",
     "config": "a map that is merged into config.json",
     "seed": "the seed of random masks",
     "compute": "the dtype of arithmetic: `float32` or `float64`",
     "on_nonfinite": "what to do about infinities and NaNs in computed tensors: `report` them, or `error`: no output",
     "license": "the licence named in the model card",
 }
+
+CHAT_TEMPLATES = ("alpaca", "chatml", "llama3", "mistral")
+"""Names of the chat templates in `chat_templates/`."""
 
 DEFAULT_SHARD = 5 * 10**9
 
@@ -94,7 +97,7 @@ def settings_of(recipe: Recipe, overrides: Mapping[str, Any], strict: bool) -> S
         tokenizer=check.tokenizer("tokenizer"),
         tokens={key: value for key, value in tokens.items() if check.token(key, value)},
         pad_vocab_to=check.integer("pad_vocab_to", 1),
-        chat_template=check.model_or_text("chat_template"),
+        chat_template=check.chat_template("chat_template"),
         config=check.map("config"),
         seed=check.integer("seed", 0) or 0,
         compute=check.compute("compute"),
@@ -214,15 +217,16 @@ class _Checker:
         self.wrong(key, "a model or `union(a, b)`")
         return None
 
-    def model_or_text(self, key: str) -> Model | str | None:
+    def chat_template(self, key: str) -> Model | str | None:
         if key not in self.given:
             return None
         value = self.given[key].value
         if isinstance(value, Leaf) and value.path is None:
             return value.model
-        if isinstance(value, str):
+        # a template says something of its messages; a bare word that is no name is a slip
+        if isinstance(value, str) and (value in CHAT_TEMPLATES or "{" in value):
             return value
-        self.wrong(key, "a model or a text")
+        self.wrong(key, "a model, a template's text, or one of " + ", ".join(f"`{name}`" for name in CHAT_TEMPLATES))
         return None
 
     def map(self, key: str) -> dict[str, Any]:

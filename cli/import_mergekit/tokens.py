@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable
 
+from ...compiler.settings import CHAT_TEMPLATES
 from ...grammar.diagnostic import Diagnostic, Label, MergecError
 from ...grammar.literals import write_string
 from .checkpoints import Shelf
@@ -89,7 +90,7 @@ def chat_settings(merge: Merge, name: Name, shelf: Shelf) -> tuple[Settings, lis
 
 
 def _check_text(given: Text) -> None:
-    if "{" in given.value and len(given.value) >= 20:
+    if given.value in CHAT_TEMPLATES or ("{" in given.value and len(given.value) >= 20):
         return
     message = f"`{write_string(given.value[:40])[1:-1]}` is no chat template"
     notes = ("mergekit 0.1.5 brings none of the templates that it knows by name",)

@@ -1,0 +1,1 @@
+"""Chat templates that `output(chat_template="…")` knows by name."""
