@@ -5,12 +5,11 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import mergec
 import numpy as np
 import pytest
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 from safetensors.numpy import save_file
-
-import mergec
 
 MESSAGES = [
     {"role": "system", "content": "Be brief."},
