@@ -220,8 +220,8 @@ class Instantiator:
         if term.op == "numel":
             return self.graph.const(float(elements(nodes[0].shape or ())))
         if term.op == "row_length":
-            shape = nodes[0].shape or ()
-            return self.graph.const(float(shape[-1] if len(shape) > 1 else elements(shape)))
+            axes = nodes[0].shape or ()
+            return self.graph.const(float(axes[-1] if len(axes) > 1 else elements(axes)))
         if term.op == "ndim":
             return self.graph.const(float(len(nodes[0].shape or ())))
         if term.op == "part":
