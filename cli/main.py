@@ -6,6 +6,7 @@ Only here is anything printed. Modules that take time to import are imported by 
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import os
 import signal
 import sys
@@ -31,11 +32,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command line and returns its exit status. Nothing but SystemExit for `--help` and `--version` is
     raised."""
     words = list(sys.argv[1:] if argv is None else argv)
-    as_json = (
-        "--error-format=json" in words or "json" in words[words.index("--error-format") + 1 :][:1]
-        if ("--error-format" in words or "--error-format=json" in words)
-        else False
-    )
+    # asked for before the arguments are known to make sense, as that is what may have to be reported
+    as_json = "--error-format=json" in words or ("--error-format", "json") in itertools.pairwise(words)
     try:
         if words and words[0] in COMMANDS:
             return _command(words[0], words[1:])
