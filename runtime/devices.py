@@ -1,14 +1,17 @@
-"""Devices: where numbers are computed, and the scratch that a lane has there."""
+"""Devices through torch: accelerators with their memory and queues, and torch's view of the host's memory."""
 
 from __future__ import annotations
 
 import contextlib
 from contextlib import AbstractContextManager
 
+import numpy
 import torch
+from numpy.typing import NDArray
 
-from ..compiler.dtypes import TORCH_NAMES
+from ..compiler.dtypes import SIZES, TORCH_NAMES
 from ..compiler.plan import ALIGNMENT, Area
+from .host import HostArena
 
 
 def torch_dtype(name: str) -> torch.dtype:
@@ -18,28 +21,48 @@ def torch_dtype(name: str) -> torch.dtype:
     return dtype
 
 
-class Device:
-    """A torch device by its name in a plan: `cpu`, `cuda:0`, `mps`.
+def over(data: NDArray[numpy.uint8]) -> torch.Tensor:
+    """The bytes as a tensor over the same memory."""
+    # torch warns of arrays without elements
+    return torch.from_numpy(data) if data.size else torch.empty(0, dtype=torch.uint8)
 
-    `accelerator` says that its memory isn't the host's.
-    """
+
+class Accelerator:
+    """A torch device that has memory of its own, by its name in a plan: `cuda:0`, `mps`."""
+
+    accelerator = True
 
     def __init__(self, name: str) -> None:
         self.torch = torch.device(name)
-        self.accelerator = self.torch.type != "cpu"
-        self._cuda = self.torch.type == "cuda"
+        self.name = str(self.torch)
 
-    def empty(self, nbytes: int) -> torch.Tensor:
-        """Uninitialised bytes on the device, aligned to `ALIGNMENT`."""
-        return torch.empty(nbytes, dtype=torch.uint8, device=self.torch)
+    def arena(self, nbytes: int, staging: int) -> DeviceArena:
+        """One lane's memory: `nbytes` on the device, `staging` on the host."""
+        return DeviceArena(self.torch, nbytes, staging)
 
-    def empty_host(self, nbytes: int) -> torch.Tensor:
-        """Uninitialised bytes on the host, pinned where the device's copies gain by it."""
-        return torch.empty(nbytes, dtype=torch.uint8, pin_memory=self._cuda)
+    def buffer(self, dtype: str, numel: int) -> DeviceBuffer:
+        """Uninitialised numbers on the device."""
+        return DeviceBuffer(self.torch, dtype, numel)
 
-    def stream(self) -> Stream:
-        """A new queue of work, for one lane."""
-        return Stream(self.torch)
+
+class DeviceArena:
+    """One lane's memory on a device, and on the host the staging through which bytes come and go."""
+
+    def __init__(self, device: torch.device, nbytes: int, staging: int) -> None:
+        # an allocator may align less than ALIGNMENT promises, so there is room to begin later
+        self.nbytes, self.staging = nbytes, staging
+        self.bytes = _aligned(torch.empty(nbytes + ALIGNMENT, dtype=torch.uint8, device=device))[:nbytes]
+        # pinned where the device's copies gain by it
+        host = torch.empty(staging + ALIGNMENT, dtype=torch.uint8, pin_memory=device.type == "cuda")
+        self.host_bytes = _aligned(host)[:staging]
+
+
+class DeviceBuffer:
+    """A held buffer on a device: `numel` elements of `dtype`."""
+
+    def __init__(self, device: torch.device, dtype: str, numel: int) -> None:
+        self.dtype, self.nbytes = dtype, numel * SIZES[dtype]
+        self.tensor = torch.empty(numel, dtype=torch_dtype(dtype), device=device)
 
 
 class Stream:
@@ -61,17 +84,13 @@ class Stream:
             torch.mps.synchronize()
 
 
-class Arena:
-    """One lane's memory, kept and carved anew for every pass: `staging` bytes on the host, `nbytes` on the device.
+class TorchArena:
+    """A lane's memory as torch sees it. On the CPU the staging is the beginning of the arena itself."""
 
-    On the CPU the staging is the beginning of the arena itself.
-    """
-
-    def __init__(self, device: Device, nbytes: int, staging: int) -> None:
-        # an allocator may align less than ALIGNMENT promises, so there is room to begin later
-        self.nbytes, self.staging = nbytes, staging if device.accelerator else 0
-        self._device = _aligned(device.empty(nbytes + ALIGNMENT))[:nbytes]
-        self._host = _aligned(device.empty_host(staging + ALIGNMENT))[:staging] if device.accelerator else self._device
+    def __init__(self, arena: HostArena | DeviceArena) -> None:
+        self.accelerator = isinstance(arena, DeviceArena)
+        self._device = arena.bytes if isinstance(arena, DeviceArena) else over(arena.bytes)
+        self._host = arena.host_bytes if isinstance(arena, DeviceArena) else self._device
         self._bytes = self._host.numpy().data
 
     def area(self, area: Area) -> torch.Tensor:

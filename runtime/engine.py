@@ -1,32 +1,25 @@
-"""Runs the steps that compute: held buffers, the lanes' memory, passes, loads and whole-tensor operations."""
+"""Runs the steps that compute: held buffers, the lanes' memory, passes, loads and whole-tensor operations.
+
+Needs no torch itself. A pass goes to the compiled kernels where these know all of its code; what they don't know, and
+all work on accelerators, goes to torch's, which are loaded when the first such step comes.
+"""
 
 from __future__ import annotations
 
+import importlib
 from typing import Any
 
-import torch
-
-from ..compiler.plan import (
-    LOAD_STAGING,
-    Area,
-    Copy,
-    Held,
-    Layout,
-    Load,
-    Opaque,
-    Pass,
-    Plan,
-    Scalar,
-    Step,
-    scratch_layout,
-)
-from .devices import Arena, Device, torch_dtype
+from ..compiler.plan import LOAD_STAGING, Copy, Layout, Load, Opaque, Pass, Plan, Step, scratch_layout
+from .host import Host, HostBuffer
 from .kernels.load import file_ranges
-from .kernels.opaque import OPAQUE
 from .lanes import Lanes
-from .memory import Meter
+from .memory import Arena, Memory, Meter
+from .native.side import Native
 from .ports import Reads, Tally, Writes
-from .streaming import Context, run_pass
+from .streaming import Context, Side, run_pass
+
+LOAD_PIECE = 1 << 26
+"""Bytes that are read at a time into a held buffer, so that a load can be stopped and shown."""
 
 
 class Engine:
@@ -38,13 +31,9 @@ class Engine:
 
     def __init__(self, plan: Plan, reads: Reads, writes: Writes[Any], lanes: Lanes, meter: Meter, tally: Tally) -> None:
         self._plan, self._reads, self._lanes, self._meter, self._tally = plan, reads, lanes, meter, tally
-        self._device = Device(plan.device)
-        self._threads = torch.get_num_threads()
         self._arenas: list[Arena | None] = [None] * lanes.count
-        self._streams = [self._device.stream() for _ in range(lanes.count)]
         self._context = Context(
             plan=plan,
-            device=self._device,
             reads=reads,
             writes=writes,
             lanes=lanes,
@@ -53,18 +42,20 @@ class Engine:
             buffers={},
             tensors=sorted(plan.tensors, key=lambda t: (t.file, t.start)),
         )
+        self._portable: Any = None
+        self._memory: Memory = Host() if plan.device == "cpu" else _devices().Accelerator(plan.device)
+        self._native = Native.of(self._context) if plan.device == "cpu" else None
         self._largest, self._largest_staging = 0, 0
         for step in plan.steps:
             if isinstance(step.action, Pass):
                 self._largest = max(self._largest, step.action.nbytes)
-                if self._device.accelerator:
+                if self._memory.accelerator:
                     self._largest_staging = max(self._largest_staging, self._layout(step.action).staging)
-        if lanes.count > 1:
-            torch.set_num_threads(1)
 
     def close(self) -> None:
         """Frees everything, also after a failure."""
-        torch.set_num_threads(self._threads)
+        if self._portable is not None:
+            self._portable.close()
         for lane in range(len(self._arenas)):
             self._drop(lane)
         for buffer in list(self._context.buffers):
@@ -84,7 +75,7 @@ class Engine:
             case Pass():
                 assert layout is not None
                 arenas = [a for a in self._arenas[:lanes] if a is not None]
-                run_pass(self._context, action, layout, arenas, self._streams)
+                run_pass(self._context, action, layout, arenas, self._side(action, layout))
             case Load():
                 self._load(action)
             case Opaque():
@@ -93,6 +84,20 @@ class Engine:
                 raise RuntimeError("a copy neither allocates nor releases buffers")
         for buffer in step.release:
             self._release(buffer)
+
+    def _side(self, pass_: Pass, layout: Layout) -> Side:
+        """The kernels that run a pass."""
+        if self._native is not None and self._native.knows(pass_, layout):
+            return self._native
+        side: Side = self._torch()
+        return side
+
+    def _torch(self) -> Any:
+        """The portable side, which the first call makes."""
+        if self._portable is None:
+            module = importlib.import_module(".portable", __package__)
+            self._portable = module.Portable(self._context, self._memory.name)
+        return self._portable
 
     # --- memory
 
@@ -106,7 +111,7 @@ class Engine:
             pass_.stores,
             block=pass_.block,
             compute=self._plan.compute,
-            accelerator=self._device.accelerator,
+            accelerator=self._memory.accelerator,
         )
         if layout.nbytes != pass_.nbytes:
             raise RuntimeError(f"a pass needs {layout.nbytes} bytes of scratch, the plan says {pass_.nbytes}")
@@ -116,8 +121,8 @@ class Engine:
         """Lanes, and for each of them bytes of its arena and of its staging on the host (0 on the CPU)."""
         if isinstance(action, Pass) and layout is not None:
             lanes = min(self._lanes.count, -(-action.numel // action.block)) if action.numel else 0
-            return lanes, layout.nbytes, layout.staging if self._device.accelerator else 0
-        if isinstance(action, Load) and self._device.accelerator:
+            return lanes, layout.nbytes, layout.staging if self._memory.accelerator else 0
+        if isinstance(action, Load) and self._memory.accelerator:
             nbytes = sum(e.nbytes for e in action.source.extents)
             return 1, 0, min(nbytes, LOAD_STAGING)
         return 0, 0, 0
@@ -125,12 +130,12 @@ class Engine:
     def _held(self, step: Step, workspace: int) -> int:
         """Brings the step's buffers to life; bytes of all buffers that live, and the workspace, on the device."""
         for a in step.allocate:
-            self._meter.allocate(f"buffer {a.buffer}", a.nbytes, device=self._device.accelerator)
-            self._context.buffers[a.buffer] = self._device.empty(a.nbytes).view(torch_dtype(a.dtype))
-        return sum(b.numel() * b.element_size() for b in self._context.buffers.values()) + workspace
+            self._meter.allocate(f"buffer {a.buffer}", a.nbytes, device=self._memory.accelerator)
+            self._context.buffers[a.buffer] = self._memory.buffer(a.dtype, a.numel)
+        return sum(b.nbytes for b in self._context.buffers.values()) + workspace
 
     def _check(self, step: Step, lanes: int, nbytes: int, staging: int, held: int) -> None:
-        accelerator = self._device.accelerator
+        accelerator = self._memory.accelerator
         host, device = (lanes * staging, held + lanes * nbytes) if accelerator else (held + lanes * nbytes, 0)
         if host > step.host or device > step.device:
             raise RuntimeError(
@@ -145,7 +150,7 @@ class Engine:
 
     def _fit(self, lanes: int, nbytes: int, staging: int, incoming: int) -> None:
         """Gives the first `lanes` lanes arenas of at least these sizes, all arenas together within the plan's peak."""
-        accelerator = self._device.accelerator
+        accelerator = self._memory.accelerator
         kept = [a for a in self._arenas if a is not None]
         if accelerator:
             room = self._plan.peak_device - self._meter.device - incoming + sum(a.nbytes for a in kept)
@@ -181,64 +186,42 @@ class Engine:
                 self._grow(lane, *chosen[lane])
 
     def _grow(self, lane: int, nbytes: int, staging: int) -> None:
-        self._meter.allocate(f"lane {lane}", nbytes, device=self._device.accelerator)
-        if self._device.accelerator:
+        self._meter.allocate(f"lane {lane}", nbytes, device=self._memory.accelerator)
+        if self._memory.accelerator:
             self._meter.allocate(f"staging of lane {lane}", staging)
-        self._arenas[lane] = Arena(self._device, nbytes, staging)
+        self._arenas[lane] = self._memory.arena(nbytes, staging)
 
     def _drop(self, lane: int) -> None:
         if self._arenas[lane] is not None:
             self._arenas[lane] = None
             self._meter.free(f"lane {lane}")
-            if self._device.accelerator:
+            if self._memory.accelerator:
                 self._meter.free(f"staging of lane {lane}")
 
     # --- steps
 
     def _load(self, load: Load) -> None:
-        source, buffer = load.source, self._context.buffers[load.buffer].view(torch.uint8)
-        arena, stream = self._arenas[0], self._streams[0]
-        piece = LOAD_STAGING if self._device.accelerator else max(1, buffer.numel())
-        at = 0
-        for file, start, nbytes in file_ranges(source, 0, source.numel):
-            for offset in range(0, nbytes, piece):
+        if self._memory.accelerator:
+            self._torch().load(load, self._arenas[0])
+            return
+        buffer, at = self._context.buffers[load.buffer], 0
+        assert isinstance(buffer, HostBuffer)
+        for file, start, nbytes in file_ranges(load.source, 0, load.source.numel):
+            for offset in range(0, nbytes, LOAD_PIECE):
                 self._lanes.check()
-                size = min(piece, nbytes - offset)
-                part = buffer[at : at + size]
-                if self._device.accelerator:
-                    assert arena is not None
-                    area = Area(0, size)
-                    self._reads.read_into(file, start + offset, arena.host(area))
-                    with stream.current():
-                        part.copy_(arena.host_tensor(area), non_blocking=True)
-                    stream.synchronize()
-                else:
-                    self._reads.read_into(file, start + offset, part.numpy().data)
+                size = min(LOAD_PIECE, nbytes - offset)
+                self._reads.read_into(file, start + offset, buffer.bytes.data[at : at + size])
                 self._tally.moved(size, 0)
                 at += size
 
     def _opaque(self, opaque: Opaque) -> None:
-        self._meter.allocate("workspace", opaque.workspace, device=self._device.accelerator)
-        inputs = tuple(self._whole(held, shape) for held, shape in zip(opaque.inputs, opaque.input_shapes, strict=True))
-        output = self._context.buffers[opaque.output].view(opaque.output_shape)
-        # no lane is busy, and the number of threads decides last bits: the same whatever the number of lanes
-        torch.set_num_threads(self._threads)
+        self._meter.allocate("workspace", opaque.workspace, device=self._memory.accelerator)
         try:
-            with self._streams[0].current():
-                OPAQUE[opaque.op](inputs, self._floats(opaque), output, dict(opaque.attributes))
-            self._streams[0].synchronize()
+            self._torch().opaque(opaque)
         finally:
-            if self._lanes.count > 1:
-                torch.set_num_threads(1)
             self._meter.free("workspace")
 
-    def _whole(self, held: Held, shape: tuple[int, ...]) -> torch.Tensor:
-        return self._context.buffers[held.buffer][held.first : held.first + held.numel].view(shape)
 
-    def _floats(self, opaque: Opaque) -> tuple[float, ...]:
-        values = []
-        for argument in opaque.scalars:
-            value = self._context.scalars[argument.index] if isinstance(argument, Scalar) else argument.value
-            assert isinstance(value, float | int)
-            values.append(value)
-        return tuple(values)
+def _devices() -> Any:
+    """The module of torch's devices, which takes a second to import."""
+    return importlib.import_module(".devices", __package__)

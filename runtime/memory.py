@@ -1,8 +1,39 @@
-"""Accounting of memory: every buffer by name, and the most that was ever live, on the host and on the device."""
+"""Memory: what a run asks of a device, and accounting: every buffer by name, and the most that was ever live, on the
+host and on the device."""
 
 from __future__ import annotations
 
 import threading
+from typing import Any, Protocol
+
+
+class Arena(Protocol):
+    """One lane's memory: `nbytes` where numbers are computed, and `staging` on the host for a device apart."""
+
+    nbytes: int
+    staging: int
+
+
+class Buffer(Protocol):
+    """A held buffer: a whole tensor's numbers in memory."""
+
+    nbytes: int
+
+    @property
+    def tensor(self) -> Any:
+        """The numbers as torch sees them."""
+        ...
+
+
+class Memory(Protocol):
+    """Where a run's arenas and buffers come from: `host.py`, `devices.py`."""
+
+    accelerator: bool
+    name: str
+
+    def arena(self, nbytes: int, staging: int) -> Arena: ...
+
+    def buffer(self, dtype: str, numel: int) -> Buffer: ...
 
 
 class Meter:

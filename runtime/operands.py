@@ -6,8 +6,8 @@ import torch
 
 from ..compiler.dtypes import SIZES
 from ..compiler.plan import Area, Gather, Held, Layout, Pass, Stream
-from .devices import Arena, Device, torch_dtype
 from .devices import Stream as Queue
+from .devices import TorchArena, torch_dtype
 from .kernels.load import file_ranges, gather_parts
 from .ports import Reads
 
@@ -20,10 +20,10 @@ class Operands:
         reads: Reads,
         pass_: Pass,
         layout: Layout,
-        arena: Arena,
+        arena: TorchArena,
         queue: Queue,
         compute: torch.dtype,
-        device: Device,
+        device: torch.device,
     ) -> None:
         self._reads, self._pass, self._layout = reads, pass_, layout
         self._arena, self._queue, self._compute, self._device = arena, queue, compute, device
@@ -41,7 +41,7 @@ class Operands:
                 raise RuntimeError("a held operand needs no reading")
 
     def _stream(self, stream: Stream, first: int, count: int, area: Area, out: torch.Tensor) -> int:
-        if torch_dtype(stream.dtype) == out.dtype and not self._device.accelerator:
+        if torch_dtype(stream.dtype) == out.dtype and not self._arena.accelerator:
             return self._read(stream, first, count, out.view(torch.uint8).numpy().data)
         part = Area(area.start, count * SIZES[stream.dtype])
         self._read(stream, first, count, self._arena.host(part))
@@ -72,7 +72,7 @@ class Operands:
                 term = self._arena.typed(Area(start, part.count * number), self._compute)
                 to.add_(term.copy_(self._staged(staged, source.dtype)))
             if len(part.terms) > 1:
-                to.div_(torch.full((), len(part.terms), dtype=self._compute, device=self._device.torch))
+                to.div_(torch.full((), len(part.terms), dtype=self._compute, device=self._device))
         return read
 
     def _read(self, stream: Stream, first: int, count: int, into: memoryview) -> int:
@@ -84,6 +84,6 @@ class Operands:
 
     def _staged(self, area: Area, dtype: str) -> torch.Tensor:
         """What was read into `area`, on the device, as elements of `dtype`."""
-        if self._device.accelerator:
+        if self._arena.accelerator:
             self._arena.area(area).copy_(self._arena.host_tensor(area), non_blocking=True)
         return self._arena.typed(area, torch_dtype(dtype))

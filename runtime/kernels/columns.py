@@ -12,7 +12,7 @@ import numpy
 import torch
 
 from ...compiler.plan import CHUNK
-from .values import Attributes
+from ..reductions import Attributes
 
 
 def column_sum(

@@ -6,7 +6,8 @@ import functools
 
 import torch
 
-from .values import Attributes, Whole
+from ..reductions import Attributes
+from .values import Whole
 
 SMALL = 1e-6
 """Singular values up to this share of the largest count as 0 where a division by them would blow up rounding."""

@@ -16,10 +16,11 @@ import numpy
 import torch
 
 from ...compiler.plan import CHUNK
+from ..reductions import Attributes, Threshold
 from .installed import installed
 from .random import bernoulli, bernoulli_cpu
 from .rows import row_max, row_rank, row_sum
-from .values import Attributes, Block, Kernel, Number, Threshold, Value, bits, magnitude_mask, tensor
+from .values import Block, Kernel, Number, Value, bits, magnitude_mask, tensor
 
 
 def _torch(function: Callable[..., Any]) -> Kernel:

@@ -8,8 +8,8 @@ import math
 
 import torch
 
+from ..reductions import Attributes
 from .decompositions import finite_only
-from .values import Attributes
 
 
 @finite_only

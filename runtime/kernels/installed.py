@@ -10,7 +10,8 @@ from typing import Any
 import torch
 
 from ...grammar.diagnostic import Diagnostic, Exit, MergecError
-from .values import Attributes, Block, Number, Value, tensor
+from ..reductions import Attributes
+from .values import Block, Number, Value, tensor
 
 
 def installed(block: Block, out: torch.Tensor, args: tuple[Value, ...], attributes: Attributes) -> None:

@@ -7,8 +7,8 @@ from __future__ import annotations
 import torch
 
 from ...compiler.shapes import neurons, shared_parts
+from ..reductions import Attributes
 from .decompositions import finite_only, svd
-from .values import Attributes
 
 Tensors = tuple[torch.Tensor, ...]
 Numbers = tuple[float, ...]

@@ -6,8 +6,8 @@ from __future__ import annotations
 
 import torch
 
+from ..reductions import Attributes
 from .decompositions import finite_only, polar, svd
-from .values import Attributes
 
 Tensors = tuple[torch.Tensor, ...]
 Numbers = tuple[float, ...]

@@ -13,7 +13,8 @@ import numpy
 import torch
 
 from ...compiler.plan import CHUNK
-from .values import Attributes, Block, Number, Value, tensor
+from ..reductions import Attributes
+from .values import Block, Number, Value, tensor
 
 STEP = 0x9E3779B97F4A7C15
 _FIRST = 0xBF58476D1CE4E5B9

@@ -1,17 +1,18 @@
 """Kernels that look along rows: a row's result stands at each of its elements. Blocks hold whole rows.
 
-The sum of a row is float64, added pairwise in an order that depends on the row's length alone.
+The sum of a row is float64, in an order that depends on the row's length alone (`order.py`).
 """
 
 # ruff: noqa: ARG001 - all kernels have one signature
 
 from __future__ import annotations
 
-import numpy
 import torch
 
 from ...compiler.plan import CHUNK
-from .values import Attributes, Block, Value, tensor
+from ..reductions import Attributes
+from .order import lane_sums
+from .values import Block, Value, tensor
 
 
 def _rows(x: torch.Tensor, row: int) -> torch.Tensor:
@@ -22,9 +23,7 @@ def row_sum(block: Block, out: torch.Tensor, args: tuple[Value, ...], attributes
     x, result = _rows(tensor(args[0]), int(attributes["row"])), _rows(out, int(attributes["row"]))
     wide = block.shared[: x.numel() * 8].view(torch.float64).view(x.shape)
     wide.copy_(x)
-    # of one dtype, so numpy adds without buffers, whose bounds would depend on where a row lies in the block
-    on_host = x.device.type == "cpu"
-    sums = torch.from_numpy(numpy.add.reduce(wide.numpy(), axis=1)) if on_host else wide.sum(dim=1)
+    sums = torch.from_numpy(lane_sums(wide.numpy())) if x.device.type == "cpu" else wide.sum(dim=1)
     result.copy_(sums.unsqueeze(1).expand(x.shape))
 
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import torch
+
+from ..reductions import Attributes, Threshold
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,19 +19,6 @@ class Number:
 
 
 @dataclass(frozen=True, slots=True)
-class Threshold:
-    """What keeps exactly k elements by magnitude.
-
-    `bits` is the k-th largest |x| as a bit pattern (the sign cleared). Kept are elements above it and, of those that
-    equal it, all with flat index below `cut` (a multiple of CHUNK) and the first `extra` from `cut` on.
-    """
-
-    bits: int
-    cut: int
-    extra: int
-
-
-@dataclass(frozen=True, slots=True)
 class Block:
     """Elements `[first, first + count)` of a tensor; `shared` is scratch, as many bytes as `compiler/ops.py` says."""
 
@@ -39,13 +27,8 @@ class Block:
     shared: torch.Tensor
 
 
-Result = float | Threshold | dict[int, int]
-"""What a reduction gives: a number, a threshold, or counts by digit."""
-
 Value = torch.Tensor | Number | Threshold
 """An argument: a block of numbers or booleans (1-d, `count` elements), or something a whole tensor."""
-
-Attributes = Mapping[str, Any]
 
 Kernel = Callable[[Block, torch.Tensor, tuple[Value, ...], Attributes], None]
 """Writes `op(args)` into the second argument, which may be one of the args, without allocating."""

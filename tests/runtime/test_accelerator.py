@@ -13,11 +13,10 @@ import pytest
 from mergec.compiler.pipeline import Options, compile_recipe
 from mergec.compiler.plan import Load, Pass
 from mergec.grammar.source import Source
-from mergec.runtime import engine
 from mergec.runtime.catalog import LocalCatalog
-from mergec.runtime.devices import Device
 from mergec.runtime.session import run_plan
 from safetensors.numpy import save_file
+from standin import stand_in
 
 RECIPES = {
     "linear": "linear(a, b, weight=[0.6, 0.4])",
@@ -26,14 +25,6 @@ RECIPES = {
     "dare": "dare_ties(a, b, density=0.5)",
     "rows": "row_rank(a) + row_sum(b)",
 }
-
-
-class StandIn(Device):
-    """`cuda:0` in the host's memory."""
-
-    def __init__(self, name: str) -> None:
-        super().__init__("cpu")
-        self.accelerator = name != "cpu"
 
 
 @pytest.fixture
@@ -54,7 +45,7 @@ def test_same_bytes_and_exact_peaks(
     folder: Path, monkeypatch: pytest.MonkeyPatch, method: str, device_memory: int | None
 ) -> None:
     """With a budget too small to hold the inputs, they are streamed as on the CPU."""
-    monkeypatch.setattr(engine, "Device", StandIn)
+    stand_in(monkeypatch)
     lets = "\n".join(f'let {name} = model("{folder / name}.safetensors")' for name in ("base", "a", "b"))
     source = Source("<recipe>", f'{lets}\n"*" = {RECIPES[method]}\n')
     outputs = []

@@ -12,13 +12,15 @@ from hypothesis import strategies as st
 from mergec.compiler.ops import OPS
 from mergec.compiler.plan import CHUNK, Extent, Gather, Run, Stream
 from mergec.compiler.scalars import SCALARS
+from mergec.runtime.kernels import selection
 from mergec.runtime.kernels.elementwise import ELEMENTWISE, ELEMENTWISE_CPU
 from mergec.runtime.kernels.load import file_ranges, gather_parts
 from mergec.runtime.kernels.opaque import OPAQUE
 from mergec.runtime.kernels.random import STEP, finalise
-from mergec.runtime.kernels.reductions import REDUCTIONS, _chunk_sums_device
-from mergec.runtime.kernels.selection import Selection
-from mergec.runtime.kernels.values import Block, Number, Threshold, Value
+from mergec.runtime.kernels.reductions import FEEDS, _chunk_sums_device
+from mergec.runtime.kernels.values import Block, Number, Value
+from mergec.runtime.reducers import REDUCERS
+from mergec.runtime.reductions import Threshold
 
 COMPUTE = [torch.float32, torch.float64]
 
@@ -40,7 +42,7 @@ def test_tables_cover_exactly_the_ops() -> None:
         kind: {op.name for op in OPS.values() if op.kind == kind} for kind in ("elementwise", "reduction", "opaque")
     }
     assert set(ELEMENTWISE) == set(ELEMENTWISE_CPU) == kinds["elementwise"]
-    assert set(REDUCTIONS) == kinds["reduction"]
+    assert set(FEEDS) == set(REDUCERS) == kinds["reduction"]
     assert set(OPAQUE) == kinds["opaque"]
     assert set(SCALARS) >= kinds["elementwise"] - {"above"} - POSITIONED
 
@@ -138,9 +140,9 @@ def test_bernoulli_keeps_about_its_share_and_knows_no_blocks() -> None:
 def form(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     """Which forms of the reductions run; both can on the CPU."""
     if request.param == "accelerator":
-        monkeypatch.setattr(Selection, "_count_first_cpu", Selection._count_digits)
-        monkeypatch.setattr(Selection, "_count_digits_cpu", Selection._count_digits)
-        monkeypatch.setattr(Selection, "_count_ties_cpu", Selection._count_ties)
+        monkeypatch.setattr(selection, "_count_first_cpu", selection._count_digits)
+        monkeypatch.setattr(selection, "_count_digits_cpu", selection._count_digits)
+        monkeypatch.setattr(selection, "_count_ties_cpu", selection._count_ties)
     return str(request.param)
 
 
@@ -157,7 +159,7 @@ def test_selection_and_above(dtype: torch.dtype, k: int, levels: str) -> None:
         width = torch.int32 if dtype == torch.float32 else torch.int64
         steps = (x.to(width) * 4321 + torch.arange(n) % 500) % 60000
         x = (torch.ones(n, dtype=dtype).view(width) + steps.to(width)).view(dtype)
-    reducer = REDUCTIONS["threshold"]({"k": k}, n, dtype)
+    reducer = REDUCERS["threshold"]({"k": k}, n, 8 * dtype.itemsize)
     states = [torch.empty(OPS["threshold"].state, dtype=torch.uint8) for _ in range(2)]
     scratch = torch.empty(64 * CHUNK, dtype=torch.uint8)
     for _ in range(6):
@@ -165,7 +167,7 @@ def test_selection_and_above(dtype: torch.dtype, k: int, levels: str) -> None:
             break
         for lane, first in enumerate((2 * CHUNK, 0, CHUNK)):
             part = x[first : first + CHUNK]
-            reducer.feed(Block(first, part.numel(), scratch), (part,), states[lane % 2])
+            FEEDS["threshold"](reducer, Block(first, part.numel(), scratch), (part,), states[lane % 2])
         reducer.finish_round()
     threshold = reducer.result()
     assert isinstance(threshold, Threshold)

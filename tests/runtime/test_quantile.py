@@ -9,10 +9,11 @@ import pytest
 import torch
 from mergec.compiler.ops import OPS
 from mergec.compiler.plan import CHUNK
+from mergec.runtime.kernels import quantile
 from mergec.runtime.kernels.opaque import OPAQUE
-from mergec.runtime.kernels.quantile import Quantile
-from mergec.runtime.kernels.reductions import REDUCTIONS
+from mergec.runtime.kernels.reductions import FEEDS
 from mergec.runtime.kernels.values import Block
+from mergec.runtime.reducers import REDUCERS
 
 N = 2 * CHUNK + 99
 
@@ -29,7 +30,7 @@ def numbers(kind: str, dtype: torch.dtype) -> torch.Tensor:
 
 def selected(x: torch.Tensor, k: int) -> float:
     """The blocks come in any order, from two lanes with states of their own."""
-    reducer = REDUCTIONS["kth_smallest"]({"k": k}, x.numel(), x.dtype)
+    reducer = REDUCERS["kth_smallest"]({"k": k}, x.numel(), 8 * x.dtype.itemsize)
     states = [torch.empty(OPS["kth_smallest"].state, dtype=torch.uint8) for _ in range(2)]
     scratch = torch.empty(17 * CHUNK, dtype=torch.uint8)
     for _ in range(4):
@@ -37,7 +38,7 @@ def selected(x: torch.Tensor, k: int) -> float:
             break
         for lane, first in enumerate((2 * CHUNK, 0, CHUNK)):
             part = x[first : first + CHUNK]
-            reducer.feed(Block(first, part.numel(), scratch), (part,), states[lane % 2])
+            FEEDS["kth_smallest"](reducer, Block(first, part.numel(), scratch), (part,), states[lane % 2])
         reducer.finish_round()
     assert reducer.done
     result = reducer.result()
@@ -52,7 +53,7 @@ def test_the_number_at_a_place_in_order(
     kind: str, dtype: torch.dtype, form: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if form == "accelerator":
-        monkeypatch.setattr(Quantile, "_count_cpu", Quantile._count)
+        monkeypatch.setattr(quantile, "_count_cpu", quantile._count)
     x = numbers(kind, dtype)
     order = numpy.sort(x.numpy())
     for k in (0, N // 2, N - 1):
@@ -62,10 +63,12 @@ def test_the_number_at_a_place_in_order(
 
 def test_of_one_and_of_nothing() -> None:
     for numel, want in ((1, 2.5), (0, 0.0)):
-        reducer = REDUCTIONS["kth_smallest"]({"k": 0}, numel, torch.float32)
+        reducer = REDUCERS["kth_smallest"]({"k": 0}, numel, 32)
         while not reducer.done:
             state = torch.empty(OPS["kth_smallest"].state, dtype=torch.uint8)
-            reducer.feed(Block(0, 1, torch.empty(17, dtype=torch.uint8)), (torch.tensor([2.5]),), state)
+            FEEDS["kth_smallest"](
+                reducer, Block(0, 1, torch.empty(17, dtype=torch.uint8)), (torch.tensor([2.5]),), state
+            )
             reducer.finish_round()
         assert reducer.result() == want
 

@@ -12,13 +12,12 @@ from mergec.compiler.ops import OPS
 from mergec.compiler.pipeline import Options, compile_recipe
 from mergec.compiler.plan import Opaque, from_json, to_json
 from mergec.grammar.source import Source
-from mergec.runtime import engine
 from mergec.runtime.catalog import LocalCatalog
-from mergec.runtime.devices import Device
 from mergec.runtime.kernels.decompositions import polar
 from mergec.runtime.kernels.opaque import OPAQUE
 from mergec.runtime.session import run_plan
 from safetensors.torch import load_file, save_file
+from standin import stand_in
 
 RECIPES = (
     "* = tsv_merge(a, b)",
@@ -78,19 +77,11 @@ def test_a_budget_is_met_or_refused(recipe: str, tmp_path: Path) -> None:
     assert all(torch.equal(made[name], wanted[name]) for name in wanted)
 
 
-class StandIn(Device):
-    """An accelerator in the host's memory."""
-
-    def __init__(self, name: str) -> None:
-        super().__init__("cpu")
-        self.accelerator = name != "cpu"
-
-
 @pytest.mark.parametrize("recipe", RECIPES)
 def test_an_accelerator_has_the_same_peaks_and_bytes(
     recipe: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(engine, "Device", StandIn)
+    stand_in(monkeypatch)
     source = Source("<recipe>", lets(tmp_path) + recipe)
     made = []
     for device in ("cpu", "cuda:0"):

@@ -1,0 +1,81 @@
+"""Memory of the host, without torch: what lanes and held buffers of a merge on the CPU lie in."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import mmap
+from typing import TYPE_CHECKING, Any
+
+import numpy
+from numpy.typing import NDArray
+
+from ..compiler.dtypes import SIZES
+from ..compiler.plan import Area
+
+if TYPE_CHECKING:
+    import torch
+
+
+class Host:
+    """The CPU as a device: its memory is the host's."""
+
+    accelerator = False
+    name = "cpu"
+
+    def arena(self, nbytes: int, staging: int) -> HostArena:
+        """One lane's memory; the staging is the beginning of it."""
+        del staging
+        return HostArena(nbytes)
+
+    def buffer(self, dtype: str, numel: int) -> HostBuffer:
+        """Uninitialised numbers."""
+        return HostBuffer(dtype, numel)
+
+
+def pages(nbytes: int) -> NDArray[numpy.uint8]:
+    """Bytes that begin a page, straight from the system, so that they go back to it when they are dropped.
+
+    Raises MemoryError.
+    """
+    try:
+        region = mmap.mmap(-1, max(1, nbytes))
+    except OSError as error:
+        raise MemoryError(f"{nbytes} bytes") from error
+    if hasattr(mmap, "MADV_HUGEPAGE") and nbytes >= 1 << 21:
+        with contextlib.suppress(OSError):  # a system without them; nothing depends on it
+            region.madvise(mmap.MADV_HUGEPAGE)
+    return numpy.frombuffer(region, numpy.uint8)[:nbytes]
+
+
+class HostArena:
+    """One lane's memory, kept and carved anew for every pass."""
+
+    staging = 0
+
+    def __init__(self, nbytes: int) -> None:
+        self.nbytes = nbytes
+        self.bytes = pages(nbytes)
+        self.address: int = self.bytes.ctypes.data
+        self._data = self.bytes.data
+
+    def host(self, area: Area) -> memoryview:
+        """The bytes of `area`."""
+        return self._data[area.start : area.start + area.nbytes]
+
+
+class HostBuffer:
+    """A held buffer: `numel` elements of `dtype`."""
+
+    def __init__(self, dtype: str, numel: int) -> None:
+        self.dtype = dtype
+        self.nbytes = numel * SIZES[dtype]
+        self.bytes = pages(self.nbytes)
+        self.address: int = self.bytes.ctypes.data
+
+    @property
+    def tensor(self) -> torch.Tensor:
+        """The numbers as a torch tensor over the same memory; the first call imports torch."""
+        devices: Any = importlib.import_module(".devices", __package__)
+        tensor: torch.Tensor = devices.over(self.bytes).view(devices.torch_dtype(self.dtype))
+        return tensor

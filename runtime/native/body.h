@@ -1,0 +1,536 @@
+/* The instructions and the loop over pieces, for one level of the instruction set: BODY(name) is the level's name.
+
+   The loops are written for the compiler to turn into vectors: `each` promises that an output is one of the inputs or
+   apart from all of them, never shifted against one. */
+
+#define each(i, n) _Pragma("GCC ivdep") for (int64_t i = 0; i < (n); i++)
+#define INSTRUCTION(name) static inline void BODY(name)(const struct step *s, const struct place *p)
+
+#ifndef BITS_OF
+#define BITS_OF
+static inline uint32_t bits_of(float x) {
+    uint32_t bits;
+    memcpy(&bits, &x, sizeof bits);
+    return bits;
+}
+
+static inline float float_of(uint32_t bits) {
+    float x;
+    memcpy(&x, &bits, sizeof x);
+    return x;
+}
+
+/* IEEE binary16 to binary32, in integers. */
+static inline float half_to_float(uint16_t half) {
+    uint32_t sign = (uint32_t)(half & 0x8000) << 16, magnitude = half & 0x7fff;
+    if (magnitude >= 0x7c00) /* infinities and NaNs */
+        return float_of(sign | 0x7f800000 | (magnitude & 0x3ff) << 13 | ((magnitude & 0x3ff) ? 0x400000 : 0));
+    if (magnitude >= 0x400)
+        return float_of(sign | ((magnitude << 13) + (112u << 23)));
+    float tiny = (float)magnitude * 0x1p-24f;
+    return sign ? -tiny : tiny;
+}
+
+/* binary32 to binary16, to nearest, ties to even. */
+static inline uint16_t float_to_half(float x) {
+    uint32_t bits = bits_of(x), magnitude = bits & 0x7fffffff;
+    uint16_t sign = (uint16_t)(bits >> 16 & 0x8000);
+    if (magnitude > 0x7f800000)
+        return (uint16_t)(sign | 0x7e00 | (magnitude >> 13 & 0x3ff));
+    if (magnitude >= 0x477ff000) /* 65520 and above round to infinity */
+        return sign | 0x7c00;
+    if (magnitude < 0x38800000) /* subnormal: adding 0.5 leaves the rounded multiple of 2^-24 in the last bits */
+        return (uint16_t)(sign | (bits_of(float_of(magnitude) + 0.5f) - 0x3f000000));
+    magnitude += 0xfff + (magnitude >> 13 & 1);
+    return (uint16_t)(sign | ((magnitude - (112u << 23)) >> 13));
+}
+
+/* The steps of a generator are explained in kernels/random.py. */
+static inline uint64_t random_word(uint64_t key, uint64_t index) {
+    uint64_t z = key + (index + 1) * 0x9E3779B97F4A7C15u;
+    z = (z ^ (z >> 30)) * 0xBF58476D1CE4E5B9u;
+    return (z ^ (z >> 27)) * 0x94D049BB133111EBu;
+}
+#endif
+
+/* --- to and from files: a or out is the block's first element, or with u the tensor's ------------------------------ */
+
+#define SOURCE(type) ((const type *)s->a + (s->u ? p->first : 0) + p->at)
+#define TARGET(type) ((type *)s->out + (s->u ? p->first : 0) + p->at)
+
+INSTRUCTION(load_BF16) {
+    const uint16_t *a = SOURCE(uint16_t);
+    float *out = s->out;
+    each(i, p->count) out[i] = float_of((uint32_t)a[i] << 16);
+}
+
+INSTRUCTION(load_F16) {
+    const uint16_t *a = SOURCE(uint16_t);
+    float *out = s->out;
+    int64_t i = 0;
+#ifdef __F16C__
+    for (; i + 8 <= p->count; i += 8)
+        _mm256_storeu_ps(out + i, _mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)(a + i))));
+#endif
+    for (; i < p->count; i++)
+        out[i] = half_to_float(a[i]);
+}
+
+INSTRUCTION(load_F32) { memcpy(s->out, SOURCE(float), (size_t)p->count * sizeof(float)); }
+
+INSTRUCTION(load_F64) {
+    const double *a = SOURCE(double);
+    float *out = s->out;
+    each(i, p->count) out[i] = (float)a[i];
+}
+
+/* c counts what isn't finite, as it is stored. */
+#define NOT_FINITE(value) *(int64_t *)s->c += (value)
+
+INSTRUCTION(store_BF16) {
+    const float *a = s->a;
+    uint16_t *out = TARGET(uint16_t);
+    uint32_t found = 0;
+    each(i, p->count) {
+        uint32_t bits = bits_of(a[i]);
+        uint32_t rounded = (bits + 0x7fff + (bits >> 16 & 1)) >> 16;
+        rounded = (bits & 0x7fffffff) > 0x7f800000 ? 0x7fc0 : rounded;
+        out[i] = (uint16_t)rounded;
+        found += (rounded & 0x7f80) == 0x7f80;
+    }
+    NOT_FINITE(found);
+}
+
+INSTRUCTION(store_F16) {
+    const float *a = s->a;
+    uint16_t *out = TARGET(uint16_t);
+    uint32_t found = 0;
+    int64_t i = 0;
+#ifdef __F16C__
+    for (; i + 8 <= p->count; i += 8)
+        _mm_storeu_si128((__m128i *)(out + i), _mm256_cvtps_ph(_mm256_loadu_ps(a + i), _MM_FROUND_TO_NEAREST_INT));
+#endif
+    for (; i < p->count; i++)
+        out[i] = float_to_half(a[i]);
+    each(k, p->count) found += (out[k] & 0x7c00) == 0x7c00;
+    NOT_FINITE(found);
+}
+
+INSTRUCTION(store_F32) {
+    const float *a = s->a;
+    float *out = TARGET(float);
+    uint32_t found = 0;
+    each(i, p->count) {
+        out[i] = a[i];
+        found += (bits_of(a[i]) & 0x7f800000) == 0x7f800000;
+    }
+    NOT_FINITE(found);
+}
+
+INSTRUCTION(store_F64) {
+    const float *a = s->a;
+    double *out = TARGET(double);
+    uint32_t found = 0;
+    each(i, p->count) {
+        out[i] = a[i];
+        found += (bits_of(a[i]) & 0x7f800000) == 0x7f800000;
+    }
+    NOT_FINITE(found);
+}
+
+/* --- element by element: numbers of the first and second argument are x and y -------------------------------------- */
+
+#define FORMS(name, result, expression)                                                                                \
+    INSTRUCTION(name##_vv) {                                                                                           \
+        const float *a = s->a, *b = s->b;                                                                              \
+        result *out = s->out;                                                                                          \
+        each(i, p->count) {                                                                                            \
+            float x = a[i], y = b[i];                                                                                  \
+            out[i] = (expression);                                                                                     \
+        }                                                                                                              \
+    }                                                                                                                  \
+    INSTRUCTION(name##_vn) {                                                                                           \
+        const float *a = s->a, y = (float)s->y;                                                                        \
+        result *out = s->out;                                                                                          \
+        each(i, p->count) {                                                                                            \
+            float x = a[i];                                                                                            \
+            out[i] = (expression);                                                                                     \
+        }                                                                                                              \
+    }                                                                                                                  \
+    INSTRUCTION(name##_nv) {                                                                                           \
+        const float *b = s->b, x = (float)s->x;                                                                        \
+        result *out = s->out;                                                                                          \
+        each(i, p->count) {                                                                                            \
+            float y = b[i];                                                                                            \
+            out[i] = (expression);                                                                                     \
+        }                                                                                                              \
+    }
+
+FORMS(add, float, x + y)
+FORMS(sub, float, x - y)
+FORMS(mul, float, x *y)
+FORMS(div, float, x / y)
+FORMS(min, float, x != x ? x : y != y ? y : y < x ? y : x)
+FORMS(max, float, x != x ? x : y != y ? y : y > x ? y : x)
+FORMS(lt, uint8_t, x < y)
+FORMS(le, uint8_t, x <= y)
+FORMS(gt, uint8_t, x > y)
+FORMS(ge, uint8_t, x >= y)
+FORMS(eq, uint8_t, x == y)
+FORMS(ne, uint8_t, x != y)
+
+#define ELEMENTWISE(name, argument, result, expression)                                                                \
+    INSTRUCTION(name) {                                                                                                \
+        const argument *a = s->a;                                                                                      \
+        result *out = s->out;                                                                                          \
+        each(i, p->count) {                                                                                            \
+            argument x = a[i];                                                                                         \
+            out[i] = (expression);                                                                                     \
+        }                                                                                                              \
+    }
+
+ELEMENTWISE(neg_v, float, float, -x)
+ELEMENTWISE(abs_v, float, float, fabsf(x))
+ELEMENTWISE(sign_v, float, float, (float)((x > 0) - (x < 0)))
+ELEMENTWISE(sqrt_v, float, float, sqrtf(x))
+ELEMENTWISE(trunc_v, float, float, truncf(x))
+ELEMENTWISE(not_m, uint8_t, uint8_t, !x)
+ELEMENTWISE(number_m, uint8_t, float, (float)x)
+
+INSTRUCTION(fill_n) {
+    float x = (float)s->x, *out = s->out;
+    each(i, p->count) out[i] = x;
+}
+
+INSTRUCTION(set_n) { memset(s->out, s->x != 0, (size_t)p->count); }
+
+INSTRUCTION(and_mm) {
+    const uint8_t *a = s->a, *b = s->b;
+    uint8_t *out = s->out;
+    each(i, p->count) out[i] = a[i] & b[i];
+}
+
+INSTRUCTION(or_mm) {
+    const uint8_t *a = s->a, *b = s->b;
+    uint8_t *out = s->out;
+    each(i, p->count) out[i] = a[i] | b[i];
+}
+
+/* The mask is a; then and other are b and c, or x and y. */
+#define CHOICE(name, then, other)                                                                                      \
+    INSTRUCTION(name) {                                                                                                \
+        const uint8_t *a = s->a;                                                                                       \
+        const float *b = s->b, *c = s->c, x = (float)s->x, y = (float)s->y;                                            \
+        float *out = s->out;                                                                                           \
+        (void)b, (void)c, (void)x, (void)y;                                                                            \
+        each(i, p->count) {                                                                                            \
+            float yes = (then), no = (other);                                                                          \
+            out[i] = a[i] ? yes : no;                                                                                  \
+        }                                                                                                              \
+    }
+
+CHOICE(where_mvv, b[i], c[i])
+CHOICE(where_mvn, b[i], y)
+CHOICE(where_mnv, x, c[i])
+CHOICE(where_mnn, x, y)
+
+/* u is the threshold's pattern, v its cut, w how many that equal it are kept from there on; b counts those. */
+INSTRUCTION(above_vt) {
+    const float *a = s->a;
+    uint8_t *out = s->out;
+    int64_t *kept = (int64_t *)s->b, begin = p->first + p->at, cut = (int64_t)s->v, extra = (int64_t)s->w;
+    uint32_t pattern = (uint32_t)s->u;
+    int64_t before = cut - begin < 0 ? 0 : cut - begin < p->count ? cut - begin : p->count;
+    each(i, before) out[i] = (bits_of(a[i]) & 0x7fffffff) >= pattern;
+    const float *rest = a + before;
+    uint8_t *to = out + before;
+    each(i, p->count - before) to[i] = (bits_of(rest[i]) & 0x7fffffff) > pattern;
+    if (p->at == 0)
+        *kept = 0;
+    for (int64_t i = before; i < p->count && *kept < extra && begin + i < cut + CHUNK; i++)
+        if ((bits_of(a[i]) & 0x7fffffff) == pattern) {
+            out[i] = 1;
+            ++*kept;
+        }
+}
+
+/* u is the key, v the bound of the word; w: every element is kept. */
+INSTRUCTION(bernoulli_n) {
+    uint8_t *out = s->out;
+    uint64_t key = s->u, bound = s->v, first = (uint64_t)(p->first + p->at);
+    if (s->w)
+        memset(out, 1, (size_t)p->count);
+    else
+        each(i, p->count) out[i] = random_word(key, first + (uint64_t)i) < bound;
+}
+
+INSTRUCTION(bernoulli_v) {
+    const float *a = s->a;
+    uint8_t *out = s->out;
+    uint64_t key = s->u, first = (uint64_t)(p->first + p->at);
+    each(i, p->count) out[i] = (float)(int64_t)(random_word(key, first + (uint64_t)i) >> 40) * 0x1p-24f < a[i];
+}
+
+/* --- sums in a fixed order ------------------------------------------------------------------------------------------ */
+
+/* Element k of what is summed goes to lane k modulo LANES; halves of the lanes are then added to halves. */
+static inline double BODY(joined)(double *lanes) {
+    for (int64_t half = LANES / 2; half; half /= 2)
+        each(i, half) lanes[i] += lanes[i + half];
+    return lanes[0];
+}
+
+#define SUMMED(name, term)                                                                                             \
+    static inline void BODY(name)(const float *a, const float *b, double *lanes, int64_t from, int64_t n) {            \
+        int64_t i = 0;                                                                                                 \
+        (void)b;                                                                                                       \
+        for (; i < n && (from + i) % LANES; i++)                                                                       \
+            lanes[(from + i) % LANES] += (term);                                                                       \
+        for (int64_t begin = i; begin + LANES <= n; begin = i)                                                         \
+            _Pragma("GCC ivdep") for (i = begin; i < begin + LANES; i++)                                               \
+                lanes[i - begin] += (term);                                                                            \
+        for (; i < n; i++)                                                                                             \
+            lanes[(from + i) % LANES] += (term);                                                                       \
+    }
+
+SUMMED(add_numbers, (double)a[i])
+SUMMED(add_products, (double)a[i] * (double)b[i])
+
+/* c is LANES numbers of scratch; out receives the sum of every chunk of the block. */
+#define CHUNK_SUMS(name, add)                                                                                          \
+    INSTRUCTION(name) {                                                                                                \
+        const float *a = s->a, *b = s->b;                                                                              \
+        double *lanes = (double *)s->c, *sums = s->out;                                                                \
+        for (int64_t done = 0; done < p->count;) {                                                                     \
+            int64_t at = p->at + done, inside = at % CHUNK, left = p->count - done;                                    \
+            int64_t n = left < CHUNK - inside ? left : CHUNK - inside;                                                 \
+            if (!inside)                                                                                               \
+                memset(lanes, 0, LANES * sizeof(double));                                                              \
+            BODY(add)(a + done, b ? b + done : b, lanes, inside, n);                                                   \
+            done += n;                                                                                                 \
+            if (inside + n == CHUNK || at + n == p->block)                                                             \
+                sums[at / CHUNK] = BODY(joined)(lanes);                                                                \
+        }                                                                                                              \
+    }
+
+CHUNK_SUMS(sum_v, add_numbers)
+CHUNK_SUMS(dot_vv, add_products)
+
+/* --- along rows of u elements: pieces hold whole rows ---------------------------------------------------------------- */
+
+INSTRUCTION(row_sum_v) {
+    const float *a = s->a;
+    float *out = s->out;
+    int64_t row = (int64_t)s->u;
+    for (int64_t r = 0; r < p->count; r += row) {
+        double lanes[LANES] = {0};
+        BODY(add_numbers)(a + r, NULL, lanes, 0, row);
+        float sum = (float)BODY(joined)(lanes);
+        each(i, row) out[r + i] = sum;
+    }
+}
+
+INSTRUCTION(row_max_v) {
+    const float *a = s->a;
+    float *out = s->out;
+    int64_t row = (int64_t)s->u;
+    for (int64_t r = 0; r < p->count; r += row) {
+        float most[16];
+        uint32_t unordered = 0;
+        for (int k = 0; k < 16; k++)
+            most[k] = a[r];
+        for (int64_t i = 0; i < row / 16 * 16; i += 16)
+            for (int k = 0; k < 16; k++) {
+                most[k] = a[r + i + k] > most[k] ? a[r + i + k] : most[k];
+                unordered |= a[r + i + k] != a[r + i + k];
+            }
+        for (int64_t i = row / 16 * 16; i < row; i++) {
+            most[0] = a[r + i] > most[0] ? a[r + i] : most[0];
+            unordered |= a[r + i] != a[r + i];
+        }
+        for (int k = 1; k < 16; k++)
+            most[0] = most[k] > most[0] ? most[k] : most[0];
+        float largest = unordered ? float_of(0x7fc00000) : most[0];
+        each(i, row) out[r + i] = largest;
+    }
+}
+
+/* Ascending, of equals the first lower, NaNs last. c is scratch: four words an element of a row. */
+INSTRUCTION(row_rank_v) {
+    const float *a = s->a;
+    float *out = s->out;
+    int64_t row = (int64_t)s->u;
+    uint32_t *key = (uint32_t *)s->c, *index = key + row, *key2 = index + row, *index2 = key2 + row;
+    if (row == 1) {
+        each(i, p->count) out[i] = 0.5f;
+        return;
+    }
+    float step = (float)(row - 1);
+    for (int64_t r = 0; r < p->count; r += row) {
+        uint32_t counts[3][2048] = {{0}};
+        for (int64_t i = 0; i < row; i++) {
+            uint32_t bits = bits_of(a[r + i]);
+            bits = (bits & 0x7fffffff) > 0x7f800000 ? 0x7fffffff : bits == 0x80000000 ? 0 : bits;
+            bits = bits & 0x80000000 ? ~bits : bits | 0x80000000; /* unsigned order is that of the numbers */
+            key[i] = bits;
+            index[i] = (uint32_t)i;
+            counts[0][bits & 2047]++;
+            counts[1][bits >> 11 & 2047]++;
+            counts[2][bits >> 22]++;
+        }
+        uint32_t *from = key, *which = index, *to = key2, *place = index2;
+        for (int digit = 0; digit < 3; digit++) {
+            uint32_t *count = counts[digit], start = 0;
+            int shift = 11 * digit;
+            if (count[from[0] >> shift & 2047] == row) /* all alike in this digit, as they often are in the highest */
+                continue;
+            for (int64_t k = 0; k < 2048; k++) {
+                uint32_t n = count[k];
+                count[k] = start;
+                start += n;
+            }
+            for (int64_t i = 0; i < row; i++) {
+                uint32_t at = count[from[i] >> shift & 2047]++;
+                to[at] = from[i];
+                place[at] = which[i];
+            }
+            uint32_t *swap = from;
+            from = to, to = swap;
+            swap = which;
+            which = place, place = swap;
+        }
+        for (int64_t i = 0; i < row; i++)
+            out[r + which[i]] = (float)i / step;
+    }
+}
+
+/* --- counts and extremes: out receives one number a block ------------------------------------------------------------ */
+
+INSTRUCTION(count_m) {
+    const uint8_t *a = s->a;
+    double *out = s->out;
+    int64_t found = 0;
+    each(i, p->count) found += a[i];
+    *out = (p->at ? *out : 0) + (double)found;
+}
+
+#define EXTREME(name, compare, least)                                                                                  \
+    INSTRUCTION(name) {                                                                                                \
+        const float *a = s->a;                                                                                         \
+        double *out = s->out;                                                                                          \
+        float most[16];                                                                                                \
+        uint32_t unordered = 0;                                                                                        \
+        int64_t i = 0;                                                                                                 \
+        for (int k = 0; k < 16; k++)                                                                                   \
+            most[k] = (least);                                                                                         \
+        for (; i + 16 <= p->count; i += 16)                                                                            \
+            for (int k = 0; k < 16; k++) {                                                                             \
+                most[k] = a[i + k] compare most[k] ? a[i + k] : most[k];                                               \
+                unordered |= a[i + k] != a[i + k];                                                                     \
+            }                                                                                                          \
+        for (; i < p->count; i++) {                                                                                    \
+            most[0] = a[i] compare most[0] ? a[i] : most[0];                                                           \
+            unordered |= a[i] != a[i];                                                                                 \
+        }                                                                                                              \
+        double before = p->at ? *out : (double)(least);                                                                \
+        for (int k = 0; k < 16; k++)                                                                                   \
+            before = (double)most[k] compare before ? (double)most[k] : before;                                        \
+        *out = unordered ? (double)NAN : before;                                                                       \
+    }
+
+EXTREME(maximum_v, >, -INFINITY)
+EXTREME(minimum_v, <, INFINITY)
+
+/* --- selection: counts of bit patterns, see selection.py ------------------------------------------------------------- */
+
+/* The highest 15 bits below the sign, counted into TABLES tables of 32768 words at out. */
+INSTRUCTION(histogram_v) {
+    const float *a = s->a;
+    uint32_t *table = s->out;
+    int64_t i = 0;
+    for (; i + TABLES <= p->count; i += TABLES)
+        for (int64_t k = 0; k < TABLES; k++)
+            table[k * 32768 + (bits_of(a[i + k]) >> 16 & 0x7fff)]++;
+    for (; i < p->count; i++)
+        table[bits_of(a[i]) >> 16 & 0x7fff]++;
+}
+
+/* The lowest 16 bits, of the elements whose bits above them are u, counted at out; for every chunk of the block b has
+   those that are few (`struct seen`). */
+INSTRUCTION(digits_v) {
+    const float *a = s->a;
+    uint32_t *table = s->out, prefix = (uint32_t)s->u;
+    for (int64_t i = 0; i < p->count;) {
+        int64_t at = p->at + i, stop = i + 16 < p->count ? i + 16 : p->count;
+        struct seen *seen = (struct seen *)s->b + at / CHUNK;
+        if (at % CHUNK == 0)
+            seen->found = 0;
+        if ((at + stop - i - 1) / CHUNK != at / CHUNK)
+            stop = i + (CHUNK - at % CHUNK);
+        uint32_t any = 0;
+        for (int64_t k = i; k < stop; k++)
+            any |= (bits_of(a[k]) >> 16 & 0x7fff) == prefix;
+        for (; any && i < stop; i++) {
+            uint32_t bits = bits_of(a[i]), digit = bits & 0xffff;
+            if ((bits >> 16 & 0x7fff) != prefix)
+                continue;
+            table[digit]++;
+            int64_t k = 0;
+            while (k < seen->found && seen->digit[k] != digit)
+                k++;
+            if (k < seen->found)
+                seen->count[k]++;
+            else if (k == FEW)
+                seen->found = -1;
+            else if (seen->found >= 0) {
+                seen->digit[k] = digit;
+                seen->count[k] = 1;
+                seen->found++;
+            }
+        }
+        i = stop;
+    }
+}
+
+/* How many magnitudes of every chunk of the block are the pattern u, to out. */
+INSTRUCTION(ties_v) {
+    const float *a = s->a;
+    int64_t *out = s->out;
+    uint32_t pattern = (uint32_t)s->u;
+    for (int64_t done = 0; done < p->count;) {
+        int64_t at = p->at + done, inside = at % CHUNK, left = p->count - done;
+        int64_t n = left < CHUNK - inside ? left : CHUNK - inside;
+        uint32_t found = 0;
+        each(i, n) found += (bits_of(a[done + i]) & 0x7fffffff) == pattern;
+        out[at / CHUNK] = (inside ? out[at / CHUNK] : 0) + found;
+        done += n;
+    }
+}
+
+/* --- the loop ---------------------------------------------------------------------------------------------------------- */
+
+#define CASE(name)                                                                                                     \
+    case OP_##name:                                                                                                    \
+        BODY(name)(s, &p);                                                                                             \
+        break;
+
+static void BODY(run)(const struct step *steps, int64_t number, int64_t first, int64_t count, int64_t piece) {
+    for (int64_t at = 0; at < count; at += piece) {
+        struct place p = {first, at, count - at < piece ? count - at : piece, count};
+        for (const struct step *s = steps; s < steps + number; s++)
+            switch (s->op) { INSTRUCTIONS(CASE) }
+    }
+}
+
+#undef each
+#undef INSTRUCTION
+#undef SOURCE
+#undef TARGET
+#undef NOT_FINITE
+#undef FORMS
+#undef ELEMENTWISE
+#undef CHOICE
+#undef SUMMED
+#undef CHUNK_SUMS
+#undef EXTREME
+#undef CASE

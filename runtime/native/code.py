@@ -1,0 +1,75 @@
+"""A pass's code in the compiled kernels' instructions: which one each op becomes, and whether there is one."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from ...compiler.plan import Argument, Constant, Held, Instruction, Layout, Mask, Pass, Register, Stream, ToBuffer
+from ...compiler.scalars import SCALARS
+
+PIECE = 1024
+"""Elements that the code runs over at a time: a dozen registers of as many stay in the first levels of cache."""
+
+LONGEST_ROW = 1 << 16
+"""Elements of the longest row that operations along rows take: pieces hold whole rows."""
+
+REDUCTIONS: Mapping[str, tuple[str, ...]] = {
+    "sum": ("sum_v",),
+    "dot": ("dot_vv",),
+    "count": ("count_m",),
+    "maximum": ("maximum_v",),
+    "minimum": ("minimum_v",),
+    "threshold": ("histogram_v", "digits_v", "ties_v"),
+    "threshold_at": ("histogram_v", "digits_v", "ties_v"),
+    "digits": ("histogram_v", "digits_v"),
+}
+"""The instructions of each reduction that has any."""
+
+_POWERS = {2.0: "mul_vv", 0.5: "sqrt_v"}
+
+
+def is_number(argument: Argument) -> bool:
+    return isinstance(argument, Constant) or not isinstance(argument, Register | Mask)
+
+
+def folded(instruction: Instruction) -> bool:
+    """Whether an instruction gives the same number at every element, from numbers alone."""
+    return bool(instruction.args) and instruction.op in SCALARS and all(map(is_number, instruction.args))
+
+
+def name_of(instruction: Instruction, pass_: Pass) -> str | None:
+    """The compiled instruction that does what `instruction` does; None where there can't be one."""
+    op, args = instruction.op, instruction.args
+    if op == "load":
+        operand = pass_.operands[int(dict(instruction.attributes)["operand"])]
+        return f"load_{operand.dtype}" if isinstance(operand, Stream | Held) else None
+    if folded(instruction):
+        return "fill_n" if isinstance(instruction.out, Register) else "set_n"
+    if op == "pow":
+        base, exponent = args
+        exact = isinstance(base, Register) and isinstance(exponent, Constant)
+        return _POWERS.get(exponent.value) if exact and isinstance(exponent, Constant) else None
+    letters = ["v" if isinstance(a, Register) else "m" if isinstance(a, Mask) else "n" for a in args]
+    if op == "above":
+        letters[1] = "t"
+    return f"{op}_{''.join(letters)}"
+
+
+def piece_of(pass_: Pass, layout: Layout) -> int | None:
+    """Elements of a piece: whole rows where operations look along rows; None where those are too long."""
+    rows = {int(value) for i in pass_.code for name, value in i.attributes if name == "row"}
+    if not rows:
+        return min(PIECE, max(1, pass_.block))
+    row = max(rows)
+    whole = len(rows) == 1 and 0 < row <= LONGEST_ROW and (pass_.block % row == 0 or pass_.numel <= pass_.block)
+    if not whole or (any(i.op == "row_rank" for i in pass_.code) and layout.shared.nbytes < 16 * row):
+        return None
+    return row * max(1, PIECE // row)
+
+
+def knows(instructions: Mapping[str, int], pass_: Pass, layout: Layout) -> bool:
+    """Whether the compiled kernels can run all of a pass."""
+    names = [name_of(i, pass_) for i in pass_.code]
+    names += [name for r in pass_.reductions for name in REDUCTIONS.get(r.op, (None,))]
+    names += ["store_F32" if isinstance(s, ToBuffer) else f"store_{s.dtype}" for s in pass_.stores]
+    return all(name in instructions for name in names) and piece_of(pass_, layout) is not None

@@ -1,0 +1,97 @@
+/* The compiled kernels: a pass's code, run over a block in pieces that stay in cache.
+
+   A block is cut into pieces of some thousand elements, and every instruction of the code runs over a piece before the
+   next piece begins, so that registers never leave the first levels of cache and no memory as large as a block is
+   written in between (the way of numexpr and of vectorised query engines). Results are those of the portable
+   kernels, bit for bit: float32 throughout, no contraction, sums in the order that `order.py` defines.
+
+   `body.h` holds the instructions. It is compiled once for each level of the instruction set, and the best one that
+   the processor has is chosen when the library is loaded. */
+
+#include <math.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <string.h>
+
+#define CHUNK ((int64_t)1 << 16) /* compiler/plan.py's */
+#define LANES 64                 /* order.py's */
+#define FEW 32                   /* selection.py's: distinct digits of a chunk that are remembered */
+#define TABLES 4                 /* histograms side by side, as one that is hit twice in a row must wait for itself */
+
+/* One instruction, its arguments in place. What x to w mean is said at each instruction. */
+struct step {
+    int64_t op;
+    void *out;
+    const void *a, *b, *c;
+    double x, y;
+    uint64_t u, v, w;
+};
+
+/* Where a piece lies: `first` is the block's first element in the tensor, `at` the piece's first in the block. */
+struct place {
+    int64_t first, at, count, block;
+};
+
+/* Digits of a chunk with their counts; more than FEW: `found` is -1. */
+struct seen {
+    int64_t found;
+    uint32_t digit[FEW], count[FEW];
+};
+
+#include "instructions.h"
+
+enum { INSTRUCTIONS(ENUMERATED) NUMBER_OF_INSTRUCTIONS };
+static const char *const names[] = {INSTRUCTIONS(NAMED)};
+
+#define BODY(name) name##_baseline
+#include "body.h"
+#undef BODY
+
+#if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__)
+#define LEVELS 1
+#include <immintrin.h>
+#pragma GCC push_options
+#pragma GCC target("avx2,fma,f16c,bmi,bmi2,popcnt,lzcnt")
+#define BODY(name) name##_avx2
+#include "body.h"
+#undef BODY
+#pragma GCC pop_options
+#pragma GCC push_options
+#pragma GCC target("avx2,fma,f16c,bmi,bmi2,popcnt,lzcnt,avx512f,avx512bw,avx512dq,avx512vl,prefer-vector-width=512")
+#define BODY(name) name##_avx512
+#include "body.h"
+#undef BODY
+#pragma GCC pop_options
+#endif
+
+#define EXPORTED __attribute__((visibility("default")))
+
+typedef void runner(const struct step *, int64_t, int64_t, int64_t, int64_t);
+
+static runner *chosen(void) {
+#ifdef LEVELS
+    __builtin_cpu_init();
+    if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq") &&
+        __builtin_cpu_supports("avx512vl"))
+        return run_avx512;
+    if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"))
+        return run_avx2;
+#endif
+    return run_baseline;
+}
+
+/* Runs `steps` over elements [first, first + count) of a tensor, `piece` elements at a time. */
+EXPORTED void mergec_run(const struct step *steps, int64_t number, int64_t first, int64_t count, int64_t piece) {
+    static runner *run;
+    if (!run)
+        run = chosen();
+    run(steps, number, first, count, piece);
+}
+
+/* The name of instruction `op`, NULL behind the last. */
+EXPORTED const char *mergec_name(int64_t op) {
+    return op >= 0 && op < NUMBER_OF_INSTRUCTIONS ? names[op] : NULL;
+}
+
+/* Bytes of one `struct step`, then of one `struct seen`, so that whoever fills them can see that they agree. */
+EXPORTED int64_t mergec_size(int64_t which) { return which ? (int64_t)sizeof(struct seen) : (int64_t)sizeof(struct step); }

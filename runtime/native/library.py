@@ -1,0 +1,55 @@
+"""The library of compiled kernels: found beside this file where the package was built with a C compiler."""
+
+from __future__ import annotations
+
+import ctypes
+import sysconfig
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+import numpy
+
+STEP = numpy.dtype(
+    [
+        ("op", "i8"),
+        *((name, "u8") for name in ("out", "a", "b", "c")),
+        *((name, "f8") for name in ("x", "y")),
+        *((name, "u8") for name in ("u", "v", "w")),
+    ]
+)
+"""One instruction as the library takes it: addresses, numbers, words. `body.h` says what each means to it."""
+
+FEW = 32
+
+SEEN = numpy.dtype([("found", "i8"), ("digit", "u4", FEW), ("count", "u4", FEW)])
+"""What an instruction remembers of a chunk's digits."""
+
+
+@dataclass(frozen=True, slots=True)
+class Kernels:
+    """The compiled kernels: instructions by name, and `run(steps, number, first, count, piece)` over elements
+    `[first, first + count)` of a tensor. Python's lock is let go meanwhile."""
+
+    instructions: Mapping[str, int]
+    run: Callable[[int, int, int, int, int], None]
+
+
+@cache
+def kernels() -> Kernels | None:
+    """The compiled kernels, or None where there are none for this system: everything works without, only slower."""
+    path = Path(__file__).with_name("_kernels" + (sysconfig.get_config_var("EXT_SUFFIX") or ".so"))
+    try:
+        library = ctypes.CDLL(str(path))
+    except OSError:
+        return None
+    library.mergec_size.argtypes, library.mergec_size.restype = [ctypes.c_int64], ctypes.c_int64
+    library.mergec_name.argtypes, library.mergec_name.restype = [ctypes.c_int64], ctypes.c_char_p
+    library.mergec_run.argtypes, library.mergec_run.restype = [ctypes.c_void_p, *[ctypes.c_int64] * 4], None
+    if (library.mergec_size(0), library.mergec_size(1)) != (STEP.itemsize, SEEN.itemsize):
+        return None  # left over from another version
+    instructions: dict[str, int] = {}
+    while (name := library.mergec_name(len(instructions))) is not None:
+        instructions[name.decode()] = len(instructions)
+    return Kernels(instructions, library.mergec_run)

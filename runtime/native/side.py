@@ -1,0 +1,285 @@
+"""The compiled side of a run: its lanes read operands, run code in the compiled kernels, and write what comes out."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy
+
+from ...compiler.dtypes import SIZES
+from ...compiler.plan import (
+    CHUNK,
+    Argument,
+    Held,
+    Instruction,
+    Layout,
+    Mask,
+    Pass,
+    Reduction,
+    Register,
+    Scalar,
+    Stream,
+    ToBuffer,
+    ToFile,
+)
+from ...compiler.scalars import SCALARS
+from ..host import HostArena, HostBuffer
+from ..kernels.load import file_ranges
+from ..memory import Arena
+from ..reducers import REDUCERS
+from ..reductions import Attributes, Partials, Reducer, Threshold
+from ..selection import BINS, DIGIT, Selection
+from ..streaming import Context
+from .code import folded, is_number, knows, name_of, piece_of
+from .library import SEEN, STEP, Kernels, kernels
+
+LANES = 64
+TABLES = 4
+
+Row = tuple[int, int, int, int, int, float, float, int, int, int]
+"""One instruction with all that it needs: op; addresses out, a, b, c; numbers x, y; words u, v, w."""
+
+
+class Native:
+    """The compiled kernels for one run, on the CPU in float32."""
+
+    def __init__(self, context: Context, found: Kernels) -> None:
+        self.context, self.kernels = context, found
+
+    @classmethod
+    def of(cls, context: Context) -> Native | None:
+        """None where the run has no use for compiled kernels, or there are none."""
+        found = kernels() if context.plan.compute == "F32" else None
+        return cls(context, found) if found is not None else None
+
+    def knows(self, pass_: Pass, layout: Layout) -> bool:
+        """Whether all of a pass can run here."""
+        return knows(self.kernels.instructions, pass_, layout)
+
+    def reducer(self, op: str, attributes: Attributes, numel: int) -> Reducer:
+        return REDUCERS[op](attributes, numel, 32)
+
+    def lane(self, pass_: Pass, layout: Layout, arena: Arena, index: int) -> NativeLane:
+        del index
+        assert isinstance(arena, HostArena)
+        return NativeLane(self.context, self.kernels, pass_, layout, arena)
+
+
+class NativeLane:
+    """What one lane does in one pass.
+
+    Registers and masks lie at the beginning of their areas, as long as a piece. What instructions leave for reducers
+    (`_found`, by reduction) is a few numbers a chunk.
+    """
+
+    def __init__(self, context: Context, found: Kernels, pass_: Pass, layout: Layout, arena: HostArena) -> None:
+        self._context, self._kernels = context, found
+        self._pass, self._layout, self._arena = pass_, layout, arena
+        piece = piece_of(pass_, layout)
+        assert piece is not None
+        self._piece = piece
+        self._again = False
+        self._rows: list[Row] = []
+        self._steps = numpy.empty(0, STEP)
+        self._loaded: list[int] = []
+        self._active: Sequence[tuple[int, Reducer]] = ()
+        self._chunks = -(-pass_.block // CHUNK)
+        self._found: dict[int, numpy.ndarray[tuple[int], numpy.dtype[numpy.generic]]] = {}
+        self._counters = numpy.zeros(max(1, len(pass_.code) + len(pass_.stores)), numpy.int64)
+        self._lanes = numpy.empty((max(1, len(pass_.reductions)), LANES))
+
+    def begin(self, code: tuple[Instruction, ...], active: Sequence[tuple[int, Reducer]], *, again: bool) -> None:
+        self._again, self._active = again, active
+        self._rows, self._loaded, self._found = [], [], {}
+        for i, instruction in enumerate(code):
+            self._bind(i, instruction)
+        for i, reducer in active:
+            self._reduce(i, self._pass.reductions[i], reducer)
+        if not again:
+            for i, store in enumerate(self._pass.stores):
+                self._store(i, store)
+        self._steps = numpy.array(self._rows, STEP)
+
+    def run(self, first: int, count: int) -> None:
+        read = sum(self._read(index, first, count) for index in self._loaded)
+        self._counters.fill(0)
+        self._kernels.run(self._steps.ctypes.data, len(self._steps), first, count, self._piece)
+        for i, reducer in self._active:
+            self._feed(i, reducer, first, count)
+        written = 0 if self._again else self._write(first, count)
+        self._context.tally.moved(read, written, again=self._again)
+
+    # --- instructions
+
+    def _add(
+        self, name: str, *, out: int = 0, a: int = 0, b: int = 0, c: int = 0,
+        x: float = 0.0, y: float = 0.0, u: int = 0, v: int = 0, w: int = 0,
+    ) -> None:  # fmt: skip
+        self._rows.append((self._kernels.instructions[name], out, a, b, c, x, y, u, v, w))
+
+    def _bind(self, i: int, instruction: Instruction) -> None:
+        name, out = name_of(instruction, self._pass), self._address(instruction.out)
+        assert name is not None
+        attributes = dict(instruction.attributes)
+        op, args = instruction.op, instruction.args
+        if op == "load":
+            self._load(name, int(attributes["operand"]), out)
+        elif folded(instruction):
+            self._add(name, out=out, x=float(SCALARS[op](*map(self._number, args))))
+        elif op == "pow":
+            self._add(name, out=out, a=self._address(args[0]), b=self._address(args[0]))
+        elif op == "above":
+            threshold = self._context.scalars[args[1].index] if isinstance(args[1], Scalar) else None
+            assert isinstance(threshold, Threshold)
+            counter = self._counters[i:].ctypes.data
+            cut, extra = threshold.cut, threshold.extra
+            self._add(name, out=out, a=self._address(args[0]), b=counter, u=threshold.bits, v=cut, w=extra)
+        elif op == "bernoulli":
+            key = int(attributes["key"]) % (1 << 64)
+            if name == "bernoulli_v":
+                self._add(name, out=out, a=self._address(args[0]), u=key)
+            else:
+                bound = _bound(self._number(args[0]))
+                self._add(name, out=out, u=key, v=(bound << 40) % (1 << 64), w=int(bound == 1 << 24))
+        elif op == "where":
+            then, other = args[1:]
+            places = {"a": self._address(args[0])}
+            places |= {k: self._address(p) for k, p in (("b", then), ("c", other)) if isinstance(p, Register)}
+            numbers = {k: self._number(n) for k, n in (("x", then), ("y", other)) if not isinstance(n, Register)}
+            self._add(name, out=out, **places, **numbers)  # type: ignore[arg-type]
+        elif op.startswith("row_"):
+            scratch = self._arena.address + self._layout.shared.start
+            self._add(name, out=out, a=self._address(args[0]), c=scratch, u=int(attributes["row"]))
+        else:
+            places = {k: self._address(p) for k, p in zip("ab", args, strict=False) if isinstance(p, Register | Mask)}
+            numbers = {k: self._number(n) for k, n in zip("xy", args, strict=False) if is_number(n)}
+            self._add(name, out=out, **places, **numbers)  # type: ignore[arg-type]
+
+    def _load(self, name: str, index: int, out: int) -> None:
+        operand = self._pass.operands[index]
+        if isinstance(operand, Held):
+            buffer = self._context.buffers[operand.buffer]
+            assert isinstance(buffer, HostBuffer)
+            self._add(name, out=out, a=buffer.address + operand.first * SIZES[operand.dtype], u=1)
+            return
+        area = self._layout.operands[index]
+        assert area is not None
+        if index not in self._loaded:
+            self._loaded.append(index)
+        self._add(name, out=out, a=self._arena.address + area.start)
+
+    def _store(self, i: int, store: ToFile | ToBuffer) -> None:
+        a, counter = self._address(store.value), self._counters[len(self._pass.code) + i :].ctypes.data
+        if isinstance(store, ToBuffer):
+            buffer = self._context.buffers[store.buffer]
+            assert isinstance(buffer, HostBuffer)
+            self._add("store_F32", out=buffer.address, a=a, c=counter, u=1)
+            return
+        area = self._layout.stores[i]
+        assert area is not None
+        self._add(f"store_{store.dtype}", out=self._arena.address + area.start, a=a, c=counter)
+
+    def _reduce(self, i: int, reduction: Reduction, reducer: Reducer) -> None:
+        places = [self._address(a) for a in reduction.args if isinstance(a, Register | Mask)]
+        if isinstance(reducer, Selection):
+            self._select(i, places[0], reducer)
+            return
+        found = self._found[i] = numpy.zeros(self._chunks)
+        op = {"sum": "sum_v", "dot": "dot_vv", "count": "count_m"}.get(reduction.op, f"{reduction.op}_v")
+        if reduction.op in ("sum", "dot"):
+            b = places[1] if len(places) > 1 else 0
+            self._add(op, out=found.ctypes.data, a=places[0], b=b, c=self._lanes[i].ctypes.data)
+        else:
+            self._add(op, out=found.ctypes.data, a=places[0])
+
+    def _select(self, i: int, a: int, selection: Selection) -> None:
+        """Counts into the lane's state of the reduction: TABLES histograms of 32-bit words, or one."""
+        if selection.done:
+            return
+        if selection.counting_ties:
+            ties = self._found[i] = numpy.zeros(self._chunks, numpy.int64)
+            self._add("ties_v", out=ties.ctypes.data, a=a, u=selection.prefix)
+            return
+        area = self._layout.states[i]
+        assert area is not None
+        state = self._arena.bytes[area.start : area.start + area.nbytes]
+        counts = state.view(numpy.uint32)
+        first = selection.shift + DIGIT == selection.width
+
+        def read() -> numpy.ndarray[tuple[int], numpy.dtype[numpy.int64]]:
+            total = numpy.zeros(BINS, numpy.int64)
+            if first:
+                total[: BINS // 2] = counts.reshape(TABLES, -1).sum(axis=0, dtype=numpy.int64)
+            else:
+                total[:] = counts[:BINS]
+            return total
+
+        if selection.histograms.enter(state.ctypes.data, read):
+            counts.fill(0)
+        if first:
+            self._add("histogram_v", out=state.ctypes.data, a=a)
+        else:
+            seen = self._found[i] = numpy.zeros(self._chunks, SEEN)
+            self._add("digits_v", out=state.ctypes.data, a=a, b=seen.ctypes.data, u=selection.prefix)
+
+    # --- blocks
+
+    def _read(self, index: int, first: int, count: int) -> int:
+        operand, area = self._pass.operands[index], self._layout.operands[index]
+        assert isinstance(operand, Stream)
+        assert area is not None
+        view, at = self._arena.host(area), 0
+        for file, start, nbytes in file_ranges(operand, first, count):
+            self._context.reads.read_into(file, start, view[at : at + nbytes])
+            at += nbytes
+        return at
+
+    def _feed(self, i: int, reducer: Reducer, first: int, count: int) -> None:
+        found, chunks = self._found.get(i), -(-count // CHUNK)
+        if isinstance(reducer, Partials):
+            assert found is not None
+            number = chunks if self._pass.reductions[i].op in ("sum", "dot") else 1
+            reducer.keep(first, found[:number].tolist())
+        elif isinstance(reducer, Selection) and found is not None:
+            for k in range(chunks):
+                self._remember(reducer, first // CHUNK + k, found[k])
+
+    def _remember(self, selection: Selection, chunk: int, found: numpy.generic) -> None:
+        if selection.counting_ties:
+            selection.tie(chunk, int(found))
+            return
+        number, digits, counts = found.tolist()
+        if number < 0:
+            selection.remember(chunk, None)
+        elif number:
+            selection.remember(chunk, dict(zip(digits[:number], counts[:number], strict=True)))
+
+    def _write(self, first: int, count: int) -> int:
+        written = 0
+        for i, (store, area) in enumerate(zip(self._pass.stores, self._layout.stores, strict=True)):
+            if isinstance(store, ToBuffer):
+                continue
+            assert area is not None
+            size = SIZES[store.dtype]
+            self._context.not_finite(store, int(self._counters[len(self._pass.code) + i]))
+            self._context.writes.write(store.file, store.start + first * size, self._arena.host(area)[: count * size])
+            written += count * size
+        return written
+
+    # --- arguments
+
+    def _address(self, place: Argument) -> int:
+        assert isinstance(place, Register | Mask)
+        areas = self._layout.registers if isinstance(place, Register) else self._layout.masks
+        return self._arena.address + areas[place.index].start
+
+    def _number(self, argument: Argument) -> float:
+        assert not isinstance(argument, Register | Mask)
+        return float(self._context.number(argument))
+
+
+def _bound(p: float) -> int:
+    """The b for which u < p, p rounded to float32, is u * 2^24 < b."""
+    rounded = float(numpy.float32(p))
+    return 0 if math.isnan(rounded) else math.ceil(min(max(rounded, 0.0), 1.0) * (1 << 24))
