@@ -194,7 +194,8 @@ class TorchLane:
         number = self._numbers.get(value)
         # equal numbers may differ: 0.0 and -0.0
         if number is None or math.copysign(1.0, number.value) != math.copysign(1.0, value):
-            tensor = torch.full((), value, dtype=self._compute, device=self._device)
+            # by way of float64, as torch refuses what overflows where rounding gives an infinity
+            tensor = torch.tensor(value, dtype=torch.float64).to(self._compute).to(self._device)
             number = self._numbers[value] = Number(float(value), tensor)
         return number
 

@@ -39,11 +39,19 @@ def _numpy(function: Callable[..., Any]) -> Kernel:
 
 def _pow(block: Block, out: torch.Tensor, args: tuple[Value, ...], attributes: Attributes) -> None:
     base, exponent = args
-    if isinstance(exponent, Number):
+    if isinstance(exponent, Number) and exponent.value == 0.5 and out.device.type == "cpu":
+        _sqrt_cpu(block, out, args, attributes)
+    elif isinstance(exponent, Number):
         # torch knows quick forms of squares, roots and the like for a number on the host, but not for a 0-d tensor
         torch.pow(tensor(base), _rounded(exponent.value, out.dtype), out=out)
     else:
         torch.pow(tensor(base), tensor(exponent), out=out)
+
+
+def _sqrt_cpu(block: Block, out: torch.Tensor, args: tuple[Value, ...], attributes: Attributes) -> None:
+    """numpy rounds roots as IEEE 754 asks, torch may be off in the last bit."""
+    with numpy.errstate(invalid="ignore"):
+        numpy.sqrt(tensor(args[0]).numpy(), out=out.numpy())
 
 
 def _rounded(value: float, dtype: torch.dtype) -> float:
@@ -177,6 +185,7 @@ ELEMENTWISE: Mapping[str, Kernel] = MappingProxyType(
 ELEMENTWISE_CPU: Mapping[str, Kernel] = MappingProxyType(
     {
         **ELEMENTWISE,
+        "sqrt": _sqrt_cpu,
         "lt": _numpy(numpy.less),
         "le": _numpy(numpy.less_equal),
         "gt": _numpy(numpy.greater),

@@ -1,0 +1,240 @@
+"""The compiled kernels against the portable ones: the same bytes, instruction by instruction and method by method."""
+
+from __future__ import annotations
+
+import struct
+from pathlib import Path
+
+import mergec
+import numpy as np
+import pytest
+import torch
+from draft_plans import Draft
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from mergec.compiler.ops import OPS
+from mergec.compiler.pipeline import Options, compile_recipe
+from mergec.compiler.plan import CHUNK, Constant, Instruction, Mask, Pass, Reduction, Register, Scalar
+from mergec.grammar.source import Source
+from mergec.runtime import engine
+from mergec.runtime.catalog import LocalCatalog
+from mergec.runtime.native import side
+from mergec.runtime.native.code import REDUCTIONS
+from mergec.runtime.native.library import kernels
+from mergec.runtime.session import run_plan
+from safetensors.torch import save_file
+
+pytestmark = pytest.mark.skipif(kernels() is None, reason="built without a C compiler")
+
+N = CHUNK + 1037
+"""More than a chunk, and no multiple of a piece, a vector or a lane."""
+
+EDGES = [0.0, -0.0, float("inf"), float("-inf"), float("nan"), 1.0, -1.0, 1e-45, 3e38, 1e-40, 65504.0, 65520.0, 6e-8]
+
+
+def numbers(seed: int, dtype: torch.dtype = torch.float32) -> torch.Tensor:
+    x = torch.randn(N, generator=torch.Generator().manual_seed(seed))
+    x[: len(EDGES) ** 2] = torch.cartesian_prod(torch.tensor(EDGES), torch.tensor(EDGES))[:, seed % 2]
+    return x.to(dtype)
+
+
+@pytest.fixture
+def sides(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Which sides ran passes; `portable()` makes the next run do without compiled kernels."""
+    ran: list[str] = []
+    whole = engine.run_pass
+
+    def told(context: object, pass_: Pass, *args: object) -> None:
+        ran.append(type(args[-1]).__name__)
+        whole(context, pass_, *args)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(engine, "run_pass", told)
+    return ran
+
+
+def both(draft: Draft, sides: list[str], monkeypatch: pytest.MonkeyPatch) -> tuple[list[bytes], list[bytes]]:
+    _, compiled = draft.run()
+    assert set(sides) == {"Native"}
+    monkeypatch.setattr(side, "kernels", lambda: None)
+    sides.clear()
+    _, portable = draft.run()
+    assert set(sides) == {"Portable"}
+    return compiled, portable
+
+
+def same(first: bytes, second: bytes) -> bool:
+    """Equal but for what is inside a NaN, which no standard settles."""
+    a, b = (np.frombuffer(x, np.float32) for x in (first, second))
+    return bool(np.all((a.view(np.uint32) == b.view(np.uint32)) | (np.isnan(a) & np.isnan(b))))
+
+
+FORMS = [
+    *((op, form) for op in ("add", "sub", "mul", "div") for form in ("vv", "vn", "nv")),
+    *((op, form) for op in ("lt", "le", "gt", "ge", "eq", "ne") for form in ("vv", "vn", "nv")),
+    *((op, "v") for op in ("neg", "abs", "sign", "sqrt", "trunc")),
+    *(("where", form) for form in ("mvv", "mvn", "mnv", "mnn")),
+    *((op, form) for op, form in (("and", "mm"), ("or", "mm"), ("not", "m"), ("number", "m"))),
+    *(("pow", form) for form in ("2", "h")),
+    ("bernoulli", "n"),
+    ("bernoulli", "v"),
+]
+
+
+@pytest.mark.parametrize("number", [0.3, -0.0])
+@pytest.mark.parametrize(("op", "form"), FORMS)
+def test_an_instruction(op: str, form: str, number: float, sides: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    draft = Draft("F32", block=CHUNK)
+    x, y = (draft.input(numbers(i)) for i in range(2))
+    vectors, masks = iter((Register(0), Register(1))), iter((Mask(0), Mask(1)))
+    letters = "vn" if op == "pow" else form
+    args = [next(vectors) if k == "v" else next(masks) if k == "m" else Constant(number) for k in letters]
+    if op == "pow":
+        args[1] = Constant(2.0 if form == "2" else 0.5)
+    attributes = (("key", 0x123456789ABCDEF0),) if op == "bernoulli" else ()
+    mask = OPS[op].result == "mask"
+    code = [
+        Instruction("load", Register(0), (), (("operand", 0),)),
+        Instruction("load", Register(1), (), (("operand", 1),)),
+        Instruction("gt", Mask(0), (Register(0), Register(1))),
+        Instruction("lt", Mask(1), (Register(0), Constant(0.1))),
+        Instruction(op, Mask(0) if mask else Register(0), tuple(args), attributes),
+        *([Instruction("number", Register(0), (Mask(0),))] if mask else []),
+    ]
+    draft.add(N, [x, y], code, stores=[draft.output(0, "F32", N)])
+    (compiled,), (portable,) = both(draft, sides, monkeypatch)
+    assert same(compiled, portable)
+
+
+@pytest.mark.parametrize("to", ["BF16", "F16", "F32", "F64"])
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32, torch.float64])
+def test_numbers_come_and_go(dtype: torch.dtype, to: str, sides: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    draft = Draft("F32", block=CHUNK)
+    code = [Instruction("load", Register(0), (), (("operand", 0),)), Instruction("neg", Register(0), (Register(0),))]
+    draft.add(N, [draft.input(numbers(0, dtype))], code, stores=[draft.output(0, to, N)])
+    (compiled,), (portable,) = both(draft, sides, monkeypatch)
+    kind = {"BF16": torch.bfloat16, "F16": torch.float16, "F32": torch.float32, "F64": torch.float64}[to]
+    a, b = (torch.frombuffer(bytearray(x), dtype=kind) for x in (compiled, portable))
+    assert torch.equal(torch.nan_to_num(a, nan=12345.0), torch.nan_to_num(b, nan=12345.0))
+    assert torch.equal(torch.signbit(a) & ~a.isnan(), torch.signbit(b) & ~b.isnan())
+
+
+def test_every_pattern_of_a_half_comes_and_goes(sides: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    every = torch.arange(1 << 16, dtype=torch.int32).to(torch.int16).view(torch.float16)
+    draft = Draft("F32", block=CHUNK)
+    load = Instruction("load", Register(0), (), (("operand", 0),))
+    third = Instruction("mul", Register(0), (Register(0), Constant(1 / 3)))
+    stores = [draft.output(0, "F16", CHUNK)]
+    draft.add(CHUNK, [draft.input(every)], [load, third], stores=stores)
+    (compiled,), (portable,) = both(draft, sides, monkeypatch)
+    a, b = (torch.frombuffer(bytearray(x), dtype=torch.float16) for x in (compiled, portable))
+    assert torch.equal(torch.nan_to_num(a, nan=1.5), torch.nan_to_num(b, nan=1.5))
+
+
+@pytest.mark.parametrize("finite", [True, False])
+@pytest.mark.parametrize("op", sorted(set(REDUCTIONS) - {"digits", "threshold_at"}))
+def test_a_reduction(op: str, finite: bool, sides: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Seen through what is made of it: the number itself, or what a threshold keeps."""
+    x, y = (numbers(i).nan_to_num(0.1, 0.2, 0.3) if finite else numbers(i) for i in range(2))
+    draft = Draft("F32", block=CHUNK)
+    a, b = draft.input(x), draft.input(y)
+    load = [Instruction("load", Register(i), (), (("operand", i),)) for i in range(2)]
+    compare = Instruction("gt", Mask(0), (Register(0), Register(1)))
+    args = {"dot": (Register(0), Register(1)), "count": (Mask(0),)}.get(op, (Register(0),))
+    attributes = (("k", N // 3),) if op == "threshold" else ()
+    reduction = Reduction(op, Scalar(0), args, attributes)
+    draft.add(N, [a, b], [*load, compare], reductions=[reduction])
+    if op == "threshold":
+        code = [load[0], Instruction("above", Mask(0), (Register(0), Scalar(0)))]
+        code.append(Instruction("number", Register(0), (Mask(0),)))
+    else:
+        code = [load[0], Instruction("mul", Register(0), (Register(0), Scalar(0)))]
+    draft.add(N, [a], code, stores=[draft.output(0, "F32", N)])
+    (compiled,), (portable,) = both(draft, sides, monkeypatch)
+    assert same(compiled, portable)
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    levels=st.sampled_from([1, 3, 40, 5000, 1 << 23]),
+    share=st.floats(0.0, 1.0),
+    seed=st.integers(0, 1000),
+    numel=st.integers(1, 3 * CHUNK),
+)
+def test_exactly_the_largest_are_kept(levels: int, share: float, seed: int, numel: int) -> None:
+    """With few levels nearly all are ties; those of lowest index win."""
+    rng = np.random.default_rng(seed)
+    x = (rng.integers(-levels, levels + 1, numel) / levels).astype(np.float32)
+    k = round(share * numel)
+    draft = Draft("F32", block=CHUNK)
+    a = draft.input(torch.from_numpy(x))
+    load = Instruction("load", Register(0), (), (("operand", 0),))
+    draft.add(numel, [a], [load], reductions=[Reduction("threshold", Scalar(0), (Register(0),), (("k", k),))])
+    code = [load, Instruction("above", Mask(0), (Register(0), Scalar(0)))]
+    code.append(Instruction("number", Register(0), (Mask(0),)))
+    draft.add(numel, [a], code, stores=[draft.output(0, "F32", numel)])
+    _, (data,) = draft.run()
+    want = np.zeros(numel, np.float32)
+    want[np.argsort(-np.abs(x), kind="stable")[:k]] = 1
+    assert np.array_equal(np.frombuffer(data, np.float32), want)
+
+
+@pytest.mark.parametrize("row", [1, 2, 63, 64, 100, 1000, 1024, 4097, 30000])
+@pytest.mark.parametrize("op", ["row_sum", "row_max", "row_rank"])
+def test_along_rows(op: str, row: int, sides: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = max(2, 2000 // row)
+    x = torch.randn(rows * row, generator=torch.Generator().manual_seed(row))
+    x[: row // 3] = x[0]  # equal ones
+    x[-1] = -0.0
+    x[-2:-1] = 0.0
+    draft = Draft("F32", block=rows * row)
+    code = [
+        Instruction("load", Register(0), (), (("operand", 0),)),
+        Instruction(op, Register(1), (Register(0),), (("row", row),)),
+    ]
+    draft.add(rows * row, [draft.input(x)], code, stores=[draft.output(1, "F32", rows * row)])
+    (compiled,), (portable,) = both(draft, sides, monkeypatch)
+    assert same(compiled, portable)
+
+
+RECIPES = [
+    "linear(a, b, weight=[0.6, 0.3])",
+    "slerp(a, b, t=0.3)",
+    "nuslerp(a, b, weight=[0.4, 0.6])",
+    "karcher(a, b)",
+    "task_arithmetic(a, b, base=base, weight=0.7)",
+    "ties(a, b, base=base, density=0.3)",
+    "dare_ties(a, b, base=base, density=0.4)",
+    'dare_linear(a, b, base=base, density=0.4, rescale="l1")',
+    "della(a, b, base=base, density=0.5, epsilon=0.2)",
+    "breadcrumbs(a, b, base=base, density=0.6, gamma=0.02)",
+    "breadcrumbs_ties(a, b, base=base, density=0.6, gamma=0.02)",
+    "sce(a, b, base=base, select_topk=0.3)",
+    "model_stock(a, b, base=base)",
+    "nearswap(a, b, t=0.01)",
+]
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_a_method(
+    recipe: str, dtype: torch.dtype, tmp_path: Path, sides: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whole merges: the same files; and with compiled kernels nothing of torch was asked for."""
+    for seed, name in enumerate(("base", "a", "b")):
+        generator = torch.Generator().manual_seed(seed)
+        shapes = {"x": (300, 257), "y": (7,), "z": (2, 64, 100)}
+        tensors = {k: torch.randn(s, generator=generator).to(dtype) for k, s in shapes.items()}
+        save_file(tensors, tmp_path / f"{name}.safetensors")
+    lets = "\n".join(f'let {name} = model("{tmp_path / name}.safetensors")' for name in ("base", "a", "b"))
+    plan = compile_recipe(Source("<recipe>", f"{lets}\n* = {recipe}\n"), LocalCatalog(), "0", Options(block=CHUNK)).plan
+    made = []
+    for name in ("compiled", "portable"):
+        if name == "portable":
+            monkeypatch.setattr(side, "kernels", lambda: None)
+        sides.clear()
+        run_plan(plan, tmp_path / name)
+        assert set(sides) == {"Native" if name == "compiled" else "Portable"}
+        made.append((tmp_path / name / "model.safetensors").read_bytes())
+    (length,) = struct.unpack("<Q", made[0][:8])
+    assert made[0] == made[1], f"of {len(made[0]) - length} bytes"
+    assert mergec.__version__
