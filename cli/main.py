@@ -139,7 +139,7 @@ def _compile(arguments: Arguments, looks: bool) -> int:
         from .explain import explain
 
         place = arguments.words[1] if len(arguments.words) > 1 else None
-        print(explain(compiled.compilation, arguments.explain, place).rstrip("\n"))
+        print(explain(compiled.compilation, arguments.explain, place, arguments.output).rstrip("\n"))
         if arguments.explain == "text":
             return int(Exit.DONE)  # warnings are part of the text
     show(compiled.diagnostics, as_json, color)

@@ -24,7 +24,7 @@ from types import TracebackType
 from ..compiler.plan import Plan
 from ..grammar.diagnostic import MergecError
 from .faults import output_fault, show, writing
-from .journal import Done, Journal, head_of, other, read
+from .journal import Contents, Done, Journal, head_of, other, read
 from .syscalls import exchange, sync
 
 HOPELESS = ("E0606", "E0607", "E0612", "E0614")
@@ -221,14 +221,20 @@ class Target:
     def _take_up(self) -> None:
         """Goes on from what an unfinished run has left, if it made the same; clears it away otherwise."""
         contents = read(self._journal_path)
-        if contents is not None and contents.entries and os.path.isdir(self.folder) and not self._fresh:
-            self.given_up = other(contents.head, head_of(self._plan))
-            if self.given_up is None:
-                self._journal = Journal.reopen(self._journal_path, contents.length)
-                self.entries = self._present(contents.entries)
-                self._clear({self._plan.outputs[self._plan.tensors[e.tensor].file].name for e in self.entries})
-                return
-        self._remove_work()
+        if not self._fresh:
+            self.entries, self.given_up = self._found(contents)
+        if contents is None or not self.entries:
+            self._remove_work()
+            return
+        self._journal = Journal.reopen(self._journal_path, contents.length)
+        self._clear({self._plan.outputs[self._plan.tensors[e.tensor].file].name for e in self.entries})
+
+    def _found(self, contents: Contents | None) -> tuple[tuple[Done, ...], str | None]:
+        """The tensors that an unfinished run has left, or why they are of no use."""
+        if contents is None or not contents.entries or not os.path.isdir(self.folder):
+            return (), None
+        why_not = other(contents.head, head_of(self._plan))
+        return (self._present(contents.entries) if why_not is None else ()), why_not
 
     def _present(self, entries: Sequence[Done]) -> tuple[Done, ...]:
         """The entries of tensors whose files are there. One that another folder shares is none of ours to write to."""
@@ -278,6 +284,13 @@ class Target:
             self._journal = None
         os.close(self._lock)
         self._lock = -1
+
+
+def waiting(path: str, plan: Plan) -> tuple[tuple[Done, ...], str | None]:
+    """The tensors that a run of this plan would find finished by one that was stopped, as far as the journal tells; or
+    why it would not go on from there."""
+    target = Target(path, plan)
+    return target._found(read(target._journal_path))
 
 
 def clear_leftovers(path: str, plan: Plan) -> None:

@@ -19,7 +19,7 @@ SHAPES = {
     **{f"layers.{k}.norm.weight": (25,) for k in range(LAYERS)},
     "head.weight": (50, 24),
 }
-RECIPE = """output(shard_size="9kB", dtype="bfloat16")
+RECIPE = """output(shard_size="18kB")
 * = ties(a, b, base=base, density=0.5)
 layers[1] = slerp(a, b, t=0.3)
 layers[2].q = truncate_rank(a - base) + base

@@ -68,7 +68,7 @@ def test_stopped_and_gone_on(folder: Path, tmp_path: Path, wanted: dict[str, byt
     out = tmp_path / "out"
     notes = stopped(folder, out).__notes__
     assert os.listdir(tmp_path) == [".out.partial"]
-    assert "8 of 20 tensors are done and kept in" in notes[0] or " of 20 tensors are done and kept in" in notes[0]
+    assert " of 20 tensors are done and kept in" in notes[0]
     assert "`--fresh` to start over" in notes[1]
     told = Told()
     report = mergec.run(plan_of(folder), out, progress=told)
@@ -273,7 +273,7 @@ def test_a_limit_on_the_size_of_files(folder: Path, tmp_path: Path, wanted: dict
 
 def test_nothing_is_kept_where_going_on_is_no_use(tmp_path: Path) -> None:
     folder = write_models(tmp_path / "m")
-    recipe = RECIPE.replace("9kB", '9kB", on_nonfinite="error') + "head = 1e38*a*b*1e38\n"
+    recipe = RECIPE.replace("18kB", '18kB", on_nonfinite="error') + "head = 1e38*a*b*1e38\n"
     with pytest.raises(mergec.MergecError, match="E0614"):
         mergec.run(plan_of(folder, recipe), tmp_path / "out")
     assert os.listdir(tmp_path) == ["m"]
