@@ -16,12 +16,13 @@ from .dtypes import SIZES
 class InputFile:
     """A weight file as it was when it was looked at; the run refuses one that has changed.
 
-    `path` is absolute (or `memory:…`), `size` in bytes, `mtime_ns` as `os.stat` gives it.
+    `path` is absolute (or `memory:…`), `size` in bytes, `mtime_ns` and `ctime_ns` as `os.stat` gives them.
     """
 
     path: str
     size: int
     mtime_ns: int
+    ctime_ns: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,8 +7,6 @@ before users, so the order of `Graph.nodes` is topological. `Graph.digraph` is t
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -141,23 +139,3 @@ class Graph:
         for output in self.outputs:
             graph.nodes[output.node.id]["outputs"].append(output.name)
         return graph
-
-
-def digests(nodes: Iterable[Node], source_key: dict[int, str]) -> Iterator[tuple[Node, str]]:
-    """Each node with its stable digest, which names its value across runs; inputs come before users.
-
-    `source_key` gives each model number the text that identifies the checkpoint's bytes.
-    """
-    known: dict[int, str] = {}
-    for node in nodes:
-        h = hashlib.blake2b(digest_size=16)
-        h.update(node.op.encode())
-        for name, value in node.attributes:
-            if isinstance(value, StoredRange):
-                value = (source_key[value.model], value.stored, value.dtype, value.first)
-            h.update(f"|{name}={value!r}".encode())
-        h.update(f"|{node.shape}".encode())
-        for source in node.inputs:
-            h.update(known[source.id].encode())
-        known[node.id] = h.hexdigest()
-        yield node, known[node.id]

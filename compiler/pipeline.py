@@ -24,6 +24,7 @@ from .card import PROVENANCE, model_card, provenance
 from .catalog import Catalog
 from .companions import companions
 from .configuration import config_text
+from .content import with_keys
 from .elaborate import Elaboration, elaborate
 from .evaluate import Recipe, evaluate
 from .expectations import check_expectations
@@ -218,7 +219,7 @@ def _assemble(
         on_nonfinite=settings.on_nonfinite,
         inputs=tuple(inputs),
         outputs=packing.files,
-        tensors=packing.tensors,
+        tensors=with_keys(graph, packing, recipe.models, settings.compute),
         documents=tuple(documents),
         tagalongs=tuple(tagalongs),
         scalars=scalars,

@@ -391,7 +391,10 @@ class PlannedOutput:
 
 @dataclass(frozen=True, slots=True)
 class OutputTensor:
-    """A stored tensor of the output and where its bytes lie; `aliases` are tied names that are not stored."""
+    """A stored tensor of the output and where its bytes lie; `aliases` are tied names that are not stored.
+
+    `key` names its value across runs (`content.py`); it is empty where that is not known.
+    """
 
     name: str
     dtype: str
@@ -400,6 +403,7 @@ class OutputTensor:
     start: int
     nbytes: int
     aliases: tuple[str, ...]
+    key: str = ""
 
 
 @dataclass(frozen=True, slots=True)

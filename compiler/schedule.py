@@ -315,7 +315,7 @@ class _Scheduler:
             tuple(stores),
             nbytes,
         )
-        reads = sum(_read_bytes(o) for o in operands)
+        reads = sum(read_bytes(o) for o in operands)
         writes = sum(numel * SIZES[s.dtype] for s in stores if isinstance(s, ToFile))
         allocate = tuple(Allocation(h.buffer, h.dtype, h.numel, h.numel * SIZES[h.dtype]) for _, h in kept)
         self._add(action, allocate, release, tensor, host, busy * nbytes, reads, writes)
@@ -519,7 +519,8 @@ def with_liveness(steps: Sequence[Step], device: str) -> list[Step]:
     return out
 
 
-def _read_bytes(operand: Operand) -> int:
+def read_bytes(operand: Operand) -> int:
+    """The bytes of files that reading an operand once takes."""
     if isinstance(operand, Stream):
         return operand.numel * SIZES[operand.dtype]
     if isinstance(operand, Gather):
