@@ -8,7 +8,9 @@ somebody who changes bytes on purpose.
 
 from __future__ import annotations
 
+import sys
 import threading
+from collections.abc import Callable
 from functools import cache
 from typing import TYPE_CHECKING
 
@@ -32,22 +34,32 @@ def checksum(data: memoryview, first_byte: int) -> int:
     # importing numpy takes longer than all of `mergec --check`, which comes through here and computes nothing
     import numpy
 
-    ramp, whole = _ramp(), data.nbytes // 8
+    whole = data.nbytes // 8
     words = numpy.frombuffer(data, "<u8", whole) if whole else numpy.empty(0, "<u8")
+    compiled = _compiled()
+    total = compiled(words.ctypes.data, whole, first_byte // 8) if compiled else _sum(words, first_byte // 8)
+    if data.nbytes % 8:
+        last = bytes(data[whole * 8 :]).ljust(8, b"\0")
+        total += checksum(memoryview(last), first_byte + whole * 8)
+    return total % _MODULUS
+
+
+def _sum(words: NDArray[numpy.uint64], first: int) -> int:
+    """The sum over whole words, of which the first has the number `first`, piece by piece in cache."""
+    import numpy
+
+    ramp, whole = _ramp(), words.size
     size = min(_WORDS, whole)
     mixed, shifted = numpy.empty(size, numpy.uint64), numpy.empty(size, numpy.uint64)
     total = 0
     for start in range(0, whole, _WORDS):
         count = min(_WORDS, whole - start)
         x, y = mixed[:count], shifted[:count]
-        numpy.add(ramp[:count], numpy.uint64((first_byte // 8 + start) * _WEYL % _MODULUS), out=x)
+        numpy.add(ramp[:count], numpy.uint64((first + start) * _WEYL % _MODULUS), out=x)
         numpy.add(x, words[start : start + count], out=x)
         _mix(x, y)
         total += int(x.sum())
-    if data.nbytes % 8:
-        last = bytes(data[whole * 8 :]).ljust(8, b"\0")
-        total += checksum(memoryview(last), first_byte + whole * 8)
-    return total % _MODULUS
+    return total
 
 
 def _mix(x: NDArray[numpy.uint64], y: NDArray[numpy.uint64]) -> None:
@@ -59,6 +71,15 @@ def _mix(x: NDArray[numpy.uint64], y: NDArray[numpy.uint64]) -> None:
     numpy.multiply(x, numpy.uint64(_MULTIPLIER), out=x)
     numpy.right_shift(x, numpy.uint64(29), out=y)
     numpy.bitwise_xor(x, y, out=x)
+
+
+@cache
+def _compiled() -> Callable[[int, int, int], int] | None:
+    """The same as `_sum`, compiled: from an address, a number of words and the first one's number."""
+    from .native.library import kernels
+
+    found = kernels() if sys.byteorder == "little" else None
+    return found.checksum if found is not None else None
 
 
 @cache

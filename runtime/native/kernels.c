@@ -80,12 +80,30 @@ static runner *chosen(void) {
     return run_baseline;
 }
 
+#ifdef LEVELS
+__attribute__((target_clones("arch=x86-64-v4", "arch=x86-64-v3", "default")))
+#endif
+static uint64_t checksum(const uint64_t *words, int64_t number, uint64_t first) {
+    uint64_t sum = 0;
+    for (int64_t i = 0; i < number; i++) {
+        uint64_t x = words[i] + (first + (uint64_t)i + 1) * 0x9E3779B97F4A7C15u;
+        x = (x ^ (x >> 32)) * 0xD6E8FEB86659FD93u;
+        sum += x ^ (x >> 29);
+    }
+    return sum;
+}
+
 /* Runs `steps` over elements [first, first + count) of a tensor, `piece` elements at a time. */
 EXPORTED void mergec_run(const struct step *steps, int64_t number, int64_t first, int64_t count, int64_t piece) {
     static runner *run;
     if (!run)
         run = chosen();
     run(steps, number, first, count, piece);
+}
+
+/* checksums.py's: `first` is the number of the first word. */
+EXPORTED uint64_t mergec_checksum(const uint64_t *words, int64_t number, uint64_t first) {
+    return checksum(words, number, first);
 }
 
 /* The name of instruction `op`, NULL behind the last. */

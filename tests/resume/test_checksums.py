@@ -5,12 +5,15 @@ from __future__ import annotations
 from itertools import pairwise
 from pathlib import Path
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from mergec.compiler.plan import OutputTensor
-from mergec.runtime.checksums import Checksum
+from mergec.runtime import checksums
+from mergec.runtime.checksums import Checksum, checksum
 from mergec.runtime.confirm import Stored, confirm
 from mergec.runtime.ledger import Ledger
+from mergec.runtime.native.library import kernels
 
 M = 1 << 64
 
@@ -86,3 +89,13 @@ def test_confirm(tmp_path: Path) -> None:
     gone = Stored(3, str(tmp_path / "gone"), 0, 1, naive(b"x"))
     unknown = Stored(4, str(path), 4, len(data), None)
     assert confirm([right, shifted, short, gone, unknown], 3) == {0}
+
+
+@pytest.mark.skipif(kernels() is None, reason="built without a C compiler")
+@given(st.binary(max_size=3000), st.integers(0, 1 << 40))
+def test_the_compiled_sum_is_the_same(bytes_: bytes, first: int) -> None:
+    first_byte = first * 8
+    compiled = checksum(memoryview(bytes_), first_byte)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(checksums, "_compiled", lambda: None)
+        assert checksum(memoryview(bytes_), first_byte) == compiled
