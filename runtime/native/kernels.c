@@ -95,3 +95,17 @@ EXPORTED const char *mergec_name(int64_t op) {
 
 /* Bytes of one `struct step`, then of one `struct seen`, so that whoever fills them can see that they agree. */
 EXPORTED int64_t mergec_size(int64_t which) { return which ? (int64_t)sizeof(struct seen) : (int64_t)sizeof(struct step); }
+
+/* `checksum` of runtime/checksums.py: words from number `first` of their tensor on, in any alignment. */
+EXPORTED uint64_t mergec_checksum(const char *data, int64_t words, uint64_t first) {
+    uint64_t total = 0, number = (first + 1) * UINT64_C(0x9E3779B97F4A7C15);
+    for (int64_t i = 0; i < words; i++, number += UINT64_C(0x9E3779B97F4A7C15)) {
+        uint64_t x;
+        memcpy(&x, data + 8 * i, 8);
+        x += number;
+        x ^= x >> 32;
+        x *= UINT64_C(0xD6E8FEB86659FD93);
+        total += x ^ x >> 29;
+    }
+    return total;
+}
