@@ -30,8 +30,8 @@ SEEN = numpy.dtype([("found", "i8"), ("digit", "u4", FEW), ("count", "u4", FEW)]
 @dataclass(frozen=True, slots=True)
 class Kernels:
     """The compiled kernels: instructions by name, and `run(steps, number, first, count, piece)` over elements
-    `[first, first + count)` of a tensor; `checksum(address, words, first)` is `checksums.py`'s. Python's lock is let go
-    meanwhile."""
+    `[first, first + count)` of a tensor; `checksum(address, words, first word)` as `checksums.py` has it. Python's lock
+    is let go meanwhile."""
 
     instructions: Mapping[str, int]
     run: Callable[[int, int, int, int, int], None]

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from mergec.compiler.plan import OutputTensor
 from mergec.runtime import checksums
-from mergec.runtime.checksums import Checksum, checksum
+from mergec.runtime.checksums import Checksum
 from mergec.runtime.confirm import Stored, confirm
 from mergec.runtime.ledger import Ledger
 from mergec.runtime.native.library import kernels
@@ -33,6 +33,22 @@ def whole(data: bytes) -> str:
     total = Checksum(len(data))
     total.add(memoryview(data), 0)
     return total.value()
+
+
+@pytest.mark.parametrize("compiled", [False, True])
+def test_both_implementations(compiled: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    if compiled and kernels() is None:
+        pytest.skip("no compiled kernels here")
+    if not compiled:
+        monkeypatch.setattr(checksums, "_compiled", lambda: None)
+    for size in (0, 1, 8, 17, 4096, 100_003):
+        bytes_ = bytes(k * k % 251 for k in range(size + 1))
+        assert whole(bytes_[1:]) == naive(bytes_[1:])
+        total = Checksum(size + 1)
+        cut = min(3, len(bytes_))
+        total.add(memoryview(bytes_)[cut:], cut)
+        total.add(memoryview(bytes_)[:cut], 0)
+        assert total.value() == naive(bytes_)
 
 
 @settings(deadline=None)
@@ -89,13 +105,3 @@ def test_confirm(tmp_path: Path) -> None:
     gone = Stored(3, str(tmp_path / "gone"), 0, 1, naive(b"x"))
     unknown = Stored(4, str(path), 4, len(data), None)
     assert confirm([right, shifted, short, gone, unknown], 3) == {0}
-
-
-@pytest.mark.skipif(kernels() is None, reason="built without a C compiler")
-@given(st.binary(max_size=3000), st.integers(0, 1 << 40))
-def test_the_compiled_sum_is_the_same(bytes_: bytes, first: int) -> None:
-    first_byte = first * 8
-    compiled = checksum(memoryview(bytes_), first_byte)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(checksums, "_compiled", lambda: None)
-        assert checksum(memoryview(bytes_), first_byte) == compiled
