@@ -46,11 +46,15 @@ class Expressions:
     """Evaluates expressions of one recipe.
 
     `forms` are calls whose arguments are not plain values (`tie(embed)`) or that need the world (`model(…)`); `root`
-    is the recipe's own scope, in which a def's `base` is looked up.
+    is the recipe's own scope, in which a def's `base` is looked up. `advice` gathers warnings, also later, when
+    numbers that vary are resolved.
     """
 
-    def __init__(self, library: Library, forms: Mapping[str, Form], root: Scope) -> None:
+    def __init__(
+        self, library: Library, forms: Mapping[str, Form], root: Scope, advice: list[Diagnostic] | None = None
+    ) -> None:
         self.library, self.forms, self.root = library, forms, root
+        self.advice: list[Diagnostic] = [] if advice is None else advice
         self.active: list[str] = []
         self.origin: Span | None = None
         self.calls = 0
@@ -359,14 +363,14 @@ class Expressions:
                             "E0208", f"`*` spreads a list, not {kind_of(value)}", (Label(argument.span, "not a list"),)
                         )
                     )
-                span = self._argument_span(argument, scope)
+                span = self.argument_span(argument, scope)
                 out.extend(Given(None, v, span) for v in value)
             else:
                 key = key_span(argument) if self.origin is None else None
-                out.append(Given(argument.name, value, self._argument_span(argument, scope), key))
+                out.append(Given(argument.name, value, self.argument_span(argument, scope), key))
         return out
 
-    def _argument_span(self, argument: ast.Argument, scope: Scope) -> Span:
+    def argument_span(self, argument: ast.Argument, scope: Scope) -> Span:
         """Where to point for an argument; inside a library, where the recipe gave the parameter that it is."""
         if self.origin is None:
             return argument.span if argument.splat else argument.value.span

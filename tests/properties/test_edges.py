@@ -9,6 +9,7 @@ from __future__ import annotations
 import functools
 import math
 import os
+import re
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -213,6 +214,20 @@ def spread(call: str, odd: float) -> str:
     if bad.pop("clean").any():
         return "the whole model"
     return max((extent(mask) for mask in bad.values()), key=ORDER.index)
+
+
+@pytest.mark.parametrize("call", calls())
+def test_a_nan_never_vanishes(call: str) -> None:
+    """Wherever it is in which model, and whatever a mask, a rank or an elected sign has against it."""
+    random = torch.Generator().manual_seed(2)
+    used = [m for m in ("a", "b", "c") if m in re.findall(r"\w+", call.partition("(")[2].replace("base", ""))]
+    for label in used:
+        models = {m: {f"x{i}": torch.randn(4, 5, generator=random) for i in range(20)} for m in ("base", "a", "b", "c")}
+        for i in range(20):
+            models[label][f"x{i}"].view(-1)[i] = math.nan
+        made, counted = run(call, models)
+        assert counted.keys() == models["base"].keys()
+        assert all(not math.isfinite(made[f"x{i}"].view(-1)[i]) for i in range(20))
 
 
 def extent(bad: torch.Tensor) -> str:
