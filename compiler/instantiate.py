@@ -2,24 +2,28 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import math
+from collections.abc import Sequence
 from typing import Any
 
 from ..grammar.diagnostic import Diagnostic, Label, MergecError
 from ..grammar.source import Span
+from .absences import Absences
 from .builtins import as_region, resolve
 from .dtypes import FLOATS
 from .graph import Graph, Node, StoredRange
 from .models import Model
 from .ops import OPS
 from .places import Path
+from .presence import exists
 from .scalars import SCALARS
 from .shapes import elements
-from .terms import Apply, At, Choice, Leaf, Number, Region, Stack, Tie, Where, is_region, leaves
+from .terms import Among, Apply, At, Choice, Leaf, Number, Region, Stack, Tie, Where, is_region, leaves, walk
 from .vocabulary import Vocabulary
 from .whole import part_node, whole_node
-from .whole_model import across, model_threshold
+from .whole_model import WHOLE_MODEL, across, model_threshold
 
 MAX_DEPTH = 600
 """Nesting of operations in one expression; deeper is refused instead of exhausting the interpreter's stack."""
@@ -33,6 +37,8 @@ class Instantiator:
         self.domain: tuple[Where, ...] = ()
         self._models: dict[tuple[int, int], tuple[Node, Apply]] = {}
         self._sources: dict[int, tuple[Model, str, str]] = {}
+        self.absences = Absences()
+        self._fewer: dict[tuple[int, tuple[int, ...]], tuple[Among, Region]] = {}
         self._memo: dict[tuple[int, int], Node] = {}
         self._values: dict[int, float] = {}
         self._alive: list[tuple[Region, Where]] = []
@@ -76,6 +82,8 @@ class Instantiator:
             return self._apply(term, where)
         if isinstance(term, Choice):
             return self.node(term.then if resolve(term.condition, where) else term.other, where)
+        if isinstance(term, Among):
+            return self._among(term, where)
         if isinstance(term, Stack):
             return self._stack(term, where)
         if isinstance(term, At):
@@ -99,9 +107,47 @@ class Instantiator:
 
     def _leaf(self, term: Leaf, where: Where) -> Node:
         model, name = term.model, where.name
+        if not exists(term, where, resolve):
+            self.absences.count_as_zero(model, term.span, where.output)
+            return self.graph.const(0.0)
         if term.path is not None:
             name = self._mapped(term, term.path, where)
         return self.source(model, name, term.span, where)
+
+    def _among(self, term: Among, where: Where) -> Node:
+        """The function's value for those of its models that have the tensor."""
+        present = tuple([i for i, m in enumerate(term.models) if exists(m, where, resolve)])
+        if len(present) in (0, len(term.models)):
+            return self.node(term.full, where)
+        absent = [m for i, m in enumerate(term.models) if i not in present]
+        for model in absent:
+            self.absences.drop(model, term, where.output)
+        key = (id(term), present)
+        if key not in self._fewer:
+            self._fewer[key] = (term, self._without(term, present, absent, where))
+        return self.node(self._fewer[key][1], where)
+
+    def _without(self, term: Among, present: tuple[int, ...], absent: Sequence[Region], where: Where) -> Region:
+        """The value for some of the models. Raises MergecError (E0470) where it takes numbers of the whole model."""
+        names = ", ".join(f"`{m.label or 'an expression'}`" for m in absent)
+        note = f"without {names}, which {'lacks' if len(absent) == 1 else 'lack'} the optional `{where.output}`"
+        mend = f'give that place a value of its own: `"{where.output}" = …`'
+        if any(isinstance(t, Apply) and t.op in WHOLE_MODEL for t in walk(term.full)):
+            raise MergecError(
+                Diagnostic(
+                    "E0470",
+                    f"`{term.function}` takes numbers of the whole model, and not all of its models have all of it",
+                    (Label(term.span, f"{names} can't drop out for single tensors"),),
+                    (note,),
+                    (mend,),
+                )
+            )
+        try:
+            return term.again(present)
+        except MergecError as error:
+            raise MergecError(
+                [dataclasses.replace(d, notes=(*d.notes, note), help=(*d.help, mend)) for d in error.diagnostics]
+            ) from None
 
     def _mapped(self, term: Leaf, path: Path, where: Where) -> str:
         """The name under an explicit place that corresponds to the left-hand place's coordinate."""
@@ -132,8 +178,6 @@ class Instantiator:
         """A tensor of a model: rows gathered where the vocabulary is reconciled, a range of a stored tensor else."""
         found = model.find(name)
         if found is None:
-            if model.family.is_optional(name):
-                return self.graph.const(0.0)  # an absent bias is a zero bias
             at = model.space.layer_of(name)
             depth = model.space.depths.get(at[0].name, 0) if at else 0
             if at is not None and at[1] >= depth:
@@ -214,7 +258,7 @@ class Instantiator:
             known = self._constant(self.node(term.args[0], where))
             if known is not None:
                 return self._plain(self.node(term.args[1 if known else 2], where))
-        if term.op in ("across_sum", "across_max", "across_min", "model_threshold"):
+        if term.op in WHOLE_MODEL:
             return self._whole_model(term)
         nodes = tuple([self.node(a, where) for a in term.args])
         if term.op == "numel":
