@@ -234,7 +234,12 @@ class Instantiator:
         if len(inputs) == 1 and runs.is_identity(whole[0]):
             return inputs[0]
         rows = self.vocabulary.size
-        return self.graph.add("gather", tuple(inputs), (("runs", runs.table),), "tensor", (rows, *shape[1:]))
+        gathered = self.graph.add("gather", tuple(inputs), (("runs", runs.table),), "tensor", (rows, *shape[1:]))
+        padding = self.vocabulary.padding
+        if not padding or not self.vocabulary.mean_padding:
+            return gathered
+        text = ",".join(f"{first}:{end}" for first, end in padding)
+        return self.graph.apply("mean_rows", (gathered,), (("rows", text),))
 
     def first_dtype(self, node: Node) -> str | None:
         """The stored dtype of the first tensor that a node is made from."""
