@@ -14,10 +14,12 @@ from .absences import Absences
 from .builtins import as_region, resolve
 from .dtypes import FLOATS
 from .graph import Graph, Node, StoredRange
+from .layouts import View
 from .models import Model
 from .ops import OPS
 from .places import Path
-from .presence import exists
+from .presence import exists, matching
+from .resize import common_shape, units
 from .scalars import SCALARS
 from .shapes import elements
 from .terms import Among, Apply, At, Choice, Leaf, Number, Region, Stack, Tie, Where, is_region, leaves, walk
@@ -32,8 +34,12 @@ MAX_DEPTH = 600
 class Instantiator:
     """Makes nodes in `graph` for terms at places; every (term, place) pair once."""
 
-    def __init__(self, graph: Graph, seed: int, vocabulary: Vocabulary | None, *, wide: bool = False) -> None:
+    def __init__(
+        self, graph: Graph, seed: int, vocabulary: Vocabulary | None, template: Model, *, wide: bool, resize: str
+    ) -> None:
         self.graph, self.seed, self.vocabulary, self.wide = graph, seed, vocabulary, wide
+        self.template, self.resize = template, resize
+        self._root: Region | None = None
         self.domain: tuple[Where, ...] = ()
         self._models: dict[tuple[int, int], tuple[Node, Apply]] = {}
         self._sources: dict[int, tuple[Model, str, str]] = {}
@@ -48,6 +54,7 @@ class Instantiator:
         """The node of a statement's value at an output tensor. Raises MergecError."""
         if not is_region(value):
             value = as_region(value, span)
+        self._root = value
         self._memo.clear()
         self._alive.clear()
         self._depth = 0
@@ -200,11 +207,36 @@ class Instantiator:
         stored_name, view = found
         if self.vocabulary is not None and name in model.family.vocabulary and model.family.vocabulary[name] == 0:
             return self._gather(model, name, view.shape)
+        node = self._stored(model, stored_name, view)
+        target = self._target(where) if self.resize != "error" and model.dtype(view) in FLOATS else None
+        if target is None or target == view.shape or len(target) != len(view.shape):
+            return node
+        width, runs = units(view.shape, target)
+        inputs = [node]
+        if any(source for _, terms in runs for source, _ in terms):
+            own = self.template.find(where.output)
+            assert own is not None
+            inputs.append(self._stored(self.template, *own))
+        return self.graph.add("gather", tuple(inputs), (("runs", runs), ("width", width)), "tensor", target)
+
+    def _stored(self, model: Model, name: str, view: View) -> Node:
         dtype = model.dtype(view)
         place = StoredRange(model.number, view.stored, dtype, view.first)
         node = self.graph.add("source", (), (("range", place),), "tensor", view.shape)
-        self._sources.setdefault(node.id, (model, stored_name, dtype))
+        self._sources.setdefault(node.id, (model, name, dtype))
         return node
+
+    def _target(self, where: Where) -> tuple[int, ...] | None:
+        """The shape that the tensors of the statement are brought to at an output tensor."""
+        if self.resize == "base":
+            own = self.template.find(where.output)
+            return own[1].shape if own is not None else None
+        shapes = []
+        for leaf in leaves(self._root) if self._root is not None else ():
+            name = where.name if leaf.path is None else matching(leaf.model.space.select(leaf.path), where)
+            found = leaf.model.find(name) if name is not None else None
+            shapes.extend([found[1].shape] if found is not None else [])
+        return common_shape(shapes)
 
     def _gather(self, model: Model, name: str, shape: tuple[int, ...]) -> Node:
         assert self.vocabulary is not None
@@ -471,6 +503,8 @@ class Instantiator:
                 notes=tuple(notes),
                 help=("say how to reconcile them: `output(tokenizer=…)`, a model or `union(a, b)`",)
                 if vocabulary
+                else ('cut or fill what differs: `output(resize="base")`, or `"common"`',)
+                if len(first.shape or ()) == len(second.shape or ())
                 else (),
             )
         )
