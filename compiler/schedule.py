@@ -236,7 +236,8 @@ class _Scheduler:
             return self._stream(node)
         assert node.shape is not None
         rows = tuple(Run(count, terms) for count, terms in node.attribute("runs"))
-        return Gather(elements(node.shape), elements(node.shape[1:]), tuple(self._stream(i) for i in node.inputs), rows)
+        width = int(dict(node.attributes).get("width", elements(node.shape[1:])))
+        return Gather(elements(node.shape), width, tuple(self._stream(i) for i in node.inputs), rows)
 
     def _loads(self, root: Node, needed: list[Node], tensor: int) -> None:
         """On a device, sources that several passes read are loaded once."""
