@@ -201,6 +201,8 @@ class Engine:
     # --- steps
 
     def _load(self, load: Load) -> None:
+        if load.source.numel == 0:
+            return  # no lane may have got any memory for it
         if self._memory.accelerator:
             self._torch().load(load, self._arenas[0])
             return
