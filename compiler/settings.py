@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..grammar.diagnostic import Diagnostic, Label, MergecError
-from ..grammar.source import Span
+from ..grammar.source import Source, Span
 from .calls import Given, article, kind_of
 from .dtypes import FLOATS, NAMES
 from .evaluate import Recipe
@@ -72,10 +72,9 @@ def settings_of(recipe: Recipe, overrides: Mapping[str, Any], strict: bool) -> S
     wrong."""
     errors: list[Diagnostic] = []
     given = dict(recipe.settings)
-    anywhere = recipe.output_span or (recipe.models[0].span if recipe.models else None)
     for key, value in overrides.items():
-        if anywhere is not None:
-            given[key] = Given(key, value, given[key].span if key in given else anywhere)
+        text = f"--set output.{key}={value}"
+        given[key] = Given(key, value, Span(Source("<command line>", text), 0, len(text)))
     for key, argument in given.items():
         if key not in KEYS:
             near = difflib.get_close_matches(key, KEYS, 1, 0.5)

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 
 from ..compiler.catalog import CatalogError
 from ..grammar.diagnostic import Diagnostic, Exit, MergecError
+from ..grammar.render import escape
 
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 _LONGEST = 200
@@ -20,7 +21,7 @@ def show(text: str) -> str:
     'a\\\\x1b[31mb'
     """
     short = text if len(text) <= _LONGEST else text[:_LONGEST] + "…"
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in short)
+    return escape(short)
 
 
 def unreadable(path: str, error: OSError) -> CatalogError:
