@@ -31,7 +31,7 @@ KEYS: Mapping[str, str] = {
     "config": "a map that is merged into config.json",
     "seed": "the seed of random masks",
     "compute": "the dtype of arithmetic: `float32` or `float64`",
-    "on_nonfinite": "what to do about infinities and NaNs in computed tensors: `report` them, or `error`: no output",
+    "on_nonfinite": "what to do about infinities and NaNs: `report` those computed, or `error`: no output that has any",
     "license": "the licence named in the model card",
 }
 
