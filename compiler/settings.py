@@ -16,6 +16,20 @@ from .models import Model
 from .sizes import parse_size
 from .terms import Leaf, PlaceMap, Token, Union
 
+SHORT: Mapping[str, str] = {
+    "bf16": "bfloat16",
+    "fp16": "float16",
+    "f16": "float16",
+    "half": "float16",
+    "fp32": "float32",
+    "f32": "float32",
+    "float": "float32",
+    "fp64": "float64",
+    "double": "float64",
+    "fp8": "float8_e4m3fn",
+}
+"""What people call the dtypes elsewhere."""
+
 KEYS: Mapping[str, str] = {
     "like": "the template: depth, shapes, dtypes, names and configuration come from it",
     "dtype": "the dtype of all float tensors; the template's where it is not given",
@@ -144,7 +158,7 @@ class _Checker:
     def __init__(self, given: Mapping[str, Given], errors: list[Diagnostic]) -> None:
         self.given, self.errors = given, errors
 
-    def wrong(self, key: str, wanted: str) -> None:
+    def wrong(self, key: str, wanted: str, *help: str) -> None:
         """Reports a setting that is not `wanted`: a noun with its article, or the values that are allowed."""
         argument = self.given[key]
         self.errors.append(
@@ -155,6 +169,7 @@ class _Checker:
                 else f'`{key}` must be {wanted}, not "{argument.value}"',
                 (Label(argument.span, "not allowed here"),),
                 notes=(f"`{key}` is {KEYS[key]}",) if key in KEYS else (),
+                help=help,
             )
         )
 
@@ -183,7 +198,9 @@ class _Checker:
         name = NAMES.get(value.removeprefix("torch."), value)
         if name in FLOATS:
             return name
-        self.wrong(key, "one of " + ", ".join(f"`{k}`" for k, v in NAMES.items() if v in FLOATS))
+        meant = SHORT.get(value.lower())
+        help = (f"did you mean `{meant}`?",) if meant else ()
+        self.wrong(key, "one of " + ", ".join(f"`{k}`" for k, v in NAMES.items() if v in FLOATS), *help)
         return None
 
     def compute(self, key: str) -> str:
