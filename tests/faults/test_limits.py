@@ -15,13 +15,15 @@ from commands import make, mergec
 from mergec.compiler.pipeline import Options, compile_recipe
 from mergec.grammar.diagnostic import Exit, MergecError
 from mergec.grammar.source import Source
-from mergec.runtime import descriptors, engine
+from mergec.runtime import descriptors, devices
 from mergec.runtime.api import compile
 from mergec.runtime.catalog import LocalCatalog
-from mergec.runtime.devices import Device
+from mergec.runtime.devices import DeviceArena
+from mergec.runtime.host import Host
 from mergec.runtime.lanes import Lanes
 from mergec.runtime.session import run_plan
 from safetensors.numpy import save_file
+from standin import StandIn
 
 SHARDS = 200
 
@@ -134,10 +136,10 @@ def test_the_smallest_budget_is_the_smallest(tmp_path: Path, method: str, device
 def test_no_memory_in_mid_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
     compiled = compile(make(tmp_path) / "linear.mrg", device="cpu")
 
-    def none_left(*_: object) -> torch.Tensor:
+    def none_left(*_: object) -> None:
         raise error
 
-    monkeypatch.setattr(Device, "empty", none_left)
+    monkeypatch.setattr(Host, "arena", none_left)
     with pytest.raises(MergecError) as caught:
         compiled.run(tmp_path / "out")
     found = caught.value.diagnostics[0]
@@ -148,10 +150,10 @@ def test_no_memory_in_mid_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, e
 
 
 def test_other_faults_stay_what_they_are(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def bug(*_: object) -> torch.Tensor:
+    def bug(*_: object) -> None:
         raise RuntimeError("a tensor is upside down")
 
-    monkeypatch.setattr(Device, "empty", bug)
+    monkeypatch.setattr(Host, "arena", bug)
     with pytest.raises(RuntimeError, match="upside down"):
         compile(make(tmp_path) / "linear.mrg", device="cpu").run(tmp_path / "out")
 
@@ -187,24 +189,20 @@ def test_a_thread_that_cannot_start_stops_the_others(monkeypatch: pytest.MonkeyP
 # --- a device ------------------------------------------------------------------------------------
 
 
-class _Small(Device):
-    """`cuda:0` in the host's memory, of which there is next to nothing."""
+class _Small(StandIn):
+    """A device of which there is next to nothing."""
 
-    def __init__(self, name: str) -> None:
-        super().__init__("cpu")
-        self.accelerator = name != "cpu"
-
-    def empty(self, nbytes: int) -> torch.Tensor:
+    def arena(self, nbytes: int, staging: int) -> DeviceArena:
         if nbytes > 2 << 20:
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate …")
-        return super().empty(nbytes)
+        return super().arena(nbytes, staging)
 
     def free(self) -> int | None:
         return 5 << 20
 
 
 def test_no_memory_on_the_device(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(engine, "Device", _Small)
+    monkeypatch.setattr(devices, "Accelerator", _Small)
     make(tmp_path)
     _large(tmp_path)
     plan = compile(tmp_path / "linear.mrg", device="cuda:0", lanes=1).plan

@@ -16,12 +16,15 @@ ASCII = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
 NAMES = [b"two words", "größe 模型".encode(), b'it\'s "q"', b"new\nline", b"not utf-8 \xff", b"-x", b"~", b"x" * 240]
 
 
-def _made(folder: Path) -> dict[str, bytes]:
-    return {name: (folder / name).read_bytes() for name in sorted(os.listdir(folder))}
+def _made(folder: Path) -> dict[str, object]:
+    """The files of an output, but for what its record says of the inputs' and outputs' places and times."""
+    made: dict[str, object] = {name: (folder / name).read_bytes() for name in sorted(os.listdir(folder))}
+    record = json.loads((folder / "mergec.json").read_text("utf-8"))
+    return made | {"mergec.json": {k: v for k, v in record.items() if k not in ("weights", "tensors")}}
 
 
 @pytest.fixture(scope="module")
-def expected(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
+def expected(tmp_path_factory: pytest.TempPathFactory) -> dict[str, object]:
     folder = make(tmp_path_factory.mktemp("plain"))
     assert mergec("copy.mrg", "-o", "out", folder=folder).returncode == 0
     return _made(folder / "out")
@@ -29,7 +32,7 @@ def expected(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_any_name_for_the_recipe_its_folder_and_the_output(
-    tmp_path: Path, name: bytes, expected: dict[str, bytes]
+    tmp_path: Path, name: bytes, expected: dict[str, object]
 ) -> None:
     folder = os.path.join(os.fsencode(tmp_path), name)
     os.mkdir(folder)
@@ -63,7 +66,7 @@ def test_names_in_a_recipe_are_utf8_whatever_the_locale(tmp_path: Path, env: dic
     assert done.stderr == b"error[E0002]: the value of `-D word` is not UTF-8 text\n"
 
 
-def test_the_same_bytes_in_any_place_and_at_any_time(tmp_path: Path, expected: dict[str, bytes]) -> None:
+def test_the_same_bytes_in_any_place_and_at_any_time(tmp_path: Path, expected: dict[str, object]) -> None:
     surroundings: list[dict[str, str]] = [
         {"LC_ALL": "de_DE.UTF-8", "LANG": "de_DE.UTF-8", "TZ": "Asia/Tokyo"},
         {"LC_ALL": "tr_TR.UTF-8", "TZ": "America/New_York", "SOURCE_DATE_EPOCH": "1"},
@@ -135,7 +138,7 @@ def test_an_output_shares_nothing_with_its_inputs(tmp_path: Path) -> None:
     assert (tmp_path / "a.safetensors").read_bytes() == before
 
 
-def test_two_runs_onto_different_targets_at_once(tmp_path: Path, expected: dict[str, bytes]) -> None:
+def test_two_runs_onto_different_targets_at_once(tmp_path: Path, expected: dict[str, object]) -> None:
     make(tmp_path, copy=COPY)
     start = (
         "import os; from mergec.cli.main import main\n"
