@@ -220,7 +220,7 @@ def _assemble(
         on_nonfinite=settings.on_nonfinite,
         inputs=tuple(inputs),
         outputs=packing.files,
-        tensors=with_keys(graph, packing, recipe.models, settings.compute),
+        tensors=with_keys(graph, packing, recipe.models, settings.compute, finite=settings.on_nonfinite == "error"),
         documents=tuple(documents),
         tagalongs=tuple(tagalongs),
         scalars=scalars,

@@ -433,7 +433,7 @@ class Tagalong:
 class Plan:
     """All that the executor needs. Bytes unless said otherwise.
 
-    `on_nonfinite` is `report` or `error`: whether infinities and NaNs in computed tensors fail the run.
+    `on_nonfinite` is `report` or `error`: whether infinities and NaNs fail the run; copies are looked at only then.
     `device` is `cpu`, `cuda:0`, …; `compute` is `F32` or `F64`; `single` says that the target is one
     file (`-o x.safetensors`) instead of a folder. `peak_host` and `peak_device` are the largest `Step.host` and
     `Step.device`.
