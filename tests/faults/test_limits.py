@@ -75,7 +75,7 @@ def test_too_few_open_files_are_known_before_the_start(sharded: Path, tmp_path: 
 
 def test_room_for_open_files(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(descriptors, "_in_use", lambda: 10)
-    for limit, expected in ((1 << 20, 64), (130, 50), (resource.RLIM_INFINITY, 64)):
+    for limit, expected in ((1 << 20, 64), (180, 50), (resource.RLIM_INFINITY, 64)):
         monkeypatch.setattr(resource, "getrlimit", lambda _, limit=limit: (limit, limit))
         assert descriptors.room(4) == expected
 
