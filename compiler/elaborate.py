@@ -76,7 +76,8 @@ class _Elaborator:
         covered: dict[int, list[str]] = {c.assignment.number: [] for c in found}
         copied: list[str] = []
         missing: list[str] = []
-        make = Instantiator(self.graph, self.settings.seed, self.vocabulary, wide=self.settings.compute == "F64")
+        wide = self.settings.compute == "F64"
+        make = Instantiator(self.graph, self.settings.seed, self.vocabulary, self.template, wide=wide)
         self.domains = self.domains_of(found, owner, ties)
         for name in self.space.names:
             if name in ties:

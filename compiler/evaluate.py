@@ -12,6 +12,7 @@ from typing import Any
 from ..grammar import ast
 from ..grammar.diagnostic import Diagnostic, Label, MergecError
 from ..grammar.source import Span
+from .adapters import Adapter
 from .builtins import BUILTINS
 from .calls import Given, kind_of
 from .catalog import Catalog, CatalogError
@@ -40,6 +41,7 @@ class Recipe:
     """What the statements of a recipe come to."""
 
     models: list[Model] = field(default_factory=list)
+    adapters: list[Adapter] = field(default_factory=list)
     assignments: list[Assignment] = field(default_factory=list)
     settings: dict[str, Given] = field(default_factory=dict)
     output_span: Span | None = None
@@ -49,6 +51,11 @@ class Recipe:
     libraries: list[tuple[str, str]] = field(default_factory=list)
     primitives: tuple[Primitive, ...] = ()
     scope: Scope = field(default_factory=lambda: Scope({}))
+
+    @property
+    def inputs(self) -> list[Model]:
+        """All that weights are read from: models and, in their guise, adapters."""
+        return [*self.models, *(a.model for a in self.adapters)]
 
 
 def evaluate(
@@ -67,7 +74,9 @@ class _Evaluator:
         self.result = Recipe()
         self.root = self.result.scope
         self.models = Models(catalog, near)
-        self.expressions = Expressions(library, {**FORMS, "model": self.models.form}, self.root)
+        self.expressions = Expressions(
+            library, {**FORMS, "model": self.models.form, "lora": self.models.lora}, self.root
+        )
 
     def recipe(self, module: ast.Module) -> Recipe:
         self._defs(module, self.root, library=False)
@@ -76,7 +85,7 @@ class _Evaluator:
         self._check_defs(module)
         for name, value in self.overrides.items():
             self.result.diagnostics.append(Diagnostic("E0201", f"`-D {name}={value}`: the recipe has no `let {name}`"))
-        self.result.models = self.models.opened
+        self.result.models, self.result.adapters = self.models.opened, self.models.adapters
         self.result.primitives = tuple(self.library.used.values())
         self.result.diagnostics.extend(self.models.warnings)
         return self.result
@@ -149,8 +158,10 @@ class _Evaluator:
     def _let(self, statement: ast.Let, scope: Scope, *, library: bool) -> None:
         self.expressions.declare(statement.name, scope)
         name, call = statement.name.id, statement.value
-        if isinstance(call, ast.Call) and isinstance(call.function, ast.Name) and call.function.id == "model":
-            value: Any = self.models.open(self.expressions, call, scope, name)
+        called = call.function.id if isinstance(call, ast.Call) and isinstance(call.function, ast.Name) else ""
+        opens = {"model": self.models.open, "lora": self.models.adapter}.get(called)
+        if isinstance(call, ast.Call) and opens is not None:
+            value: Any = opens(self.expressions, call, scope, name)
         else:
             value = self.expressions.value(call, scope)
         if name in self.overrides and not library:

@@ -8,6 +8,7 @@ from typing import Any
 
 from ..grammar.diagnostic import Diagnostic, Label, MergecError
 from ..grammar.source import Span
+from .adapted import Adapted
 from .builtins import as_region, resolve
 from .dtypes import FLOATS
 from .graph import Graph, Node, StoredRange
@@ -16,7 +17,7 @@ from .ops import OPS
 from .places import Path
 from .scalars import SCALARS
 from .shapes import elements
-from .terms import Apply, At, Choice, Leaf, Number, Region, Stack, Tie, Where, is_region, leaves
+from .terms import Apply, At, Choice, Leaf, Lora, Number, Region, Stack, Tie, Where, is_region, leaves
 from .vocabulary import Vocabulary
 from .whole import part_node, whole_node
 from .whole_model import across, model_threshold
@@ -28,8 +29,11 @@ MAX_DEPTH = 600
 class Instantiator:
     """Makes nodes in `graph` for terms at places; every (term, place) pair once."""
 
-    def __init__(self, graph: Graph, seed: int, vocabulary: Vocabulary | None, *, wide: bool = False) -> None:
+    def __init__(
+        self, graph: Graph, seed: int, vocabulary: Vocabulary | None, template: Model, *, wide: bool = False
+    ) -> None:
         self.graph, self.seed, self.vocabulary, self.wide = graph, seed, vocabulary, wide
+        self.adapted = Adapted(graph, template, vocabulary)
         self.domain: tuple[Where, ...] = ()
         self._models: dict[tuple[int, int], tuple[Node, Apply]] = {}
         self._sources: dict[int, tuple[Model, str, str]] = {}
@@ -70,6 +74,8 @@ class Instantiator:
     def _make(self, term: Region, where: Where) -> Node:
         if isinstance(term, Leaf):
             return self._leaf(term, where)
+        if isinstance(term, Lora):
+            return self.adapted.delta(term, where.name)
         if isinstance(term, Number):
             return self._number(term.value, where, term.span)
         if isinstance(term, Apply):
@@ -214,6 +220,8 @@ class Instantiator:
             known = self._constant(self.node(term.args[0], where))
             if known is not None:
                 return self._plain(self.node(term.args[1 if known else 2], where))
+        if term.op == "add" and any(isinstance(a, Lora) for a in term.args):
+            return self._with_adapter(term, where)
         if term.op in ("across_sum", "across_max", "across_min", "model_threshold"):
             return self._whole_model(term)
         nodes = tuple([self.node(a, where) for a in term.args])
@@ -266,6 +274,18 @@ class Instantiator:
             raise MergecError(Diagnostic("E0208", "a number has no rows", (Label(term.span, "a number here"),)))
         # a tensor of one axis is a single row
         return self.graph.apply(term.op, nodes, (("row", shape[-1] if len(shape) > 1 else elements(shape)),))
+
+    def _with_adapter(self, term: Apply, where: Where) -> Node:
+        """`model + lora(…)`; an adapter on something without a model is only what it adds."""
+        other, lora = term.args if isinstance(term.args[1], Lora) else term.args[::-1]
+        assert isinstance(lora, Lora)
+        node, found = self._plain(self.node(other, where)), leaves(other)
+        if not found:
+            return self.graph.apply("add", (node, self.adapted.delta(lora, where.name)))
+        made = self.adapted.applied(lora, node, found[0].model, where.name)
+        if made is not node:
+            self._arithmetic(term, (node,))
+        return made
 
     def _whole_model(self, term: Apply) -> Node:
         """A number of all tensors of the statement: the same wherever it is asked for."""

@@ -10,7 +10,7 @@ from .coverage import Covering
 from .models import Model
 from .places import IndexStep, Space
 from .settings import Settings
-from .terms import Stack, Tie, is_region, leaves, picks
+from .terms import Stack, Tie, is_region, picks
 
 Sources = list[tuple[Model, int] | None]
 """For each layer of a stack of the output: a model and its layer."""
@@ -60,7 +60,7 @@ def _unfit(settings: Settings, stack: str, depth: int, covering: Covering, layer
     path, found = covering.assignment.path, []
     if any(isinstance(s, IndexStep) and s.intervals for s in path.steps):
         return []
-    whole = {leaf.label: leaf for leaf in leaves(covering.assignment.value) if leaf.path is None}
+    whole = {leaf.label: leaf for leaf in picks(covering.assignment.value)[1]}
     for leaf in whole.values():
         have = leaf.model.space.depths.get(stack)
         if have is None or not ((have > depth and settings.layers is None) or layers[-1] >= have):

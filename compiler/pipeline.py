@@ -189,7 +189,7 @@ def _assemble(
 ) -> Plan:
     inputs: list[PlannedInput] = []
     files: dict[tuple[int, int], int] = {}
-    for model in recipe.models:
+    for model in recipe.inputs:
         for k, file in enumerate(model.checkpoint.files):
             if (model.number, k) not in files:
                 files[model.number, k] = len(inputs)
@@ -253,7 +253,7 @@ def _scheduled(
     least = (0, 0)
     for lanes, block, hold in choices:
         machine = Machine(options.device, lanes, block, settings.compute, hold)
-        steps, scalars = schedule(graph, packing.slots, recipe.models, files, machine)
+        steps, scalars = schedule(graph, packing.slots, recipe.inputs, files, machine)
         steps = with_liveness(steps, options.device)
         least = max((s.host for s in steps), default=0), max((s.device for s in steps), default=0)
         if least[0] <= (options.host_memory or least[0]) and least[1] <= (options.device_memory or least[1]):

@@ -12,7 +12,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ..grammar import ast
+from ..grammar.diagnostic import Diagnostic, Label, MergecError
 from ..grammar.source import Span
+from .adapters import Adapter
 from .models import Model
 from .places import Coordinate, Path, Space
 
@@ -104,6 +106,16 @@ class Leaf:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
+class Lora:
+    """`lora("./adapter")`: what an adapter adds, 0 where that is nothing; added to a model, that model with the
+    adapter applied."""
+
+    adapter: Adapter
+    span: Span
+    label: str | None = None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
 class Number:
     """A number where a region is needed: the same at every element."""
 
@@ -163,11 +175,11 @@ class Tie:
     label: str | None = None
 
 
-Region = Leaf | Number | Apply | Choice | At | Stack | Tie
+Region = Leaf | Lora | Number | Apply | Choice | At | Stack | Tie
 
 
 def is_region(value: object) -> bool:
-    return isinstance(value, Leaf | Number | Apply | Choice | At | Stack | Tie)
+    return isinstance(value, Region)
 
 
 def named(region: Region, label: str) -> Region:
@@ -207,8 +219,14 @@ def leaves(region: Region) -> list[Leaf]:
 
 def models_in(value: object) -> list[Model]:
     """The models that a value is made of, each once; none for a plain number."""
-    found = leaves(value) if isinstance(value, Leaf | Number | Apply | Choice | At | Stack | Tie) else []
+    found = leaves(value) if isinstance(value, Region) else []
     return list({leaf.model.label: leaf.model for leaf in found}.values())
+
+
+def adapters_in(value: object) -> list[Adapter]:
+    """The adapters that a value is made with, each once."""
+    found = [t.adapter for t in walk(value) if isinstance(t, Lora)] if isinstance(value, Region) else []
+    return list({adapter.label: adapter for adapter in found}.values())
 
 
 def picks(region: Region) -> tuple[list[tuple[Model, Path]], list[Leaf]]:
@@ -231,7 +249,19 @@ def picks(region: Region) -> tuple[list[tuple[Model, Path]], list[Leaf]]:
 
 
 def at(region: Region, path: Path, span: Span) -> Region:
-    """A region at a place: pushed down to explicit places, a view of the whole otherwise."""
+    """A region at a place: pushed down to explicit places, a view of the whole otherwise.
+
+    Raises MergecError (E0454) for an adapter, which has no places without a model.
+    """
+    if isinstance(region, Lora):
+        raise MergecError(
+            Diagnostic(
+                "E0454",
+                "an adapter has no places of its own",
+                (Label(span, "part of an adapter"),),
+                help=("pick from the model that it is applied to: `(base + lora(…)).layers[3]`",),
+            )
+        )
     if isinstance(region, Leaf):
         inner = path if region.path is None else region.path.join(path)
         return Leaf(region.model, Path(inner.steps, span), span)

@@ -9,7 +9,7 @@ from ...compiler.settings import CHAT_TEMPLATES
 from ...grammar.diagnostic import Diagnostic, Label, MergecError
 from ...grammar.literals import write_string
 from .checkpoints import Shelf
-from .model import Merge, ModelRef, Text, TokenRule
+from .model import Merge, ModelRef, Text, TokenRule, first_of_each
 from .sheet import Origin
 
 Name = Callable[[ModelRef], str]
@@ -26,14 +26,15 @@ def tokenizer_settings(merge: Merge, name: Name, shelf: Shelf) -> tuple[Settings
         return [], []
     settings: Settings = []
     remarks: list[str] = []
-    models = merge.models()
+    models = first_of_each(m.plain for m in merge.models())
     origin = Origin(given.span)
     if isinstance(given.source, ModelRef):
         settings.append((f"tokenizer={name(given.source)}", Origin(given.source.span)))
     elif given.source == "base" or len(models) == 1:
         settings.append((f"tokenizer={name(models[0])}", origin))
     else:
-        settings.append((f"tokenizer=union({', '.join(name(m) for m in models)})", origin))
+        names = dict.fromkeys(name(m) for m in models)
+        settings.append((f"tokenizer=union({', '.join(names)})", origin))
     rows = [f"{write_string(rule.text)}: {_row(rule, models, name, shelf)}" for rule in given.tokens]
     if rows:
         settings.append((f"tokens={{{', '.join(rows)}}}", origin))
