@@ -245,5 +245,7 @@ class _Evaluator:
                 )
                 raise MergecError(Diagnostic("E0205", f"`{argument.name}` is given twice", labels))
             scope = Scope({"zero": "zero"}, self.root) if argument.name == "tokens" else self.root
-            value = self.expressions.value(argument.value, scope)
+            given = argument.value
+            plain = self.expressions.setting if isinstance(given, ast.MapExpr) else self.expressions.value
+            value = plain(given, scope)  # type: ignore[arg-type]
             self.result.settings[argument.name] = Given(argument.name, value, argument.value.span, key_span(argument))

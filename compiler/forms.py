@@ -144,10 +144,10 @@ def _stack(expressions: Expressions, node: ast.Call, scope: Scope) -> Any:
                 )
             )
         picked, bare = picks(given.value)
-        selections = [model.space.select(path) for model, path in picked]
+        selections = [owner.space.select(path) for owner, path in picked]
         found = {len(selection.indices) for selection in selections if selection.stack}
         if bare or not found:
-            shown = bare[0].label if bare else "it"
+            shown = (bare[0].label if bare else None) or "it"
             raise MergecError(
                 Diagnostic(
                     "E0305",

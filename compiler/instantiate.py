@@ -9,6 +9,7 @@ from typing import Any
 from ..grammar.diagnostic import Diagnostic, Label, MergecError
 from ..grammar.source import Span
 from .adapted import Adapted
+from .assembly import part_at
 from .builtins import as_region, resolve
 from .dtypes import FLOATS
 from .graph import Graph, Node, StoredRange
@@ -17,7 +18,7 @@ from .ops import OPS
 from .places import Path
 from .scalars import SCALARS
 from .shapes import elements
-from .terms import Apply, At, Choice, Leaf, Lora, Number, Region, Stack, Tie, Where, is_region, leaves
+from .terms import Apply, Assembly, At, Choice, Leaf, Lora, Number, Region, Stack, Tie, Where, is_region, owners
 from .vocabulary import Vocabulary
 from .whole import part_node, whole_node
 from .whole_model import across, model_threshold
@@ -86,6 +87,8 @@ class Instantiator:
             return self._stack(term, where)
         if isinstance(term, At):
             return self._at(term, where)
+        if isinstance(term, Assembly):
+            return self._assembly(term, where)
         assert isinstance(term, Tie)
         raise MergecError(
             Diagnostic(
@@ -106,12 +109,12 @@ class Instantiator:
     def _leaf(self, term: Leaf, where: Where) -> Node:
         model, name = term.model, where.name
         if term.path is not None:
-            name = self._mapped(term, term.path, where)
+            name = self._mapped(term, term.path, term.span, where)
         return self.source(model, name, term.span, where)
 
-    def _mapped(self, term: Leaf, path: Path, where: Where) -> str:
+    def _mapped(self, owner: Leaf | Assembly, path: Path, span: Span, where: Where) -> str:
         """The name under an explicit place that corresponds to the left-hand place's coordinate."""
-        selection = term.model.space.select(path)
+        selection = owner.space.select(path)
         name = selection.by_coordinate.get(where.coordinate)
         if name is not None and selection.counts == where.counts:
             return name
@@ -122,15 +125,15 @@ class Instantiator:
                 Diagnostic(
                     "E0305",
                     f"{right} on the right can't be matched with {left} on the left",
-                    (Label(term.span, f"selects {right}"),),
+                    (Label(span, f"selects {right}"),),
                     notes=("explicit layers are matched in order, so the counts must agree",),
                 )
             )
         raise MergecError(
             Diagnostic(
                 "E0306",
-                f"`{path.text}` of `{term.model.label}` has nothing that corresponds to `{where.name}`",
-                (Label(term.span, f"no `{where.coordinate[1]}` here" if where.coordinate[1] else "a different part"),),
+                f"`{path.text}` of `{owner.label}` has nothing that corresponds to `{where.name}`",
+                (Label(span, f"no `{where.coordinate[1]}` here" if where.coordinate[1] else "a different part"),),
             )
         )
 
@@ -279,7 +282,7 @@ class Instantiator:
         """`model + lora(…)`; an adapter on something without a model is only what it adds."""
         other, lora = term.args if isinstance(term.args[1], Lora) else term.args[::-1]
         assert isinstance(lora, Lora)
-        node, found = self._plain(self.node(other, where)), leaves(other)
+        node, found = self._plain(self.node(other, where)), owners(other)
         if not found:
             return self.graph.apply("add", (node, self.adapted.delta(lora, where.name)))
         made = self.adapted.applied(lora, node, found[0].model, where.name)
@@ -489,17 +492,32 @@ class Instantiator:
             layer -= count
         raise AssertionError("a layer past the end of its stack")
 
+    def _assembly(self, term: Assembly, where: Where) -> Node:
+        """A tensor of a model that is put together: its numbers vary over its own layers."""
+        name, space = where.name, term.space
+        found = part_at(term, name)
+        if found is None:
+            raise MergecError(
+                Diagnostic(
+                    "E0306", f"no part of this model gives `{name}` a value", (Label(term.span, "put together"),)
+                )
+            )
+        value, coordinate, counts = found
+        at = space.layer_of(name)
+        layers = space.depths.get(at[0].name, 0) if at else max(space.depths.values(), default=0)
+        inner = Where(name, coordinate, counts, space, at[1] if at else None, layers, where.output)
+        return self.node(value, inner)
+
     def _at(self, term: At, where: Where) -> Node:
         """The region's own tensor at the place: its numbers vary over its own layers."""
-        leaf = next(iter(leaves(term.region)), None)
-        if leaf is None:
+        owner = next(iter(owners(term.region)), None)
+        if owner is None:
             return self.node(term.region, where)
-        space = leaf.model.space
+        space = owner.space
         selection = space.select(term.path)
         name = selection.by_coordinate.get(where.coordinate)
         if name is None or selection.counts != where.counts:
-            probe = Leaf(leaf.model, term.path, term.span)
-            name = self._mapped(probe, term.path, where)
+            name = self._mapped(owner, term.path, term.span, where)
         at = space.layer_of(name)
         layers = space.depths.get(at[0].name, 0) if at else max(space.depths.values(), default=0)
         inner = Where(name, ((), name), (), space, at[1] if at else None, layers, where.output)

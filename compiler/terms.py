@@ -7,7 +7,7 @@ weight or makes a graph node.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -104,6 +104,10 @@ class Leaf:
     def label(self) -> str:
         return self.model.label
 
+    @property
+    def space(self) -> Space:
+        return self.model.space
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Lora:
@@ -175,7 +179,26 @@ class Tie:
     label: str | None = None
 
 
-Region = Leaf | Lora | Number | Apply | Choice | At | Stack | Tie
+Origins = list[tuple[Model, int]]
+"""For each layer of a stack: a model and its layer."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Assembly:
+    """`{layers: stack(…), _: base}`: a model put together from parts (path, key, region), with tensors of its own.
+
+    `model` is the one that it has its family from; `origins` by stack. `assembly.py` makes it and asks it.
+    """
+
+    parts: tuple[tuple[Path | None, str, Region], ...]
+    model: Model
+    space: Space
+    origins: Mapping[str, Origins]
+    span: Span
+    label: str | None = None
+
+
+Region = Leaf | Lora | Number | Apply | Choice | At | Stack | Tie | Assembly
 
 
 def is_region(value: object) -> bool:
@@ -198,6 +221,8 @@ def children(region: Region) -> tuple[Region, ...]:
         return (region.region,)
     if isinstance(region, Stack):
         return region.parts
+    if isinstance(region, Assembly):
+        return tuple([value for _, _, value in region.parts])
     return ()
 
 
@@ -229,10 +254,27 @@ def adapters_in(value: object) -> list[Adapter]:
     return list({adapter.label: adapter for adapter in found}.values())
 
 
-def picks(region: Region) -> tuple[list[tuple[Model, Path]], list[Leaf]]:
+def owners(region: Region) -> list[Leaf | Assembly]:
+    """The models that a region takes tensors from, in the order of the text; one that is put together counts as one."""
+    found: list[Leaf | Assembly] = []
+    seen: set[int] = set()
+    todo: list[Region] = [region]
+    while todo:
+        term = todo.pop()
+        if id(term) in seen:
+            continue
+        seen.add(id(term))
+        if isinstance(term, Leaf | Assembly):
+            found.append(term)
+        else:
+            todo.extend(reversed(children(term)))
+    return found
+
+
+def picks(region: Region) -> tuple[list[tuple[Model | Assembly, Path]], list[Leaf | Assembly]]:
     """The places that a region was picked at, each with the model whose layers they number; and models taken whole."""
-    picked: list[tuple[Model, Path]] = []
-    whole: list[Leaf] = []
+    picked: list[tuple[Model | Assembly, Path]] = []
+    whole: list[Leaf | Assembly] = []
     todo: list[Region] = [region]
     while todo:
         term = todo.pop()
@@ -241,8 +283,11 @@ def picks(region: Region) -> tuple[list[tuple[Model, Path]], list[Leaf]]:
                 whole.append(term)
             else:
                 picked.append((term.model, term.path))
+        elif isinstance(term, Assembly):
+            whole.append(term)
         elif isinstance(term, At):
-            picked.extend((leaf.model, term.path) for leaf in leaves(term.region)[:1])
+            for owner in owners(term.region)[:1]:
+                picked.append((owner.model if isinstance(owner, Leaf) else owner, term.path))
         else:
             todo.extend(reversed(children(term)))
     return picked, whole
@@ -267,7 +312,7 @@ def at(region: Region, path: Path, span: Span) -> Region:
         return Leaf(region.model, Path(inner.steps, span), span)
     if isinstance(region, At):
         return At(region.region, Path(region.path.join(path).steps, span), span)
-    if isinstance(region, Apply) and any(leaf.path is not None for leaf in leaves(region)):
+    if isinstance(region, Apply) and any(isinstance(o, Leaf) and o.path is not None for o in owners(region)):
         args = tuple(a if isinstance(a, Number) else at(a, path, span) for a in region.args)
         return dataclasses.replace(region, args=args)
     return At(region, path, span)

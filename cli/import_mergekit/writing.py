@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
@@ -153,7 +154,15 @@ class _Writer:
         return self._template(named[ref.path], named) if ref.path in named else ref
 
     def _known(self, ref: ModelRef, named: dict[str, Merge]) -> Known | None:
-        return self.shelf.known(self._template(named[ref.path], named) if ref.path in named else ref)
+        """What is known of a model, or of a named merge, which is like its first model but for its layers."""
+        if ref.path not in named:
+            return self.shelf.known(ref)
+        merge = named[ref.path]
+        like = self._known(merge.models()[0], named)
+        space = self._merger(merge, named).space()
+        if like is None or space is None:
+            return like
+        return dataclasses.replace(like, names=space.names, depths=space.depths)
 
     # --- models
 
