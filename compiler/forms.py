@@ -28,6 +28,8 @@ _MODEL = (
 
 _LORA = _MODEL[:3]
 
+_TOKEN = (Parameter("model"), Parameter("text", None, kind="string"), Parameter("force", True, kind="boolean"))
+
 _ADAPTERS = build({"name": "LoRA"})
 """Adapters have no places: what they change is found by name."""
 
@@ -181,13 +183,14 @@ def _union(expressions: Expressions, node: ast.Call, scope: Scope) -> Any:
 
 
 def _token(expressions: Expressions, node: ast.Call, scope: Scope) -> Any:
-    given = match(
-        "token", (Parameter("model"), Parameter("text", kind="string")), expressions.arguments(node, scope), node.span
-    )
-    model = given["model"].value
-    if not isinstance(model, Leaf) or model.path is not None:
-        raise MergecError(Diagnostic("E0208", "`token` takes a model and a token", (Label(given["model"].span),)))
-    return Token(model.model, given["text"].value, node.span)
+    given, values = _given("token", _TOKEN, expressions, node, scope)
+    model = values["model"]
+    if model != "zero" and not (isinstance(model, Leaf) and model.path is None):
+        raise MergecError(
+            Diagnostic("E0208", '`token` takes a model or "zero", and a token', (Label(given["model"].span),))
+        )
+    source = model.model if isinstance(model, Leaf) else None
+    return Token(source, values.get("text"), values.get("force", True), node.span)
 
 
 def catalog_diagnostic(error: CatalogError, span: Span) -> Diagnostic:

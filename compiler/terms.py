@@ -74,10 +74,14 @@ class PlaceMap:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Token:
-    """`token(a, "<x>")`: that model's row for that token."""
+    """`token(a, "<x>")`: that model's row for that token; zeros without a model, the same token without another.
 
-    model: Model
-    token: str
+    Unless `force`d, models that have the token keep their own rows.
+    """
+
+    model: Model | None
+    token: str | None
+    force: bool
     span: Span
 
 
