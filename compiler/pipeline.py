@@ -219,7 +219,7 @@ def _assemble(
         on_nonfinite=settings.on_nonfinite,
         inputs=tuple(inputs),
         outputs=packing.files,
-        tensors=with_keys(graph, packing, recipe.models, settings.compute),
+        tensors=with_keys(graph, packing, recipe.inputs, settings.compute),
         documents=tuple(documents),
         tagalongs=tuple(tagalongs),
         scalars=scalars,

@@ -97,6 +97,18 @@ class Product:
 
 Operand = Stream | Held | Gather | Product
 
+
+def held_in(operand: Operand) -> tuple[Held, ...]:
+    """What an operand reads of held buffers."""
+    match operand:
+        case Held():
+            return (operand,)
+        case Product():
+            return (operand.left, operand.right)
+        case _:
+            return ()
+
+
 # --- what a pass computes ------------------------------------------------------------------------
 
 

@@ -61,9 +61,7 @@ class LocalCatalog:
                 raise CatalogError("E0450", message, help=help, missing=True)
         config = read_json(check_inside(location, ADAPTER_CONFIG), limit=MAX_CONFIG, code="E0451")
         weights = check_inside(location, ADAPTER_WEIGHTS)
-        header = read_header(weights)
-        files = (InputFile(weights, header.size, header.mtime_ns),)
-        return Checkpoint(location, files, header.tensors, config, header.metadata)
+        return _checkpoint(location, (weights,), (read_header(weights),), config)
 
     def same_bytes(self, checkpoint: Checkpoint, first: str, second: str) -> bool | None:
         """Whether two stored tensors hold equal bytes, whatever their shapes.

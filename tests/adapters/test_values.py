@@ -13,6 +13,8 @@ import mergec
 import numpy as np
 import pytest
 import torch
+from mergec.compiler.plan import Pass
+from mergec.compiler.prune import prune
 from merging import merge_folders
 
 Make = Callable[..., Path]
@@ -178,7 +180,7 @@ def test_the_same_bytes_whatever_blocks_and_lanes(tmp_path: Path) -> None:
     results = []
     for lanes, memory in ((1, None), (3, None), (2, 3 << 20)):
         compiled = mergec.compile(recipe, device="cpu", lanes=lanes, memory=memory)
-        report = compiled.run(tmp_path / "out", force=True)
+        report = compiled.run(tmp_path / "out", force=True, fresh=True)
         assert report.outcome.peak_host <= compiled.plan.peak_host
         results.append(checkpoints.load(tmp_path / "out"))
     assert all(torch.equal(results[0][name], other[name]) for other in results[1:] for name in tensors)
@@ -211,3 +213,32 @@ def test_a_head_of_its_own_unties(checkpoint: Make, tmp_path: Path) -> None:
     merge_folders(recipe, tmp_path / "out", base=base)
     assert torch.equal(checkpoints.load(tmp_path / "out")["lm_head.weight"], head)
     assert not json.loads((tmp_path / "out" / "config.json").read_text("utf-8"))["tie_word_embeddings"]
+
+
+def test_an_adapter_that_has_changed_is_applied_anew(checkpoint: Make, tmp_path: Path) -> None:
+    """A second run computes what the other adapter changes, and takes the rest from the first one's output."""
+    base = checkpoint("llama")
+    tensors = lora_adapters.factors(checkpoints.load(base), ATTENTION)
+    config = {"r": 4, "lora_alpha": 8}
+    folder = lora_adapters.write(tmp_path / "adapter", tensors, **config)
+    recipe = f'let base = model("{base}")\n* = slerp(base + lora("{folder}"), base, t=0.3)'
+    mergec.compile(recipe, device="cpu").run(tmp_path / "out")
+    tensors[f"{ATTENTION[0]}.lora_A.weight"] *= 2
+    lora_adapters.write(folder, tensors, **config)
+    compiled = mergec.compile(recipe, device="cpu")
+    compiled.run(tmp_path / "out", force=True)
+    compiled.run(tmp_path / "fresh")
+    made, wanted = checkpoints.load(tmp_path / "out"), checkpoints.load(tmp_path / "fresh")
+    assert all(torch.equal(made[name], tensor) for name, tensor in wanted.items())
+
+
+def test_a_plan_with_less_to_do_keeps_the_factors(checkpoint: Make, tmp_path: Path) -> None:
+    """Of a tensor that is left out the factors go too; those of the others stay."""
+    base = checkpoint("llama")
+    tensors = lora_adapters.factors(checkpoints.load(base), ATTENTION)
+    folder = lora_adapters.write(tmp_path / "adapter", tensors, r=4, lora_alpha=8)
+    plan = mergec.compile(f'let base = model("{base}")\n* = base + lora("{folder}")', device="cpu").plan
+    changed = [k for k, t in enumerate(plan.tensors) if "self_attn" in t.name]
+    less = prune(plan, changed[1:])
+    assert sum(isinstance(s.action, Pass) for s in less.steps) == 3  # two factors, and the tensor
+    assert [b for s in less.steps for b in (a.buffer for a in s.allocate)] == [b for s in less.steps for b in s.release]
