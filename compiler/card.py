@@ -58,7 +58,9 @@ def provenance(
         "ties": elaboration.ties,
         "copied_from_template": len(elaboration.copied),
     }
-    return json.dumps(data, indent=2, ensure_ascii=False) + "\n"
+    text = json.dumps(data, indent=2, ensure_ascii=False) + "\n"
+    # a byte of a file's name that is no UTF-8 becomes an escape of JSON's
+    return text.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 def model_card(recipe: Recipe, text: str, settings: Settings, facts: Sequence[tuple[str, str]], title: str) -> str:

@@ -118,7 +118,8 @@ class MemoryCatalog:
     4096
 
     Each checkpoint is a dict with `tensors` (name to (dtype, shape)) and optionally `config`, `metadata`,
-    `equal` (pairs of names that hold the same bytes), `documents` (name to text). `libraries` maps paths to texts.
+    `equal` (pairs of names that hold the same bytes; None: that can't be told), `documents` (name to text). `libraries`
+    maps paths to texts.
     """
 
     def __init__(
@@ -155,7 +156,7 @@ class MemoryCatalog:
 
     def same_bytes(self, checkpoint: Checkpoint, first: str, second: str) -> bool | None:
         equal = self._specs[checkpoint.location.removeprefix("memory:")].get("equal", ())
-        return (first, second) in equal or (second, first) in equal
+        return None if equal is None else (first, second) in equal or (second, first) in equal
 
     def document(self, checkpoint: Checkpoint, name: str) -> str | None:
         documents: Mapping[str, str] = self._specs[checkpoint.location.removeprefix("memory:")].get("documents", {})

@@ -25,6 +25,7 @@ from .models import Model
 from .outline import outline
 from .output_ties import output_ties
 from .places import Coordinate, Space
+from .resize import common_shape
 from .settings import Settings
 from .terms import Leaf, Where
 from .vocabulary import Vocabulary
@@ -76,8 +77,14 @@ class _Elaborator:
         covered: dict[int, list[str]] = {c.assignment.number: [] for c in found}
         copied: list[str] = []
         missing: list[str] = []
-        wide = self.settings.compute == "F64"
-        make = Instantiator(self.graph, self.settings.seed, self.vocabulary, self.template, wide=wide)
+        make = Instantiator(
+            self.graph,
+            self.settings.seed,
+            self.vocabulary,
+            self.template,
+            wide=self.settings.compute == "F64",
+            resize=self.settings.resize,
+        )
         self.domains = self.domains_of(found, owner, ties)
         for name in self.space.names:
             if name in ties:
@@ -99,6 +106,7 @@ class _Elaborator:
                 (self.errors if diagnostic.severity is Severity.ERROR else warnings).append(diagnostic)
         if self.errors:
             raise MergecError([*self.errors, *warnings])
+        warnings += make.absences.warnings(self.space)
         return Elaboration(
             self.graph,
             self.template,
@@ -188,6 +196,8 @@ class _Elaborator:
                 and len(node.shape) == len(expected)
                 and all(a == b for k, (a, b) in enumerate(zip(node.shape, expected, strict=True)) if k != axis)
             )
+            if self.settings.resize == "common" and common_shape((node.shape, expected)) == node.shape:
+                fits = True
             if not fits:
                 self.report(
                     Diagnostic(

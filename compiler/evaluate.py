@@ -5,6 +5,7 @@ Errors are collected, one a statement; a name whose own statement failed is pois
 
 from __future__ import annotations
 
+import posixpath
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -38,7 +39,10 @@ class Assignment:
 
 @dataclass(slots=True, eq=False)
 class Recipe:
-    """What the statements of a recipe come to."""
+    """What the statements of a recipe come to.
+
+    `advice` are warnings of methods; those about numbers that vary are added when tensors are asked for.
+    """
 
     models: list[Model] = field(default_factory=list)
     adapters: list[Adapter] = field(default_factory=list)
@@ -48,6 +52,7 @@ class Recipe:
     expects: list[ast.Expect] = field(default_factory=list)
     paths: list[Path] = field(default_factory=list)
     diagnostics: list[Diagnostic] = field(default_factory=list)
+    advice: list[Diagnostic] = field(default_factory=list)
     libraries: list[tuple[str, str]] = field(default_factory=list)
     primitives: tuple[Primitive, ...] = ()
     scope: Scope = field(default_factory=lambda: Scope({}))
@@ -75,7 +80,7 @@ class _Evaluator:
         self.root = self.result.scope
         self.models = Models(catalog, near)
         self.expressions = Expressions(
-            library, {**FORMS, "model": self.models.form, "lora": self.models.lora}, self.root
+            library, {**FORMS, "model": self.models.form, "lora": self.models.lora}, self.root, self.result.advice
         )
 
     def recipe(self, module: ast.Module) -> Recipe:
@@ -183,7 +188,8 @@ class _Evaluator:
         return replacement
 
     def _use(self, statement: ast.Use, scope: Scope) -> None:
-        inner = self._library_scope(statement.path.value, self.near, statement.span, ())
+        path = statement.path.value
+        inner = self._library_scope(path, posixpath.normpath(path), self.near, statement.span, ())
         if statement.alias is not None:
             self.expressions.declare(statement.alias, scope)
             scope.values[statement.alias.id] = Namespace(inner, statement.alias.id)
@@ -200,21 +206,25 @@ class _Evaluator:
                 )
             scope.values[name] = value
 
-    def _library_scope(self, path: str, near: str, span: Span, chain: tuple[str, ...]) -> Scope:
+    def _library_scope(self, path: str, name: str, near: str, span: Span, chain: tuple[str, ...]) -> Scope:
+        """What the library `path` binds, which is written relative to the file `near`; `name` is the same relative to
+        the recipe, so that an output says nothing about the machine."""
         resolved, text = self.catalog.library(path, near=near)
         if resolved in chain:
             shown = " -> ".join(f"`{c}`" for c in (*chain[chain.index(resolved) :], resolved))
             raise MergecError(Diagnostic("E0212", f"files use each other in a circle: {shown}", (Label(span),)))
         module = self.library.parse(resolved, text)
-        if (resolved, text) not in self.result.libraries:
-            self.result.libraries.append((resolved, text))
+        if (name, text) not in self.result.libraries:
+            self.result.libraries.append((name, text))
         scope = Scope({})
         self._defs(module, scope, library=True)
         for statement in module.statements:
             if isinstance(statement, ast.Let):
                 self._let(statement, scope, library=True)
             elif isinstance(statement, ast.Use):
-                inner = self._library_scope(statement.path.value, resolved, statement.span, (*chain, resolved))
+                path = statement.path.value
+                beside = posixpath.normpath(posixpath.join(posixpath.dirname(name), path))
+                inner = self._library_scope(path, beside, resolved, statement.span, (*chain, resolved))
                 if statement.alias is not None:
                     scope.values[statement.alias.id] = Namespace(inner, statement.alias.id)
                 else:

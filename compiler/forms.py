@@ -1,4 +1,4 @@
-"""Calls with a way of their own: `model`, `lora`, `tie`, `stack`, `union` and `token`."""
+"""Calls with a way of their own: `model`, `lora`, `tie`, `stack`, `union`, `token` and `advise`."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from ..grammar.diagnostic import Diagnostic, Exit, Label, MergecError, Severity
 from ..grammar.source import Span
 from .adapter_config import FILE, read_config
 from .adapters import Adapter, read_changes
+from .advice import advise
 from .calls import Given, Parameter, check_kind, kind_of, match
 from .catalog import Catalog, CatalogError
 from .expressions import Expressions
@@ -201,5 +202,5 @@ def catalog_diagnostic(error: CatalogError, span: Span) -> Diagnostic:
     )
 
 
-FORMS = {"tie": _tie, "stack": _stack, "union": _union, "token": _token}
+FORMS = {"tie": _tie, "stack": _stack, "union": _union, "token": _token, "advise": advise}
 """The forms that need no catalog."""

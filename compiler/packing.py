@@ -11,8 +11,11 @@ from .dtypes import SIZES
 from .family import Family
 from .graph import Output
 from .layouts import pack
-from .plan import OutputTensor, PlannedOutput
+from .plan import PAGE, OutputTensor, PlannedOutput
 from .schedule import Slot
+
+LARGE = 1 << 20
+"""Bytes of a weight file that is worth the space of a longer header."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +68,8 @@ def pack_outputs(
         aliases.setdefault(primary, []).append(alias)
     files, tensors, slots = [], [], {}
     for number, shard in enumerate(shards):
-        shard.sort(key=lambda t: -SIZES[t.dtype])
+        # numbers are aligned to their size; whole pages come first, so that most tensors begin one
+        shard.sort(key=lambda t: (-SIZES[t.dtype], t.nbytes % PAGE != 0))
         header, starts = _header(shard)
         data = 8 + len(header.encode())
         for tensor, start in zip(shard, starts, strict=True):
@@ -82,7 +86,11 @@ def pack_outputs(
 
 
 def _header(shard: Sequence[_Stored]) -> tuple[str, list[int]]:
-    """The JSON of a safetensors header, padded so that the data begins at a multiple of 8; and each tensor's offset."""
+    """The JSON of a safetensors header, and each tensor's offset.
+
+    It is padded so that the data begins at a multiple of 8, and in a large file with a page, as then blocks can be
+    written straight to the disk.
+    """
     entries: dict[str, object] = {"__metadata__": {"format": "pt"}}
     starts, offset = [], 0
     for tensor in shard:
@@ -94,7 +102,8 @@ def _header(shard: Sequence[_Stored]) -> tuple[str, list[int]]:
         }
         offset += tensor.nbytes
     text = json.dumps(entries, separators=(",", ":"))
-    return text + " " * (-len(text) % 8), starts
+    unit = PAGE if offset >= LARGE else 8
+    return text + " " * (-(8 + len(text.encode())) % unit), starts
 
 
 def header_bytes(header: str) -> bytes:

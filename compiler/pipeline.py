@@ -104,7 +104,7 @@ def compile_recipe(source: Source, catalog: Catalog, version: str, options: Opti
         vocabulary = vocabulary_of(settings, tuple(recipe.models), catalog)
         elaboration = elaborate(recipe, settings, vocabulary)
     except MergecError as error:
-        together = in_order([*found, *error.diagnostics])
+        together = in_order([*found, *recipe.advice, *error.diagnostics])
         raise MergecError(together, _exit(together)) from None
     found.extend(elaboration.diagnostics)
     graph = elaboration.graph
@@ -118,6 +118,7 @@ def compile_recipe(source: Source, catalog: Catalog, version: str, options: Opti
     )
     parameters = sum(elements(o.shape) for o in graph.outputs)
     check_expectations(recipe, elaboration, library, parameters)
+    found.extend(recipe.advice)
     plan = _assemble(
         source, catalog, version, options, recipe, settings, elaboration, graph, packing, origin, parameters
     )
@@ -219,7 +220,7 @@ def _assemble(
         on_nonfinite=settings.on_nonfinite,
         inputs=tuple(inputs),
         outputs=packing.files,
-        tensors=with_keys(graph, packing, recipe.inputs, settings.compute),
+        tensors=with_keys(graph, packing, recipe.inputs, settings.compute, finite=settings.on_nonfinite == "error"),
         documents=tuple(documents),
         tagalongs=tuple(tagalongs),
         scalars=scalars,

@@ -281,6 +281,9 @@ class Step:
 
 # --- scratch of a pass ---------------------------------------------------------------------------
 
+PAGE = 1 << 12
+"""Bytes of a page of memory, and at least of a block of a disk."""
+
 ALIGNMENT = 64
 """Bytes to which every area of a lane's scratch is aligned: a cache line, a vector register."""
 
@@ -335,8 +338,12 @@ def scratch_layout(
         start, end = end, end + -(-nbytes // ALIGNMENT) * ALIGNMENT
         return Area(start, nbytes)
 
+    # first, and of whole pages where it is large, what is written: the disk may take it from there
+    def paged(nbytes: int) -> int:
+        return nbytes if nbytes < PAGE else -(-nbytes // PAGE) * PAGE
+
+    stored = tuple(area(paged(SIZES[s.dtype] * block)) if isinstance(s, ToFile) else None for s in stores)
     staged = tuple(None if isinstance(o, Held | Product) else area(_staged_size(o, size) * block) for o in operands)
-    stored = tuple(area(SIZES[s.dtype] * block) if isinstance(s, ToFile) else None for s in stores)
     staging = end
     ops = [OPS[i.op] for i in code if i.op != "load"] + [OPS[r.op] for r in reductions]
     states = [OPS[r.op].state for r in reductions]
@@ -457,7 +464,7 @@ class Tagalong:
 class Plan:
     """All that the executor needs. Bytes unless said otherwise.
 
-    `on_nonfinite` is `report` or `error`: whether infinities and NaNs in computed tensors fail the run.
+    `on_nonfinite` is `report` or `error`: whether infinities and NaNs fail the run; copies are looked at only then.
     `device` is `cpu`, `cuda:0`, …; `compute` is `F32` or `F64`; `single` says that the target is one
     file (`-o x.safetensors`) instead of a folder. `peak_host` and `peak_device` are the largest `Step.host` and
     `Step.device`.

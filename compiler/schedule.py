@@ -259,7 +259,8 @@ class _Scheduler:
             width = elements(node.shape[1:])
             return Product(elements(node.shape), width, inner, left, right, bool(node.attribute("turned")))
         rows = tuple(Run(count, terms) for count, terms in node.attribute("runs"))
-        return Gather(elements(node.shape), elements(node.shape[1:]), tuple(self._stream(i) for i in node.inputs), rows)
+        width = int(dict(node.attributes).get("width", elements(node.shape[1:])))
+        return Gather(elements(node.shape), width, tuple(self._stream(i) for i in node.inputs), rows)
 
     def _loads(self, root: Node, needed: list[Node], tensor: int) -> None:
         """On a device, sources that several passes read are loaded once."""

@@ -155,6 +155,22 @@ class Choice:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
+class Among:
+    """What a function makes of several models, of which some may lack a tensor that their family marks optional.
+
+    `full` is its value where all of `models` have the tensor, or none; where some have it, `again` gives the value for
+    those, by their numbers. `function` is its name.
+    """
+
+    full: Region
+    models: tuple[Region, ...]
+    again: Callable[[tuple[int, ...]], Region]
+    function: str
+    span: Span
+    label: str | None = None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
 class At:
     """A region that has no explicit places of its own, looked at from a place."""
 
@@ -202,7 +218,7 @@ class Assembly:
     label: str | None = None
 
 
-Region = Leaf | Lora | Number | Apply | Choice | At | Stack | Tie | Assembly
+Region = Leaf | Lora | Number | Apply | Choice | Among | At | Stack | Tie | Assembly
 
 
 def is_region(value: object) -> bool:
@@ -221,6 +237,8 @@ def children(region: Region) -> tuple[Region, ...]:
         return region.args
     if isinstance(region, Choice):
         return (region.then, region.other)
+    if isinstance(region, Among):
+        return (region.full,)
     if isinstance(region, At):
         return (region.region,)
     if isinstance(region, Stack):
@@ -319,7 +337,40 @@ def at(region: Region, path: Path, span: Span) -> Region:
     if isinstance(region, Apply) and any(isinstance(o, Leaf) and o.path is not None for o in owners(region)):
         args = tuple(a if isinstance(a, Number) else at(a, path, span) for a in region.args)
         return dataclasses.replace(region, args=args)
+    if isinstance(region, Choice | Among) and any(isinstance(o, Leaf) and o.path is not None for o in owners(region)):
+        return _pushed(region, path, span)
     return At(region, path, span)
+
+
+def _pushed(region: Choice | Among, path: Path, span: Span) -> Region:
+    """A place handed on to what a region is chosen from."""
+
+    def inner(part: Region) -> Region:
+        return part if isinstance(part, Number) else at(part, path, span)
+
+    if isinstance(region, Choice):
+        return dataclasses.replace(region, then=inner(region.then), other=inner(region.other))
+    again = region.again
+    models = tuple([inner(m) for m in region.models])
+    return dataclasses.replace(
+        region, full=inner(region.full), models=models, again=lambda present: inner(again(present))
+    )
+
+
+class Present(tuple[Any, ...]):
+    """The models that a function is called with, where others of its call lack the tensor.
+
+    `numbers` are their numbers in the call, `total` is how many it lists.
+    """
+
+    numbers: tuple[int, ...]
+    total: int
+
+    @classmethod
+    def of(cls, models: tuple[Any, ...], numbers: tuple[int, ...], total: int) -> Present:
+        present = cls(models)
+        present.numbers, present.total = numbers, total
+        return present
 
 
 # --- functions -----------------------------------------------------------------------------------

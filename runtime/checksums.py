@@ -8,7 +8,10 @@ somebody who changes bytes on purpose.
 
 from __future__ import annotations
 
+import importlib
+import sys
 import threading
+from collections.abc import Callable
 from functools import cache
 from typing import TYPE_CHECKING
 
@@ -32,22 +35,36 @@ def checksum(data: memoryview, first_byte: int) -> int:
     # importing numpy takes longer than all of `mergec --check`, which comes through here and computes nothing
     import numpy
 
-    ramp, whole = _ramp(), data.nbytes // 8
+    whole = data.nbytes // 8
     words = numpy.frombuffer(data, "<u8", whole) if whole else numpy.empty(0, "<u8")
-    size = min(_WORDS, whole)
-    mixed, shifted = numpy.empty(size, numpy.uint64), numpy.empty(size, numpy.uint64)
-    total = 0
-    for start in range(0, whole, _WORDS):
-        count = min(_WORDS, whole - start)
-        x, y = mixed[:count], shifted[:count]
-        numpy.add(ramp[:count], numpy.uint64((first_byte // 8 + start) * _WEYL % _MODULUS), out=x)
-        numpy.add(x, words[start : start + count], out=x)
-        _mix(x, y)
-        total += int(x.sum())
+    compiled = _compiled()
+    total = compiled(words.ctypes.data, whole, first_byte // 8) if compiled else _portable(words, first_byte // 8)
     if data.nbytes % 8:
         last = bytes(data[whole * 8 :]).ljust(8, b"\0")
         total += checksum(memoryview(last), first_byte + whole * 8)
     return total % _MODULUS
+
+
+def _portable(words: NDArray[numpy.uint64], first: int) -> int:
+    import numpy
+
+    ramp, size, total = _ramp(), min(_WORDS, len(words)), 0
+    mixed, shifted = numpy.empty(size, numpy.uint64), numpy.empty(size, numpy.uint64)
+    for start in range(0, len(words), _WORDS):
+        count = min(_WORDS, len(words) - start)
+        x, y = mixed[:count], shifted[:count]
+        numpy.add(ramp[:count], numpy.uint64((first + start) * _WEYL % _MODULUS), out=x)
+        numpy.add(x, words[start : start + count], out=x)
+        _mix(x, y)
+        total += int(x.sum())
+    return total
+
+
+@cache
+def _compiled() -> Callable[[int, int, int], int] | None:
+    """The same in C, five times as fast, where there are compiled kernels."""
+    found = importlib.import_module(".native.library", __package__).kernels()
+    return found.checksum if found is not None and sys.byteorder == "little" else None
 
 
 def _mix(x: NDArray[numpy.uint64], y: NDArray[numpy.uint64]) -> None:

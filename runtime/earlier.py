@@ -23,7 +23,7 @@ from ..compiler.prune import Found
 from .confirm import Stored, confirm
 from .headers import read_header
 from .journal import Done
-from .origin import difference, made_with
+from .origin import difference
 from .record import Record, RecordedTensor, read_record
 
 
@@ -68,7 +68,7 @@ def examine(path: str, plan: Plan) -> Earlier | None:
     record = read_record(path)
     if record is None:
         return None
-    why_not = difference(record.made_with, made_with(plan))
+    why_not = difference(record.made_with, plan)
     if why_not is not None:
         return Earlier({}, {}, False, len(plan.outputs), why_not)
     stored: dict[str, tuple[RecordedTensor, StoredTensor, Found, bool]] = {}

@@ -63,10 +63,11 @@ def head_of(plan: Plan) -> Head:
     return Head(made_with(plan), inputs, tensors.hexdigest(), files.hexdigest())
 
 
-def other(then: Head, now: Head) -> str | None:
-    """Why what was begun then is not what is to be made now, in a few words; None where it is the same."""
-    if (why := difference(then.made_with, now.made_with)) is not None:
+def other(then: Head, plan: Plan) -> str | None:
+    """Why what was begun then is not what the plan makes, in a few words; None where it is the same."""
+    if (why := difference(then.made_with, plan)) is not None:
         return why
+    now = head_of(plan)
     if (then.tensors, then.files) == (now.tensors, now.files):
         return None
     before = {path: (size, mtime) for path, size, mtime in then.inputs}

@@ -233,7 +233,7 @@ class Target:
         """The tensors that an unfinished run has left, or why they are of no use."""
         if contents is None or not contents.entries or not os.path.isdir(self.folder):
             return (), None
-        why_not = other(contents.head, head_of(self._plan))
+        why_not = other(contents.head, self._plan)
         return (self._present(contents.entries) if why_not is None else ()), why_not
 
     def _present(self, entries: Sequence[Done]) -> tuple[Done, ...]:

@@ -11,14 +11,12 @@ from threading import Lock
 from types import TracebackType
 
 from ..compiler.plan import Document, Extent, Plan, PlannedOutput, Tagalong
-from .descriptors import Descriptors
+from .descriptors import Descriptors, room
+from .direct import PIECE, UNIT, Direct
 from .faults import input_fault, output_fault, reason, show, writing
 from .inputs import Inputs
 from .ledger import Ledger
 from .syscalls import reserve, start_writeback, sync, write_all
-
-OPEN_FILES = 64
-"""How many output files are kept open."""
 
 _COPY_CHUNK = 16 << 20
 _BUFFER = 1 << 20
@@ -49,7 +47,9 @@ class Writer:
         self._documents: Sequence[Document] = plan.documents
         self._tagalongs: Sequence[Tagalong] = plan.tagalongs
         self.paths = tuple(self._place(output.name) for output in plan.outputs)
-        self._descriptors = Descriptors(self._open, OPEN_FILES)
+        most_open = room(plan.lanes)
+        self._descriptors = Descriptors(self._open, most_open)
+        self._direct = Direct(self._open, most_open)
         self._lock = Lock()
         self._dirty = [0] * len(plan.outputs)
 
@@ -81,15 +81,28 @@ class Writer:
     def write(self, file: int, start: int, data: memoryview) -> None:
         """Writes `data` (contiguous) at byte `start` of weight file `file`."""
         self._check_range(file, start, data.nbytes)
-        with self._borrow(file) as descriptor, writing(self.paths[file]):
-            write_all(descriptor, data.cast("B"), start)
-            self._written(file, descriptor, data.nbytes)
+        with writing(self.paths[file]):
+            if not self._direct.write(file, start, data.cast("B")):
+                with self._borrow(file) as descriptor:
+                    write_all(descriptor, data.cast("B"), start)
+                    self._written(file, descriptor, data.nbytes)
         if self._ledger is not None:
             self._ledger.wrote(file, start, data.cast("B"))
 
     def copy(self, inputs: Inputs, extent: Extent, file: int, start: int) -> None:
-        """Copies a range of an input to byte `start` of weight file `file`, within the kernel where it can."""
+        """Copies a range of an input to byte `start` of weight file `file`.
+
+        Where both lie alike in their blocks, so that a file system may share these, the kernel does it; else the bytes
+        go straight to the disk where they can, and what is left is again the kernel's, where it can.
+        """
         self._check_range(file, start, extent.nbytes)
+        alike = (extent.start - start) % _SHARED_UNIT == 0
+        done = 0 if alike else self._copy_directly(inputs, extent, file, start)
+        if done < extent.nbytes:
+            rest = Extent(extent.file, extent.start + done, extent.nbytes - done)
+            self._copy_rest(inputs, rest, file, start + done)
+
+    def _copy_rest(self, inputs: Inputs, extent: Extent, file: int, start: int) -> None:
         done = self._copy_in_kernel(inputs, extent, file, start)
         if done < extent.nbytes:
             self._copy_through_memory(inputs, extent, done, file, start)
@@ -122,6 +135,18 @@ class Writer:
     def close(self) -> None:
         """Closes all files."""
         self._descriptors.close()
+        self._direct.close()
+
+    def _copy_directly(self, inputs: Inputs, extent: Extent, file: int, start: int) -> int:
+        """Copies through memory what can be written past the page cache; how many bytes that was."""
+        done = 0
+        while self._direct.suits(start + done, extent.nbytes - done):
+            nbytes = min(PIECE, (extent.nbytes - done) // UNIT * UNIT)
+            part = self._direct.buffer()[:nbytes]
+            inputs.read_into(extent.file, extent.start + done, part)
+            self.write(file, start + done, part)
+            done += nbytes
+        return done
 
     def _copy_in_kernel(self, inputs: Inputs, extent: Extent, file: int, start: int) -> int:
         """Copies as much as the kernel will, and returns how many bytes that was."""
@@ -190,9 +215,8 @@ class Writer:
     def _borrow(self, file: int) -> AbstractContextManager[int]:
         return self._descriptors.borrow(file)
 
-    def _open(self, file: int) -> int:
-        with writing(self.paths[file]):
-            return os.open(self.paths[file], os.O_WRONLY | os.O_CLOEXEC)
+    def _open(self, file: int, flags: int = 0) -> int:
+        return os.open(self.paths[file], os.O_WRONLY | os.O_CLOEXEC | flags)
 
     def _written(self, file: int, descriptor: int, nbytes: int) -> None:
         """Starts writeback now and then, so that the disk works while there is computing to do."""

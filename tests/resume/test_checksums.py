@@ -5,12 +5,15 @@ from __future__ import annotations
 from itertools import pairwise
 from pathlib import Path
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from mergec.compiler.plan import OutputTensor
+from mergec.runtime import checksums
 from mergec.runtime.checksums import Checksum
 from mergec.runtime.confirm import Stored, confirm
 from mergec.runtime.ledger import Ledger
+from mergec.runtime.native.library import kernels
 
 M = 1 << 64
 
@@ -30,6 +33,22 @@ def whole(data: bytes) -> str:
     total = Checksum(len(data))
     total.add(memoryview(data), 0)
     return total.value()
+
+
+@pytest.mark.parametrize("compiled", [False, True])
+def test_both_implementations(compiled: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    if compiled and kernels() is None:
+        pytest.skip("no compiled kernels here")
+    if not compiled:
+        monkeypatch.setattr(checksums, "_compiled", lambda: None)
+    for size in (0, 1, 8, 17, 4096, 100_003):
+        bytes_ = bytes(k * k % 251 for k in range(size + 1))
+        assert whole(bytes_[1:]) == naive(bytes_[1:])
+        total = Checksum(size + 1)
+        cut = min(3, len(bytes_))
+        total.add(memoryview(bytes_)[cut:], cut)
+        total.add(memoryview(bytes_)[:cut], 0)
+        assert total.value() == naive(bytes_)
 
 
 @settings(deadline=None)

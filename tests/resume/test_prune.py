@@ -13,12 +13,11 @@ from mergec.compiler.pipeline import Options, compile_recipe
 from mergec.compiler.plan import Copy, Extent, Load, Opaque, Pass, Plan, PlannedInput, from_json, to_json
 from mergec.compiler.prune import Found, prune, reuse
 from mergec.grammar.source import Source
-from mergec.runtime import engine
 from mergec.runtime.catalog import LocalCatalog
-from mergec.runtime.devices import Device
 from mergec.runtime.executor import execute
 from mergec.runtime.inputs import Inputs
 from safetensors.torch import save_file
+from standin import stand_in
 
 RECIPES = (
     # numbers of one tensor that two need, tensors of one value, copies
@@ -35,14 +34,6 @@ RECIPES = (
     "let m = slerp(a, b, t=0.4)\n* = ties(truncate_rank(m), a, base=base, density=0.4)",
 )
 SHAPES = {"x0": (90, 101), "x1": (30, 20), "x2": (90, 101), "x3": (70_000,), "x4": (0,), "x5": (), "x6": (257,)}
-
-
-class StandIn(Device):
-    """An accelerator in the host's memory."""
-
-    def __init__(self, name: str) -> None:
-        super().__init__("cpu")
-        self.accelerator = name != "cpu"
 
 
 class Outputs:
@@ -141,7 +132,7 @@ def uses(plan: Plan) -> None:
 def test_what_is_left_is_made_as_before(
     recipe: str, device: str, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(engine, "Device", StandIn)
+    stand_in(monkeypatch)
     plan = plan_of(folder, recipe, device)
     wanted = whole(folder, recipe, device)
 
@@ -169,6 +160,12 @@ def test_nothing_and_all(folder: Path) -> None:
         less = prune(plan, everything)
         assert (less.reads, less.writes) == (0, 0)
         assert all(isinstance(s.action, Pass) and s.action.numel == 0 for s in less.steps)
+
+
+def test_nothing_left_but_a_tensor_without_elements(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    stand_in(monkeypatch)
+    plan = plan_of(folder, "* = a + sqrt(sum(b*b))*b", "cuda:0")
+    made(prune(plan, {k for k, t in enumerate(plan.tensors) if t.nbytes}), set(range(len(plan.tensors))))
 
 
 def test_a_reduction_is_kept_for_another_tensor_alone(folder: Path) -> None:

@@ -1,0 +1,78 @@
+"""Which of several models have a tensor, where their families mark it optional.
+
+A bias that only some exporters store, or that a config turns off, may be in one model and not in another. A function
+over models (`Among`) is then called with those that have it. Elsewhere a tensor that is absent counts as zero.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from .assembly import part_at
+from .models import Model
+from .places import Path, Selection
+from .terms import Among, Apply, Assembly, At, Choice, Leaf, Lora, Number, Region, Stack, Where, leaves, owners
+
+Resolve = Callable[[Any, Where], Any]
+
+
+def may_lack(regions: tuple[Region, ...], known: dict[int, frozenset[str]]) -> bool:
+    """Whether an optional tensor may be in some of these regions alone. `known` keeps what was found for a model."""
+    found = {_optional(leaf.model, known) for region in regions for leaf in leaves(region)}
+    return len(found) > 1
+
+
+def _optional(model: Model, known: dict[int, frozenset[str]]) -> frozenset[str]:
+    """The optional tensors that a model has."""
+    if model.number not in known:
+        known[model.number] = frozenset(n for n in model.space.names if model.family.is_optional(n))
+    return known[model.number]
+
+
+def exists(term: Region, where: Where, resolve: Resolve) -> bool:
+    """Whether a region has a tensor at a place; one that is not optional it has, or its own error tells."""
+    if isinstance(term, Leaf):
+        if not term.model.family.is_optional(where.name):
+            return True
+        name: str | None = where.name
+        if term.path is not None:
+            name = matching(term.model.space.select(term.path), where)
+        return name is not None and term.model.find(name) is not None
+    if isinstance(term, Number):
+        return True
+    if isinstance(term, Choice):
+        return exists(term.then if resolve(term.condition, where) else term.other, where, resolve)
+    if isinstance(term, Among):
+        return any(exists(m, where, resolve) for m in term.models)
+    if isinstance(term, At):
+        return _at(term.region, term.path, where, resolve)
+    if isinstance(term, Apply):
+        parts = [a for a in term.args if not isinstance(a, Number | Lora)]
+        return not parts or any(exists(a, where, resolve) for a in parts)
+    if isinstance(term, Stack):
+        return any(exists(p, where, resolve) for p in term.parts)
+    if isinstance(term, Assembly):
+        found = part_at(term, where.name)
+        if found is None:
+            return True
+        value, coordinate, counts = found
+        inner = Where(where.name, coordinate, counts, term.space, where.layer, where.layers, where.output)
+        return exists(value, inner, resolve)
+    return True
+
+
+def _at(region: Region, path: Path, where: Where, resolve: Resolve) -> bool:
+    owner = next(iter(owners(region)), None)
+    if owner is None or not owner.model.family.is_optional(where.name):
+        return True
+    name = matching(owner.space.select(path), where)
+    if name is None:
+        return False
+    inner = Where(name, ((), name), (), owner.space, None, where.layers, where.output)
+    return exists(region, inner, resolve)
+
+
+def matching(selection: Selection, where: Where) -> str | None:
+    """The name under an explicit place that corresponds to the output's tensor; None where nothing does."""
+    return selection.by_coordinate.get(where.coordinate) if selection.counts == where.counts else None
