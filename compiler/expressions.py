@@ -10,6 +10,7 @@ from typing import Any
 from ..grammar import ast
 from ..grammar.diagnostic import Diagnostic, Label, MergecError
 from ..grammar.source import Span
+from .assembly import assemble, is_assembly
 from .builtins import BUILTINS, Builtin, as_region, lift, resolve, varies
 from .calls import REQUIRED, Given, Parameter, check_kind, kind_of, match
 from .dtypes import NAMES as DTYPE_NAMES
@@ -129,6 +130,11 @@ class Expressions:
         return tuple([self.value(item, scope) for item in node.items])
 
     def _map(self, node: ast.MapExpr, scope: Scope) -> Any:
+        found = self.setting(node, scope)
+        return assemble(found.entries, found.span) if is_assembly(found.entries) else found
+
+    def setting(self, node: ast.MapExpr, scope: Scope) -> PlaceMap:
+        """A map as it stands: for settings of the output, whose values may be models."""
         entries: list[tuple[Path | None, str, Any]] = []
         for entry in node.entries:
             value = self.value(entry.value, scope)

@@ -11,6 +11,8 @@ from typing import Any
 from ..grammar.diagnostic import Diagnostic, Label, MergecError
 from ..grammar.source import Span
 from .absences import Absences
+from .adapted import Adapted
+from .assembly import part_at
 from .builtins import as_region, resolve
 from .dtypes import FLOATS
 from .graph import Graph, Node, StoredRange
@@ -22,7 +24,24 @@ from .presence import exists, matching
 from .resize import common_shape, units
 from .scalars import SCALARS
 from .shapes import elements
-from .terms import Among, Apply, At, Choice, Leaf, Number, Region, Stack, Tie, Where, is_region, leaves, walk
+from .terms import (
+    Among,
+    Apply,
+    Assembly,
+    At,
+    Choice,
+    Leaf,
+    Lora,
+    Number,
+    Region,
+    Stack,
+    Tie,
+    Where,
+    is_region,
+    leaves,
+    owners,
+    walk,
+)
 from .vocabulary import Vocabulary
 from .whole import part_node, whole_node
 from .whole_model import WHOLE_MODEL, across, model_threshold
@@ -38,6 +57,7 @@ class Instantiator:
         self, graph: Graph, seed: int, vocabulary: Vocabulary | None, template: Model, *, wide: bool, resize: str
     ) -> None:
         self.graph, self.seed, self.vocabulary, self.wide = graph, seed, vocabulary, wide
+        self.adapted = Adapted(graph, template, vocabulary)
         self.template, self.resize = template, resize
         self._root: Region | None = None
         self.domain: tuple[Where, ...] = ()
@@ -83,6 +103,8 @@ class Instantiator:
     def _make(self, term: Region, where: Where) -> Node:
         if isinstance(term, Leaf):
             return self._leaf(term, where)
+        if isinstance(term, Lora):
+            return self.adapted.delta(term, where.name)
         if isinstance(term, Number):
             return self._number(term.value, where, term.span)
         if isinstance(term, Apply):
@@ -95,6 +117,8 @@ class Instantiator:
             return self._stack(term, where)
         if isinstance(term, At):
             return self._at(term, where)
+        if isinstance(term, Assembly):
+            return self._assembly(term, where)
         assert isinstance(term, Tie)
         raise MergecError(
             Diagnostic(
@@ -118,7 +142,7 @@ class Instantiator:
             self.absences.count_as_zero(model, term.span, where.output)
             return self.graph.const(0.0)
         if term.path is not None:
-            name = self._mapped(term, term.path, where)
+            name = self._mapped(term, term.path, term.span, where)
         return self.source(model, name, term.span, where)
 
     def _among(self, term: Among, where: Where) -> Node:
@@ -156,9 +180,9 @@ class Instantiator:
                 [dataclasses.replace(d, notes=(*d.notes, note), help=(*d.help, mend)) for d in error.diagnostics]
             ) from None
 
-    def _mapped(self, term: Leaf, path: Path, where: Where) -> str:
+    def _mapped(self, owner: Leaf | Assembly, path: Path, span: Span, where: Where) -> str:
         """The name under an explicit place that corresponds to the left-hand place's coordinate."""
-        selection = term.model.space.select(path)
+        selection = owner.space.select(path)
         name = selection.by_coordinate.get(where.coordinate)
         if name is not None and selection.counts == where.counts:
             return name
@@ -169,15 +193,15 @@ class Instantiator:
                 Diagnostic(
                     "E0305",
                     f"{right} on the right can't be matched with {left} on the left",
-                    (Label(term.span, f"selects {right}"),),
+                    (Label(span, f"selects {right}"),),
                     notes=("explicit layers are matched in order, so the counts must agree",),
                 )
             )
         raise MergecError(
             Diagnostic(
                 "E0306",
-                f"`{path.text}` of `{term.model.label}` has nothing that corresponds to `{where.name}`",
-                (Label(term.span, f"no `{where.coordinate[1]}` here" if where.coordinate[1] else "a different part"),),
+                f"`{path.text}` of `{owner.label}` has nothing that corresponds to `{where.name}`",
+                (Label(span, f"no `{where.coordinate[1]}` here" if where.coordinate[1] else "a different part"),),
             )
         )
 
@@ -295,6 +319,8 @@ class Instantiator:
             known = self._constant(self.node(term.args[0], where))
             if known is not None:
                 return self._plain(self.node(term.args[1 if known else 2], where))
+        if term.op == "add" and any(isinstance(a, Lora) for a in term.args):
+            return self._with_adapter(term, where)
         if term.op in WHOLE_MODEL:
             return self._whole_model(term)
         nodes = tuple([self.node(a, where) for a in term.args])
@@ -347,6 +373,18 @@ class Instantiator:
             raise MergecError(Diagnostic("E0208", "a number has no rows", (Label(term.span, "a number here"),)))
         # a tensor of one axis is a single row
         return self.graph.apply(term.op, nodes, (("row", shape[-1] if len(shape) > 1 else elements(shape)),))
+
+    def _with_adapter(self, term: Apply, where: Where) -> Node:
+        """`model + lora(…)`; an adapter on something without a model is only what it adds."""
+        other, lora = term.args if isinstance(term.args[1], Lora) else term.args[::-1]
+        assert isinstance(lora, Lora)
+        node, found = self._plain(self.node(other, where)), owners(other)
+        if not found:
+            return self.graph.apply("add", (node, self.adapted.delta(lora, where.name)))
+        made = self.adapted.applied(lora, node, found[0].model, where.name)
+        if made is not node:
+            self._arithmetic(term, (node,))
+        return made
 
     def _whole_model(self, term: Apply) -> Node:
         """A number of all tensors of the statement: the same wherever it is asked for."""
@@ -552,17 +590,32 @@ class Instantiator:
             layer -= count
         raise AssertionError("a layer past the end of its stack")
 
+    def _assembly(self, term: Assembly, where: Where) -> Node:
+        """A tensor of a model that is put together: its numbers vary over its own layers."""
+        name, space = where.name, term.space
+        found = part_at(term, name)
+        if found is None:
+            raise MergecError(
+                Diagnostic(
+                    "E0306", f"no part of this model gives `{name}` a value", (Label(term.span, "put together"),)
+                )
+            )
+        value, coordinate, counts = found
+        at = space.layer_of(name)
+        layers = space.depths.get(at[0].name, 0) if at else max(space.depths.values(), default=0)
+        inner = Where(name, coordinate, counts, space, at[1] if at else None, layers, where.output)
+        return self.node(value, inner)
+
     def _at(self, term: At, where: Where) -> Node:
         """The region's own tensor at the place: its numbers vary over its own layers."""
-        leaf = next(iter(leaves(term.region)), None)
-        if leaf is None:
+        owner = next(iter(owners(term.region)), None)
+        if owner is None:
             return self.node(term.region, where)
-        space = leaf.model.space
+        space = owner.space
         selection = space.select(term.path)
         name = selection.by_coordinate.get(where.coordinate)
         if name is None or selection.counts != where.counts:
-            probe = Leaf(leaf.model, term.path, term.span)
-            name = self._mapped(probe, term.path, where)
+            name = self._mapped(owner, term.path, term.span, where)
         at = space.layer_of(name)
         layers = space.depths.get(at[0].name, 0) if at else max(space.depths.values(), default=0)
         inner = Where(name, ((), name), (), space, at[1] if at else None, layers, where.output)

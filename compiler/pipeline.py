@@ -190,7 +190,7 @@ def _assemble(
 ) -> Plan:
     inputs: list[PlannedInput] = []
     files: dict[tuple[int, int], int] = {}
-    for model in recipe.models:
+    for model in recipe.inputs:
         for k, file in enumerate(model.checkpoint.files):
             if (model.number, k) not in files:
                 files[model.number, k] = len(inputs)
@@ -220,7 +220,7 @@ def _assemble(
         on_nonfinite=settings.on_nonfinite,
         inputs=tuple(inputs),
         outputs=packing.files,
-        tensors=with_keys(graph, packing, recipe.models, settings.compute, finite=settings.on_nonfinite == "error"),
+        tensors=with_keys(graph, packing, recipe.inputs, settings.compute, finite=settings.on_nonfinite == "error"),
         documents=tuple(documents),
         tagalongs=tuple(tagalongs),
         scalars=scalars,
@@ -254,7 +254,7 @@ def _scheduled(
     least = (0, 0)
     for lanes, block, hold in choices:
         machine = Machine(options.device, lanes, block, settings.compute, hold)
-        steps, scalars = schedule(graph, packing.slots, recipe.models, files, machine)
+        steps, scalars = schedule(graph, packing.slots, recipe.inputs, files, machine)
         steps = with_liveness(steps, options.device)
         least = max((s.host for s in steps), default=0), max((s.device for s in steps), default=0)
         if least[0] <= (options.host_memory or least[0]) and least[1] <= (options.device_memory or least[1]):

@@ -39,13 +39,29 @@ class LocalCatalog:
         Raises CatalogError: E0401 where there is nothing, E0403 to E0409 where it can't be used, E0410 to E0429 for
         an unsound header, E0430 to E0435 for an unsound config or index.
         """
-        location = _locate(source, near)
-        if subfolder is not None:
-            location = _below(location, subfolder)
+        location = _location(source, subfolder, near)
         key = (location, revision)
         if key not in self._open:
             self._open[key] = _read_folder(location) if os.path.isdir(location) else _read_file(location)
         return self._open[key]
+
+    def adapter(self, source: str, *, revision: str | None, subfolder: str | None, near: str) -> Checkpoint:  # noqa: ARG002
+        """The adapter in the folder `source`: adapter_config.json and adapter_model.safetensors.
+
+        Raises CatalogError: E0450 where these are not there, E0451 for a config that is no JSON, else as `open` does.
+        """
+        location = _location(source, subfolder, near)
+        for name in (ADAPTER_CONFIG, ADAPTER_WEIGHTS):
+            if not os.path.lexists(os.path.join(location, name)):
+                pickle = os.path.join(location, "adapter_model.bin")
+                if name == ADAPTER_WEIGHTS and os.path.exists(pickle):
+                    raise pickle_error(pickle, "adapter_model.bin")
+                message = f"no adapter in `{show(source)}`: it has no `{name}`"
+                help = ("name a folder that PEFT's `save_pretrained` wrote",)
+                raise CatalogError("E0450", message, help=help, missing=True)
+        config = read_json(check_inside(location, ADAPTER_CONFIG), limit=MAX_CONFIG, code="E0451")
+        weights = check_inside(location, ADAPTER_WEIGHTS)
+        return _checkpoint(location, (weights,), (read_header(weights),), config)
 
     def same_bytes(self, checkpoint: Checkpoint, first: str, second: str) -> bool | None:
         """Whether two stored tensors hold equal bytes, whatever their shapes.
@@ -92,6 +108,10 @@ class LocalCatalog:
         return resolved, read_text(resolved, limit=MAX_DOCUMENT, code="E0437")
 
 
+ADAPTER_CONFIG = "adapter_config.json"
+ADAPTER_WEIGHTS = "adapter_model.safetensors"
+
+
 # --- from source to location -----------------------------------------------------------------------
 
 
@@ -110,6 +130,11 @@ def _locate(source: str, near: str) -> str:
             missing=True,
         )
     raise CatalogError("E0401", f"no checkpoint at `{show(source)}`", help=near_names(resolved, source), missing=True)
+
+
+def _location(source: str, subfolder: str | None, near: str) -> str:
+    location = _locate(source, near)
+    return location if subfolder is None else _below(location, subfolder)
 
 
 def _resolve(path: str, near: str) -> str:

@@ -39,7 +39,7 @@ def draw(compilation: Compilation) -> Drawing:
     whole = compilation.graph.digraph()
     groups = _groups(compilation, whole)
     kept = whole.subgraph(_needed(whole, [group[0].node.id for group in groups]))
-    labels = {m.number: m.label for m in reversed(compilation.recipe.models)}
+    labels = {m.number: m.label for m in reversed(compilation.recipe.inputs)}
     boxes: list[Box] = []
     edges: list[tuple[str, str]] = []
     for number in sorted(kept.nodes):

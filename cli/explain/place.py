@@ -126,7 +126,7 @@ def _below(node: Node) -> list[Node]:
 
 def _models(compilation: Compilation) -> dict[int, Model]:
     found: dict[int, Model] = {}
-    for model in compilation.recipe.models:
+    for model in compilation.recipe.inputs:
         found.setdefault(model.number, model)
     return found
 
