@@ -22,6 +22,10 @@ _MODEL = (
 )
 
 
+MAX_MODELS = 1000
+"""The most `model(…)` calls that a recipe can come to."""
+
+
 class Models:
     """Opens the checkpoints that a recipe names, each distinct one under its own number."""
 
@@ -43,6 +47,9 @@ class Models:
             if p.name in given:
                 check_kind("model", p, given[p.name].value, given[p.name].span)
         source: str = values["source"]
+        if len(self.opened) >= MAX_MODELS:
+            message = f"the recipe names more than {MAX_MODELS} models"
+            raise MergecError(Diagnostic("E0182", message, (Label(node.span, "one too many"),)))
         try:
             checkpoint = self.catalog.open(
                 source, revision=values.get("revision"), subfolder=values.get("subfolder"), near=self.near

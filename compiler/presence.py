@@ -31,38 +31,53 @@ def _optional(model: Model, known: dict[int, frozenset[str]]) -> frozenset[str]:
 
 def exists(term: Region, where: Where, resolve: Resolve) -> bool:
     """Whether a region has a tensor at a place; one that is not optional it has, or its own error tells."""
-    if isinstance(term, Leaf):
-        if not term.model.family.is_optional(where.name):
+    return _Search(resolve).exists(term, where)
+
+
+class _Search:
+    """Asks each region at a place once, however often others are made of it."""
+
+    def __init__(self, resolve: Resolve) -> None:
+        self._resolve = resolve
+        self._known: dict[tuple[int, Where], bool] = {}
+
+    def exists(self, term: Region, where: Where) -> bool:
+        key = (id(term), where)
+        if key not in self._known:
+            self._known[key] = self._look(term, where)
+        return self._known[key]
+
+    def _look(self, term: Region, where: Where) -> bool:
+        if isinstance(term, Leaf):
+            if not term.model.family.is_optional(where.name):
+                return True
+            name: str | None = where.name
+            if term.path is not None:
+                name = matching(term.model.space.select(term.path), where)
+            return name is not None and term.model.find(name) is not None
+        if isinstance(term, Number):
             return True
-        name: str | None = where.name
-        if term.path is not None:
-            name = matching(term.model.space.select(term.path), where)
-        return name is not None and term.model.find(name) is not None
-    if isinstance(term, Number):
+        if isinstance(term, Choice):
+            return self.exists(term.then if self._resolve(term.condition, where) else term.other, where)
+        if isinstance(term, Among):
+            return any(self.exists(m, where) for m in term.models)
+        if isinstance(term, At):
+            return self._at(term.region, term.path, where)
+        if isinstance(term, Apply):
+            parts = [a for a in term.args if not isinstance(a, Number)]
+            return not parts or any(self.exists(a, where) for a in parts)
+        if isinstance(term, Stack):
+            return any(self.exists(p, where) for p in term.parts)
         return True
-    if isinstance(term, Choice):
-        return exists(term.then if resolve(term.condition, where) else term.other, where, resolve)
-    if isinstance(term, Among):
-        return any(exists(m, where, resolve) for m in term.models)
-    if isinstance(term, At):
-        return _at(term.region, term.path, where, resolve)
-    if isinstance(term, Apply):
-        parts = [a for a in term.args if not isinstance(a, Number)]
-        return not parts or any(exists(a, where, resolve) for a in parts)
-    if isinstance(term, Stack):
-        return any(exists(p, where, resolve) for p in term.parts)
-    return True
 
-
-def _at(region: Region, path: Path, where: Where, resolve: Resolve) -> bool:
-    leaf = next(iter(leaves(region)), None)
-    if leaf is None or not leaf.model.family.is_optional(where.name):
-        return True
-    name = matching(leaf.model.space.select(path), where)
-    if name is None:
-        return False
-    inner = Where(name, ((), name), (), leaf.model.space, None, where.layers, where.output)
-    return exists(region, inner, resolve)
+    def _at(self, region: Region, path: Path, where: Where) -> bool:
+        leaf = next(iter(leaves(region)), None)
+        if leaf is None or not leaf.model.family.is_optional(where.name):
+            return True
+        name = matching(leaf.model.space.select(path), where)
+        if name is None:
+            return False
+        return self.exists(region, Where(name, ((), name), (), leaf.model.space, None, where.layers, where.output))
 
 
 def matching(selection: Selection, where: Where) -> str | None:
