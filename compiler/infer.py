@@ -123,14 +123,20 @@ class _Run:
     modules: dict[str, None] = field(default_factory=dict)
     experts: str | None = None
     tails: dict[str, None] = field(default_factory=dict)
+    seen: set[tuple[str, ...]] = field(default_factory=set)
 
     @property
     def length(self) -> int:
         return len(self.numbers)
 
-    def add(self, texts: Sequence[str], numbers: Sequence[str]) -> None:
+    def add(self, texts: tuple[str, ...], numbers: Sequence[str]) -> None:
         self.numbers.add(numbers[0])
+        if texts in self.seen:
+            return
+        if len(numbers) == 1:
+            self.seen.add(texts)
         if len(texts) == 3 and texts[1].strip(".").rpartition(".")[2].lower() in _EXPERTS:
+            self.seen.add(texts)
             self.experts = texts[1].strip(".") + ".{e}"
             self.tails[_module_of(texts[2])] = None
         else:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import math
 from typing import Any
 
@@ -12,14 +11,15 @@ from .builtins import as_region, resolve
 from .dtypes import FLOATS
 from .graph import Graph, Node, StoredRange
 from .models import Model
+from .moves import mapped_name, moved
 from .ops import OPS
-from .places import Path
+from .randomness import mask_key
 from .scalars import SCALARS
 from .shapes import elements
-from .terms import Apply, At, Choice, Leaf, Number, Region, Stack, Tie, Where, is_region, leaves
+from .terms import Apply, At, Choice, Leaf, Number, Region, Stack, Tie, Where, is_region
 from .vocabulary import Vocabulary
 from .whole import part_node, whole_node
-from .whole_model import across, model_threshold
+from .whole_model import WHOLE_MODEL, across, model_threshold
 
 MAX_DEPTH = 600
 """Nesting of operations in one expression; deeper is refused instead of exhausting the interpreter's stack."""
@@ -76,10 +76,8 @@ class Instantiator:
             return self._apply(term, where)
         if isinstance(term, Choice):
             return self.node(term.then if resolve(term.condition, where) else term.other, where)
-        if isinstance(term, Stack):
-            return self._stack(term, where)
-        if isinstance(term, At):
-            return self._at(term, where)
+        if isinstance(term, At | Stack):
+            return self.node(*moved(term, where))
         assert isinstance(term, Tie)
         raise MergecError(
             Diagnostic(
@@ -100,33 +98,8 @@ class Instantiator:
     def _leaf(self, term: Leaf, where: Where) -> Node:
         model, name = term.model, where.name
         if term.path is not None:
-            name = self._mapped(term, term.path, where)
+            name = mapped_name(term, term.path, where)
         return self.source(model, name, term.span, where)
-
-    def _mapped(self, term: Leaf, path: Path, where: Where) -> str:
-        """The name under an explicit place that corresponds to the left-hand place's coordinate."""
-        selection = term.model.space.select(path)
-        name = selection.by_coordinate.get(where.coordinate)
-        if name is not None and selection.counts == where.counts:
-            return name
-        if selection.counts != where.counts:
-            left = " x ".join(str(c) for c in where.counts) or "1"
-            right = " x ".join(str(c) for c in selection.counts) or "1"
-            raise MergecError(
-                Diagnostic(
-                    "E0305",
-                    f"{right} on the right can't be matched with {left} on the left",
-                    (Label(term.span, f"selects {right}"),),
-                    notes=("explicit layers are matched in order, so the counts must agree",),
-                )
-            )
-        raise MergecError(
-            Diagnostic(
-                "E0306",
-                f"`{path.text}` of `{term.model.label}` has nothing that corresponds to `{where.name}`",
-                (Label(term.span, f"no `{where.coordinate[1]}` here" if where.coordinate[1] else "a different part"),),
-            )
-        )
 
     def source(self, model: Model, name: str, span: Span, where: Where) -> Node:
         """A tensor of a model: rows gathered where the vocabulary is reconciled, a range of a stored tensor else."""
@@ -214,7 +187,7 @@ class Instantiator:
             known = self._constant(self.node(term.args[0], where))
             if known is not None:
                 return self._plain(self.node(term.args[1 if known else 2], where))
-        if term.op in ("across_sum", "across_max", "across_min", "model_threshold"):
+        if term.op in WHOLE_MODEL:
             return self._whole_model(term)
         nodes = tuple([self.node(a, where) for a in term.args])
         if term.op == "numel":
@@ -438,61 +411,6 @@ class Instantiator:
     def _origin(self, node: Node) -> tuple[Model | None, str]:
         found = self._sources.get(self._first(node))
         return (found[0], f"`{found[1]}` of `{found[0].label}`") if found else (None, "the result")
-
-    # --- changes of place
-
-    def _stack(self, term: Stack, where: Where) -> Node:
-        position, rest = where.coordinate
-        total = sum(term.counts)
-        if len(position) != (total != 1) or (where.counts and where.counts[0] != total):
-            raise MergecError(
-                Diagnostic(
-                    "E0305",
-                    f"a stack of {total} layers is given to {where.counts[0] if where.counts else 1}",
-                    (Label(term.span, f"{total} layers"),),
-                    help=("`stack` is the value of a whole stack of layers: `layers = stack(…)`",),
-                )
-            )
-        layer = position[0] if position else 0
-        for part, count in zip(term.parts, term.counts, strict=True):
-            if layer < count:
-                inner = Where(
-                    where.name,
-                    ((layer,) if count != 1 else (), rest),
-                    (count,) if count != 1 else (),
-                    where.space,
-                    where.layer,
-                    where.layers,
-                    where.output,
-                )
-                return self.node(part, inner)
-            layer -= count
-        raise AssertionError("a layer past the end of its stack")
-
-    def _at(self, term: At, where: Where) -> Node:
-        """The region's own tensor at the place: its numbers vary over its own layers."""
-        leaf = next(iter(leaves(term.region)), None)
-        if leaf is None:
-            return self.node(term.region, where)
-        space = leaf.model.space
-        selection = space.select(term.path)
-        name = selection.by_coordinate.get(where.coordinate)
-        if name is None or selection.counts != where.counts:
-            probe = Leaf(leaf.model, term.path, term.span)
-            name = self._mapped(probe, term.path, where)
-        at = space.layer_of(name)
-        layers = space.depths.get(at[0].name, 0) if at else max(space.depths.values(), default=0)
-        inner = Where(name, ((), name), (), space, at[1] if at else None, layers, where.output)
-        return self.node(term.region, inner)
-
-
-def mask_key(seed: int, tensor: str, model: str, stream: str) -> int:
-    """The 64-bit key of a random mask: BLAKE2b-64 of seed, output tensor, model name and stream."""
-    h = hashlib.blake2b(digest_size=8)
-    for part in (str(seed), tensor, model, stream):
-        raw = part.encode()
-        h.update(len(raw).to_bytes(8, "little") + raw)
-    return int.from_bytes(h.digest(), "little")
 
 
 def shape_text(shape: tuple[int, ...]) -> str:

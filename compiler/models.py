@@ -99,18 +99,18 @@ def bind(
     for alias in ties.aliases:
         stored.pop(alias, None)
     names = (*tensors, *ties.aliases)
-    space = Space(family, names, depths(family, names), f"`{label}`", stored)
+    space = Space(family, names, {}, f"`{label}`", stored)
+    space.depths = depths(space)
     model = Model(
         number, label, source, checkpoint, family, seen.layout, tensors, ties.aliases, seen.ignored, space, span
     )
     return model, warnings
 
 
-def depths(family: Family, names: tuple[str, ...]) -> dict[str, int]:
+def depths(space: Space) -> dict[str, int]:
     """The length of each stack: one past the highest layer present."""
     from_names: dict[str, int] = {}
-    space = Space(family, names, {}, "")
-    for name in names:
+    for name in space.names:
         at = space.layer_of(name)
         if at is not None:
             from_names[at[0].name] = max(from_names.get(at[0].name, 0), at[1] + 1)

@@ -22,6 +22,7 @@ from ..grammar.parse import parse
 from ..grammar.source import Source
 from .card import PROVENANCE, model_card, provenance
 from .catalog import Catalog
+from .collector import collector_paused
 from .companions import companions
 from .configuration import config_text
 from .elaborate import Elaboration, elaborate
@@ -33,9 +34,9 @@ from .models import Model
 from .outline import check_places
 from .packing import Packing, index_text, pack_outputs
 from .passes.simplify import simplify
-from .plan import CHUNK, Document, Plan, PlannedInput, Step, Tagalong
+from .plan import CHUNK, Document, Plan, PlannedInput, Tagalong
 from .primitives import Primitive
-from .schedule import Machine, schedule, with_liveness
+from .schedule import Machine, Schedule, schedule
 from .settings import Settings, settings_of
 from .shapes import elements
 from .verify import verify
@@ -87,7 +88,11 @@ class Compilation:
 
 def compile_recipe(source: Source, catalog: Catalog, version: str, options: Options | None = None) -> Compilation:
     """Compiles a recipe. Raises MergecError with every error that could be found, warnings included."""
-    options = options or Options()
+    with collector_paused():
+        return _compile(source, catalog, version, options or Options())
+
+
+def _compile(source: Source, catalog: Catalog, version: str, options: Options) -> Compilation:
     library = Library(options.primitives)
     module = parse(source)
     recipe = evaluate(module, catalog, library, options.defines)
@@ -193,7 +198,8 @@ def _assemble(
             if (model.number, k) not in files:
                 files[model.number, k] = len(inputs)
                 inputs.append(PlannedInput(file.path, file.size, file.mtime_ns))
-    lanes, steps, scalars = _scheduled(graph, packing, recipe, files, settings, options)
+    lanes, made = _scheduled(graph, packing, recipe, files, settings, options)
+    steps = made.steps()
     documents: list[Document] = []
     tagalongs: list[Tagalong] = []
     if not options.single:
@@ -221,10 +227,10 @@ def _assemble(
         tensors=packing.tensors,
         documents=tuple(documents),
         tagalongs=tuple(tagalongs),
-        scalars=scalars,
-        steps=tuple(steps),
-        peak_host=max((s.host for s in steps), default=0),
-        peak_device=max((s.device for s in steps), default=0),
+        scalars=made.scalars,
+        steps=steps,
+        peak_host=made.host,
+        peak_device=made.device,
         reads=sum(s.reads for s in steps),
         writes=sum(s.writes for s in steps),
     )
@@ -237,8 +243,8 @@ def _scheduled(
     files: Mapping[tuple[int, int], int],
     settings: Settings,
     options: Options,
-) -> tuple[int, list[Step], int]:
-    """Lanes, steps and the number of scalars: the widest schedule that meets the memory budgets, blocks shrinking
+) -> tuple[int, Schedule]:
+    """The number of lanes and the schedule: the widest schedule that meets the memory budgets, blocks shrinking
     first.
 
     Raises MergecError (E0317) with the smallest budget that would do.
@@ -252,11 +258,10 @@ def _scheduled(
     least = (0, 0)
     for lanes, block, hold in choices:
         machine = Machine(options.device, lanes, block, settings.compute, hold)
-        steps, scalars = schedule(graph, packing.slots, recipe.models, files, machine)
-        steps = with_liveness(steps, options.device)
-        least = max((s.host for s in steps), default=0), max((s.device for s in steps), default=0)
+        made = schedule(graph, packing.slots, recipe.models, files, machine)
+        least = made.host, made.device
         if least[0] <= (options.host_memory or least[0]) and least[1] <= (options.device_memory or least[1]):
-            return lanes, steps, scalars
+            return lanes, made
     which = "--memory" if options.host_memory and least[0] > options.host_memory else "--device-memory"
     need = least[0] if which == "--memory" else least[1]
     raise MergecError(

@@ -6,7 +6,7 @@ import dataclasses
 
 from ...compiler.coverage import fold
 from ...compiler.expressions import place_path
-from ...compiler.graph import Node, Output, StoredRange
+from ...compiler.graph import Node, Output, StoredRange, below, value_of
 from ...compiler.models import Model
 from ...compiler.ops import OPS
 from ...compiler.pipeline import Compilation
@@ -32,9 +32,10 @@ def explain_place(compilation: Compilation, place_text: str) -> str:
     outputs = {o.name: o for o in compilation.graph.outputs}
     # a tied name is told through the tensor that is stored
     name = elaboration.ties.get(names[0], names[0])
+    value = value_of(outputs[name])
     parts = [_head(compilation, outputs[name], names)]
-    parts.append(["inputs", *_inputs(compilation, outputs[name].node)])
-    parts.append(["value", *_value(compilation, outputs[name].node)])
+    parts.append(["inputs", *_inputs(compilation, value)])
+    parts.append(["value", *_value(compilation, value)])
     parts.append(["steps", *_steps(compilation, outputs[name])])
     if len(names) > 1:
         shown = listed(fold(names, elaboration.space), 12)
@@ -112,18 +113,6 @@ def _bytes(start: int, nbytes: int) -> str:
 # --- inputs ----------------------------------------------------------------------------------------
 
 
-def _below(node: Node) -> list[Node]:
-    """The node and all that it needs, inputs before users."""
-    found = {node.id: node}
-    todo = [node]
-    while todo:
-        for source in todo.pop().inputs:
-            if source.id not in found:
-                found[source.id] = source
-                todo.append(source)
-    return [found[k] for k in sorted(found)]
-
-
 def _models(compilation: Compilation) -> dict[int, Model]:
     found: dict[int, Model] = {}
     for model in compilation.recipe.models:
@@ -134,7 +123,7 @@ def _models(compilation: Compilation) -> dict[int, Model]:
 def _inputs(compilation: Compilation, node: Node) -> list[str]:
     models = _models(compilation)
     lines: list[str] = []
-    for source in _below(node):
+    for source in below([node]):
         if source.op != "source":
             continue
         place: StoredRange = source.attribute("range")
@@ -171,7 +160,7 @@ def _value(compilation: Compilation, node: Node) -> list[str]:
     models = _models(compilation)
     numbers: dict[int, str] = {}
     rows: list[tuple[str, str]] = []
-    for each in _below(node):
+    for each in below([node]):
         if each.op == "const":
             numbers[each.id] = _number(float(each.attribute("value")))
             continue
