@@ -64,6 +64,7 @@ class Models:
                 source=source,
                 rename=rename,
                 span=given["source"].span,
+                known=self.opened,
             )
         except CatalogError as error:
             where = given["rename" if error.code == "E0438" else "source"].span
