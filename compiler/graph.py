@@ -11,8 +11,7 @@ each from tensors of its own, share the nodes of one of them, and each says what
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -125,7 +124,8 @@ class Graph:
     ) -> Node:
         """The node of this operation: the one that exists, or a new one."""
         row = OPS.get(op)
-        if row is not None and row.commutes and inputs[0].id > inputs[1].id:
+        # a constant first, whether another output has made it before or not
+        if row is not None and row.commutes and _rank(inputs[0]) > _rank(inputs[1]):
             inputs = (inputs[1], inputs[0])
         key = (op, tuple([n.id for n in inputs]), attributes, shape)
         found = self._known.get(key)
@@ -193,6 +193,10 @@ class Graph:
         return graph
 
 
+def _rank(node: Node) -> tuple[bool, int]:
+    return node.op != "const", node.id
+
+
 def below(roots: Iterable[Node]) -> list[Node]:
     """The nodes and all that they need, in topological order."""
     found = {node.id: node for node in roots}
@@ -237,23 +241,3 @@ def copied(graph: Graph, nodes: Iterable[Node]) -> dict[int, Node]:
         inputs = tuple([made[i.id] for i in node.inputs])
         made[node.id] = graph.add(node.op, inputs, node.attributes, node.kind, node.shape)
     return made
-
-
-def digests(nodes: Iterable[Node], source_key: dict[int, str]) -> Iterator[tuple[Node, str]]:
-    """Each node with its stable digest, which names its value across runs; inputs come before users.
-
-    `source_key` gives each model number the text that identifies the checkpoint's bytes.
-    """
-    known: dict[int, str] = {}
-    for node in nodes:
-        h = hashlib.blake2b(digest_size=16)
-        h.update(node.op.encode())
-        for name, value in node.attributes:
-            if isinstance(value, StoredRange):
-                value = (source_key[value.model], value.stored, value.dtype, value.first)
-            h.update(f"|{name}={value!r}".encode())
-        h.update(f"|{node.shape}".encode())
-        for source in node.inputs:
-            h.update(known[source.id].encode())
-        known[node.id] = h.hexdigest()
-        yield node, known[node.id]

@@ -12,7 +12,7 @@ they are asked for, so that a budget can be tried without making them.
 from __future__ import annotations
 
 import math
-import typing
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from operator import itemgetter
@@ -69,27 +69,42 @@ class Machine:
 
 
 @dataclass(frozen=True, slots=True)
-class Schedule:
-    """Steps in order, still in parts: those of outputs by themselves, and stamps with the outputs to make them for.
+class Part:
+    """Steps of the schedule: those of outputs with a value of their own, or a stamp and an output to make them for.
 
-    `scalars` is their number; `host` and `device` are the most bytes that are live at any step.
+    `like` are the steps themselves, or in the stamp's case those of another output that is computed alike.
     """
 
-    parts: tuple[tuple[Step, ...] | tuple[Stamp, Output], ...]
+    like: tuple[Step, ...]
+    stamp: Stamp | None = None
+    output: Output | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Schedule:
+    """Steps in order, still in parts, and what they come to.
+
+    `scalars` is their number, `lanes` how many blocks are in flight; `host` and `device` are the most bytes that are
+    live at any step, `reads` and `writes` the bytes of files that all steps together read and write.
+    """
+
+    parts: tuple[Part, ...]
     scalars: int
+    lanes: int
     host: int
     device: int
+    reads: int
+    writes: int
     slots: Mapping[str, Slot]
 
     def steps(self) -> tuple[Step, ...]:
         """All steps, those of one output after the other."""
         out: list[Step] = []
         for part in self.parts:
-            if len(part) == 2 and isinstance(part[0], Stamp):
-                stamp, output = typing.cast(tuple[Stamp, Output], part)
-                out.extend(stamp.steps(output, self.slots[output.name]))
+            if part.stamp is None or part.output is None:
+                out += part.like
             else:
-                out.extend(typing.cast(tuple[Step, ...], part))
+                out += part.stamp.steps(part.output, self.slots[part.output.name])
         return tuple(out)
 
 
@@ -137,22 +152,29 @@ class _Scheduler:
         work += alike
         work.sort(key=itemgetter(0))
         stamps: dict[Likeness, Stamp] = {}
-        parts: list[tuple[Step, ...] | tuple[Stamp, Output]] = []
-        host = device = 0
+        parts: list[Part] = []
         for _, item in work:
             if isinstance(item, Output):
                 assert item.likeness is not None
                 stamp = stamps.get(item.likeness)
                 if stamp is None:
                     stamp = stamps[item.likeness] = self._stamp(item, item.likeness)
-                    host, device = max(host, stamp.host), max(device, stamp.device)
-                parts.append((stamp, item))
+                parts.append(Part(stamp.like, stamp, item))
             else:
-                steps = self._steps(item)
-                host = max(host, max((s.host for s in steps), default=0))
-                device = max(device, max((s.device for s in steps), default=0))
-                parts.append(steps)
-        return Schedule(tuple(parts), self.numbers, host, device, self.slots)
+                parts.append(Part(self._steps(item)))
+        # of equal parts the figures are taken once
+        counts = Counter(id(part.like) for part in parts)
+        found = [(counts[key], like) for key, like in {id(part.like): part.like for part in parts}.items()]
+        return Schedule(
+            tuple(parts),
+            self.numbers,
+            self.machine.lanes,
+            host=max((s.host for _, like in found for s in like), default=0),
+            device=max((s.device for _, like in found for s in like), default=0),
+            reads=sum(count * s.reads for count, like in found for s in like),
+            writes=sum(count * s.writes for count, like in found for s in like),
+            slots=self.slots,
+        )
 
     def _levels(self) -> None:
         """How many barriers lie below each node."""

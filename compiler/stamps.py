@@ -23,14 +23,13 @@ class Stamp:
     """Makes the steps of an output.
 
     `steps` are those of the output whose nodes are in the graph, with `streams`, the ranges that they read: by
-    identity, as a step holds a stream or its extents.
+    identity, as a step holds a stream or its extents. `like` are these steps.
     """
 
     def __init__(
         self, steps: Sequence[Step], likeness: Likeness, streams: Mapping[StoredRange, Stream], origins: Origins
     ) -> None:
-        self.host = max((s.host for s in steps), default=0)
-        self.device = max((s.device for s in steps), default=0)
+        self.like = tuple(steps)
         self._likeness, self._where = likeness, origins.where
         slots = {source: k for k, source in enumerate(likeness.sources)}
         # place among the reads, model, bytes an element, and the stream of the model steps

@@ -9,10 +9,10 @@ import mergec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from mergec.compiler.ops import OPS
+from mergec.compiler.keys import output_keys
 from mergec.compiler.outputs import Given, Maker
 from mergec.compiler.pipeline import Compilation, Options, compile_recipe
-from mergec.compiler.plan import Constant, Pass, Plan, Scalar
+from mergec.compiler.plan import Pass, Plan, Scalar
 from mergec.compiler.verify import verify
 from mergec.grammar.source import Source
 
@@ -106,7 +106,7 @@ def one_by_one(recipe: str, monkeypatch: pytest.MonkeyPatch, **options: Any) -> 
 
 
 def settled(plan: Plan) -> list[Any]:
-    """A plan's steps with scalars and buffers numbered as they come to be, and constants last where that is the same.
+    """A plan's steps with scalars and buffers numbered as they come to be.
 
     So a number that is used for another scalar again makes no difference, and one used for the wrong one does.
     """
@@ -127,8 +127,6 @@ def settled(plan: Plan) -> list[Any]:
         if not dataclasses.is_dataclass(value):
             return value
         fields = {f.name: getattr(value, f.name) for f in dataclasses.fields(value)}
-        if "op" in fields and fields["op"] in OPS and OPS[fields["op"]].commutes:
-            fields["args"] = tuple(sorted(fields["args"], key=lambda x: isinstance(x, Constant)))
         out = {k: shown(v) for k, v in fields.items() if k != "out"}
         for k in ("buffer", "output"):
             if k in out:
@@ -215,3 +213,37 @@ def test_any_recipe_has_the_plan_of_each_by_itself(lines: list[str], dtype: str 
         slow = one_by_one(recipe, patch)
     quick = compiled(recipe)
     assert settled(quick.plan) == settled(slow.plan)
+
+
+def keys(compilation: Compilation) -> dict[str, str]:
+    return {o.name: key for o, key in output_keys(compilation.graph, repr)}
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_keys_are_those_of_each_by_itself(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    quick, slow = compiled(RECIPES[name]), one_by_one(RECIPES[name], monkeypatch)
+    assert keys(quick) == {o.name: key for o, key in output_keys(quick.graph.written_out(), repr)}
+    # what reads the same is one value, and all others have keys of their own
+    values = {o.name: o.node.id for o in slow.graph.outputs}
+    assert len(set(keys(quick).values())) == len(set(values.values()))
+
+
+def test_a_key_tells_what_is_read_and_how() -> None:
+    plain = keys(compiled(RECIPES["keep"]))
+    assert keys(compiled(RECIPES["keep"])) == plain
+    changed = keys(compiled(RECIPES["keep"].replace("seed=7", "seed=8")))
+    assert {name for name in plain if plain[name] != changed[name]} == {n for n in plain if ".experts." in n}
+    other = keys(compiled("* = linear(a, b, weight=0.5)" + COUNTERS))
+    for recipe in ("* = linear(b, a, weight=0.5)", "* = linear(a, b, weight=0.25)", "* = linear(a, base, weight=0.5)"):
+        changed = keys(compiled(recipe + COUNTERS))
+        assert {n for n in other if other[n] == changed[n]} == {n for n in other if n.endswith("steps")}
+
+
+def test_a_budget_is_met_without_writing_the_plan() -> None:
+    free = compiled(RECIPES["ties"])
+    tight = compiled(RECIPES["ties"], host_memory=free.schedule.host)
+    assert tight.plan == free.plan
+    assert free.plan.peak_host == max(s.host for s in free.plan.steps)
+    assert (free.plan.reads, free.plan.writes) == tuple(
+        sum(getattr(s, which) for s in free.plan.steps) for which in ("reads", "writes")
+    )
