@@ -50,7 +50,7 @@ from .plan import (
 )
 from .shapes import elements
 from .slots import Origins, Slot
-from .stamps import Stamp
+from .stamps import Stamp, extents_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,15 +97,32 @@ class Schedule:
     writes: int
     slots: Mapping[str, Slot]
 
-    def steps(self) -> tuple[Step, ...]:
-        """All steps, those of one output after the other."""
-        out: list[Step] = []
+    def kinds(self) -> Counter[type]:
+        """How many steps there are of each kind of action."""
+        found: Counter[type] = Counter()
+        for part in self.parts:
+            found.update(type(step.action) for step in part.like)
+        return found
+
+    def files(self) -> set[int]:
+        """The input files that any step reads from."""
+        found: set[int] = set()
         for part in self.parts:
             if part.stamp is None or part.output is None:
-                out += part.like
+                found.update(e.file for step in part.like for e in extents_of(step.action))
             else:
-                out += part.stamp.steps(part.output, self.slots[part.output.name])
-        return tuple(out)
+                found.update(part.stamp.files(part.output))
+        return found
+
+    def steps(self) -> tuple[Step, ...]:
+        """All steps, those of one output after the other."""
+        return tuple([step for part in self.parts for step in self.steps_of(part)])
+
+    def steps_of(self, part: Part) -> Sequence[Step]:
+        """The steps of one part."""
+        if part.stamp is None or part.output is None:
+            return part.like
+        return part.stamp.steps(part.output, self.slots[part.output.name])
 
 
 def schedule(

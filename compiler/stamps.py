@@ -7,7 +7,7 @@ buffers: none of these outlives the steps of its output.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from .dtypes import SIZES
 from .graph import Likeness, Output, StoredRange
@@ -49,6 +49,11 @@ class Stamp:
             Step(make(streams, output, slot), s.allocate, s.release, tensor, s.host, s.device, s.reads, s.writes)
             for s, make in self._steps
         ]
+
+    def files(self, output: Output) -> list[int]:
+        """The input files that an output's steps read from."""
+        views = output.reads
+        return [self._where(m, views[k].stored, views[k].first, size)[0] for k, m, size, _ in self._reads]
 
     def _maker(self, action: Action) -> Make:
         if isinstance(action, Opaque):
@@ -111,3 +116,15 @@ class Stamp:
             return tuple(own)
 
         return code
+
+
+def extents_of(action: Action) -> Iterator[Extent]:
+    """The ranges of input files that an action reads."""
+    if isinstance(action, Copy):
+        yield from action.extents
+    elif isinstance(action, Load):
+        yield from action.source.extents
+    elif isinstance(action, Pass):
+        for operand in action.operands:
+            streams = (operand,) if isinstance(operand, Stream) else getattr(operand, "sources", ())
+            yield from (extent for stream in streams for extent in stream.extents)

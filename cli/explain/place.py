@@ -72,7 +72,7 @@ def _no_place(source: Source) -> MergecError:
 
 
 def _head(compilation: Compilation, output: Output, names: list[str]) -> list[str]:
-    elaboration, plan = compilation.elaboration, compilation.plan
+    elaboration, packing = compilation.elaboration, compilation.packing
     rows = [("statement", _statement(compilation, output))]
     if output.name != names[0]:
         rows.append(("tied", f"`{escape(names[0])}` is stored as this tensor"))
@@ -82,14 +82,14 @@ def _head(compilation: Compilation, output: Output, names: list[str]) -> list[st
     if tied:
         rows.append(("tied", f"also {listed(tied)}: one tensor"))
     slot = compilation.packing.slots[output.name]
-    stored = plan.tensors[slot.tensor]
+    stored = packing.tensors[slot.tensor]
     nbytes = numel(output.shape) * (stored.nbytes // max(1, numel(stored.shape)))
-    compute = "float64" if plan.compute == "F64" else "float32"
+    compute = "float64" if compilation.settings.compute == "F64" else "float32"
     rounded = "" if output.node.op == "source" else f", computed in {compute} and rounded once"
     rows += [
         ("shape", f"{list(output.shape)}, {numel(output.shape):,} elements"),
         ("dtype", output.dtype + rounded),
-        ("written to", f"{plan.outputs[slot.file].name}, {_bytes(slot.start, nbytes)}"),
+        ("written to", f"{packing.files[slot.file].name}, {_bytes(slot.start, nbytes)}"),
     ]
     if stored.name != output.name:
         rows.append(("stored in", f"`{escape(stored.name)}`, {list(stored.shape)}"))
@@ -202,13 +202,15 @@ def _steps(compilation: Compilation, output: Output) -> list[str]:
 def _steps_for(compilation: Compilation, output: Output) -> list[Step]:
     """The step that stores the tensor, and those that prepare it, which come right before."""
     slot = compilation.packing.slots[output.name]
-    steps = compilation.plan.steps
-    for k, step in enumerate(steps):
-        if (slot.file, slot.start) in _targets(step):
-            first = k
-            while first and steps[first - 1].tensor == step.tensor and not _targets(steps[first - 1]):
-                first -= 1
-            return list(steps[first : k + 1])
+    for part in compilation.schedule.parts:
+        if part.output is None or part.output.name == output.name:
+            steps = compilation.schedule.steps_of(part)
+            for k, step in enumerate(steps):
+                if (slot.file, slot.start) in _targets(step):
+                    first = k
+                    while first and steps[first - 1].tensor == step.tensor and not _targets(steps[first - 1]):
+                        first -= 1
+                    return list(steps[first : k + 1])
     return []
 
 
