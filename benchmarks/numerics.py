@@ -124,10 +124,12 @@ def wide(tensors: Tensors) -> dict[str, Array]:
 # --- both programs -------------------------------------------------------------------------------
 
 
-def merge(case: Case, folder: Path) -> Tensors:
+def merge(case: Case, folder: Path, compute: str) -> Tensors:
     lets = "".join(f'let {name} = model("{folder / name}")\n' for name in ("base", *MODELS))
     out = folder / "out-mergec"
-    mergec.compile(f"{lets}output(like=base)\n* = {case.call}\n", device="cpu").run(out, force=True)
+    mergec.compile(f'{lets}output(like=base, compute="{compute}")\n* = {case.call}\n', device="cpu").run(
+        out, force=True
+    )
     return load(out)
 
 
@@ -243,7 +245,7 @@ def write(dtype: str, text: str) -> None:
     PAGE.write_text(f"{before}{start}{text}\n{end}{after}", "utf-8")
 
 
-def measure(cases: Sequence[Case], dtype: str, program: Path | None) -> list[Row]:
+def measure(cases: Sequence[Case], dtype: str, compute: str, program: Path | None) -> list[Row]:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         make_models(folder, dtype)
@@ -259,7 +261,9 @@ def measure(cases: Sequence[Case], dtype: str, program: Path | None) -> list[Row
             exact = Exact(case, inputs, dtype)
             others = [peers.get(f"{case.name} {d}") for d in (dtype, "float32")]
             peer, wide_peer = (None if tensors is None else exact.errors(tensors) for tensors in others)
-            rows.append(Row(case, float(exact.told.mean()), exact.errors(merge(case, folder)), peer, wide_peer))
+            rows.append(
+                Row(case, float(exact.told.mean()), exact.errors(merge(case, folder, compute)), peer, wide_peer)
+            )
             print(f"{dtype} {rows[-1]}", flush=True)
         return rows
 
@@ -269,16 +273,17 @@ def main() -> int:
     parser.add_argument("--peer", type=Path, help="mergekit's `mergekit-yaml`")
     parser.add_argument("--methods", help="comma-separated names of cases; all by default")
     parser.add_argument("--dtypes", default=",".join(DTYPES), help="bfloat16,float16")
+    parser.add_argument("--compute", default="float32", choices=("float32", "float64"), help="dtype of arithmetic")
     parser.add_argument("--write", action="store_true", help="put the tables into docs/methods.md")
     options = parser.parse_args()
     wanted = None if options.methods is None else set(options.methods.split(","))
     cases = [c for c in CASES if wanted is None or c.name.partition(",")[0] in wanted]
     program = None if options.peer is None else options.peer.resolve()
     for dtype in options.dtypes.split(","):
-        text = table(measure(cases, dtype, program), program is not None)
+        text = table(measure(cases, dtype, options.compute, program), program is not None)
         print(f"\n{dtype}, mean / 99.9th percentile / maximum:\n\n{text}\n", flush=True)
         if options.write:
-            write(dtype, text)
+            write(dtype if options.compute == "float32" else f"{dtype} {options.compute}", text)
     return 0
 
 

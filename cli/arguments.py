@@ -38,6 +38,7 @@ class Arguments:
     words: tuple[str, ...]
     output: str | None
     force: bool
+    fresh: bool
     check: bool
     explain: str | None
     method: str | None
@@ -76,6 +77,7 @@ def parse_arguments(argv: list[str]) -> Arguments:
         words=tuple(given.words),
         output=given.output,
         force=given.force,
+        fresh=given.fresh,
         check=given.check,
         explain=given.explain,
         method=given.method,
@@ -106,6 +108,7 @@ def _parser() -> argparse.ArgumentParser:
     add("words", nargs="*", metavar="RECIPE", help="a recipe (*.mrg; `-` is standard input)")
     add("-o", "--output", metavar="OUT", help="folder of the output, or a file that ends in .safetensors")
     add("--force", action="store_true", help="replace an existing output, once the new one is complete")
+    add("--fresh", action="store_true", help="compute everything, also what an earlier or unfinished output has")
     add("--check", action="store_true", help="compile only: find every mistake, read no weight")
     add("--explain", metavar="FORMAT", choices=FORMATS, help="show the plan: =text, =json, =dot or =mermaid")
     add("--method", metavar="NAME", help="with --explain: the source of a merge method")

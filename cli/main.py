@@ -43,8 +43,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     except MergecError as error:
         show(error.diagnostics, as_json, _color("auto"))
         return int(error.exit)
-    except KeyboardInterrupt:
-        print("mergec: interrupted", file=sys.stderr)
+    except KeyboardInterrupt as interrupt:
+        print("\n  ".join(["mergec: interrupted", *getattr(interrupt, "__notes__", ())]), file=sys.stderr)
         return int(Exit.INTERRUPTED)
     except BrokenPipeError:
         # the reader of our output is gone, as with `mergec --explain … | head`
@@ -139,7 +139,7 @@ def _compile(arguments: Arguments, looks: bool) -> int:
         from .explain import explain
 
         place = arguments.words[1] if len(arguments.words) > 1 else None
-        print(explain(compiled.compilation, arguments.explain, place).rstrip("\n"))
+        print(explain(compiled.compilation, arguments.explain, place, arguments.output).rstrip("\n"))
         if arguments.explain == "text":
             return int(Exit.DONE)  # warnings are part of the text
     show(compiled.diagnostics, as_json, color)
@@ -207,17 +207,19 @@ def _merge(compiled: Compiled, arguments: Arguments) -> int:
     before = {s: signal.signal(s, lambda *_: cancel.set()) for s in (signal.SIGINT, signal.SIGTERM)}
     progress = None if arguments.quiet else ProgressLine(compiled.plan)
     try:
-        report = compiled.run(arguments.output, force=arguments.force, progress=progress, cancel=cancel)
-    except Cancelled:
-        if progress:
-            progress.close()
-        print("mergec: interrupted; no output was left behind", file=sys.stderr)
+        report = compiled.run(
+            arguments.output, force=arguments.force, fresh=arguments.fresh, progress=progress, cancel=cancel
+        )
+    except Cancelled as stop:
+        left = getattr(stop, "__notes__", ("nothing is left behind",))
+        print("\n  ".join(["mergec: interrupted", *left]), file=sys.stderr)
         return int(Exit.INTERRUPTED)
     finally:
+        if progress:
+            progress.close()
         for number, handler in before.items():
             signal.signal(number, handler)
     if progress:
-        progress.close()
         print(summary(compiled.compilation, report))
     return int(Exit.DONE)
 

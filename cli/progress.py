@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import threading
 import time
+from collections.abc import Sequence
 from typing import TextIO
 
 from ..compiler.plan import Plan
@@ -29,6 +30,13 @@ class ProgressLine:
         self._moved = self._tensor = self._host = self._device = 0
         self._total = max(1, plan.reads + plan.writes)
         self._lock = threading.Lock()
+
+    def begins(self, plan: Plan, notices: Sequence[str]) -> None:
+        self._began = self._shown = time.monotonic()
+        self._total = max(1, plan.reads + plan.writes)
+        for notice in notices:
+            self._stream.write(f"mergec: {ascii(notice)[1:-1]}\n")
+        self._stream.flush()
 
     def tensor(self, index: int) -> None:
         self._tensor = max(self._tensor, index)

@@ -10,6 +10,8 @@ from .amounts import count, memory, seconds, size
 def summary(compilation: Compilation, report: Report) -> str:
     """Parameters, ties, bytes, memory predicted and measured, time, and where the output is."""
     plan, outcome = compilation.plan, report.outcome
+    if report.unchanged:
+        return f"nothing to do: {ascii(report.path)[1:-1]} is what the recipe makes"
     ties = compilation.elaboration.ties
     copied = len(compilation.elaboration.copied)
     rate = (outcome.bytes_read + outcome.bytes_written) / max(1e-9, outcome.seconds)
@@ -24,6 +26,8 @@ def summary(compilation: Compilation, report: Report) -> str:
     if copied:
         template = compilation.elaboration.template.label
         lines.append(f"  copied      {count(copied, 'tensor')} from `{template}`, covered by no statement")
+    if report.resumed or report.reused:
+        lines.append(f"  kept        {count(report.resumed + report.reused, 'tensor')} that were there already")
     lines.append(
         f"  moved       {size(outcome.bytes_read)} read, {size(outcome.bytes_written)} written"
         f" in {seconds(outcome.seconds)} ({size(rate)}/s)"

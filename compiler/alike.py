@@ -20,7 +20,7 @@ from .graph import Likeness, Node, StoredRange, below
 from .layouts import View
 from .moves import mapped_name, moved
 from .randomness import mask_key
-from .terms import Apply, At, Choice, Leaf, Number, Region, Stack, Where, children, walk
+from .terms import Among, Apply, At, Choice, Leaf, Number, Region, Stack, Where, children, leaves, walk
 from .vocabulary import Vocabulary
 from .whole_model import WHOLE_MODEL
 
@@ -62,7 +62,9 @@ class Signature:
         """Whether the value is made of other tensors of the output too, so that none is like another."""
         self._masks = [dict(t.attributes) for t in terms if isinstance(t, Apply) and t.op == "bernoulli"]
         # two models may be one checkpoint
-        numbers = [t.model.number for t in terms if isinstance(t, Leaf)]
+        asked = {id(t): t for m in (m for t in terms if isinstance(t, Among) for m in t.models) for t in walk(m)}
+        asked |= {id(t): t for t in terms}
+        numbers = [t.model.number for t in asked.values() if isinstance(t, Leaf)]
         self._distinct = len(set(numbers)) == len(numbers)
 
     @property
@@ -83,7 +85,7 @@ class Signature:
         found: list[Hashable] = []
         reads: list[tuple[int, View]] = []
         for leaf in self._part(self._region).leaves:
-            if not self._leaf(leaf, name, found, reads):
+            if not self._leaf(leaf, name, name, found, reads):
                 return None
         return self._sight(found, reads)
 
@@ -124,9 +126,11 @@ class Signature:
                 try:
                     name = mapped_name(leaf, leaf.path, where)
                 except MergecError as error:
+                    if leaf.model.family.is_optional(where.name):
+                        return False
                     found.append(_fault(error))
                     continue
-            if not self._leaf(leaf, name, found, reads):
+            if not self._leaf(leaf, name, where.name, found, reads):
                 return False
         for number in part.numbers:
             try:
@@ -140,6 +144,8 @@ class Signature:
             try:
                 inner, place = moved(move, where)
             except MergecError as error:
+                if any(leaf.model.family.is_optional(where.name) for leaf in leaves(move)):
+                    return False
                 found.append(_fault(error))
                 continue
             found.append(id(inner))
@@ -147,12 +153,15 @@ class Signature:
                 return False
         return True
 
-    def _leaf(self, leaf: Leaf, name: str, found: list[Hashable], reads: list[tuple[int, View]]) -> bool:
+    def _leaf(self, leaf: Leaf, name: str, output: str, found: list[Hashable], reads: list[tuple[int, View]]) -> bool:
         model = leaf.model
         view = model.tensors.get(name)
         if view is None:
             primary = model.aliases.get(name)
             if primary is None:
+                # what an optional tensor's absence does to a function over several models is found out by making it
+                if model.family.is_optional(name) or model.family.is_optional(output):
+                    return False
                 found.append(_absence(leaf, name))
                 return True
             view = model.tensors[primary]
@@ -166,7 +175,7 @@ class Signature:
 
 
 def _part_of(region: Region) -> _Part:
-    leaves: list[Leaf] = []
+    found: list[Leaf] = []
     numbers: list[object] = []
     moves: list[At | Stack] = []
     seen: set[int] = set()
@@ -177,7 +186,7 @@ def _part_of(region: Region) -> _Part:
             continue
         seen.add(id(term))
         if isinstance(term, Leaf):
-            leaves.append(term)
+            found.append(term)
         elif isinstance(term, At | Stack):
             moves.append(term)
         else:
@@ -185,16 +194,16 @@ def _part_of(region: Region) -> _Part:
                 numbers.append(term.value)
             elif isinstance(term, Choice):
                 numbers.append(term.condition)
+            elif isinstance(term, Among):
+                todo.extend(reversed(term.models))
             todo.extend(reversed(children(term)))
-    plain = not numbers and not moves and all(leaf.path is None for leaf in leaves)
-    return _Part(tuple(leaves), tuple(numbers), tuple(moves), plain)
+    plain = not numbers and not moves and all(leaf.path is None for leaf in found)
+    return _Part(tuple(found), tuple(numbers), tuple(moves), plain)
 
 
 def _absence(leaf: Leaf, name: str) -> Hashable:
     """In which way a model lacks a tensor: what `Instantiator.source` tells apart."""
     model = leaf.model
-    if model.family.is_optional(name):
-        return "optional"
     at = model.space.layer_of(name)
     return "no layer" if at is not None and at[1] >= model.space.depths.get(at[0].name, 0) else "missing"
 

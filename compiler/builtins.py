@@ -14,7 +14,7 @@ from typing import Any
 from ..grammar.diagnostic import Diagnostic, Label, MergecError
 from ..grammar.source import Span
 from .calls import REQUIRED, Parameter, kind_of
-from .terms import Apply, Number, PlaceMap, Vary, Where, is_region
+from .terms import Among, Apply, Number, PlaceMap, Present, Vary, Where, is_region
 
 TENSOR_FORMS = frozenset(
     {"numel", "topk_mask", "rank_mask", "quantile", "bernoulli", "ndim", "row_length", "part", "model_threshold"}
@@ -272,6 +272,33 @@ def _each(given: dict[str, Any], span: Span) -> Any:
     return value
 
 
+def _position(given: dict[str, Any], span: Span) -> Any:
+    models, number = given["models"], given["number"]
+    if not isinstance(models, tuple):
+        raise MergecError(Diagnostic("E0208", "`position` needs a list of models", (Label(span, "no list here"),)))
+    total = models.total if isinstance(models, Present) else len(models)
+    if isinstance(number, bool) or not isinstance(number, int) or not 0 <= number < total:
+        raise MergecError(
+            Diagnostic(
+                "E0209",
+                f"there is no model number {number}" if isinstance(number, int) else "a model's number is needed",
+                (Label(span, f"models are numbered 0 to {total - 1}"),),
+            )
+        )
+    numbers = models.numbers if isinstance(models, Present) else tuple(range(total))
+    if number not in numbers:
+        raise MergecError(
+            Diagnostic("E0470", f"the model number {number} lacks a tensor", (Label(span, "asked for here"),))
+        )
+    return numbers.index(number)
+
+
+def _or_sole(given: dict[str, Any], span: Span) -> Any:
+    models = tuple([as_region(given[name], span) for name in ("a", "b")])
+    method = span.text.partition("(")[0].strip()  # inside a library the span is that of the recipe's call
+    return Among(as_region(given["merged"], span), models, lambda present: models[present[0]], method, span)
+
+
 def _length(given: dict[str, Any], span: Span) -> Any:
     if not isinstance(given["list"], tuple):
         raise MergecError(Diagnostic("E0208", f"`len` of {kind_of(given['list'])}", (Label(span, "not a list"),)))
@@ -455,6 +482,18 @@ BUILTINS: Mapping[str, Builtin] = _table(
         (Parameter("value"), Parameter("models")),
         "a per-model option as a list: one value for all, or a list with one a model",
         _each,
+    ),
+    Builtin(
+        "position",
+        (Parameter("models"), Parameter("number")),
+        "where the model of that number stands in a list of models, some of which may have dropped out",
+        _position,
+    ),
+    Builtin(
+        "or_sole",
+        (Parameter("merged"), Parameter("a"), Parameter("b")),
+        "`merged`, but where a tensor is optional and one of `a` and `b` lacks it, that of the other",
+        _or_sole,
     ),
     Builtin("len", (Parameter("list"),), "the length of a list", _length),
     Builtin("zip", (Parameter("lists", REQUIRED, True),), "lists of equal length, side by side", _zip),

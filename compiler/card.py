@@ -39,7 +39,9 @@ def provenance(
             "layout": m.layout,
             "parameters": m.parameters,
             "headers_sha256": fingerprint(m),
-            "files": [{"name": f.path.rsplit("/", 1)[-1], "size": f.size} for f in m.checkpoint.files],
+            "files": [
+                {"name": f.path.rsplit("/", 1)[-1], "size": f.size, "mtime_ns": f.mtime_ns} for f in m.checkpoint.files
+            ],
         }
         for m in recipe.models
     ]

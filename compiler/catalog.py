@@ -16,12 +16,13 @@ from .dtypes import SIZES
 class InputFile:
     """A weight file as it was when it was looked at; the run refuses one that has changed.
 
-    `path` is absolute (or `memory:…`), `size` in bytes, `mtime_ns` as `os.stat` gives it.
+    `path` is absolute (or `memory:…`), `size` in bytes, `mtime_ns` and `ctime_ns` as `os.stat` gives them.
     """
 
     path: str
     size: int
     mtime_ns: int
+    ctime_ns: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,7 +114,8 @@ class MemoryCatalog:
     4096
 
     Each checkpoint is a dict with `tensors` (name to (dtype, shape)) and optionally `config`, `metadata`,
-    `equal` (pairs of names that hold the same bytes), `documents` (name to text). `libraries` maps paths to texts.
+    `equal` (pairs of names that hold the same bytes; None: that can't be told), `documents` (name to text). `libraries`
+    maps paths to texts.
     """
 
     def __init__(
@@ -147,7 +149,7 @@ class MemoryCatalog:
 
     def same_bytes(self, checkpoint: Checkpoint, first: str, second: str) -> bool | None:
         equal = self._specs[checkpoint.location.removeprefix("memory:")].get("equal", ())
-        return (first, second) in equal or (second, first) in equal
+        return None if equal is None else (first, second) in equal or (second, first) in equal
 
     def document(self, checkpoint: Checkpoint, name: str) -> str | None:
         documents: Mapping[str, str] = self._specs[checkpoint.location.removeprefix("memory:")].get("documents", {})

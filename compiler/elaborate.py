@@ -91,6 +91,7 @@ class _Elaborator:
                 (self.errors if diagnostic.severity is Severity.ERROR else warnings).append(diagnostic)
         if self.errors:
             raise MergecError([*self.errors, *warnings])
+        warnings += make.absences.warnings(self.space)
         return Elaboration(
             make.graph,
             self.template,

@@ -37,7 +37,10 @@ class Assignment:
 
 @dataclass(slots=True, eq=False)
 class Recipe:
-    """What the statements of a recipe come to."""
+    """What the statements of a recipe come to.
+
+    `advice` are warnings of methods; those about numbers that vary are added when tensors are asked for.
+    """
 
     models: list[Model] = field(default_factory=list)
     assignments: list[Assignment] = field(default_factory=list)
@@ -46,6 +49,7 @@ class Recipe:
     expects: list[ast.Expect] = field(default_factory=list)
     paths: list[Path] = field(default_factory=list)
     diagnostics: list[Diagnostic] = field(default_factory=list)
+    advice: list[Diagnostic] = field(default_factory=list)
     libraries: list[tuple[str, str]] = field(default_factory=list)
     primitives: tuple[Primitive, ...] = ()
     scope: Scope = field(default_factory=lambda: Scope({}))
@@ -67,7 +71,7 @@ class _Evaluator:
         self.result = Recipe()
         self.root = self.result.scope
         self.models = Models(catalog, near)
-        self.expressions = Expressions(library, {**FORMS, "model": self.models.form}, self.root)
+        self.expressions = Expressions(library, {**FORMS, "model": self.models.form}, self.root, self.result.advice)
 
     def recipe(self, module: ast.Module) -> Recipe:
         self._defs(module, self.root, library=False)

@@ -6,6 +6,7 @@ from typing import Any
 
 from ..grammar import ast
 from ..grammar.diagnostic import Diagnostic, Label, MergecError
+from .advice import advise
 from .builtins import varies
 from .elaborate import Elaboration
 from .evaluate import Recipe
@@ -46,7 +47,9 @@ class _Facts:
         self.seen: dict[str, Any] = {}
         self.numbers = {"params": parameters, "tensors": len(elaboration.graph.outputs)}
         self.scope = Scope(dict(self.numbers), recipe.scope)
-        self.expressions = Expressions(library, {"tied": self._tied, "shape": self._shape}, recipe.scope)
+        self.expressions = Expressions(
+            library, {"advise": advise, "tied": self._tied, "shape": self._shape}, recipe.scope, recipe.advice
+        )
 
     def value(self, condition: ast.Expr) -> Any:
         value = self.expressions.value(condition, self.scope)

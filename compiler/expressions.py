@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from ..grammar import ast
@@ -14,14 +14,17 @@ from .builtins import BUILTINS, Builtin, as_region, lift, resolve, varies
 from .calls import REQUIRED, Given, Parameter, check_kind, kind_of, match
 from .library import Library
 from .places import GlobStep, IndexStep, Interval, NameStep, Path
+from .presence import may_lack
 from .primitives import PrimitiveError
 from .terms import (
+    Among,
     Choice,
     Function,
     Leaf,
     Namespace,
     PlaceMap,
     Poison,
+    Present,
     Scope,
     Stack,
     Tie,
@@ -46,14 +49,19 @@ class Expressions:
     """Evaluates expressions of one recipe.
 
     `forms` are calls whose arguments are not plain values (`tie(embed)`) or that need the world (`model(…)`); `root`
-    is the recipe's own scope, in which a def's `base` is looked up.
+    is the recipe's own scope, in which a def's `base` is looked up. `advice` gathers warnings, also later, when
+    numbers that vary are resolved.
     """
 
-    def __init__(self, library: Library, forms: Mapping[str, Form], root: Scope) -> None:
+    def __init__(
+        self, library: Library, forms: Mapping[str, Form], root: Scope, advice: list[Diagnostic] | None = None
+    ) -> None:
         self.library, self.forms, self.root = library, forms, root
+        self.advice: list[Diagnostic] = [] if advice is None else advice
         self.active: list[str] = []
         self.origin: Span | None = None
         self.calls = 0
+        self.optional: dict[int, frozenset[str]] = {}
 
     def span(self, node: ast.Expr) -> Span:
         """Where to point: into the recipe, not into a library that it calls."""
@@ -359,14 +367,14 @@ class Expressions:
                             "E0208", f"`*` spreads a list, not {kind_of(value)}", (Label(argument.span, "not a list"),)
                         )
                     )
-                span = self._argument_span(argument, scope)
+                span = self.argument_span(argument, scope)
                 out.extend(Given(None, v, span) for v in value)
             else:
                 key = key_span(argument) if self.origin is None else None
-                out.append(Given(argument.name, value, self._argument_span(argument, scope), key))
+                out.append(Given(argument.name, value, self.argument_span(argument, scope), key))
         return out
 
-    def _argument_span(self, argument: ast.Argument, scope: Scope) -> Span:
+    def argument_span(self, argument: ast.Argument, scope: Scope) -> Span:
         """Where to point for an argument; inside a library, where the recipe gave the parameter that it is."""
         if self.origin is None:
             return argument.span if argument.splat else argument.value.span
@@ -396,9 +404,29 @@ class Expressions:
 
     def _apply(self, function: Function, given: list[Given], node: ast.Call, span: Span) -> Any:
         self._count(node)
-        name = function.name
         parameters = [_parameter(p) for p in function.definition.parameters]
-        bound = match(name, parameters, given, span)
+        bound = match(function.name, parameters, given, span)
+        value = self._expand(function, parameters, bound, span)
+        several = next((p.name for p in parameters if p.variadic and p.kind == "region"), None)
+        models = bound[several].value if several in bound else ()
+        if several is None or not is_region(value) or isinstance(value, Stack | Tie):
+            return value
+        if len(models) < 2 or not may_lack(models, self.optional):
+            return value
+        origin = self.origin
+
+        def again(present: tuple[int, ...]) -> Any:
+            before, self.origin = self.origin, origin
+            try:
+                return self._expand(function, parameters, _fewer(parameters, bound, several, present), span)
+            finally:
+                self.origin = before
+
+        return Among(value, models, again, function.name, span)
+
+    def _expand(self, function: Function, parameters: Sequence[Parameter], bound: dict[str, Given], span: Span) -> Any:
+        """A def's value for arguments that are matched to its parameters."""
+        name = function.name
         scope = Scope({}, function.scope)
         outer_origin = self.origin
         if function.library and self.origin is None:
@@ -417,8 +445,9 @@ class Expressions:
                     value, where = self._base(name, span), span
                 parts = bound[parameter.name].parts if parameter.name in bound else ()
                 if parts:
-                    checked = (check_kind(name, parameter, v, s) for v, s in zip(value, parts, strict=True))
-                    scope.values[parameter.name] = tuple(checked)
+                    checked = tuple([check_kind(name, parameter, v, s) for v, s in zip(value, parts, strict=True)])
+                    fewer = isinstance(value, Present)
+                    scope.values[parameter.name] = Present.of(checked, value.numbers, value.total) if fewer else checked
                 else:
                     scope.values[parameter.name] = check_kind(name, parameter, value, where)
                 scope.spans[parameter.name] = where
@@ -515,6 +544,24 @@ def _parameter(declared: ast.Parameter) -> Parameter:
         kind.low if kind else None,
         kind.high if kind else None,
     )
+
+
+def _fewer(
+    parameters: Sequence[Parameter], bound: dict[str, Given], several: str, present: tuple[int, ...]
+) -> dict[str, Given]:
+    """The arguments for some of the models: these models, and their items of per-model options."""
+    out = dict(bound)
+    models = bound[several]
+    total = len(models.value)
+    taken = Present.of(tuple([models.value[i] for i in present]), present, total)
+    out[several] = dataclasses.replace(models, value=taken, parts=tuple([models.parts[i] for i in present]))
+    for parameter in parameters:
+        given = out.get(parameter.name)
+        if given is None or parameter.variadic or parameter.kind not in ("number", "integer", "boolean"):
+            continue
+        if isinstance(given.value, tuple) and len(given.value) == total:
+            out[parameter.name] = dataclasses.replace(given, value=tuple([given.value[i] for i in present]))
+    return out
 
 
 def _inside(error: MergecError, function: str, span: Span) -> MergecError:

@@ -1,4 +1,4 @@
-"""Calls with a way of their own: `model`, `tie`, `stack`, `union` and `token`."""
+"""Calls with a way of their own: `model`, `tie`, `stack`, `union`, `token` and `advise`."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import Any
 from ..grammar import ast
 from ..grammar.diagnostic import Diagnostic, Exit, Label, MergecError, Severity
 from ..grammar.source import Span
+from .advice import advise
 from .calls import Parameter, check_kind, kind_of, match
 from .catalog import Catalog, CatalogError
 from .expressions import Expressions
@@ -144,5 +145,5 @@ def catalog_diagnostic(error: CatalogError, span: Span) -> Diagnostic:
     )
 
 
-FORMS = {"tie": _tie, "stack": _stack, "union": _union, "token": _token}
+FORMS = {"tie": _tie, "stack": _stack, "union": _union, "token": _token, "advise": advise}
 """The forms that need no catalog."""

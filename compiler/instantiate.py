@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
+from collections.abc import Sequence
 from typing import Any
 
 from ..grammar.diagnostic import Diagnostic, Label, MergecError
 from ..grammar.source import Span
+from .absences import Absences
 from .builtins import as_region, resolve
 from .dtypes import FLOATS
 from .graph import Graph, Node, StoredRange
+from .layouts import View
 from .models import Model
 from .moves import mapped_name, moved
 from .ops import OPS
+from .presence import exists, matching
 from .randomness import mask_key
+from .resize import common_shape, units
 from .scalars import SCALARS
 from .shapes import elements
-from .terms import Apply, At, Choice, Leaf, Number, Region, Stack, Tie, Where, is_region
+from .terms import Among, Apply, At, Choice, Leaf, Number, Region, Stack, Tie, Where, is_region, leaves, walk
 from .vocabulary import Vocabulary
 from .whole import part_node, whole_node
 from .whole_model import WHOLE_MODEL, across, model_threshold
@@ -28,11 +34,17 @@ MAX_DEPTH = 600
 class Instantiator:
     """Makes nodes in `graph` for terms at places; every (term, place) pair once."""
 
-    def __init__(self, graph: Graph, seed: int, vocabulary: Vocabulary | None, *, wide: bool = False) -> None:
+    def __init__(
+        self, graph: Graph, seed: int, vocabulary: Vocabulary | None, template: Model, *, wide: bool, resize: str
+    ) -> None:
         self.graph, self.seed, self.vocabulary, self.wide = graph, seed, vocabulary, wide
+        self.template, self.resize = template, resize
+        self._root: Region | None = None
         self.domain: tuple[Where, ...] = ()
         self._models: dict[tuple[int, int], tuple[Node, Apply]] = {}
         self._sources: dict[int, tuple[Model, str, str]] = {}
+        self.absences = Absences()
+        self._fewer: dict[tuple[int, tuple[int, ...]], tuple[Among, Region]] = {}
         self._memo: dict[tuple[int, int], Node] = {}
         self._values: dict[int, float] = {}
         self._alive: list[tuple[Region, Where]] = []
@@ -42,6 +54,7 @@ class Instantiator:
         """The node of a statement's value at an output tensor. Raises MergecError."""
         if not is_region(value):
             value = as_region(value, span)
+        self._root = value
         self._memo.clear()
         self._alive.clear()
         self._depth = 0
@@ -76,6 +89,8 @@ class Instantiator:
             return self._apply(term, where)
         if isinstance(term, Choice):
             return self.node(term.then if resolve(term.condition, where) else term.other, where)
+        if isinstance(term, Among):
+            return self._among(term, where)
         if isinstance(term, At | Stack):
             return self.node(*moved(term, where))
         assert isinstance(term, Tie)
@@ -97,16 +112,52 @@ class Instantiator:
 
     def _leaf(self, term: Leaf, where: Where) -> Node:
         model, name = term.model, where.name
+        if not exists(term, where, resolve):
+            self.absences.count_as_zero(model, term.span, where.output)
+            return self.graph.const(0.0)
         if term.path is not None:
             name = mapped_name(term, term.path, where)
         return self.source(model, name, term.span, where)
+
+    def _among(self, term: Among, where: Where) -> Node:
+        """The function's value for those of its models that have the tensor."""
+        present = tuple([i for i, m in enumerate(term.models) if exists(m, where, resolve)])
+        if len(present) in (0, len(term.models)):
+            return self.node(term.full, where)
+        absent = [m for i, m in enumerate(term.models) if i not in present]
+        for model in absent:
+            self.absences.drop(model, term, where.output)
+        key = (id(term), present)
+        if key not in self._fewer:
+            self._fewer[key] = (term, self._without(term, present, absent, where))
+        return self.node(self._fewer[key][1], where)
+
+    def _without(self, term: Among, present: tuple[int, ...], absent: Sequence[Region], where: Where) -> Region:
+        """The value for some of the models. Raises MergecError (E0470) where it takes numbers of the whole model."""
+        names = ", ".join(f"`{m.label or 'an expression'}`" for m in absent)
+        note = f"without {names}, which {'lacks' if len(absent) == 1 else 'lack'} the optional `{where.output}`"
+        mend = f'give that place a value of its own: `"{where.output}" = …`'
+        if any(isinstance(t, Apply) and t.op in WHOLE_MODEL for t in walk(term.full)):
+            raise MergecError(
+                Diagnostic(
+                    "E0470",
+                    f"`{term.function}` takes numbers of the whole model, and not all of its models have all of it",
+                    (Label(term.span, f"{names} can't drop out for single tensors"),),
+                    (note,),
+                    (mend,),
+                )
+            )
+        try:
+            return term.again(present)
+        except MergecError as error:
+            raise MergecError(
+                [dataclasses.replace(d, notes=(*d.notes, note), help=(*d.help, mend)) for d in error.diagnostics]
+            ) from None
 
     def source(self, model: Model, name: str, span: Span, where: Where) -> Node:
         """A tensor of a model: rows gathered where the vocabulary is reconciled, a range of a stored tensor else."""
         found = model.find(name)
         if found is None:
-            if model.family.is_optional(name):
-                return self.graph.const(0.0)  # an absent bias is a zero bias
             at = model.space.layer_of(name)
             depth = model.space.depths.get(at[0].name, 0) if at else 0
             if at is not None and at[1] >= depth:
@@ -129,11 +180,36 @@ class Instantiator:
         stored_name, view = found
         if self.vocabulary is not None and name in model.family.vocabulary and model.family.vocabulary[name] == 0:
             return self._gather(model, name, view.shape)
+        node = self._stored(model, stored_name, view)
+        target = self._target(where) if self.resize != "error" and model.dtype(view) in FLOATS else None
+        if target is None or target == view.shape or len(target) != len(view.shape):
+            return node
+        width, runs = units(view.shape, target)
+        inputs = [node]
+        if any(source for _, terms in runs for source, _ in terms):
+            own = self.template.find(where.output)
+            assert own is not None
+            inputs.append(self._stored(self.template, *own))
+        return self.graph.add("gather", tuple(inputs), (("runs", runs), ("width", width)), "tensor", target)
+
+    def _stored(self, model: Model, name: str, view: View) -> Node:
         dtype = model.dtype(view)
         place = StoredRange(model.number, view.stored, dtype, view.first)
         node = self.graph.add("source", (), (("range", place),), "tensor", view.shape)
-        self._sources.setdefault(node.id, (model, stored_name, dtype))
+        self._sources.setdefault(node.id, (model, name, dtype))
         return node
+
+    def _target(self, where: Where) -> tuple[int, ...] | None:
+        """The shape that the tensors of the statement are brought to at an output tensor."""
+        if self.resize == "base":
+            own = self.template.find(where.output)
+            return own[1].shape if own is not None else None
+        shapes = []
+        for leaf in leaves(self._root) if self._root is not None else ():
+            name = where.name if leaf.path is None else matching(leaf.model.space.select(leaf.path), where)
+            found = leaf.model.find(name) if name is not None else None
+            shapes.extend([found[1].shape] if found is not None else [])
+        return common_shape(shapes)
 
     def _gather(self, model: Model, name: str, shape: tuple[int, ...]) -> Node:
         assert self.vocabulary is not None
@@ -163,7 +239,12 @@ class Instantiator:
         if len(inputs) == 1 and runs.is_identity(whole[0]):
             return inputs[0]
         rows = self.vocabulary.size
-        return self.graph.add("gather", tuple(inputs), (("runs", runs.table),), "tensor", (rows, *shape[1:]))
+        gathered = self.graph.add("gather", tuple(inputs), (("runs", runs.table),), "tensor", (rows, *shape[1:]))
+        padding = self.vocabulary.padding
+        if not padding or not self.vocabulary.mean_padding:
+            return gathered
+        text = ",".join(f"{first}:{end}" for first, end in padding)
+        return self.graph.apply("mean_rows", (gathered,), (("rows", text),))
 
     def first_dtype(self, node: Node) -> str | None:
         """The stored dtype of the first tensor that a node is made from."""
@@ -395,6 +476,8 @@ class Instantiator:
                 notes=tuple(notes),
                 help=("say how to reconcile them: `output(tokenizer=…)`, a model or `union(a, b)`",)
                 if vocabulary
+                else ('cut or fill what differs: `output(resize="base")`, or `"common"`',)
+                if len(first.shape or ()) == len(second.shape or ())
                 else (),
             )
         )

@@ -100,6 +100,17 @@ def bind(
         )
         for primary, alias in ties.differ
     ]
+    warnings += [
+        Diagnostic(
+            "W0571",
+            f"whether `{alias}` and `{primary}` of `{label}` are one tensor is not known",
+            (Label(span, "treated as two tensors"),),
+            notes=("config.json says that they are tied, and their bytes can't be compared from here",),
+            help=("open a local copy of the checkpoint",),
+            severity=Severity.WARNING,
+        )
+        for primary, alias in ties.undetermined
+    ]
     stored: dict[str, tuple[str, ...]] = {}
     if seen.layout != "canonical":
         for name, view in tensors.items():

@@ -148,6 +148,8 @@ OPS: Mapping[str, Op] = _table(
     # along columns, the first axis: a column's sum stands at each of its elements. Room for four rows of a chunk's
     # width
     Op("column_sum", "opaque", 1, fixed=32 << 16),
+    # some rows, `first:end` with commas between, replaced by the mean of the others: what pads a vocabulary
+    Op("mean_rows", "opaque", 1, attributes=("rows",), fixed=32 << 16),
     # over a whole model: numbers of all its tensors, and counts of a digit of bit patterns (`compiler/digits.py`)
     Op("across_sum", "scalar", -1),
     Op("across_max", "scalar", -1),

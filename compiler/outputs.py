@@ -9,6 +9,7 @@ from typing import Any
 
 from ..grammar.diagnostic import Diagnostic, Label, MergecError
 from ..grammar.source import Span
+from .absences import Absences
 from .aliases import config_value
 from .alike import Sight, Signature, is_shared, read_twice
 from .dtypes import FLOATS, NAMES
@@ -16,6 +17,7 @@ from .graph import Graph, Likeness, Node, Output
 from .instantiate import Instantiator, shape_text
 from .layouts import View
 from .places import Coordinate, Space
+from .resize import common_shape
 from .settings import Settings
 from .terms import Where, is_region
 from .vocabulary import Vocabulary
@@ -64,8 +66,20 @@ class Maker:
         self.graph = Graph()
         self._settings, self._vocabulary, self._space, self._errors = settings, vocabulary, space, errors
         self._template = settings.template
-        self._instantiator = Instantiator(self.graph, settings.seed, vocabulary, wide=settings.compute == "F64")
+        self._instantiator = Instantiator(
+            self.graph,
+            settings.seed,
+            vocabulary,
+            settings.template,
+            wide=settings.compute == "F64",
+            resize=settings.resize,
+        )
         self._givers: list[Given] = []
+
+    @property
+    def absences(self) -> Absences:
+        """Which optional tensors models were found to lack."""
+        return self._instantiator.absences
 
     def give(self, given: Given, name: str) -> bool:
         """Adds an output tensor with its statement's value; False where that is wrong."""
@@ -116,7 +130,17 @@ class Maker:
             given.signature = Signature(given.value, self._vocabulary)
         if given.signature.shared:
             return None
+        # what is brought to another size is put together of several tensors
+        if self._settings.resize != "error":
+            return self._of_one_size(given.signature, name)
         return given.signature.at_name(name) if given.signature.plain else given.signature.at(self._where(given, name))
+
+    def _of_one_size(self, signature: Signature, name: str) -> Sight | None:
+        """What a value depends on of which no tensor has to be resized."""
+        sight = signature.at_name(name) if signature.plain else None
+        like = self._template.find(name)
+        shapes = {view.shape for view in sight.reads} if sight is not None else set()
+        return sight if like is not None and shapes == {like[1].shape} else None
 
     def _likeness(self, given: Given, kind: Kind, first: Output) -> tuple[Likeness, tuple[int, ...]]:
         """What the tensors of a kind have in common, once there are two of them; enters it for the first too."""
@@ -201,6 +225,8 @@ class Maker:
                 and len(node.shape) == len(expected)
                 and all(a == b for k, (a, b) in enumerate(zip(node.shape, expected, strict=True)) if k != axis)
             )
+            if self._settings.resize == "common" and common_shape((node.shape, expected)) == node.shape:
+                fits = True
             if not fits:
                 self._report(
                     Diagnostic(

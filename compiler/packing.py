@@ -12,8 +12,11 @@ from .dtypes import SIZES
 from .family import Family
 from .graph import Output
 from .layouts import pack
-from .plan import OutputTensor, PlannedOutput
+from .plan import PAGE, OutputTensor, PlannedOutput
 from .slots import Slot
+
+LARGE = 1 << 20
+"""Bytes of a weight file that is worth the space of a longer header."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +67,8 @@ def pack_outputs(
         aliases.setdefault(primary, []).append(alias)
     files, tensors, slots = [], [], {}
     for number, shard in enumerate(shards):
-        shard.sort(key=lambda t: -SIZES[t.dtype])
+        # numbers are aligned to their size; whole pages come first, so that most tensors begin one
+        shard.sort(key=lambda t: (-SIZES[t.dtype], t.nbytes % PAGE != 0))
         header, starts = _header(shard)
         data = 8 + len(header.encode())
         for tensor, start in zip(shard, starts, strict=True):
@@ -81,7 +85,11 @@ def pack_outputs(
 
 
 def _header(shard: Sequence[_Stored]) -> tuple[str, list[int]]:
-    """The JSON of a safetensors header, padded so that the data begins at a multiple of 8; and each tensor's offset."""
+    """The JSON of a safetensors header, and each tensor's offset.
+
+    It is padded so that the data begins at a multiple of 8, and in a large file with a page, as then blocks can be
+    written straight to the disk.
+    """
     entries = ['"__metadata__":{"format":"pt"}']
     starts, offset = [], 0
     for tensor in shard:
@@ -93,7 +101,8 @@ def _header(shard: Sequence[_Stored]) -> tuple[str, list[int]]:
         )
         offset = end
     text = "{" + ",".join(entries) + "}"
-    return text + " " * (-len(text) % 8), starts
+    unit = PAGE if offset >= LARGE else 8
+    return text + " " * (-(8 + len(text)) % unit), starts
 
 
 def header_bytes(header: str) -> bytes:

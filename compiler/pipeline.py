@@ -25,6 +25,7 @@ from .catalog import Catalog
 from .collector import collector_paused
 from .companions import companions
 from .configuration import config_text
+from .content import with_keys
 from .elaborate import Elaboration, elaborate
 from .evaluate import Recipe, evaluate
 from .expectations import check_expectations
@@ -131,7 +132,7 @@ def _compile(source: Source, catalog: Catalog, version: str, options: Options) -
         vocabulary = vocabulary_of(settings, tuple(recipe.models), catalog)
         elaboration = elaborate(recipe, settings, vocabulary)
     except MergecError as error:
-        together = in_order([*found, *error.diagnostics])
+        together = in_order([*found, *recipe.advice, *error.diagnostics])
         raise MergecError(together, _exit(together)) from None
     found.extend(elaboration.diagnostics)
     graph = elaboration.graph
@@ -145,6 +146,7 @@ def _compile(source: Source, catalog: Catalog, version: str, options: Options) -
     )
     parameters = sum(elements(o.shape) for o in graph.outputs)
     check_expectations(recipe, elaboration, library, parameters)
+    found.extend(recipe.advice)
     made, draft = _assemble(
         source, catalog, version, options, recipe, settings, elaboration, graph, packing, origin, parameters
     )
@@ -254,7 +256,7 @@ def _assemble(
             on_nonfinite=settings.on_nonfinite,
             inputs=tuple(inputs),
             outputs=packing.files,
-            tensors=packing.tensors,
+            tensors=with_keys(graph, packing, recipe.models, settings.compute),
             documents=tuple(documents()),
             tagalongs=tuple(tagalongs),
             scalars=made.scalars,

@@ -250,6 +250,9 @@ class Step:
 
 # --- scratch of a pass ---------------------------------------------------------------------------
 
+PAGE = 1 << 12
+"""Bytes of a page of memory, and at least of a block of a disk."""
+
 ALIGNMENT = 64
 """Bytes to which every area of a lane's scratch is aligned: a cache line, a vector register."""
 
@@ -304,8 +307,12 @@ def scratch_layout(
         start, end = end, end + -(-nbytes // ALIGNMENT) * ALIGNMENT
         return Area(start, nbytes)
 
+    # first, and of whole pages where it is large, what is written: the disk may take it from there
+    def paged(nbytes: int) -> int:
+        return nbytes if nbytes < PAGE else -(-nbytes // PAGE) * PAGE
+
+    stored = tuple(area(paged(SIZES[s.dtype] * block)) if isinstance(s, ToFile) else None for s in stores)
     staged = tuple(None if isinstance(o, Held) else area(_staged_size(o, size) * block) for o in operands)
-    stored = tuple(area(SIZES[s.dtype] * block) if isinstance(s, ToFile) else None for s in stores)
     staging = end
     ops = [OPS[i.op] for i in code if i.op != "load"] + [OPS[r.op] for r in reductions]
     states = [OPS[r.op].state for r in reductions]
@@ -391,7 +398,10 @@ class PlannedOutput:
 
 @dataclass(frozen=True, slots=True)
 class OutputTensor:
-    """A stored tensor of the output and where its bytes lie; `aliases` are tied names that are not stored."""
+    """A stored tensor of the output and where its bytes lie; `aliases` are tied names that are not stored.
+
+    `key` names its value across runs (`content.py`); it is empty where that is not known.
+    """
 
     name: str
     dtype: str
@@ -400,6 +410,7 @@ class OutputTensor:
     start: int
     nbytes: int
     aliases: tuple[str, ...]
+    key: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -331,7 +331,8 @@ class _Scheduler:
             return self._stream(node)
         assert node.shape is not None
         rows = tuple(Run(count, terms) for count, terms in node.attribute("runs"))
-        return Gather(elements(node.shape), elements(node.shape[1:]), tuple(self._stream(i) for i in node.inputs), rows)
+        width = int(dict(node.attributes).get("width", elements(node.shape[1:])))
+        return Gather(elements(node.shape), width, tuple(self._stream(i) for i in node.inputs), rows)
 
     def _loads(self, root: Node, needed: list[Node], tensor: int) -> None:
         """On a device, sources that several passes read are loaded once."""
@@ -410,7 +411,7 @@ class _Scheduler:
             tuple(stores),
             nbytes,
         )
-        reads = sum(_read_bytes(o) for o in operands)
+        reads = sum(read_bytes(o) for o in operands)
         writes = sum(numel * SIZES[s.dtype] for s in stores if isinstance(s, ToFile))
         allocate = tuple(Allocation(h.buffer, h.dtype, h.numel, h.numel * SIZES[h.dtype]) for _, h in kept)
         self._add(action, allocate, release, tensor, host, busy * nbytes, reads, writes)
@@ -618,7 +619,8 @@ def with_liveness(steps: Sequence[Step], device: str) -> list[Step]:
     return out
 
 
-def _read_bytes(operand: Operand) -> int:
+def read_bytes(operand: Operand) -> int:
+    """The bytes of files that reading an operand once takes."""
     if isinstance(operand, Stream):
         return operand.numel * SIZES[operand.dtype]
     if isinstance(operand, Gather):

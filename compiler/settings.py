@@ -25,6 +25,8 @@ KEYS: Mapping[str, str] = {
     "tokenizer": "a model, or `union(a, b)`: whose vocabulary the output has",
     "tokens": 'rows of single tokens: a map from token to model, `zero` or `token(a, "<x>")`',
     "pad_vocab_to": "the vocabulary is padded to a multiple of this",
+    "pad_rows": "what rows without a token hold: the `mean` of the model's other rows, or `zero`",
+    "resize": "tensors of unequal sizes: `error`, cut to what is `common`, or to the template's size (`base`)",
     "chat_template": "a model, a name (`alpaca`, `chatml`, `llama3`, `mistral`), or the template's text",
     "config": "a map that is merged into config.json",
     "seed": "the seed of random masks",
@@ -53,6 +55,8 @@ class Settings:
     tokenizer: Model | Union | None
     tokens: Mapping[str, Any]
     pad_vocab_to: int | None
+    pad_rows: str
+    resize: str
     chat_template: Model | str | None
     config: Mapping[str, Any]
     seed: int
@@ -97,6 +101,8 @@ def settings_of(recipe: Recipe, overrides: Mapping[str, Any], strict: bool) -> S
         tokenizer=check.tokenizer("tokenizer"),
         tokens={key: value for key, value in tokens.items() if check.token(key, value)},
         pad_vocab_to=check.integer("pad_vocab_to", 1),
+        pad_rows=check.choice("pad_rows", ("mean", "zero")),
+        resize=check.choice("resize", ("error", "common", "base")),
         chat_template=check.chat_template("chat_template"),
         config=check.map("config"),
         seed=check.integer("seed", 0) or 0,

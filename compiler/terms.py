@@ -135,6 +135,22 @@ class Choice:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
+class Among:
+    """What a function makes of several models, of which some may lack a tensor that their family marks optional.
+
+    `full` is its value where all of `models` have the tensor, or none; where some have it, `again` gives the value for
+    those, by their numbers. `function` is its name.
+    """
+
+    full: Region
+    models: tuple[Region, ...]
+    again: Callable[[tuple[int, ...]], Region]
+    function: str
+    span: Span
+    label: str | None = None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
 class At:
     """A region that has no explicit places of its own, looked at from a place."""
 
@@ -163,11 +179,11 @@ class Tie:
     label: str | None = None
 
 
-Region = Leaf | Number | Apply | Choice | At | Stack | Tie
+Region = Leaf | Number | Apply | Choice | Among | At | Stack | Tie
 
 
 def is_region(value: object) -> bool:
-    return isinstance(value, Leaf | Number | Apply | Choice | At | Stack | Tie)
+    return isinstance(value, Leaf | Number | Apply | Choice | Among | At | Stack | Tie)
 
 
 def named(region: Region, label: str) -> Region:
@@ -182,6 +198,8 @@ def children(region: Region) -> tuple[Region, ...]:
         return region.args
     if isinstance(region, Choice):
         return (region.then, region.other)
+    if isinstance(region, Among):
+        return (region.full,)
     if isinstance(region, At):
         return (region.region,)
     if isinstance(region, Stack):
@@ -207,7 +225,7 @@ def leaves(region: Region) -> list[Leaf]:
 
 def models_in(value: object) -> list[Model]:
     """The models that a value is made of, each once; none for a plain number."""
-    found = leaves(value) if isinstance(value, Leaf | Number | Apply | Choice | At | Stack | Tie) else []
+    found = leaves(value) if isinstance(value, Leaf | Number | Apply | Choice | Among | At | Stack | Tie) else []
     return list({leaf.model.label: leaf.model for leaf in found}.values())
 
 
@@ -240,7 +258,40 @@ def at(region: Region, path: Path, span: Span) -> Region:
     if isinstance(region, Apply) and any(leaf.path is not None for leaf in leaves(region)):
         args = tuple(a if isinstance(a, Number) else at(a, path, span) for a in region.args)
         return dataclasses.replace(region, args=args)
+    if isinstance(region, Choice | Among) and any(leaf.path is not None for leaf in leaves(region)):
+        return _pushed(region, path, span)
     return At(region, path, span)
+
+
+def _pushed(region: Choice | Among, path: Path, span: Span) -> Region:
+    """A place handed on to what a region is chosen from."""
+
+    def inner(part: Region) -> Region:
+        return part if isinstance(part, Number) else at(part, path, span)
+
+    if isinstance(region, Choice):
+        return dataclasses.replace(region, then=inner(region.then), other=inner(region.other))
+    again = region.again
+    models = tuple([inner(m) for m in region.models])
+    return dataclasses.replace(
+        region, full=inner(region.full), models=models, again=lambda present: inner(again(present))
+    )
+
+
+class Present(tuple[Any, ...]):
+    """The models that a function is called with, where others of its call lack the tensor.
+
+    `numbers` are their numbers in the call, `total` is how many it lists.
+    """
+
+    numbers: tuple[int, ...]
+    total: int
+
+    @classmethod
+    def of(cls, models: tuple[Any, ...], numbers: tuple[int, ...], total: int) -> Present:
+        present = cls(models)
+        present.numbers, present.total = numbers, total
+        return present
 
 
 # --- functions -----------------------------------------------------------------------------------

@@ -32,7 +32,8 @@ class Rows:
 class Vocabulary:
     """The output's tokens by id, and each model's own ids.
 
-    `tokens[i]` is the token of output row i (None: padding); `size` counts padding rows.
+    `tokens[i]` is the token of output row i (None: padding); `size` counts padding rows. `mean_padding`: they hold the
+    mean of a model's other rows, not zeros.
     """
 
     tokens: list[str | None]
@@ -42,11 +43,20 @@ class Vocabulary:
     choices: Mapping[str, Any]
     added: tuple[str, ...]
     origin: Model
+    mean_padding: bool = True
     _runs: dict[str, Rows] = field(default_factory=dict)
 
     @property
     def size(self) -> int:
         return len(self.tokens)
+
+    @property
+    def padding(self) -> tuple[tuple[int, int], ...]:
+        """The rows without a token: first and end of each run."""
+        empty = [i for i, token in enumerate(self.tokens) if token is None]
+        firsts = [i for i in empty if i == 0 or self.tokens[i - 1] is not None]
+        ends = [i + 1 for i in empty if i + 1 == len(self.tokens) or self.tokens[i + 1] is not None]
+        return tuple(zip(firsts, ends, strict=True))
 
     def runs(self, model: Model) -> Rows:
         """The rows of one model's vocabulary tensors under the output's ids."""
@@ -140,7 +150,16 @@ def vocabulary_of(settings: Any, models: tuple[Model, ...], catalog: Catalog) ->
     if settings.pad_vocab_to:
         tokens.extend([None] * (-len(tokens) % settings.pad_vocab_to))
     base = "base" if "base" in distinct else None
-    return Vocabulary(tokens, ids, tuple(distinct.values()), base, settings.tokens, tuple(added), origin)
+    return Vocabulary(
+        tokens,
+        ids,
+        tuple(distinct.values()),
+        base,
+        settings.tokens,
+        tuple(added),
+        origin,
+        settings.pad_rows == "mean",
+    )
 
 
 def read_vocabulary(catalog: Catalog, checkpoint: Checkpoint) -> dict[str, int] | None:

@@ -17,6 +17,9 @@ from .terms import Apply, Region, Where
 Ask = Callable[[Region, Where], Node]
 """The node of a term at a place."""
 
+WHOLE_MODEL = frozenset({"across_sum", "across_max", "across_min", "model_threshold"})
+"""The operations of terms that are numbers of the whole model."""
+
 DIGIT = 16
 """Bits of a pattern that one pass counts."""
 

@@ -53,11 +53,12 @@ class Compiled:
         path: str | os.PathLike[str],
         *,
         force: bool = False,
+        fresh: bool = False,
         progress: Progress | None = None,
         cancel: threading.Event | None = None,
     ) -> Report:
         """Merges, and puts the result at `path`. Raises MergecError; see `mergec.run`."""
-        return run_plan(self.plan, path, force=force, progress=progress, cancel=cancel)
+        return run_plan(self.plan, path, force=force, fresh=fresh, progress=progress, cancel=cancel)
 
 
 def read_source(recipe: str | os.PathLike[str] | Source) -> Source:
@@ -131,9 +132,13 @@ def run(
     path: str | os.PathLike[str],
     *,
     force: bool = False,
+    fresh: bool = False,
     progress: Progress | None = None,
     cancel: threading.Event | None = None,
 ) -> Report:
-    """Carries out a plan and puts the result at `path`: a folder, or a file where the plan is `single`. See
-    `Compiled.run`."""
-    return run_plan(plan, path, force=force, progress=progress, cancel=cancel)
+    """Carries out a plan and puts the result at `path`: a folder, or a file where the plan is `single`.
+
+    Goes on from a run of the same plan that was stopped, and takes over from an earlier output what would come out the
+    same, unless `fresh`. `force` replaces an earlier output. Raises MergecError; `Cancelled` where `cancel` was set.
+    """
+    return run_plan(plan, path, force=force, fresh=fresh, progress=progress, cancel=cancel)

@@ -200,5 +200,5 @@ def _checkpoint(
     for header in headers:
         tensors.update(header.tensors)
         metadata.update(header.metadata)
-    files = tuple(InputFile(path, h.size, h.mtime_ns) for path, h in zip(paths, headers, strict=True))
+    files = tuple(InputFile(path, h.size, h.mtime_ns, h.ctime_ns) for path, h in zip(paths, headers, strict=True))
     return Checkpoint(location, files, tensors, config, metadata, extras)

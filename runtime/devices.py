@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 
 from ..compiler.dtypes import SIZES, TORCH_NAMES
-from ..compiler.plan import ALIGNMENT, Area
+from ..compiler.plan import ALIGNMENT, PAGE, Area
 from .host import HostArena
 
 
@@ -51,10 +51,10 @@ class DeviceArena:
     def __init__(self, device: torch.device, nbytes: int, staging: int) -> None:
         # an allocator may align less than ALIGNMENT promises, so there is room to begin later
         self.nbytes, self.staging = nbytes, staging
-        self.bytes = _aligned(torch.empty(nbytes + ALIGNMENT, dtype=torch.uint8, device=device))[:nbytes]
+        self.bytes = _aligned(torch.empty(nbytes + ALIGNMENT, dtype=torch.uint8, device=device), ALIGNMENT)[:nbytes]
         # pinned where the device's copies gain by it
-        host = torch.empty(staging + ALIGNMENT, dtype=torch.uint8, pin_memory=device.type == "cuda")
-        self.host_bytes = _aligned(host)[:staging]
+        host = torch.empty(staging + PAGE, dtype=torch.uint8, pin_memory=device.type == "cuda")
+        self.host_bytes = _aligned(host, PAGE)[:staging]
 
 
 class DeviceBuffer:
@@ -110,5 +110,5 @@ class TorchArena:
         return self._host[area.start : area.start + area.nbytes]
 
 
-def _aligned(bytes_: torch.Tensor) -> torch.Tensor:
-    return bytes_[-bytes_.data_ptr() % ALIGNMENT :]
+def _aligned(bytes_: torch.Tensor, unit: int) -> torch.Tensor:
+    return bytes_[-bytes_.data_ptr() % unit :]

@@ -54,15 +54,18 @@ def execute(
     writes: Writes[R],
     progress: Progress | None = None,
     cancel: threading.Event | None = None,
+    non_finite: dict[str, int] | None = None,
 ) -> Outcome:
     """Runs a plan to its end.
+
+    Counts of infinities and NaNs go into `non_finite` as they are found: before the bytes are written.
 
     Setting `cancel` stops all lanes after the blocks they are at and raises Cancelled. What `reads`, `writes`
     and `progress` raise, and KeyboardInterrupt, stop them likewise and are raised; outputs are then incomplete.
     Raises RuntimeError where the run holds more memory than the plan says, or a plan doesn't fit its own figures.
     """
     began = time.perf_counter()
-    meter, tally = Meter(), Tally(progress)
+    meter, tally = Meter(), Tally(progress, non_finite)
     with Lanes(plan.lanes, cancel) as lanes:
         engine: Engine | None = None
         if any(not isinstance(step.action, Copy) for step in plan.steps):

@@ -51,6 +51,7 @@ class Header:
     metadata: Mapping[str, str]
     size: int
     mtime_ns: int
+    ctime_ns: int = 0
 
 
 def read_header(path: str, file: int = 0) -> Header:
@@ -74,7 +75,7 @@ def read_header(path: str, file: int = 0) -> Header:
     finally:
         os.close(descriptor)
     tensors, metadata = parse_header(raw, status.st_size, path, file)
-    return Header(tensors, metadata, status.st_size, status.st_mtime_ns)
+    return Header(tensors, metadata, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
 
 
 def header_length(start: bytes, size: int, path: str) -> int:

@@ -9,7 +9,7 @@ from types import TracebackType
 
 
 class Cancelled(Exception):
-    """The run was asked to stop."""
+    """The run was asked to stop. Notes (`__notes__`) say what it has left."""
 
 
 class Lanes:

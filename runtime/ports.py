@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Sequence
 from typing import Protocol, TypeVar
 
-from ..compiler.plan import Extent
+from ..compiler.plan import Extent, Plan
 
 
 class Reads(Protocol):
@@ -35,6 +36,13 @@ class Writes(Protocol[R_contra]):
 class Progress(Protocol):
     """Told what happens, from several threads, though never from two at once. An exception stops the run."""
 
+    def begins(self, plan: Plan, notices: Sequence[str]) -> None:
+        """The work begins: `plan` without what is there already, from a run that was stopped or an earlier output.
+
+        `notices` say where it begins and why, each a sentence for people.
+        """
+        ...
+
     def tensor(self, index: int) -> None:
         """Work begins on output tensor `index` of the plan."""
         ...
@@ -51,12 +59,12 @@ class Progress(Protocol):
 class Tally:
     """Counts of a run so far, told on to a `Progress`."""
 
-    def __init__(self, progress: Progress | None) -> None:
+    def __init__(self, progress: Progress | None, non_finite: dict[str, int] | None = None) -> None:
         self._progress, self._lock = progress, threading.Lock()
         self._tensor = -1
         self.read = 0
         self.written = 0
-        self.non_finite: dict[str, int] = {}
+        self.non_finite: dict[str, int] = {} if non_finite is None else non_finite
 
     def tensor(self, index: int) -> None:
         if index != self._tensor and self._progress is not None:

@@ -56,6 +56,13 @@ def sync(path: str) -> None:
         os.close(descriptor)
 
 
+def write_all(descriptor: int, data: memoryview, start: int) -> None:
+    """Writes all of `data` (contiguous bytes) at byte `start`. Raises OSError."""
+    done = 0
+    while done < data.nbytes:
+        done += os.pwrite(descriptor, data[done:], start + done)
+
+
 @cache
 def _function(name: str) -> Callable[..., int] | None:
     try:

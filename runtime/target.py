@@ -2,9 +2,12 @@
 
 Beside the target `NAME` lies, during a run, the hidden folder `.NAME.partial`:
 
-    lock    held by the run that works there
-    out     what becomes the target
-    old     the target that is being replaced, where the file system can't swap two paths
+    lock      held by the run that works there
+    out       what becomes the target
+    journal   which tensors in `out` are complete
+    old       the target that is being replaced, where the file system can't swap two paths
+
+A run that is stopped leaves it there, and another of the same plan goes on from it.
 """
 
 from __future__ import annotations
@@ -12,26 +15,52 @@ from __future__ import annotations
 import fcntl
 import os
 import shutil
-from collections.abc import Sequence
+import stat
+from collections.abc import Collection, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from types import TracebackType
 
 from ..compiler.plan import Plan
+from ..grammar.diagnostic import MergecError
 from .faults import output_fault, show, writing
+from .journal import Contents, Done, Journal, head_of, other, read
 from .syscalls import exchange, sync
+
+HOPELESS = ("E0606", "E0607", "E0612", "E0614")
+"""Errors after which nothing is kept: the same plan could only fail again, and another would not go on from it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Unfinished:
+    """What a run that was stopped has left: the partial folder, how many of the output's tensors are complete in it,
+    and how many bytes of disk it takes."""
+
+    folder: str
+    done: int
+    tensors: int
+    nbytes: int
 
 
 class Target:
     """The output folder, or the output file of a plan that is `single`.
 
-    Use as a context manager: entering checks, locks and makes the partial folder; `commit()` puts the result in place;
-    leaving without a commit removes the partial folder and leaves an old target as it was. Raises MergecError with
+    Use as a context manager: entering checks, locks and makes the partial folder, or takes up that of an unfinished run
+    of the same plan, unless it is to begin `fresh`; `commit()` puts the result in place. Without a commit an old target
+    stays as it was, and the partial folder where another run can go on from it (`unfinished`). Raises MergecError with
     exit status 4, E0601 to E0610.
+
+    Once entered, `entries` are the tensors that are complete in `folder`, as its journal says; `given_up` says why an
+    unfinished run that was there is not gone on with, if there was one.
     """
 
-    def __init__(self, path: str, plan: Plan, *, force: bool = False) -> None:
+    def __init__(self, path: str, plan: Plan, *, force: bool = False, fresh: bool = False) -> None:
         self.path = os.path.abspath(path)
-        self._plan, self._force = plan, force
+        self.entries: tuple[Done, ...] = ()
+        self.given_up: str | None = None
+        self.unfinished: Unfinished | None = None
+        self._journal: Journal | None = None
+        self._plan, self._force, self._fresh = plan, force, fresh
         self._parent, self._name = os.path.split(self.path)
         self._partial = os.path.join(self._parent, f".{self._name}.partial")
         self._old = os.path.join(self._partial, "old")
@@ -42,6 +71,12 @@ class Target:
         """The folder in which the plan's files are to be written."""
         return os.path.join(self._partial, "out")
 
+    @property
+    def journal(self) -> Journal:
+        """Where complete tensors are to be noted."""
+        assert self._journal is not None
+        return self._journal
+
     def __enter__(self) -> Target:
         self._check_parent()
         self._check_inputs()
@@ -50,13 +85,18 @@ class Target:
         self._acquire()
         try:
             with writing(self._partial):
-                self._recover()
+                self._restore()
             self._check_free()
+            with writing(self._partial):
+                self._take_up()
             self._check_space()
-            with writing(self.folder):
-                os.mkdir(self.folder)
-        except BaseException:
-            self._release()
+            if self._journal is None:
+                with writing(self.folder):
+                    os.mkdir(self.folder)
+                with writing(self._journal_path):
+                    self._journal = Journal.create(self._journal_path, head_of(self._plan))
+        except BaseException as fault:
+            self._leave(fault)
             raise
         return self
 
@@ -64,7 +104,7 @@ class Target:
         self, kind: type[BaseException] | None, fault: BaseException | None, trace: TracebackType | None
     ) -> None:
         if self._lock >= 0:
-            self._release()
+            self._leave(fault)
 
     def commit(self) -> None:
         """Puts the result in place of the target; everything in `folder` must be on disk (`Writer.finish`)."""
@@ -133,6 +173,8 @@ class Target:
         for tagalong in self._plan.tagalongs:
             with suppress(OSError):  # the writer says so, with the file's name
                 needed += os.stat(tagalong.path).st_size
+        # what an unfinished run has taken is there already
+        needed = max(0, needed - _on_disk(self.folder))
         free = status.f_bavail * status.f_frsize
         if needed > free:
             message = f"the output needs {_amount(needed)} and `{show(self._parent)}` has {_amount(free)} free"
@@ -166,22 +208,114 @@ class Target:
     def _in_need_of_recovery(self) -> bool:
         return os.path.lexists(self._old) and not os.path.lexists(self.path)
 
-    def _recover(self) -> None:
-        """Clears away what a run that was killed has left."""
+    def _restore(self) -> None:
+        """Puts back an old target where a run was killed while it swapped it for a new one."""
         if self._in_need_of_recovery():
             os.rename(self._old, self.path)
         _remove(self._old)
+
+    @property
+    def _journal_path(self) -> str:
+        return os.path.join(self._partial, "journal")
+
+    def _take_up(self) -> None:
+        """Goes on from what an unfinished run has left, if it made the same; clears it away otherwise."""
+        contents = read(self._journal_path)
+        if not self._fresh:
+            self.entries, self.given_up = self._found(contents)
+        if contents is None or not self.entries:
+            self._remove_work()
+            return
+        self._journal = Journal.reopen(self._journal_path, contents.length)
+        self._clear({self._plan.outputs[self._plan.tensors[e.tensor].file].name for e in self.entries})
+
+    def _found(self, contents: Contents | None) -> tuple[tuple[Done, ...], str | None]:
+        """The tensors that an unfinished run has left, or why they are of no use."""
+        if contents is None or not contents.entries or not os.path.isdir(self.folder):
+            return (), None
+        why_not = other(contents.head, self._plan)
+        return (self._present(contents.entries) if why_not is None else ()), why_not
+
+    def _present(self, entries: Sequence[Done]) -> tuple[Done, ...]:
+        """The entries of tensors whose files are there. One that another folder shares is none of ours to write to."""
+        ours = set()
+        for number, output in enumerate(self._plan.outputs):
+            with suppress(OSError):
+                status = os.lstat(os.path.join(self.folder, output.name))
+                if stat.S_ISREG(status.st_mode) and status.st_nlink == 1 and status.st_size == output.size:
+                    ours.add(number)
+        tensors = self._plan.tensors
+        return tuple(e for e in entries if 0 <= e.tensor < len(tensors) and tensors[e.tensor].file in ours)
+
+    def _clear(self, keep: Collection[str]) -> None:
+        """Removes what else lies in the folder."""
+        for name in os.listdir(self.folder):
+            if name not in keep:
+                _remove(os.path.join(self.folder, name))
+
+    def _remove_work(self) -> None:
+        # the journal goes first: without it, what is left of the rest is nothing that anybody trusts
+        _remove(self._journal_path)
         _remove(self.folder)
+
+    def _leave(self, fault: BaseException | None) -> None:
+        """Keeps what another run can go on from, if there is anything, and lets go of the lock."""
+        contents = read(self._journal_path)
+        if contents is None or not contents.entries or not os.path.isdir(self.folder) or _hopeless(fault):
+            self._release()
+            return
+        tensors = {entry.tensor for entry in contents.entries}
+        self.unfinished = Unfinished(self._partial, len(tensors), len(self._plan.tensors), _on_disk(self.folder))
+        self._close()
 
     def _release(self) -> None:
         """Removes the partial folder and then lets go of the lock; the target itself is as it should be."""
         with suppress(OSError):
-            self._recover()
+            self._restore()
         with suppress(OSError):
+            self._remove_work()
             os.unlink(os.path.join(self._partial, "lock"))
             os.rmdir(self._partial)
+        self._close()
+
+    def _close(self) -> None:
+        if self._journal is not None:
+            self._journal.close()
+            self._journal = None
         os.close(self._lock)
         self._lock = -1
+
+
+def waiting(path: str, plan: Plan) -> tuple[tuple[Done, ...], str | None]:
+    """The tensors that a run of this plan would find finished by one that was stopped, as far as the journal tells; or
+    why it would not go on from there."""
+    target = Target(path, plan)
+    return target._found(read(target._journal_path))
+
+
+def clear_leftovers(path: str, plan: Plan) -> None:
+    """Removes what a killed run has left beside a target that is as it should be. Does nothing where another run works
+    there, or where it can't be removed."""
+    target = Target(path, plan)
+    if os.path.isdir(target._partial):
+        with suppress(MergecError):
+            target._acquire()
+            target._release()
+
+
+def _hopeless(fault: BaseException | None) -> bool:
+    """Whether going on could only end in the same way: the recipe or an input has to change first."""
+    return isinstance(fault, MergecError) and any(d.code in HOPELESS for d in fault.diagnostics)
+
+
+def _on_disk(folder: str) -> int:
+    """Bytes of disk that the files in a folder take."""
+    total = 0
+    for place, _, names in os.walk(folder):
+        for name in names:
+            with suppress(OSError):
+                total += os.lstat(os.path.join(place, name)).st_blocks * 512
+    return total
 
 
 def _replaceable(path: str) -> bool:

@@ -4,40 +4,54 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
 from threading import Lock
 from types import TracebackType
 
 from ..compiler.plan import Document, Extent, Plan, PlannedOutput, Tagalong
 from .descriptors import Descriptors
+from .direct import PIECE, UNIT, Direct
 from .faults import input_fault, output_fault, reason, show, writing
 from .inputs import Inputs
-from .syscalls import reserve, start_writeback, sync
+from .ledger import Ledger
+from .syscalls import reserve, start_writeback, sync, write_all
 
 OPEN_FILES = 64
 """How many output files are kept open."""
 
 _COPY_CHUNK = 16 << 20
 _BUFFER = 1 << 20
+_SHARED_UNIT = 1 << 12
 _WRITEBACK = 64 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class SealedFile:
+    """A complete weight file: its name in the folder, its size in bytes, and when it was last written to."""
+
+    name: str
+    size: int
+    mtime_ns: int
 
 
 class Writer:
     """Writes a plan's files in `folder`, an existing empty folder; weight data from any number of threads.
 
-    Use as a context manager: `start()`, then `write` and `copy` in any order, then `finish()`. Methods raise
-    MergecError with exit status 4: E0609 for a full disk, E0610 where the system refuses otherwise, E0612 for a name
-    that would lead out of the folder; `copy` also what `Inputs` raises.
+    Use as a context manager: `start()`, then `write` and `copy` in any order, then `seal()` and `finish()`. A `ledger`
+    is told of every write. Methods raise MergecError with exit status 4: E0609 for a full disk, E0610 where the system
+    refuses otherwise, E0612 for a name that would lead out of the folder; `copy` also what `Inputs` raises.
     """
 
-    def __init__(self, folder: str, plan: Plan) -> None:
-        self._folder = folder
+    def __init__(self, folder: str, plan: Plan, ledger: Ledger | None = None) -> None:
+        self._folder, self._ledger = folder, ledger
         self._outputs: Sequence[PlannedOutput] = plan.outputs
         self._documents: Sequence[Document] = plan.documents
         self._tagalongs: Sequence[Tagalong] = plan.tagalongs
-        self._paths = tuple(self._place(output.name) for output in plan.outputs)
+        self.paths = tuple(self._place(output.name) for output in plan.outputs)
         self._descriptors = Descriptors(self._open, OPEN_FILES)
+        self._direct = Direct(self._open, OPEN_FILES)
         self._lock = Lock()
         self._dirty = [0] * len(plan.outputs)
 
@@ -49,40 +63,70 @@ class Writer:
     ) -> None:
         self.close()
 
-    def start(self) -> None:
-        """Makes every weight file with its header and its full size, so that a full disk shows at once."""
-        for path, output in zip(self._paths, self._outputs, strict=True):
+    def start(self, present: Collection[int] = (), linked: Collection[int] = ()) -> None:
+        """Makes every weight file with its header and its full size, so that a full disk shows at once.
+
+        Files in `present`, by index, are there from an unfinished run: what is in them stays. Those in `linked` are
+        complete, and belong to an earlier output as well: they are not touched.
+        """
+        for index, (path, output) in enumerate(zip(self.paths, self._outputs, strict=True)):
+            if index in linked:
+                continue
             header = output.header.encode()
             if 8 + len(header) > output.size:
                 raise ValueError(f"header of {output.name} is longer than the file")
-            with writing(path), _created(path) as descriptor:
+            with writing(path), _opened(path) if index in present else _created(path) as descriptor:
                 if not reserve(descriptor, output.size):
                     os.ftruncate(descriptor, output.size)
-                _write_all(descriptor, memoryview(len(header).to_bytes(8, "little") + header), 0)
+                write_all(descriptor, memoryview(len(header).to_bytes(8, "little") + header), 0)
 
     def write(self, file: int, start: int, data: memoryview) -> None:
         """Writes `data` (contiguous) at byte `start` of weight file `file`."""
         self._check_range(file, start, data.nbytes)
-        with self._borrow(file) as descriptor, writing(self._paths[file]):
-            _write_all(descriptor, data.cast("B"), start)
-            self._written(file, descriptor, data.nbytes)
+        with writing(self.paths[file]):
+            if not self._direct.write(file, start, data.cast("B")):
+                with self._borrow(file) as descriptor:
+                    write_all(descriptor, data.cast("B"), start)
+                    self._written(file, descriptor, data.nbytes)
+        if self._ledger is not None:
+            self._ledger.wrote(file, start, data.cast("B"))
 
     def copy(self, inputs: Inputs, extent: Extent, file: int, start: int) -> None:
-        """Copies a range of an input to byte `start` of weight file `file`, within the kernel where it can."""
+        """Copies a range of an input to byte `start` of weight file `file`.
+
+        Where both lie alike in their blocks, so that a file system may share these, the kernel does it; else the bytes
+        go straight to the disk where they can, and what is left is again the kernel's, where it can.
+        """
         self._check_range(file, start, extent.nbytes)
+        alike = (extent.start - start) % _SHARED_UNIT == 0
+        done = 0 if alike else self._copy_directly(inputs, extent, file, start)
+        if done < extent.nbytes:
+            rest = Extent(extent.file, extent.start + done, extent.nbytes - done)
+            self._copy_rest(inputs, rest, file, start + done)
+
+    def _copy_rest(self, inputs: Inputs, extent: Extent, file: int, start: int) -> None:
         done = self._copy_in_kernel(inputs, extent, file, start)
         if done < extent.nbytes:
             self._copy_through_memory(inputs, extent, done, file, start)
 
-    def finish(self) -> None:
-        """Writes documents and tagalongs, and sees everything in `folder` onto the disk."""
-        for path in self._paths:
+    def seal(self) -> tuple[SealedFile, ...]:
+        """Sees the weight files onto the disk; nothing may be written to them after that."""
+        self.close()
+        sealed = []
+        for path in self.paths:
             with writing(path):
                 sync(path)
-        for document in self._documents:
+                status = os.stat(path)
+            sealed.append(SealedFile(os.path.relpath(path, self._folder), status.st_size, status.st_mtime_ns))
+        return tuple(sealed)
+
+    def finish(self, documents: Sequence[Document] | None = None) -> None:
+        """Writes documents (those of the plan, unless others are given) and tagalongs, and sees everything in `folder`
+        onto the disk, but for the weight files: `seal` does that."""
+        for document in self._documents if documents is None else documents:
             path = self._place(document.name)
             with writing(path), _created(path) as descriptor:
-                _write_all(descriptor, memoryview(document.text.encode()), 0)
+                write_all(descriptor, memoryview(document.text.encode()), 0)
                 os.fsync(descriptor)
         for tagalong in self._tagalongs:
             self._carry(tagalong)
@@ -93,6 +137,18 @@ class Writer:
     def close(self) -> None:
         """Closes all files."""
         self._descriptors.close()
+        self._direct.close()
+
+    def _copy_directly(self, inputs: Inputs, extent: Extent, file: int, start: int) -> int:
+        """Copies through memory what can be written past the page cache; how many bytes that was."""
+        done = 0
+        while self._direct.suits(start + done, extent.nbytes - done):
+            nbytes = min(PIECE, (extent.nbytes - done) // UNIT * UNIT)
+            part = self._direct.buffer()[:nbytes]
+            inputs.read_into(extent.file, extent.start + done, part)
+            self.write(file, start + done, part)
+            done += nbytes
+        return done
 
     def _copy_in_kernel(self, inputs: Inputs, extent: Extent, file: int, start: int) -> int:
         """Copies as much as the kernel will, and returns how many bytes that was."""
@@ -102,6 +158,9 @@ class Writer:
         with inputs.borrow(extent.file) as source, self._borrow(file) as target:
             while done < extent.nbytes:
                 count = min(_COPY_CHUNK, extent.nbytes - done)
+                if done == 0 and (extent.start - start) % _SHARED_UNIT == 0:
+                    # a file system that shares blocks between files can do so from a whole block on
+                    count = min(count, -extent.start % _SHARED_UNIT or count)
                 try:
                     count = os.copy_file_range(source, target, count, extent.start + done, start + done)
                 except OSError:
@@ -110,6 +169,8 @@ class Writer:
                     break
                 done += count
                 self._written(file, target, count)
+        if done and self._ledger is not None:
+            self._ledger.copied(file, start, done)
         return done
 
     def _copy_through_memory(self, inputs: Inputs, extent: Extent, done: int, file: int, start: int) -> None:
@@ -133,7 +194,7 @@ class Writer:
             with _created(path) as descriptor:
                 offset = 0
                 while part := file.read(_BUFFER):
-                    _write_all(descriptor, memoryview(part), offset)
+                    write_all(descriptor, memoryview(part), offset)
                     offset += len(part)
                 os.fsync(descriptor)
 
@@ -156,9 +217,8 @@ class Writer:
     def _borrow(self, file: int) -> AbstractContextManager[int]:
         return self._descriptors.borrow(file)
 
-    def _open(self, file: int) -> int:
-        with writing(self._paths[file]):
-            return os.open(self._paths[file], os.O_WRONLY | os.O_CLOEXEC)
+    def _open(self, file: int, flags: int = 0) -> int:
+        return os.open(self.paths[file], os.O_WRONLY | os.O_CLOEXEC | flags)
 
     def _written(self, file: int, descriptor: int, nbytes: int) -> None:
         """Starts writeback now and then, so that the disk works while there is computing to do."""
@@ -172,15 +232,18 @@ class Writer:
 
 
 @contextmanager
-def _created(path: str) -> Iterator[int]:
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
+def _opened(path: str) -> Iterator[int]:
+    descriptor = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
     try:
         yield descriptor
     finally:
         os.close(descriptor)
 
 
-def _write_all(descriptor: int, data: memoryview, start: int) -> None:
-    done = 0
-    while done < data.nbytes:
-        done += os.pwrite(descriptor, data[done:], start + done)
+@contextmanager
+def _created(path: str) -> Iterator[int]:
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)

@@ -6,7 +6,7 @@ let base = model("base")
 --- model NAME …              tensors of checkpoints that are not in models.txt
 config {"model_type": "llama"}
 model.layers.{0..1}.mlp.{gate,up}_proj.weight  F32 [6, 4]
-equal lm_head.weight model.embed_tokens.weight
+equal lm_head.weight model.embed_tokens.weight   or: equal unknown
 --- file lib.mrg              a file that the recipe uses
 --- document NAME FILE        a small file beside a checkpoint's weights
 --- options                   keywords of `mergec.compile`, as JSON
@@ -96,6 +96,8 @@ def checkpoint(table: str) -> dict[str, Any]:
         word, _, rest = line.partition(" ")
         if word == "config":
             out["config"] = json.loads(rest)
+        elif word == "equal" and rest == "unknown":
+            out["equal"] = None
         elif word == "equal":
             out["equal"].append(tuple(rest.split()))
         else:

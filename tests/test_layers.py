@@ -25,8 +25,18 @@ HEAVY = {
 }
 """The one folder that may import each of these."""
 
-LAZY = (("", "runtime"), ("cli/", "runtime"), ("cli/main.py", "cli"), ("runtime/executor.py", "runtime.engine"))
-"""(prefix of the file, prefix of what it imports) allowed inside a function: what loads torch is loaded when needed."""
+LAZY = (
+    ("", "runtime"),
+    ("cli/", "runtime"),
+    ("cli/main.py", "cli"),
+    ("runtime/executor.py", "runtime.engine"),
+    ("runtime/engine.py", "runtime.portable"),
+    ("runtime/engine.py", "runtime.devices"),
+    ("runtime/host.py", "runtime.devices"),
+    ("runtime/checksums.py", "runtime.native"),
+)
+"""(prefix of the file, prefix of what it imports) allowed inside a function: what loads torch or numpy is loaded when
+needed."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,18 +8,22 @@ from .dot import explain_dot
 from .json import explain_json
 from .mermaid import explain_mermaid
 from .place import explain_place
+from .target import explain_target
 from .text import explain_text
 
 FORMS = {"text": explain_text, "json": explain_json, "dot": explain_dot, "mermaid": explain_mermaid}
 
 
-def explain(compilation: Compilation, form: str = "text", place: str | None = None) -> str:
+def explain(compilation: Compilation, form: str = "text", place: str | None = None, target: str | None = None) -> str:
     """The explanation in one of `FORMS`; with a place, the story of the tensors there, as text.
+
+    With a target, the text also says what would have to be done for it, given what is there.
 
     Raises MergecError for a place that is none, and for one together with another form than text.
     """
     if place is None:
-        return FORMS[form](compilation)
+        text = FORMS[form](compilation)
+        return text + "\n" + explain_target(compilation, target) if target is not None and form == "text" else text
     if form != "text":
         raise UsageError(f"a place is explained as text, not as {form}", f"leave out `{place}`, or `={form}`")
     return explain_place(compilation, place)

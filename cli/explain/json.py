@@ -11,10 +11,11 @@ from ...compiler.terms import Tie
 from ...grammar.render import to_json as diagnostics_json
 from ..format import format_expression
 from .checkpoint import dtypes, nbytes
+from .whole_model import whole_passes
 
 
 def explain_json(compilation: Compilation) -> str:
-    """A JSON object: inputs, output, cost, statements, ties, warnings, plan. Sizes are bytes."""
+    """A JSON object: inputs, output, cost, statements, whole_model, ties, warnings, plan. Sizes are bytes."""
     plan, settings, elaboration = compilation.plan, compilation.settings, compilation.elaboration
     data: dict[str, Any] = {
         "version": plan.version,
@@ -56,6 +57,16 @@ def explain_json(compilation: Compilation) -> str:
             "lanes": plan.lanes,
         },
         "statements": [_statement(compilation, k) for k in range(len(compilation.recipe.assignments))],
+        "whole_model": [
+            {
+                "statement": p.statement,
+                "models": list(p.models),
+                "tensors": p.tensors,
+                "bytes": p.nbytes,
+                "finds": list(p.finds),
+            }
+            for p in whole_passes(compilation)
+        ],
         "copied": list(elaboration.copied),
         "ties": dict(elaboration.ties),
         "warnings": [json.loads(line) for line in diagnostics_json(compilation.diagnostics).splitlines()],

@@ -180,6 +180,8 @@ def _formula(node: Node, numbers: dict[int, str], models: dict[int, Model]) -> s
         return models[node.attribute("range").model].label
     if node.op in _SIGNS:
         return f"{args[0]} {_SIGNS[node.op]} {args[1]}"
+    if node.op == "gather" and "width" in dict(node.attributes):
+        return f"resize({', '.join(args)}) to {list(node.shape or ())}"
     if node.op == "gather":
         return f"gather({', '.join(args)}) by token: {node.shape[0] if node.shape else 0:,} rows"
     if node.op in ("installed", "installed_whole"):

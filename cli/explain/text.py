@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import textwrap
 from collections import Counter
+from collections.abc import Sequence
 
 from ...compiler.coverage import fold
 from ...compiler.pipeline import Compilation
@@ -14,6 +15,7 @@ from ..amounts import count, memory, size
 from ..format import format_expression
 from .checkpoint import depths_text, dtypes, family_text, listed, nbytes, ties_text
 from .columns import WIDTH, clip, clip_front, columns, facts
+from .whole_model import WholePass, whole_passes
 
 
 def explain_text(compilation: Compilation) -> str:
@@ -24,6 +26,9 @@ def explain_text(compilation: Compilation) -> str:
         ["cost", *facts(_cost(compilation))],
         ["statements", *_statements(compilation)],
     ]
+    further = whole_passes(compilation)
+    if further:
+        parts.append(["whole model, read before the pass that writes", *_whole_model(compilation, further)])
     if compilation.diagnostics:
         parts.append(["warnings", "", render(compilation.diagnostics).rstrip("\n")])
     return "\n\n".join("\n".join(lines) for lines in parts) + "\n"
@@ -120,3 +125,17 @@ def _statements(compilation: Compilation) -> list[str]:
         lines[-1] = lines[-1].ljust(taken) + first
         lines.extend(" " * taken + rest for rest in more)
     return lines
+
+
+def _whole_model(compilation: Compilation, further: Sequence[WholePass]) -> list[str]:
+    rows = [("line", "pass", "reads", "of", "for", "statement")]
+    passes: Counter[int] = Counter()
+    for each in further:
+        passes[each.statement] += 1
+        statement = compilation.recipe.assignments[each.statement].statement
+        line, _ = statement.span.source.position(statement.span.start)
+        whose = clip(f"{count(each.tensors, 'tensor')} of {', '.join(each.models)}", 36)
+        value = format_expression(statement.value)
+        rows.append((str(line), str(passes[each.statement]), size(each.nbytes), whose, ", ".join(each.finds), value))
+    taken = 2 + sum(2 + max(len(row[k]) for row in rows) for k in range(5))
+    return columns([(*row[:5], clip(row[5], max(12, WIDTH - taken))) for row in rows], right=(0, 1, 2))

@@ -25,7 +25,6 @@ def tokenizer_settings(merge: Merge, name: Name, shelf: Shelf) -> tuple[Settings
     if given is None:
         return [], []
     settings: Settings = []
-    remarks: list[str] = []
     models = merge.models()
     origin = Origin(given.span)
     if isinstance(given.source, ModelRef):
@@ -39,8 +38,7 @@ def tokenizer_settings(merge: Merge, name: Name, shelf: Shelf) -> tuple[Settings
         settings.append((f"tokens={{{', '.join(rows)}}}", origin))
     if given.pad is not None:
         settings.append((f"pad_vocab_to={given.pad}", origin))
-        remarks.append("mergekit gives the rows of the padding the mean of the others, here they are zero")
-    return settings, remarks
+    return settings, []
 
 
 def _row(rule: TokenRule, models: list[ModelRef], name: Name, shelf: Shelf) -> str:

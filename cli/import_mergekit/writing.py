@@ -258,8 +258,6 @@ class _Writer:
                 errors.extend(error.diagnostics)
         if errors:
             raise MergecError(errors)
-        if merge.tokenizer is not None and merge.tokenizer.pad is not None:
-            self._warn("W0713", "rows of the padding are zero here, not a mean", merge.tokenizer.span, "padded")
         out = []
         if settings:
             text = f"output({', '.join(t for t, _ in settings)})"

@@ -154,5 +154,5 @@ FOLDED = frozenset(SCALARS) - {"fill"}
 TAKES_NUMBERS = frozenset({"fill", "bernoulli"})
 """Operations beyond those that make a tensor of a number."""
 
-ZERO_OF_ZERO = frozenset({"sum", "dot", "count", "row_sum", "row_max", "column_sum", "kth_smallest"})
+ZERO_OF_ZERO = frozenset({"sum", "dot", "count", "row_sum", "row_max", "column_sum", "mean_rows", "kth_smallest"})
 """Operations that are 0 where an input is 0 everywhere."""

@@ -30,6 +30,31 @@ def column_sum(
         result[:, first : first + CHUNK].copy_(sums.to(result.dtype).expand(strip.shape))
 
 
+def mean_rows(
+    inputs: tuple[torch.Tensor, ...], scalars: tuple[float, ...], out: torch.Tensor, attributes: Attributes
+) -> None:
+    """Some rows replaced by the mean of the others; `rows` of the attributes is `first:end` of each run, by commas.
+
+    With no others they are 0.
+    """
+    rows = inputs[0].shape[0]
+    x, result = inputs[0].reshape(rows, -1), out.view(rows, -1)
+    result.copy_(x)
+    runs = [
+        (int(first), int(end)) for first, _, end in (run.partition(":") for run in str(attributes["rows"]).split(","))
+    ]
+    others = [(a, b) for a, b in zip([0, *(e for _, e in runs)], [*(f for f, _ in runs), rows], strict=True) if a < b]
+    count = max(1, sum(end - first for first, end in others))
+    for first in range(0, x.shape[1], CHUNK):
+        strip = slice(first, first + CHUNK)
+        sums = torch.zeros(result[:1, strip].shape[1], dtype=torch.float64, device=x.device)
+        for start, end in others:
+            part = x[start:end, strip]
+            sums += _sums_on_host(part) if x.device.type == "cpu" else part.sum(dim=0, dtype=torch.float64)
+        for start, end in runs:
+            result[start:end, strip] = (sums / count).to(result.dtype)
+
+
 def _sums_on_host(strip: torch.Tensor) -> torch.Tensor:
     width = strip.shape[1]
     step = max(1, CHUNK // width)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from types import MappingProxyType
 
-from .columns import column_sum
+from .columns import column_sum, mean_rows
 from .fourier import spectral_blend
 from .installed import installed_whole
 from .iterative import interference_descent, interference_solve
@@ -16,6 +16,7 @@ from .values import Whole
 OPAQUE: Mapping[str, Whole] = MappingProxyType(
     {
         "column_sum": column_sum,
+        "mean_rows": mean_rows,
         "svd_truncate": svd_truncate,
         "svd_nuclear": svd_nuclear,
         "svd_flatten": svd_flatten,

@@ -216,23 +216,26 @@ INSTRUCTION(or_mm) {
     each(i, p->count) out[i] = a[i] | b[i];
 }
 
-/* The mask is a; then and other are b and c, or x and y. */
-#define CHOICE(name, then, other)                                                                                      \
+/* The mask is a, or for all elements u; then and other are b and c, or x and y. */
+#define CHOICE(name, mask, then, other)                                                                                      \
     INSTRUCTION(name) {                                                                                                \
         const uint8_t *a = s->a;                                                                                       \
         const float *b = s->b, *c = s->c, x = (float)s->x, y = (float)s->y;                                            \
         float *out = s->out;                                                                                           \
-        (void)b, (void)c, (void)x, (void)y;                                                                            \
+        (void)a, (void)b, (void)c, (void)x, (void)y;                                                                           \
         each(i, p->count) {                                                                                            \
             float yes = (then), no = (other);                                                                          \
-            out[i] = a[i] ? yes : no;                                                                                  \
+            out[i] = (mask) ? yes : no;                                                                                \
         }                                                                                                              \
     }
 
-CHOICE(where_mvv, b[i], c[i])
-CHOICE(where_mvn, b[i], y)
-CHOICE(where_mnv, x, c[i])
-CHOICE(where_mnn, x, y)
+CHOICE(where_mvv, a[i], b[i], c[i])
+CHOICE(where_mvn, a[i], b[i], y)
+CHOICE(where_mnv, a[i], x, c[i])
+CHOICE(where_mnn, a[i], x, y)
+CHOICE(where_nvv, s->u, b[i], c[i])
+CHOICE(where_nvn, s->u, b[i], y)
+CHOICE(where_nnv, s->u, x, c[i])
 
 /* u is the threshold's pattern, v its cut, w how many that equal it are kept from there on; b counts those. */
 INSTRUCTION(above_vt) {

@@ -80,6 +80,22 @@ static runner *chosen(void) {
     return run_baseline;
 }
 
+/* Any alignment will do. */
+#ifdef LEVELS
+__attribute__((target_clones("arch=x86-64-v4", "arch=x86-64-v3", "default")))
+#endif
+static uint64_t checksum(const char *data, int64_t words, uint64_t first) {
+    uint64_t total = 0;
+    for (int64_t i = 0; i < words; i++) {
+        uint64_t x;
+        memcpy(&x, data + 8 * i, 8);
+        x += (first + (uint64_t)i + 1) * 0x9E3779B97F4A7C15u;
+        x = (x ^ x >> 32) * 0xD6E8FEB86659FD93u;
+        total += x ^ x >> 29;
+    }
+    return total;
+}
+
 /* Runs `steps` over elements [first, first + count) of a tensor, `piece` elements at a time. */
 EXPORTED void mergec_run(const struct step *steps, int64_t number, int64_t first, int64_t count, int64_t piece) {
     static runner *run;
@@ -95,3 +111,6 @@ EXPORTED const char *mergec_name(int64_t op) {
 
 /* Bytes of one `struct step`, then of one `struct seen`, so that whoever fills them can see that they agree. */
 EXPORTED int64_t mergec_size(int64_t which) { return which ? (int64_t)sizeof(struct seen) : (int64_t)sizeof(struct step); }
+
+/* `checksum` of runtime/checksums.py: words from number `first` of their tensor on. */
+EXPORTED uint64_t mergec_checksum(const char *data, int64_t words, uint64_t first) { return checksum(data, words, first); }

@@ -30,10 +30,12 @@ SEEN = numpy.dtype([("found", "i8"), ("digit", "u4", FEW), ("count", "u4", FEW)]
 @dataclass(frozen=True, slots=True)
 class Kernels:
     """The compiled kernels: instructions by name, and `run(steps, number, first, count, piece)` over elements
-    `[first, first + count)` of a tensor. Python's lock is let go meanwhile."""
+    `[first, first + count)` of a tensor; `checksum(address, words, first word)` as `checksums.py` has it. Python's lock
+    is let go meanwhile."""
 
     instructions: Mapping[str, int]
     run: Callable[[int, int, int, int, int], None]
+    checksum: Callable[[int, int, int], int]
 
 
 @cache
@@ -47,9 +49,11 @@ def kernels() -> Kernels | None:
     library.mergec_size.argtypes, library.mergec_size.restype = [ctypes.c_int64], ctypes.c_int64
     library.mergec_name.argtypes, library.mergec_name.restype = [ctypes.c_int64], ctypes.c_char_p
     library.mergec_run.argtypes, library.mergec_run.restype = [ctypes.c_void_p, *[ctypes.c_int64] * 4], None
+    library.mergec_checksum.argtypes = [ctypes.c_void_p, ctypes.c_int64, ctypes.c_uint64]
+    library.mergec_checksum.restype = ctypes.c_uint64
     if (library.mergec_size(0), library.mergec_size(1)) != (STEP.itemsize, SEEN.itemsize):
         return None  # left over from another version
     instructions: dict[str, int] = {}
     while (name := library.mergec_name(len(instructions))) is not None:
         instructions[name.decode()] = len(instructions)
-    return Kernels(instructions, library.mergec_run)
+    return Kernels(instructions, library.mergec_run, library.mergec_checksum)

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import numpy
+from numpy.typing import NDArray
 
 from ...compiler.dtypes import SIZES
 from ...compiler.plan import (
@@ -85,7 +87,7 @@ class NativeLane:
         self._loaded: list[int] = []
         self._active: Sequence[tuple[int, Reducer]] = ()
         self._chunks = -(-pass_.block // CHUNK)
-        self._found: dict[int, numpy.ndarray[tuple[int], numpy.dtype[numpy.generic]]] = {}
+        self._found: dict[int, NDArray[Any]] = {}
         self._counters = numpy.zeros(max(1, len(pass_.code) + len(pass_.stores)), numpy.int64)
         self._lanes = numpy.empty((max(1, len(pass_.reductions)), LANES))
 
@@ -143,8 +145,8 @@ class NativeLane:
                 bound = _bound(self._number(args[0]))
                 self._add(name, out=out, u=key, v=(bound << 40) % (1 << 64), w=int(bound == 1 << 24))
         elif op == "where":
-            then, other = args[1:]
-            places = {"a": self._address(args[0])}
+            mask, then, other = args
+            places = {"u": int(self._number(mask) != 0)} if is_number(mask) else {"a": self._address(mask)}
             places |= {k: self._address(p) for k, p in (("b", then), ("c", other)) if isinstance(p, Register)}
             numbers = {k: self._number(n) for k, n in (("x", then), ("y", other)) if not isinstance(n, Register)}
             self._add(name, out=out, **places, **numbers)  # type: ignore[arg-type]
@@ -207,7 +209,7 @@ class NativeLane:
         counts = state.view(numpy.uint32)
         first = selection.shift + DIGIT == selection.width
 
-        def read() -> numpy.ndarray[tuple[int], numpy.dtype[numpy.int64]]:
+        def read() -> NDArray[numpy.int64]:
             total = numpy.zeros(BINS, numpy.int64)
             if first:
                 total[: BINS // 2] = counts.reshape(TABLES, -1).sum(axis=0, dtype=numpy.int64)
@@ -242,18 +244,14 @@ class NativeLane:
             number = chunks if self._pass.reductions[i].op in ("sum", "dot") else 1
             reducer.keep(first, found[:number].tolist())
         elif isinstance(reducer, Selection) and found is not None:
-            for k in range(chunks):
-                self._remember(reducer, first // CHUNK + k, found[k])
-
-    def _remember(self, selection: Selection, chunk: int, found: numpy.generic) -> None:
-        if selection.counting_ties:
-            selection.tie(chunk, int(found))
-            return
-        number, digits, counts = found.tolist()
-        if number < 0:
-            selection.remember(chunk, None)
-        elif number:
-            selection.remember(chunk, dict(zip(digits[:number], counts[:number], strict=True)))
+            chunk = first // CHUNK
+            if reducer.counting_ties:
+                for k, number in enumerate(found[:chunks].tolist()):
+                    reducer.tie(chunk + k, number)
+                return
+            for k, number in enumerate(found["found"][:chunks].tolist()):
+                if number:
+                    reducer.remember(chunk + k, _digits(found[k], number))
 
     def _write(self, first: int, count: int) -> int:
         written = 0
@@ -283,3 +281,10 @@ def _bound(p: float) -> int:
     """The b for which u < p, p rounded to float32, is u * 2^24 < b."""
     rounded = float(numpy.float32(p))
     return 0 if math.isnan(rounded) else math.ceil(min(max(rounded, 0.0), 1.0) * (1 << 24))
+
+
+def _digits(seen: Any, number: int) -> dict[int, int] | None:
+    """What was seen of a chunk's digits, None where they are many."""
+    if number < 0:
+        return None
+    return dict(zip(seen["digit"][:number].tolist(), seen["count"][:number].tolist(), strict=True))

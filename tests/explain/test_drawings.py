@@ -33,7 +33,7 @@ def test_json_says_what_text_says(compilation: Compile) -> None:
     merged = compilation(SMALL)
     told = json.loads(explain(merged, "json"))
     assert list(told) == [
-        *("version", "inputs", "output", "cost", "statements", "copied", "ties", "warnings", "plan"),
+        *("version", "inputs", "output", "cost", "statements", "whole_model", "copied", "ties", "warnings", "plan"),
     ]
     assert [i["name"] for i in told["inputs"]] == ["base", "a"]
     assert told["inputs"][0]["dtypes"] == {"BF16": 612}

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable
 
 import pytest
 from mergec.cli.explain import explain
 from mergec.compiler.pipeline import Compilation
+from mergec.compiler.plan import Pass
 from mergec.grammar.diagnostic import Exit, MergecError
 
 Compile = Callable[..., Compilation]
@@ -210,3 +212,34 @@ def test_names_from_inputs_are_escaped(compilation: Compile) -> None:
     merged = compilation('let base = model("evil")\n* = base * 2', evil=evil)
     for text in (explain(merged), explain(merged, place="*"), explain(merged, "dot"), explain(merged, "mermaid")):
         assert "\x1b" not in text
+
+
+WHOLE = """\
+let base = model("base")
+let a = model("a")
+let b = model("b")
+* = linear(a, b)
+layers[0] = ties(a, b, density=0.5, scope="model")
+layers[1] = lines_merge(a, b)
+layers[2].mlp = ramplus_tl(a, b, scope="model")
+"""
+
+WHOLE_TEXT = """\
+whole model, read before the pass that writes
+  line  pass  reads  of                        for                         statement
+     5     1  864 B  27 tensors of base, a, b  a threshold, 16 bits of it  ties(a, b, density=0.5, …
+     5     2  864 B  27 tensors of base, a, b  a threshold, 16 bits of it  ties(a, b, density=0.5, …
+     6     1  864 B  27 tensors of base, a, b  sums                        lines_merge(a, b)
+     7     1  432 B  9 tensors of base, a, b   counts                      ramplus_tl(a, b, scope="…
+"""
+
+
+def test_passes_over_the_whole_model(compilation: Compile) -> None:
+    made = compilation(WHOLE)
+    assert explain(made, "text").endswith("\n\n" + WHOLE_TEXT)
+    # what it says is what the plan reads in passes that write nothing
+    told = json.loads(explain(made, "json"))["whole_model"]
+    planned = sum(s.reads for s in made.plan.steps if isinstance(s.action, Pass) and not s.action.stores)
+    assert sum(each["bytes"] for each in told) == planned
+    assert [(each["statement"], each["finds"]) for each in told[2:]] == [(2, ["sums"]), (3, ["counts"])]
+    assert "whole model" not in explain(compilation(PARTIAL), "text")

@@ -49,6 +49,10 @@ MODELS = {
     "flat": {"tensors": tensors(steps=False)},
     "bare": {"tensors": tensors(bias=False), "config": {"model_type": "llama"}},
 }
+SIZES = {"mlp.experts.1.up_proj.weight": ("BF16", (5, 4)), "mlp.experts.1.down_proj.weight": ("BF16", (4, 5))}
+MODELS["small"] = {
+    "tensors": {n: SIZES.get(n.removeprefix("model.layers.2."), entry) for n, entry in tensors().items()}
+}
 HEAD = "".join(f'let {name} = model("{name}")\n' for name in MODELS) + 'let again = model("a")\n'
 COUNTERS = '\n"*.steps" = a'
 
@@ -77,6 +81,9 @@ RECIPES = {
     "later wins": "* = a\nlayers[1..2] = ties(a, b, base=base, density=0.5)\nlayers[2].attn = b" + COUNTERS,
     "absent": "output(like=base)\n* = bare * 2 + a" + COUNTERS,
     "absent in all": "output(like=base)\n* = linear(bare, bare, weight=1)" + COUNTERS,
+    "among those that have it": "output(like=base)\n* = ties(bare, a, b, base=base, density=0.5)" + COUNTERS,
+    "resized": 'output(like=base, resize="base")\n* = linear(small, a, weight=0.5)' + COUNTERS,
+    "cut": 'output(like=base, resize="common")\n* = linear(small, a, weight=0.5)' + COUNTERS,
     "numbers": "output(like=base)\nlayers[*].attn = 0\nlayers[*].norm1 = 1 + depth",
     "whole model": "output(like=base)\nlayers[*].mlp.experts = a * across(total(abs(a)))",
     "trimmed over the model": '* = ties(a, b, base=base, density=0.5, scope="model")' + COUNTERS,

@@ -88,12 +88,35 @@ def test_a_token_that_several_hold_and_base_lacks_is_their_mean(tmp_path: Path) 
 
 def test_single_tokens_and_padding(tmp_path: Path, models: dict[str, np.ndarray]) -> None:
     a, b = models["a"], models["b"]
-    settings = 'tokenizer=a, tokens={"<a>": token(b, "<b>"), "y": "zero", "z": b}, pad_vocab_to=8'
+    settings = 'tokenizer=a, tokens={"<a>": token(b, "<b>"), "y": "zero", "z": b}, pad_vocab_to=8, pad_rows="zero"'
     embed, config, _ = merge(tmp_path, settings)
     zero = np.zeros(WIDTH, np.float32)
     expected = [(a[0] + b[0]) / 2, zero, b[1], b[2], zero, zero, zero, zero]
     np.testing.assert_allclose(embed, expected, rtol=1e-6)
     assert config["vocab_size"] == 8
+
+
+@pytest.mark.parametrize("compute", ["float32", "float64"])
+def test_padding_is_the_mean_of_the_other_rows(tmp_path: Path, models: dict[str, np.ndarray], compute: str) -> None:
+    a, b, base = models["a"], models["b"], models["base"]
+    settings = f'tokenizer=union(base, a, b), pad_vocab_to=4, compute="{compute}"'
+    embed, config, _ = merge(tmp_path, settings, "* = 2*a - 0.5*b")
+    # every model's rows under the output's ids: its own, else base's, else the one holder's
+    rows_a = np.stack([a[0], a[1], a[2], a[3], b[2], b[3]])
+    rows_b = np.stack([b[0], base[1], b[1], a[3], b[2], b[3]])
+    np.testing.assert_allclose(embed[:6], 2 * rows_a - 0.5 * rows_b, rtol=1e-5)
+    np.testing.assert_allclose(embed[6:], [2 * rows_a.mean(0) - 0.5 * rows_b.mean(0)] * 2, rtol=1e-5)
+    assert config["vocab_size"] == 8
+
+
+def test_ids_without_a_token_are_padding_too(tmp_path: Path) -> None:
+    base = checkpoint(tmp_path / "base", {"x": 1, "y": 3}, 0, rows=5)
+    for setting, wanted in (("mean", (base[1] + base[3]) / 2), ("zero", np.zeros(WIDTH))):
+        out = tmp_path / setting
+        recipe = f'let base = model("{tmp_path / "base"}")\noutput(tokenizer=base, pad_rows="{setting}")\n* = base\n'
+        mergec.compile(recipe, device="cpu").run(out)
+        embed = load_file(out / "model.safetensors")["model.embed_tokens.weight"]
+        np.testing.assert_allclose(embed, [wanted, base[1], wanted, base[3]], rtol=1e-6)
 
 
 def test_without_a_setting_different_vocabularies_are_an_error(tmp_path: Path, models: dict[str, np.ndarray]) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import functools
 import math
 import os
+import re
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -16,74 +17,16 @@ from pathlib import Path
 import mergec
 import pytest
 import torch
-from mergec.compiler.library import standard_module, standard_texts
 from mergec.compiler.pipeline import Options, compile_recipe
-from mergec.grammar import ast
 from mergec.grammar.source import Source
 from mergec.runtime.catalog import LocalCatalog
+from method_calls import FIXED, SEVERAL, calls, methods
 from safetensors.torch import load_file, save_file
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "methods.md"
 START, END = "<!-- edges -->\n", "<!-- end edges -->"
 
 Tensors = dict[str, torch.Tensor]
-
-SEVERAL = {
-    "breadcrumbs": ["density=0.5, gamma=0.2"],
-    "breadcrumbs_ties": ["density=0.5, gamma=0.2"],
-    "consensus": ["k=1"],
-    "dare_linear": ["density=0.5", 'density=0.5, rescale="l1"'],
-    "dare_ties": ["density=0.5"],
-    "della": ["density=0.5"],
-    "della_linear": ["density=0.5", 'density=0.5, rescale="l2"'],
-    "ema": [""],
-    "emr": ["", "task=0"],
-    "geometric_median": [""],
-    "iso_c": [""],
-    "iso_cts": [""],
-    "karcher": [""],
-    "knots": [""],
-    "linear": [""],
-    "lines_merge": [""],
-    "localize_stitch": ["density=0.5"],
-    "magmax": [""],
-    "model_stock": ["", "filter_wise=true"],
-    "multislerp": ["", "base=base"],
-    "n_average": [""],
-    "pcb": ["", 'scope="tensor"'],
-    "ram": [""],
-    "ramplus_tl": ["", 'scope="model"'],
-    "sce": ["", "select_topk=0.5"],
-    "star": [""],
-    "tall_mask": [""],
-    "task_arithmetic": [""],
-    "ties": ["density=0.5", 'density=0.5, rescale="linf"', 'density=0.5, scope="model"'],
-    "tsv_merge": [""],
-    "wudi": ["iters=3", 'solver="closed"'],
-}
-"""Methods of any number of models, and options of each call."""
-
-FIXED = {
-    "add_cosine_a": ["a, b"],
-    "add_cosine_b": ["a, b"],
-    "add_difference": ["a, b - c", "a, b - c, clamp_to=b"],
-    "add_opposite": ["a, b, c"],
-    "add_perpendicular": ["a, b, c"],
-    "add_strict_opposite": ["a, b, c"],
-    "arcee_fusion": ["a, b"],
-    "clamp_to": ["a, b, c, stiffness=0.5"],
-    "crossover": ["a, b", "a, b, tilt=0.5", "a, b, tilt=1"],
-    "lines": ["a, alpha=0.5"],
-    "nearswap": ["a, b, t=0.1"],
-    "nuslerp": ["a, b", "a, b, base=base", "a, b, flatten=false", "a, b, flatten=false, row_wise=true"],
-    "passthrough": ["a, scale=0.5"],
-    "perpendicular": ["a, b"],
-    "rotate": ["a, b, alpha=0.3", "a, b, alignment=0.5"],
-    "slerp": ["a, b, t=0.4"],
-    "train_difference": ["a, b, c"],
-    "truncate_rank": ["a, rank=2"],
-}
-"""The others, and the arguments of each call."""
 
 SHAPES = ((), (0,), (1,), (5,), (1, 1), (3, 4), (4, 3), (3, 0), (0, 3), (2, 3, 4), (2, 3, 2, 2), (3, 2, 1, 1))
 NEVER_ONE = {"model_stock"}
@@ -94,21 +37,6 @@ OF_THE_MODEL = {"emr", "lines_merge", "pcb", "ramplus_tl", "ties"}
 """Which take numbers of the whole model, so that it matters whether all of it is degenerate."""
 
 ORDER = ("not at all", "that element", "its row", "its column", "its tensor", "the whole model")
-
-
-def methods() -> set[str]:
-    """The functions of the library that take models."""
-    return {
-        statement.name.id
-        for file in standard_texts()
-        for statement in standard_module(file).statements
-        if isinstance(statement, ast.Def) and any(p.kind and p.kind.name == "region" for p in statement.parameters)
-    }
-
-
-def calls(models: str = "a, b, c") -> list[str]:
-    several = [f"{name}({models}{', ' if o else ''}{o})" for name, options in SEVERAL.items() for o in options]
-    return several + [f"{name}({given})" for name, options in FIXED.items() for given in options]
 
 
 def run(call: str, models: Mapping[str, Tensors]) -> tuple[Tensors, dict[str, int]]:
@@ -213,6 +141,20 @@ def spread(call: str, odd: float) -> str:
     if bad.pop("clean").any():
         return "the whole model"
     return max((extent(mask) for mask in bad.values()), key=ORDER.index)
+
+
+@pytest.mark.parametrize("call", calls())
+def test_a_nan_never_vanishes(call: str) -> None:
+    """Wherever it is in which model, and whatever a mask, a rank or an elected sign has against it."""
+    random = torch.Generator().manual_seed(2)
+    used = [m for m in ("a", "b", "c") if m in re.findall(r"\w+", call.partition("(")[2].replace("base", ""))]
+    for label in used:
+        models = {m: {f"x{i}": torch.randn(4, 5, generator=random) for i in range(20)} for m in ("base", "a", "b", "c")}
+        for i in range(20):
+            models[label][f"x{i}"].view(-1)[i] = math.nan
+        made, counted = run(call, models)
+        assert counted.keys() == models["base"].keys()
+        assert all(not math.isfinite(made[f"x{i}"].view(-1)[i]) for i in range(20))
 
 
 def extent(bad: torch.Tensor) -> str:

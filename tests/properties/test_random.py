@@ -33,6 +33,28 @@ def test_the_share_that_is_kept(density: float) -> None:
         assert abs(int(mask.sum()) - COUNT * density) < 4 * sigma
 
 
+@pytest.mark.parametrize("density", [0.2, 0.5, 0.83])
+def test_the_share_that_is_kept_where_it_rises_with_rank(density: float) -> None:
+    rows, columns = 300, 500
+    base, a = torch.zeros(rows, columns), noise(7, (rows, columns))
+    made = merge(f"* = della_linear(a, density={density}, epsilon=0.1)", {"base": {"x": base}, "a": {"x": a}})["x"]
+    mask = made != 0
+    rank = a.abs().argsort(dim=1, stable=True).argsort(dim=1, stable=True) / (columns - 1)
+    for low, high in ((0, 0.5), (0.5, 1.01)):
+        part = (rank >= low) & (rank < high)
+        p = density - 0.1 + 0.2 * rank[part].double()
+        sigma = math.sqrt(float((p * (1 - p)).sum()))
+        assert abs(int(mask[part].sum()) - float(p.sum())) < 4 * sigma
+
+
+@pytest.mark.parametrize("method", ["dare_ties", "dare_linear", "della", "della_linear"])
+def test_the_order_of_models_does_not_change_a_mask(method: str) -> None:
+    models = {label: {"x": noise(k, (40, 50))} for k, label in enumerate(("base", "a", "b"))}
+    one = merge(f"* = {method}(a, b, density=0.5)", models)["x"]
+    two = merge(f"* = {method}(b, a, density=0.5)", models)["x"]
+    assert torch.equal(one, two)
+
+
 def test_masks_of_two_models_tensors_and_seeds_are_independent() -> None:
     p, q = 0.3, 0.6
     a = kept(f"* = dare_linear(a, density={p})")
@@ -59,6 +81,9 @@ ROUNDS = (
     "* = dare_ties(a, b, weight=[0.6, 0.5], density=[0.3, 0.7])",
     "* = ties(a, b, weight=[0.6, 0.5], density=[0.3, 0.7])",
     '* = ties(a, b, density=0.2, rescale="l1")',
+    '* = dare_linear(a, b, density=[0.3, 0.7], rescale="l1")',
+    "* = della(a, b, density=[0.3, 0.7])",
+    "* = breadcrumbs(a, b, density=0.4, gamma=0.1)",
     "* = slerp(a, b, t=0.3)",
 )
 SIZES = {"x": (200_003,), "y": (257, 301), "z": (3,), "w": (), "e": (0, 4)}

@@ -101,8 +101,8 @@ def test_a_single_file(folders: dict[str, Path], tmp_path: Path) -> None:
 
 
 def test_an_existing_target_is_kept_without_force(folders: dict[str, Path], tmp_path: Path) -> None:
-    compiled = compile_folders("* = base", **{"base": folders["base"]})
-    compiled.run(tmp_path / "out")
+    compile_folders("* = base", **{"base": folders["base"]}).run(tmp_path / "out")
+    compiled = compile_folders("* = 2*base", **{"base": folders["base"]})
     with pytest.raises(mergec.MergecError, match="E0601"):
         compiled.run(tmp_path / "out")
     compiled.run(tmp_path / "out", force=True)

@@ -72,7 +72,7 @@ FORMS = [
     *((op, form) for op in ("add", "sub", "mul", "div") for form in ("vv", "vn", "nv")),
     *((op, form) for op in ("lt", "le", "gt", "ge", "eq", "ne") for form in ("vv", "vn", "nv")),
     *((op, "v") for op in ("neg", "abs", "sign", "sqrt", "trunc")),
-    *(("where", form) for form in ("mvv", "mvn", "mnv", "mnn")),
+    *(("where", form) for form in ("mvv", "mvn", "mnv", "mnn", "nvv", "nvn", "nnv")),
     *((op, form) for op, form in (("and", "mm"), ("or", "mm"), ("not", "m"), ("number", "m"))),
     *(("pow", form) for form in ("2", "h")),
     ("bernoulli", "n"),

@@ -150,8 +150,12 @@ def test_ranges_outside_the_data_are_a_bug(tmp_path: Path) -> None:
 
 
 def test_full_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def full(*_: Any) -> int:
-        raise OSError(errno.ENOSPC, "No space left on device")
+    write = os.pwrite
+
+    def full(descriptor: int, data: Any, start: int) -> int:
+        if not os.readlink(f"/proc/self/fd/{descriptor}").endswith("journal"):
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return write(descriptor, data, start)
 
     monkeypatch.setattr(os, "pwrite", full)
     with pytest.raises(MergecError, match=r"no space left for `.*model.safetensors`") as caught:

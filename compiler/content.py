@@ -1,0 +1,63 @@
+"""What each output tensor is, as one key: two tensors of equal keys have equal bytes.
+
+A key covers the operations, their attributes, and where the bytes come from. So it names a tensor's value across runs:
+an output keeps the keys of its tensors, and the next run computes only those whose key is another.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+
+from .catalog import InputFile
+from .graph import Graph, StoredRange
+from .keys import output_keys
+from .models import Model
+from .packing import Packing
+from .plan import OutputTensor
+
+SIZE = 16
+"""Bytes of a key; twice as many hexadecimal digits."""
+
+
+def with_keys(graph: Graph, packing: Packing, models: Sequence[Model], compute: str) -> tuple[OutputTensor, ...]:
+    """The stored tensors of the output with their keys. `compute` is the dtype that is computed in, F32 or F64.
+
+    Nothing that only says how the work is divided (lanes, blocks, budgets) goes into a key.
+    """
+    parts: list[list[tuple[int, str, str]]] = [[] for _ in packing.tensors]
+    for output, key in output_keys(graph, _places(models)):
+        slot = packing.slots[output.name]
+        parts[slot.tensor].append((slot.start, output.dtype, key))
+    keyed = []
+    for tensor, found in zip(packing.tensors, parts, strict=True):
+        made = [(start - tensor.start, dtype, key) for start, dtype, key in sorted(found)]
+        keyed.append(replace(tensor, key=_digest(f"{compute}|{tensor.dtype}|{tensor.shape}|{made}")))
+    return tuple(keyed)
+
+
+def file_identity(file: InputFile) -> str:
+    """What says that an input file holds the same bytes as before, without reading them.
+
+    The time of the last change of status is a part of it where it is known: unlike the time of writing it can't be
+    set, so another model that was copied over this one with its times kept is seen.
+    """
+    return f"{file.path!r} {file.size} {file.mtime_ns} {file.ctime_ns}"
+
+
+def _places(models: Sequence[Model]) -> Callable[[StoredRange], str]:
+    by_number = {m.number: m for m in models}
+    files: Mapping[tuple[int, int], str] = {
+        (m.number, k): _digest(file_identity(file)) for m in models for k, file in enumerate(m.checkpoint.files)
+    }
+
+    def place(found: StoredRange) -> str:
+        stored = by_number[found.model].checkpoint.tensors[found.stored]
+        return f"{files[found.model, stored.file]}+{stored.start}+{found.first} {found.dtype}"
+
+    return place
+
+
+def _digest(text: str) -> str:
+    return hashlib.blake2b(text.encode(errors="backslashreplace"), digest_size=SIZE).hexdigest()

@@ -1,0 +1,258 @@
+"""A plan with less to do: what is finished already is left out, what another file holds is copied from there.
+
+A tensor that is done needs none of its steps, but another may need the numbers that they give: a sum of squares, a
+threshold, a decomposition. So steps are gone through backwards, from the tensors that are still to be made to all
+that these need.
+"""
+
+from __future__ import annotations
+
+import bisect
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from .dtypes import SIZES
+from .plan import (
+    Allocation,
+    Constant,
+    Copy,
+    Extent,
+    Held,
+    Instruction,
+    Load,
+    Mask,
+    Opaque,
+    OutputTensor,
+    Pass,
+    Plan,
+    PlannedInput,
+    Register,
+    Scalar,
+    Step,
+    Store,
+    ToBuffer,
+    ToFile,
+    scratch_layout,
+)
+from .schedule import read_bytes, with_liveness
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """Bytes that an output tensor is to get, as they lie in another file: from byte `start` of `file`."""
+
+    file: PlannedInput
+    start: int
+
+
+def reuse(plan: Plan, found: Mapping[int, Found]) -> Plan:
+    """The plan with some tensors, given by their index in `plan.tensors`, copied from where they were found."""
+    if not found:
+        return plan
+    files = list(dict.fromkeys(f.file for f in found.values()))
+    number = {file: len(plan.inputs) + k for k, file in enumerate(files)}
+    copies = []
+    for index in sorted(found):
+        tensor, file, start = plan.tensors[index], found[index].file, found[index].start
+        if tensor.nbytes:
+            copy = Copy((Extent(number[file], start, tensor.nbytes),), tensor.file, tensor.start)
+            copies.append(Step(copy, (), (), index, 0, 0, tensor.nbytes, tensor.nbytes))
+    rest = prune(plan, found)
+    return _with_steps(replace(rest, inputs=(*plan.inputs, *files)), [*copies, *rest.steps])
+
+
+def prune(plan: Plan, done: Collection[int]) -> Plan:
+    """The plan without the tensors in `done` (indices into `plan.tensors`), and without all that only they need.
+
+    What is left is computed as before, in the same order: its bytes are the same.
+    """
+    if not done:
+        return plan
+    places = _Places(plan.tensors, frozenset(done))
+    scalars: set[int] = set()
+    buffers: set[int] = set()
+    kept: list[Step] = []
+    live = _live(plan.steps)
+    for step, held in zip(reversed(plan.steps), reversed(live), strict=True):
+        needed = _needed(step, held, places, scalars, buffers, plan)
+        if needed is not None:
+            kept.append(needed)
+        # before it there is another buffer of that number
+        buffers.difference_update(a.buffer for a in step.allocate)
+    return _with_steps(plan, with_liveness(_with_releases(kept[::-1]), plan.device))
+
+
+def _with_steps(plan: Plan, steps: Sequence[Step]) -> Plan:
+    return replace(
+        plan,
+        steps=tuple(steps),
+        peak_host=max((s.host for s in steps), default=0),
+        peak_device=max((s.device for s in steps), default=0),
+        reads=sum(s.reads for s in steps),
+        writes=sum(s.writes for s in steps),
+    )
+
+
+class _Places:
+    """Which output tensor a byte of an output file belongs to."""
+
+    def __init__(self, tensors: Sequence[OutputTensor], done: frozenset[int]) -> None:
+        # a tensor of no bytes lies where the next one begins, so it is left out
+        self._order = sorted((t.file, t.start, k) for k, t in enumerate(tensors) if t.nbytes)
+        self._done = done
+
+    def done(self, place: ToFile | Copy) -> bool:
+        at = bisect.bisect_right(self._order, (place.file, place.start), key=lambda found: found[:2])
+        return at > 0 and self._order[at - 1][0] == place.file and self._order[at - 1][2] in self._done
+
+
+def _needed(step: Step, held: int, places: _Places, scalars: set[int], buffers: set[int], plan: Plan) -> Step | None:
+    """The step, or what is needed of it; None where nothing is. `held` is the bytes of the buffers that live in it.
+
+    `scalars` and `buffers` are those that later steps need; they gain those that this one needs, and `scalars` lose
+    those that it makes, as their numbers are used again and again.
+    """
+    match step.action:
+        case Copy() as copy:
+            return None if places.done(copy) else _own(step, held, plan)
+        case Load() as load:
+            return _own(step, held, plan) if load.buffer in buffers else None
+        case Opaque() as opaque:
+            if opaque.output not in buffers:
+                return None
+            buffers.update(i.buffer for i in opaque.inputs)
+            scalars.update(s.index for s in opaque.scalars if isinstance(s, Scalar))
+            return _own(step, held, plan)
+        case Pass() as whole:
+            part = _pass(whole, places, scalars, buffers)
+            if part is None:
+                return None
+            if part == whole:
+                return _own(step, held, plan)
+            return _resized(step, part, plan)
+
+
+def _pass(whole: Pass, places: _Places, scalars: set[int], buffers: set[int]) -> Pass | None:
+    """The pass without the stores, reductions, numbers and code that nothing needs; None where all of it goes."""
+    stores = tuple(s for s in whole.stores if (s.buffer in buffers if isinstance(s, ToBuffer) else not places.done(s)))
+    numbers = []
+    for scalar in reversed(whole.scalars):
+        if scalar.out.index in scalars:
+            numbers.append(scalar)
+            scalars.discard(scalar.out.index)
+            scalars.update(a.index for a in scalar.args if isinstance(a, Scalar))
+    reductions = tuple(r for r in whole.reductions if r.out.index in scalars)
+    scalars.difference_update(r.out.index for r in reductions)
+    if not (stores or reductions or numbers):
+        return None
+    code = _code(whole.code, stores, [a for r in reductions for a in r.args])
+    given = [a for i in code for a in i.args] + [a for r in reductions for a in r.args]
+    scalars.update(a.index for a in given if isinstance(a, Scalar))
+    used = sorted({int(dict(i.attributes)["operand"]) for i in code if i.op == "load"})
+    renumbered = {old: new for new, old in enumerate(used)}
+    operands = tuple(whole.operands[k] for k in used)
+    buffers.update(o.buffer for o in operands if isinstance(o, Held))
+    return replace(
+        whole,
+        operands=operands,
+        code=tuple(_renumbered(i, renumbered) for i in code),
+        reductions=reductions,
+        scalars=tuple(reversed(numbers)),
+        stores=stores,
+    )
+
+
+def _code(
+    code: Sequence[Instruction], stores: Sequence[Store], reduced: Sequence[Register | Mask | Scalar | Constant]
+) -> list[Instruction]:
+    """The instructions that the stores and reductions depend on; registers are used for one value after another."""
+    live: set[object] = {s.value for s in stores} | {a for a in reduced if isinstance(a, Register | Mask)}
+    kept = []
+    for instruction in reversed(code):
+        if instruction.out in live:
+            kept.append(instruction)
+            live.discard(instruction.out)
+            live.update(a for a in instruction.args if isinstance(a, Register | Mask))
+    return kept[::-1]
+
+
+def _renumbered(instruction: Instruction, operands: Mapping[int, int]) -> Instruction:
+    if instruction.op != "load":
+        return instruction
+    changed = [(k, operands[int(v)] if k == "operand" else v) for k, v in instruction.attributes]
+    return replace(instruction, attributes=tuple(changed))
+
+
+# --- memory --------------------------------------------------------------------------------------
+
+
+def _live(steps: Sequence[Step]) -> list[int]:
+    """The bytes of the held buffers that live at each step."""
+    out: list[int] = []
+    sizes: dict[int, int] = {}
+    for step in steps:
+        sizes.update((a.buffer, a.nbytes) for a in step.allocate)
+        out.append(sum(sizes.values()))
+        for buffer in step.release:
+            del sizes[buffer]
+    return out
+
+
+def _own(step: Step, held: int, plan: Plan) -> Step:
+    """The step with the bytes of its own scratch alone."""
+    if plan.device == "cpu":
+        return replace(step, host=step.host - held)
+    return replace(step, device=step.device - held)
+
+
+def _resized(step: Step, part: Pass, plan: Plan) -> Step:
+    """The step with a smaller pass, and the bytes of that pass's scratch."""
+    accelerator = plan.device != "cpu"
+    layout = scratch_layout(
+        part.operands,
+        part.registers,
+        part.masks,
+        part.code,
+        part.reductions,
+        part.stores,
+        block=part.block,
+        compute=plan.compute,
+        accelerator=accelerator,
+    )
+    busy = min(part.lanes, max(1, -(-part.numel // part.block)))
+    return replace(
+        step,
+        action=replace(part, nbytes=layout.nbytes),
+        host=busy * (layout.staging if accelerator else layout.nbytes),
+        device=busy * layout.nbytes,
+        reads=sum(read_bytes(o) for o in part.operands),
+        writes=sum(part.numel * SIZES[s.dtype] for s in part.stores if isinstance(s, ToFile)),
+    )
+
+
+def _with_releases(steps: Sequence[Step]) -> list[Step]:
+    """The steps with buffers that appear where they are filled and go after their last use."""
+    out = []
+    later: set[int] = set()
+    for step in reversed(steps):
+        used = set(_buffers(step.action))
+        ending = used - later
+        later |= used
+        made: Sequence[Allocation] = [a for a in step.allocate if a.buffer in later]
+        later.difference_update(a.buffer for a in step.allocate)
+        out.append(replace(step, allocate=tuple(made), release=tuple(sorted(ending))))
+    return out[::-1]
+
+
+def _buffers(action: Pass | Copy | Load | Opaque) -> list[int]:
+    """The held buffers that a step fills or reads."""
+    match action:
+        case Copy():
+            return []
+        case Load():
+            return [action.buffer]
+        case Opaque():
+            return [action.output, *(i.buffer for i in action.inputs)]
+        case Pass():
+            stored = [s.buffer for s in action.stores if isinstance(s, ToBuffer)]
+            return stored + [o.buffer for o in action.operands if isinstance(o, Held)]

@@ -1,0 +1,64 @@
+"""Whether stored tensors still have the bytes that their checksums tell of."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from .checksums import Checksum
+from .lanes import Lanes
+
+_PIECE = 1 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """Tensor `tensor` of a plan: `nbytes` bytes from byte `start` of the file at `path`, that should have this
+    checksum."""
+
+    tensor: int
+    path: str
+    start: int
+    nbytes: int
+    checksum: str | None
+
+
+def confirm(stored: Sequence[Stored], lanes: int, cancel: threading.Event | None = None) -> set[int]:
+    """The tensors whose bytes have their checksum; one that can't be read has not. Raises Cancelled."""
+    right: list[int] = []
+
+    with Lanes(lanes, cancel) as threads:
+
+        def work(_: int, item: int) -> None:
+            found = stored[item]
+            if found.checksum is not None and checksum_of(found, threads) == found.checksum:
+                right.append(found.tensor)
+
+        threads.spread(len(stored), work)
+    return set(right)
+
+
+def checksum_of(stored: Stored, lanes: Lanes) -> str | None:
+    """The checksum of a stored tensor; None where its file ends early or can't be read. Raises Cancelled."""
+    total = Checksum(stored.nbytes)
+    buffer = memoryview(bytearray(min(_PIECE, stored.nbytes)))
+    try:
+        descriptor = os.open(stored.path, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return None
+    try:
+        done = 0
+        while done < stored.nbytes:
+            lanes.check()
+            count = os.preadv(descriptor, [buffer[: stored.nbytes - done]], stored.start + done)
+            if count == 0:
+                return None
+            total.add(buffer[:count], done)
+            done += count
+    except OSError:
+        return None
+    finally:
+        os.close(descriptor)
+    return total.value()

@@ -1,0 +1,166 @@
+"""An earlier output at the target: what of it is still right, so that it need not be computed again.
+
+Its provenance file says which key every tensor has (`record.py`). A tensor of the plan with the same key has the same
+bytes, if these are still what was written: the weight file's size and time of change are as recorded, or else the
+checksum of the tensor is.
+"""
+
+from __future__ import annotations
+
+import filecmp
+import json
+import os
+import threading
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+
+from ..compiler.card import PROVENANCE
+from ..compiler.catalog import CatalogError, StoredTensor
+from ..compiler.packing import header_bytes
+from ..compiler.plan import OutputTensor, Plan, PlannedInput, PlannedOutput
+from ..compiler.prune import Found
+from .confirm import Stored, confirm
+from .headers import read_header
+from .journal import Done
+from .origin import difference
+from .record import Record, RecordedTensor, read_record
+
+
+@dataclass(frozen=True, slots=True)
+class Reused:
+    """A tensor of an earlier output: where its bytes lie, their checksum (None: not known), what in it is not finite.
+
+    `trusted`: its file is as it was written. Otherwise the checksum has to be compared.
+    """
+
+    found: Found
+    checksum: str | None
+    non_finite: int
+    trusted: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Earlier:
+    """An earlier output that was made by mergec, beside a plan.
+
+    `tensors` are those of the plan that it holds, by index; `same_files` the plan's weight files, by index, that stand
+    in it from the first byte to the last, with their paths. `papers`: all other files of the plan are as they would be
+    written. `why_not` says why nothing of it can be used, in a few words.
+    """
+
+    tensors: Mapping[int, Reused]
+    same_files: Mapping[int, str]
+    papers: bool
+    outputs: int
+    why_not: str | None = None
+
+    @property
+    def unchanged(self) -> bool:
+        """Whether the plan would make what is there already."""
+        return self.papers and len(self.same_files) == self.outputs and all(t.trusted for t in self.tensors.values())
+
+
+def examine(path: str, plan: Plan) -> Earlier | None:
+    """The earlier output at `path`; None where there is none that was made by mergec. Reads no weights."""
+    if plan.single or not os.path.isdir(path):
+        return None
+    record = read_record(path)
+    if record is None:
+        return None
+    why_not = difference(record.made_with, plan)
+    if why_not is not None:
+        return Earlier({}, {}, False, len(plan.outputs), why_not)
+    stored: dict[str, tuple[RecordedTensor, StoredTensor, Found, bool]] = {}
+    for weights in record.weights:
+        if os.path.basename(weights.name) != weights.name:
+            continue
+        place = os.path.join(path, weights.name)
+        with suppress(CatalogError):
+            header = read_header(place)
+            file = PlannedInput(os.path.abspath(place), header.size, header.mtime_ns)
+            trusted = (header.size, header.mtime_ns) == (weights.size, weights.mtime_ns)
+            for name, tensor in header.tensors.items():
+                if name in record.tensors and record.tensors[name].key:
+                    recorded = record.tensors[name]
+                    stored.setdefault(recorded.key, (recorded, tensor, Found(file, tensor.start), trusted))
+    tensors = {}
+    for index, wanted in enumerate(plan.tensors):
+        held = stored.get(wanted.key)
+        if held is not None and _alike(held[1], wanted) and (held[3] or held[0].checksum is not None):
+            tensors[index] = Reused(held[2], held[0].checksum, held[0].non_finite, held[3])
+    same = _same_files(plan, tensors)
+    in_place = all(os.path.basename(file) == plan.outputs[k].name for k, file in same.items())
+    return Earlier(tensors, same, in_place and _papers(path, plan, record), len(plan.outputs))
+
+
+def checked(earlier: Earlier, plan: Plan, cancel: threading.Event | None = None) -> Earlier:
+    """What is left of an earlier output after comparing the checksums of tensors whose files are not as they were."""
+    doubtful = [
+        Stored(index, reused.found.file.path, reused.found.start, plan.tensors[index].nbytes, reused.checksum)
+        for index, reused in earlier.tensors.items()
+        if not reused.trusted and reused.checksum is not None
+    ]
+    if not doubtful:
+        return earlier
+    right = confirm(doubtful, plan.lanes, cancel)
+    tensors = {k: t for k, t in earlier.tensors.items() if t.trusted or k in right}
+    same = {
+        file: path
+        for file, path in earlier.same_files.items()
+        if all(k in tensors for k, t in enumerate(plan.tensors) if t.file == file)
+    }
+    return Earlier(tensors, same, earlier.papers, earlier.outputs, earlier.why_not)
+
+
+def _alike(stored: StoredTensor, wanted: OutputTensor) -> bool:
+    return (stored.dtype, stored.shape, stored.nbytes) == (wanted.dtype, wanted.shape, wanted.nbytes)
+
+
+def _same_files(plan: Plan, tensors: Mapping[int, Reused]) -> dict[int, str]:
+    whole = dict.fromkeys(range(len(plan.outputs)), True)
+    places: dict[int, set[str]] = {k: set() for k in whole}
+    for index, wanted in enumerate(plan.tensors):
+        reused = tensors.get(index)
+        if reused is None or reused.found.start != wanted.start:
+            whole[wanted.file] = False
+        else:
+            places[wanted.file].add(reused.found.file.path)
+    same = {}
+    for number, output in enumerate(plan.outputs):
+        if whole[number] and len(places[number]) == 1 and _begins(next(iter(places[number])), output):
+            same[number] = next(iter(places[number]))
+    return same
+
+
+def _begins(path: str, output: PlannedOutput) -> bool:
+    """Whether the file has the output's size and header."""
+    header = header_bytes(output.header)
+    try:
+        with open(path, "rb") as file:
+            return os.fstat(file.fileno()).st_size == output.size and file.read(len(header)) == header
+    except OSError:
+        return False
+
+
+def _papers(path: str, plan: Plan, record: Record) -> bool:
+    """Whether documents and tagalongs are as they would be written, and the weight files those of the plan."""
+    if {w.name for w in record.weights} != {o.name for o in plan.outputs}:
+        return False
+    try:
+        for document in plan.documents:
+            if document.name == PROVENANCE:
+                if json.loads(document.text) != record.base:
+                    return False
+            else:
+                with open(os.path.join(path, document.name), "rb") as file:
+                    if file.read(len(document.text.encode()) + 1) != document.text.encode():
+                        return False
+        return all(filecmp.cmp(t.path, os.path.join(path, t.name), shallow=False) for t in plan.tagalongs)
+    except OSError:
+        return False
+
+
+def as_done(earlier: Earlier) -> dict[int, Done]:
+    """The tensors whose checksum is known, as a journal would tell of them."""
+    return {k: Done(k, t.checksum, t.non_finite) for k, t in earlier.tensors.items() if t.checksum is not None}

@@ -1,0 +1,63 @@
+"""Which output tensors are complete, and the checksums of their bytes; kept while they are written."""
+
+from __future__ import annotations
+
+import bisect
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from threading import Lock
+
+from ..compiler.plan import OutputTensor
+from .checksums import Checksum
+
+Finished = Callable[[int, str | None], None]
+"""Called once for a tensor, by its index in the plan, when its last byte is written; with its checksum, or None."""
+
+
+@dataclass(slots=True)
+class _Entry:
+    index: int
+    tensor: OutputTensor
+    left: int
+    sum: Checksum | None
+
+
+class Ledger:
+    """Is told of every write, from any thread, and tells when a tensor is complete.
+
+    A tensor that the kernel copies, or a part of it, has no checksum: its bytes don't pass through this process. A
+    write lies within one tensor.
+    """
+
+    def __init__(self, tensors: Sequence[OutputTensor], finished: Finished | None = None) -> None:
+        self._finished = finished
+        self._lock = Lock()
+        entries = [_Entry(k, t, t.nbytes, Checksum(t.nbytes)) for k, t in enumerate(tensors) if t.nbytes]
+        self._entries = sorted(entries, key=lambda e: (e.tensor.file, e.tensor.start))
+
+    def wrote(self, file: int, start: int, data: memoryview) -> None:
+        """`data` (contiguous bytes) stands at byte `start` of weight file `file`."""
+        entry = self._entry(file, start)
+        if entry is None:
+            return
+        if (total := entry.sum) is not None:
+            total.add(data, start - entry.tensor.start)
+        self._count(entry, data.nbytes)
+
+    def copied(self, file: int, start: int, nbytes: int) -> None:
+        """`nbytes` bytes stand there that were not seen."""
+        entry = self._entry(file, start)
+        if entry is not None:
+            entry.sum = None
+            self._count(entry, nbytes)
+
+    def _entry(self, file: int, start: int) -> _Entry | None:
+        at = bisect.bisect_right(self._entries, (file, start), key=lambda e: (e.tensor.file, e.tensor.start))
+        return self._entries[at - 1] if at and self._entries[at - 1].tensor.file == file else None
+
+    def _count(self, entry: _Entry, nbytes: int) -> None:
+        with self._lock:
+            entry.left -= nbytes
+            complete = entry.left == 0
+        if complete and self._finished is not None:
+            self._finished(entry.index, entry.sum.value() if entry.sum is not None else None)

@@ -1,0 +1,57 @@
+"""With what an output is made, as far as its bytes may depend on that."""
+
+from __future__ import annotations
+
+import os
+import platform
+from collections.abc import Mapping
+from functools import cache
+from importlib import metadata
+
+from ..compiler.plan import Opaque, Plan
+from .hardware import usable_cores
+
+_LIBRARIES = ("torch", "numpy")
+
+_OTHERS = {"device": "another kind of device", "processor": "another processor", "cores": "another number of cores"}
+
+
+def made_with(plan: Plan) -> dict[str, str]:
+    """Versions, kind of device and processor. What was made with others is not mixed with what is made now: functions
+    such as `sin`, and decompositions, may differ in the last bit between them.
+
+    `cores` is for decompositions, which share a sum among threads; elsewhere they make no difference.
+    """
+    cores = f"{usable_cores()} {os.environ.get('OMP_NUM_THREADS', '')}".strip()
+    return {"mergec": plan.version, "device": plan.device.partition(":")[0], **_machine(), "cores": cores}
+
+
+def difference(then: Mapping[str, object], plan: Plan) -> str | None:
+    """What is not as it was, as far as it matters to a plan, in a few words; None where all is."""
+    decomposes = any(isinstance(step.action, Opaque) for step in plan.steps)
+    for name, value in made_with(plan).items():
+        if then.get(name) != value and (name != "cores" or decomposes):
+            return f"it was made with {_OTHERS.get(name, f'another version of {name}')}"
+    return None
+
+
+@cache
+def _machine() -> Mapping[str, str]:
+    found = {"processor": _processor(), "libc": " ".join(platform.libc_ver())}
+    for name in _LIBRARIES:
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            found[name] = "none"
+    return found
+
+
+def _processor() -> str:
+    try:
+        with open("/proc/cpuinfo", encoding="utf-8", errors="replace") as file:
+            for line in file:
+                if line.startswith("model name"):
+                    return line.partition(":")[2].strip()
+    except OSError:
+        pass  # another system
+    return platform.machine()

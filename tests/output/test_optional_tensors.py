@@ -1,0 +1,117 @@
+"""An optional tensor that some models lack: they drop out of the method there, and of what it divides by."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import mergec
+import numpy as np
+import pytest
+from safetensors.numpy import load_file, save_file
+
+WIDTH = 6
+BIAS = "model.layers.{}.mlp.up_proj.bias"
+WEIGHT = "model.layers.{}.mlp.up_proj.weight"
+HAVE = {"base": (0, 1), "a": (0,), "b": (0, 1), "c": ()}
+"""The layers whose bias each model has."""
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Llamas of two layers, of which nothing is there but one matrix each, with or without its bias."""
+    root = tmp_path_factory.mktemp("optional")
+    for seed, (name, layers) in enumerate(HAVE.items()):
+        random = np.random.default_rng(seed)
+        tensors = {"model.embed_tokens.weight": random.standard_normal((3, WIDTH)).astype(np.float32)}
+        tensors |= {WEIGHT.format(i): random.standard_normal((4, WIDTH)).astype(np.float32) for i in (0, 1)}
+        tensors |= {BIAS.format(i): random.standard_normal(4).astype(np.float32) for i in layers}
+        (root / name).mkdir()
+        save_file(tensors, root / name / "model.safetensors")
+        config = {"architectures": ["LlamaForCausalLM"], "model_type": "llama", "num_hidden_layers": 2}
+        (root / name / "config.json").write_text(json.dumps({**config, "tie_word_embeddings": True}))
+    return root
+
+
+def compiled(models: Path, statement: str) -> mergec.Compiled:
+    lets = "\n".join(f'let {name} = model("{models / name}")' for name in HAVE)
+    return mergec.compile(f"{lets}\noutput(like=base)\n{statement}\n", device="cpu")
+
+
+def merged(models: Path, out: Path, statement: str) -> dict[str, np.ndarray]:
+    compiled(models, statement).run(out)
+    return load_file(out / "model.safetensors")
+
+
+@pytest.mark.parametrize(
+    ("call", "alone"),
+    [
+        ("linear(a, b, c, weight=[1, 2, 4])", "linear({0}, weight={1})"),
+        ("linear(a, b, c, weight=[1, 2, 4], normalize=false)", "linear({0}, weight={1}, normalize=false)"),
+        ("n_average(a, b, c)", "n_average({0})"),
+        ("ema(a, b, c, beta=0.7)", "ema({0}, beta=0.7)"),
+        ("karcher(a, b, c)", "karcher({0})"),
+        ("geometric_median(a, b, c)", "geometric_median({0})"),
+        ("multislerp(a, b, c, weight=[1, 2, 4])", "multislerp({0}, weight={1})"),
+        ("task_arithmetic(a, b, c, weight=[1, 2, 4])", "task_arithmetic({0}, weight={1})"),
+        ("ties(a, b, c, weight=[1, 2, 4], density=[0.9, 0.5, 0.2])", "ties({0}, weight={1}, density={2})"),
+        ("dare_ties(a, b, c, density=[0.9, 0.5, 0.2])", "dare_ties({0}, density={2})"),
+        ("sce(a, b, c)", "sce({0})"),
+        ("tsv_merge(a, b, c)", "tsv_merge({0})"),
+        ("emr(a, b, c)", "emr({0})"),
+        ("consensus(a, b, c, k=1)", "consensus({0}, k=1)"),
+    ],
+)
+def test_models_without_it_drop_out(models: Path, tmp_path: Path, call: str, alone: str) -> None:
+    made = merged(models, tmp_path / "out", f"* = {call}")
+    weights, densities = {"a": 1, "b": 2}, {"a": 0.9, "b": 0.5}
+    for layer, present in ((0, ["a", "b"]), (1, ["b"])):
+        numbers = [[table[m] for m in present] for table in (weights, densities)]
+        place = f'"{BIAS.format(layer)}"'
+        wanted = merged(models, tmp_path / f"{layer}", f"{place} = {alone.format(', '.join(present), *numbers)}")
+        np.testing.assert_array_equal(made[BIAS.format(layer)], wanted[BIAS.format(layer)])
+    assert np.isfinite(made[WEIGHT.format(1)]).all()
+
+
+def test_each_is_told(models: Path) -> None:
+    found = compiled(models, "* = linear(a, b, c)").diagnostics
+    assert [(d.code, d.message) for d in found] == [
+        ("W0572", "`c` lacks 2 optional tensors, and drops out of `linear` there"),
+        ("W0572", "`a` lacks an optional tensor, and drops out of `linear` there"),
+    ]
+
+
+@pytest.mark.parametrize(
+    "call", ["slerp({}, t=0.3)", "nuslerp({}, base=base)", "nearswap({}, t=0.1)", "arcee_fusion({})"]
+)
+def test_methods_of_two_copy_the_one_that_has_it(models: Path, tmp_path: Path, call: str) -> None:
+    b = load_file(models / "b" / "model.safetensors")
+    for number, order in enumerate(("a, b", "b, a")):
+        made = merged(models, tmp_path / str(number), f"* = {call.format(order)}")
+        np.testing.assert_array_equal(made[BIAS.format(1)], b[BIAS.format(1)])
+
+
+def test_picked_layers_and_parts_of_results(models: Path, tmp_path: Path) -> None:
+    b = load_file(models / "b" / "model.safetensors")
+    statements = "layers[1].mlp = linear(a.layers[1], b.layers[1], weight=[1, 3]).mlp\nlayers[0] = slerp(c, b, t=0.5)"
+    made = merged(models, tmp_path / "out", statements)
+    np.testing.assert_allclose(made[BIAS.format(1)], b[BIAS.format(1)], rtol=1e-6)
+    np.testing.assert_array_equal(made[BIAS.format(0)], b[BIAS.format(0)])
+
+
+def test_arithmetic_and_the_base_count_zero(models: Path, tmp_path: Path) -> None:
+    b = load_file(models / "b" / "model.safetensors")
+    made = merged(models, tmp_path / "out", "* = 0.5*b + 0.5*c\nlayers[0] = task_arithmetic(b, base=c)")
+    np.testing.assert_array_equal(made[BIAS.format(1)], b[BIAS.format(1)] / 2)
+    np.testing.assert_array_equal(made[BIAS.format(0)], b[BIAS.format(0)])
+
+
+def test_where_none_has_it_it_is_zero(models: Path, tmp_path: Path) -> None:
+    made = merged(models, tmp_path / "out", "* = linear(c, c, weight=[1, 2])")
+    assert not made[BIAS.format(0)].any()
+
+
+def test_a_models_own_number_is_minded(models: Path, tmp_path: Path) -> None:
+    made = merged(models, tmp_path / "out", "layers[*].mlp = tall_mask(c, b, a, task=1)\nlayers[1] = base")
+    wanted = merged(models, tmp_path / "wanted", f'"{BIAS.format(0)}" = tall_mask(b, a, task=0)')
+    np.testing.assert_array_equal(made[BIAS.format(0)], wanted[BIAS.format(0)])

@@ -1,0 +1,102 @@
+"""The same bytes for any number of lanes, size of blocks and budget of memory, gone on or made from an earlier
+output."""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+
+import mergec
+import pytest
+import torch
+from mergec.compiler.pipeline import Options, compile_recipe
+from mergec.compiler.plan import CHUNK, Plan
+from mergec.grammar.source import Source
+from mergec.runtime import keeper
+from mergec.runtime.catalog import LocalCatalog
+from mergec.runtime.executor import Cancelled
+from resume_models import weights
+from safetensors.torch import save_file
+
+SHAPES = {"x0": (300, 450), "x1": (300, 301), "x2": (CHUNK * 2 + 5,), "x3": (70, 90), "x4": ()}
+RECIPE = """output(dtype="bfloat16")
+* = dare_ties(a, b, base=base, density=0.4)
+x1 = slerp(a, b, t=0.3)
+x3 = ties(truncate_rank(a), b, base=base, density=0.2)
+"""
+PATHS = ("straight", "gone on", "from an earlier output", "both")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    made = tmp_path_factory.mktemp("models")
+    for k, label in enumerate(("base", "a", "b")):
+        random = torch.Generator().manual_seed(k)
+        tensors = {name: torch.randn(shape, generator=random) for name, shape in SHAPES.items()}
+        save_file(tensors, made / f"{label}.safetensors")
+    return made
+
+
+@pytest.fixture(scope="module")
+def wanted(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
+    out = tmp_path_factory.mktemp("wanted") / "out"
+    mergec.run(plan_of(folder, RECIPE, Options(lanes=1, block=1 << 22)), out)
+    return weights(out)
+
+
+def plan_of(folder: Path, recipe: str, options: Options) -> Plan:
+    lets = "".join(f'let {label} = model("{folder}/{label}.safetensors")\n' for label in ("base", "a", "b"))
+    return compile_recipe(Source("<recipe>", lets + recipe), LocalCatalog(), "0", options).plan
+
+
+@pytest.mark.parametrize(
+    ("lanes", "block", "tight"),
+    [(1, CHUNK, False), (3, CHUNK, False), (2, 4 * CHUNK, False), (4, 3 * CHUNK, True)],
+)
+def test_matrix(
+    lanes: int,
+    block: int,
+    tight: bool,
+    folder: Path,
+    tmp_path: Path,
+    wanted: dict[str, bytes],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(keeper, "SECONDS", 0.0)
+    budget = plan_of(folder, RECIPE, Options(lanes=1, block=CHUNK)).peak_host if tight else None
+    options = Options(lanes=lanes, block=block, host_memory=budget)
+    plan = plan_of(folder, RECIPE, options)
+    for path in PATHS:
+        out = tmp_path / path
+        if path in ("from an earlier output", "both"):
+            mergec.run(plan_of(folder, RECIPE.replace("t=0.3", "t=0.7"), options), out)
+        if path in ("gone on", "both"):
+            stop(plan, out)
+        report = mergec.run(plan, out, force=True)
+        assert weights(out) == wanted, path
+        assert (report.resumed > 0) == (path == "gone on") or path == "both"
+        assert (report.reused > 0) == (path in ("from an earlier output", "both"))
+
+
+class After:
+    """Stops a run at its third tensor."""
+
+    def __init__(self, cancel: threading.Event) -> None:
+        self.begun, self.cancel = 0, cancel
+
+    def begins(self, plan: object, notices: object) -> None: ...
+
+    def tensor(self, index: int) -> None:  # noqa: ARG002
+        self.begun += 1
+        if self.begun == 3:
+            self.cancel.set()
+
+    def moved(self, read: int, written: int) -> None: ...
+
+    def live(self, host: int, device: int) -> None: ...
+
+
+def stop(plan: Plan, out: Path) -> None:
+    cancel = threading.Event()
+    with pytest.raises(Cancelled):
+        mergec.run(plan, out, force=True, progress=After(cancel), cancel=cancel)

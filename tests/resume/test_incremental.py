@@ -1,0 +1,193 @@
+"""A changed recipe onto an output of its own: only what has changed is computed, and only bytes to be trusted are
+taken over."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import mergec
+import pytest
+from mergec.cli.main import main
+from mergec.runtime.earlier import examine
+from mergec.runtime.session import Report
+from resume_models import CHANGED, RECIPE, SHAPES, merged, plan_of, weights, write_models
+
+ONE = RECIPE.replace('shard_size="18kB"', "")
+"""The recipe with one weight file."""
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_models(tmp_path_factory.mktemp("models") / "m")
+
+
+class Quiet:
+    notices: tuple[str, ...] = ()
+
+    def begins(self, plan: Any, notices: Any) -> None:  # noqa: ARG002
+        self.notices = tuple(notices)
+
+    def tensor(self, index: int) -> None: ...
+
+    def moved(self, read: int, written: int) -> None: ...
+
+    def live(self, host: int, device: int) -> None: ...
+
+
+def changed(folder: Path, out: Path, recipe: str, reference: Path) -> Report:
+    """Runs a recipe over what is at `out`, and sees that the bytes are those of a run from nothing."""
+    report = mergec.run(plan_of(folder, recipe), out, force=True)
+    assert weights(out) == merged(plan_of(folder, recipe), reference)
+    mine, theirs = (json.loads((place / "mergec.json").read_text()) for place in (out, reference))
+    assert mine["tensors"].keys() == theirs["tensors"].keys()
+    for name, (key, checksum, bad) in theirs["tensors"].items():
+        assert mine["tensors"][name] in ([key, checksum, bad], [key, None, bad])
+    assert not [p for p in out.parent.iterdir() if p.name.startswith(".")]
+    return report
+
+
+@pytest.mark.parametrize("recipe", [RECIPE, ONE], ids=["several files", "one file"])
+def test_only_what_has_changed(recipe: str, folder: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    mergec.run(plan_of(folder, recipe), out)
+    other = recipe.replace("0.5*a + 0.5*b", "0.4*a + 0.6*b")
+    report = changed(folder, out, other, tmp_path / "wanted")
+    assert report.reused == len(SHAPES) - 3
+    computed = sum(t.nbytes for t in plan_of(folder, recipe).tensors if "layers.3." in t.name)
+    assert report.outcome.bytes_read - report.outcome.bytes_written <= 3 * computed
+    # and back again
+    assert changed(folder, out, recipe, tmp_path / "first").reused == len(SHAPES) - 3
+
+
+def test_whole_files_are_not_copied(folder: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    mergec.run(plan_of(folder), out)
+    before = {p.name: p.stat().st_ino for p in out.glob("*.safetensors")}
+    report = changed(folder, out, CHANGED, tmp_path / "wanted")
+    after = {p.name: p.stat().st_ino for p in out.glob("*.safetensors")}
+    assert sum(before[name] == after[name] for name in before) >= len(before) - 2
+    assert all(p.stat().st_nlink == 1 for p in out.iterdir())
+    assert report.outcome.bytes_written < sum(p.stat().st_size for p in out.glob("*.safetensors")) / 2
+
+
+def test_nothing_to_do(folder: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    mergec.run(plan_of(folder), out)
+    state = {p.name: (p.stat().st_ino, p.stat().st_mtime_ns) for p in out.iterdir()}
+    for options in ({}, {"force": True}):
+        report = mergec.run(plan_of(folder, lanes=1), out, **options)
+        assert report.unchanged
+        assert report.reused == len(SHAPES)
+        assert report.outcome.bytes_written == 0
+    assert {p.name: (p.stat().st_ino, p.stat().st_mtime_ns) for p in out.iterdir()} == state
+    assert not mergec.run(plan_of(folder), out, force=True, fresh=True).unchanged
+    assert weights(out) == merged(plan_of(folder), tmp_path / "wanted")
+
+
+def test_only_the_papers_have_changed(folder: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    mergec.run(plan_of(folder), out)
+    report = changed(folder, out, "# a remark\n" + RECIPE, tmp_path / "wanted")
+    assert (report.reused, report.outcome.bytes_written, report.unchanged) == (len(SHAPES), 0, False)
+    assert "# a remark" in (out / "README.md").read_text()
+    (out / "README.md").write_text("mine")
+    assert not mergec.run(plan_of(folder, "# a remark\n" + RECIPE), out, force=True).unchanged
+
+
+def test_another_output_needs_force(folder: Path, tmp_path: Path) -> None:
+    mergec.run(plan_of(folder), tmp_path / "out")
+    with pytest.raises(mergec.MergecError, match="E0601"):
+        mergec.run(plan_of(folder, CHANGED), tmp_path / "out")
+
+
+# --- trust ---------------------------------------------------------------------------------------
+
+
+def spoil(path: Path, *, keep_time: bool) -> None:
+    status = path.stat()
+    data = bytearray(path.read_bytes())
+    data[-1] ^= 1
+    path.write_bytes(data)
+    if keep_time:
+        os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
+
+
+def test_a_file_that_was_written_to_is_checked(folder: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    mergec.run(plan_of(folder, ONE), out)
+    spoil(out / "model.safetensors", keep_time=False)
+    # all but the spoilt tensor and the one that the kernel copied, whose checksum nobody knows
+    report = changed(folder, out, ONE, tmp_path / "wanted")
+    assert not report.unchanged
+    assert report.reused == len(SHAPES) - 2
+
+
+def test_times_alone(folder: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    mergec.run(plan_of(folder, ONE), out)
+    os.utime(out / "model.safetensors")
+    assert changed(folder, out, ONE, tmp_path / "wanted").reused == len(SHAPES) - 1
+    assert mergec.run(plan_of(folder, ONE), out).unchanged
+
+
+@pytest.mark.parametrize(
+    "text", ["", "{", "[]", "{}", '{"weights": 3, "tensors": {}}', '{"weights": {"../x": [1, 2]}, "tensors": {}}']
+)
+def test_a_provenance_file_of_another_kind(text: str, folder: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    mergec.run(plan_of(folder), out)
+    (out / "mergec.json").write_text(text)
+    assert examine(str(out), plan_of(folder)) is None
+    assert changed(folder, out, RECIPE, tmp_path / "wanted").reused == 0
+
+
+def test_another_version_takes_over_nothing_and_says_so(folder: Path, tmp_path: Path) -> None:
+    mergec.run(plan_of(folder), tmp_path / "out")
+    progress = Quiet()
+    report = mergec.run(plan_of(folder, version="1"), tmp_path / "out", force=True, progress=progress)
+    assert report.reused == 0
+    why = "it was made with another version of mergec"
+    assert progress.notices == (f"taking over nothing from the earlier output: {why}",)
+
+
+def test_infinities_of_an_earlier_output_still_count(folder: Path, tmp_path: Path) -> None:
+    bad, out = RECIPE + "head = 1e38*a*1e38\n", tmp_path / "out"
+    counts = mergec.run(plan_of(folder, bad), out).outcome.non_finite
+    assert counts["head.weight"]
+    assert mergec.run(plan_of(folder, bad), out).outcome.non_finite == counts
+    other = bad.replace("0.5*a + 0.5*b", "0.4*a + 0.6*b")
+    assert mergec.run(plan_of(folder, other), out, force=True).outcome.non_finite == counts
+    strict = other.replace('18kB"', '18kB", on_nonfinite="error"')
+    for force in (False, True):
+        with pytest.raises(mergec.MergecError, match=r"E0614|E0601"):
+            mergec.run(plan_of(folder, strict), out, force=force)
+
+
+def test_moved_layers_are_found_by_what_they_are(folder: Path, tmp_path: Path) -> None:
+    """Keys tell what a tensor is, not what it is called."""
+    out = tmp_path / "out"
+    first = "layers[0] = 0.3*a.layers[1] + b.layers[1]\n"
+    second = "layers[5] = 0.3*a.layers[1] + b.layers[1]\n"
+    mergec.run(plan_of(folder, "* = base\n" + first), out)
+    report = changed(folder, out, "* = base\n" + second, tmp_path / "wanted")
+    assert report.reused == len(SHAPES) - 3  # three that were computed have moved, layer 0 is the base's again
+
+
+def test_what_would_be_redone(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    recipe, out = tmp_path / "r.mrg", tmp_path / "out"
+    lets = "".join(f'let {label} = model("{folder}/{label}.safetensors")\n' for label in ("base", "a", "b"))
+
+    def explained(text: str) -> str:
+        recipe.write_text(lets + text)
+        assert main(["--explain", str(recipe), "-o", str(out), "--device", "cpu"]) == 0
+        return capsys.readouterr().out.partition("\ntarget\n")[2]
+
+    assert explained(RECIPE) == "  there is nothing yet: all 20 tensors are to be made\n"
+    assert main([str(recipe), "-o", str(out), "--device", "cpu", "-q"]) == 0
+    assert explained(RECIPE) == "  nothing to do: it is what the recipe makes\n"
+    text = explained(CHANGED)
+    assert text.startswith("  to be made  3 of 20 tensors: layers[3].k.weight, layers[3].norm.weight")
+    assert "  taken over  17 tensors of the earlier output" in text

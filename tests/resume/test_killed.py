@@ -1,0 +1,136 @@
+"""A run that is killed at any instant, or by a loss of power, and the run after it."""
+
+from __future__ import annotations
+
+import os
+import random
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import mergec
+import pytest
+from mergec.compiler.plan import Plan
+from mergec.runtime import keeper, target
+from resume_models import CHANGED, merged, plan_of, weights, write_models
+from watched_disk import Disk
+
+INSTANTS = {"nothing": 25, "an output": 8, "an output, two renames": 8}
+"""At how many instants a run is stopped, in two ways each, by what is there before."""
+
+KILLS = int(os.environ.get("MERGEC_TEST_KILLS", "4"))
+"""How many processes are killed; 50 of them take a while."""
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_models(tmp_path_factory.mktemp("models") / "m")
+
+
+@pytest.fixture(autouse=True)
+def eager(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every finished tensor goes into the journal at once."""
+    monkeypatch.setattr(keeper, "SECONDS", 0.0)
+
+
+def _no_exchange(first: str, second: str) -> bool:  # noqa: ARG001
+    return False
+
+
+def _no_sync(descriptor: int) -> None:
+    """Nothing is lost in these tests but what is lost on purpose."""
+
+
+@pytest.mark.parametrize("before", INSTANTS)
+def test_stopped_at_any_instant(before: str, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An earlier output is there whole until the new one is; the next run makes the bytes of an undisturbed one."""
+    plan = plan_of(folder)
+    earlier_plan = plan_of(folder, CHANGED) if before != "nothing" else None
+    wanted = merged(plan, tmp_path / "wanted")
+    if before.endswith("renames"):
+        monkeypatch.setattr(target, "exchange", _no_exchange)
+    count = _run(plan, earlier_plan, tmp_path / "count", set(), monkeypatch).instants
+    stops = set(random.Random(1).sample(range(count), min(INSTANTS[before], count)))
+    root = _run(plan, earlier_plan, tmp_path / "stopped", stops, monkeypatch).root
+    assert weights(root / "out") == wanted
+    earlier = weights(root / "earlier") if earlier_plan else None
+    monkeypatch.setattr(os, "fsync", _no_sync)
+    resumed = 0
+    for copy in sorted((tmp_path / "stopped").glob("*/[0-9]*")):
+        if (copy / "out").exists():
+            assert weights(copy / "out") in (earlier, wanted), copy
+        elif earlier is not None:
+            # between two renames the old output has its other name
+            assert weights(copy / ".out.partial" / "old") == earlier, copy
+        report = mergec.run(plan, copy / "out", force=True)
+        assert weights(copy / "out") == wanted, copy
+        assert {p.name for p in copy.iterdir()} <= {"out", "earlier"}
+        resumed += report.resumed > 0
+    assert resumed > (10 if earlier is None else 0)
+
+
+def _run(plan: Plan, earlier: Plan | None, place: Path, stops: set[int], monkeypatch: pytest.MonkeyPatch) -> Disk:
+    """Runs the plan on a watched disk, over the output of another one."""
+    root = place / "root"
+    root.mkdir(parents=True)
+    if earlier is not None:
+        mergec.run(earlier, root / "out")
+        shutil.copytree(root / "out", root / "earlier")
+    disk = Disk(root, place, stops)
+    with monkeypatch.context() as patch:
+        disk.watch(patch)
+        mergec.run(plan, root / "out", force=True)
+    return disk
+
+
+KILLED = """
+import os, random, shutil, signal, sys
+from pathlib import Path
+import mergec
+from mergec.runtime import engine, keeper
+from resume_models import merged, plan_of, weights
+
+folder, out, kills = Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3])
+plan = plan_of(folder)
+keeper.SECONDS = 0.0
+random.seed(kills)
+for kill in range(kills):
+    process = os.fork()
+    if process == 0:
+        os.setpgid(0, 0)
+        write, left = os.pwrite, random.randrange(1, 60)
+        def pwrite(*args):
+            global left
+            left -= 1
+            if left == 0:
+                os.killpg(0, signal.SIGKILL)
+            return write(*args)
+        os.pwrite = pwrite
+        os.fsync = lambda descriptor: None
+        mergec.run(plan, out)
+        os._exit(0)
+    _, status = os.waitpid(process, 0)
+    if os.WIFEXITED(status):
+        # it came to its end before its turn to be killed
+        assert os.WEXITSTATUS(status) == 0
+        assert weights(out) == weights(folder.parent / "wanted")
+        shutil.rmtree(out)
+    else:
+        assert os.WTERMSIG(status) == signal.SIGKILL
+        assert not out.exists()
+mergec.run(plan, out)
+"""
+
+
+def test_killed_processes(folder: Path, tmp_path: Path) -> None:
+    """The real thing: SIGKILL to the process group at a random write, over and over, and each run goes on."""
+    wanted = folder.parent / "wanted"
+    if not wanted.exists():
+        merged(plan_of(folder), wanted)
+    paths = os.pathsep.join([str(Path(__file__).parent), *sys.path])
+    command = [sys.executable, "-c", KILLED, str(folder), str(tmp_path / "out"), str(KILLS)]
+    done = subprocess.run(command, env=os.environ | {"PYTHONPATH": paths}, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert weights(tmp_path / "out") == weights(wanted)
+    assert os.listdir(tmp_path) == ["out"]

@@ -1,0 +1,72 @@
+"""Writes past the page cache: the same bytes as through it, and nothing lost where a system has none."""
+
+from __future__ import annotations
+
+import errno
+import os
+from pathlib import Path
+
+import mergec
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from mergec.compiler.plan import PAGE
+from mergec.runtime import direct
+from mergec.runtime.direct import LEAST, Direct
+from mergec.runtime.host import pages
+from safetensors.numpy import load_file, save_file
+
+
+@settings(max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@given(start=st.integers(0, 3 * PAGE), nbytes=st.integers(0, 2 * LEAST), align=st.booleans())
+def test_only_whole_pages_go_directly(tmp_path: Path, start: int, nbytes: int, align: bool) -> None:
+    if align:
+        start, nbytes = start // PAGE * PAGE, nbytes // PAGE * PAGE
+    path = tmp_path / "file"
+    path.write_bytes(bytes(4 * LEAST))
+    data = pages(4 * LEAST)
+    data[:] = np.random.default_rng(0).integers(1, 255, data.size, np.uint8)
+    files = Direct(lambda _, flags: os.open(path, os.O_WRONLY | flags), 4)
+    done = files.write(0, start, data.data[:nbytes])
+    files.close()
+    assert done in ({False, align and nbytes >= LEAST})
+    assert path.read_bytes()[start : start + nbytes] == (data[:nbytes].tobytes() if done else bytes(nbytes))
+
+
+@pytest.mark.parametrize("number", [errno.EINVAL, errno.EOPNOTSUPP])
+def test_a_system_without(tmp_path: Path, number: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every merge comes out the same where direct writes are refused, be it at the opening or later."""
+    tensors = {"a": np.random.default_rng(0).standard_normal((700, 1024)).astype(np.float32), "b": np.ones(3)}
+    save_file(tensors, tmp_path / "m.safetensors")
+    recipes = {name: f'let m = model("m.safetensors")\n* = {x}' for name, x in (("computed", "2 * m"), ("copied", "m"))}
+    monkeypatch.chdir(tmp_path)
+    made = {}
+    for refused in (False, True):
+        if refused:
+
+            def refuse(*_: object) -> None:
+                raise OSError(number, os.strerror(number))
+
+            monkeypatch.setattr(direct, "write_all", refuse)
+        for name, recipe in recipes.items():
+            mergec.compile(recipe, device="cpu").run(tmp_path / f"{name}-{refused}")
+            file = tmp_path / f"{name}-{refused}" / "model.safetensors"
+            made[name, refused] = file.read_bytes()
+            factor = 2 if name == "computed" else 1
+            assert all(np.array_equal(v, factor * tensors[k]) for k, v in load_file(file).items())
+    assert all(made[name, True] == made[name, False] for name in recipes)
+
+
+def test_a_full_disk_is_not_taken_for_a_system_without(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    path = tmp_path / "file"
+    path.touch()
+    monkeypatch.setattr(direct, "write_all", full)
+    files = Direct(lambda _, flags: os.open(path, os.O_WRONLY | flags), 4)
+    if files.suits(0, LEAST):
+        with pytest.raises(OSError, match="space"):
+            files.write(0, 0, pages(LEAST).data)
+    files.close()
