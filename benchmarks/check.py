@@ -14,6 +14,7 @@ from pathlib import Path
 
 import make_models
 import torch
+from check_more import WANTED, check_by_reference
 from safetensors.torch import load_file
 
 Tensors = Mapping[str, torch.Tensor]
@@ -156,6 +157,8 @@ def faults(method: str, work: Path, recipes: Path, models: Sequence[Tensors]) ->
         return check_passthrough(out, *models[1:])
     if method == "copy":
         return check_copy(out, models[1])
+    if method in WANTED:
+        return check_by_reference(method, out, models[0], models[1:])
     merge(recipe, work / f"{method}-again")
     again = load(work / f"{method}-again")
     found = check_dare_ties(out, *models)
@@ -172,5 +175,5 @@ def check(work: Path, methods: Sequence[str], recipes: Path) -> int:
     for method in methods:
         found = faults(method, work, recipes, models)
         bad += bool(found)
-        print(f"{method:12} " + ("right" if not found else "WRONG: " + "; ".join(found[:5])), flush=True)
+        print(f"{method:16} " + ("right" if not found else "WRONG: " + "; ".join(found[:5])), flush=True)
     return bad

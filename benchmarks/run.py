@@ -13,12 +13,14 @@ peer, …) with the inputs in the page cache and the last output deleted; the me
 from __future__ import annotations
 
 import argparse
+import re
 import shutil
 import statistics
 import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import check
@@ -26,7 +28,30 @@ import make_models
 from measure import CommandFailed, Sample, measure, size
 
 HERE = Path(__file__).resolve().parent
-METHODS = ("linear", "slerp", "ties", "dare_ties", "passthrough", "copy")
+METHODS = (
+    "linear",
+    "slerp",
+    "nuslerp",
+    "multislerp",
+    "karcher",
+    "task_arithmetic",
+    "ties",
+    "dare_linear",
+    "dare_ties",
+    "della",
+    "della_linear",
+    "breadcrumbs",
+    "breadcrumbs_ties",
+    "sce",
+    "ram",
+    "ramplus_tl",
+    "model_stock",
+    "nearswap",
+    "arcee_fusion",
+    "passthrough",
+    "copy",
+)
+"""All that the peer has, and a plain copy of one model."""
 PEER_REQUIREMENTS = ("torch==2.13.0", "mergekit")
 OFFLINE = {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1"}
 GIB = 1 << 30
@@ -101,7 +126,7 @@ def median(samples: Sequence[Sample]) -> Sample:
     )
 
 
-def row(name: str, sample: Sample, wall_ratio: str = "", memory_ratio: str = "") -> str:
+def row(name: str, sample: Sample, floor: str = "", wall_ratio: str = "", memory_ratio: str = "") -> str:
     cells = (
         name,
         f"{sample.wall:.2f}",
@@ -109,29 +134,58 @@ def row(name: str, sample: Sample, wall_ratio: str = "", memory_ratio: str = "")
         f"{sample.resident / GIB:.2f}",
         f"{sample.anonymous / GIB:.2f}",
         f"{sample.output / 1e9:.2f}",
+        floor,
         wall_ratio,
         memory_ratio,
     )
     return "| " + " | ".join(cells) + " |"
 
 
-def floors() -> dict[str, list[str]]:
-    """What no merge can beat: reading the inputs, copying one of them, and starting torch."""
-    return {
-        "floor: `cat` of all inputs": ["sh", "-c", "cat */*.safetensors > /dev/null"],
-        "floor: copy of one input": ["cp", "-r", "--reflink=never", "a", "out-floor"],
-        "floor: `import torch`": [sys.executable, "-c", "import torch"],
-    }
+def inputs_of(method: str) -> tuple[str, ...]:
+    """The checkpoints that a merge reads, in the order of its recipe."""
+    recipe = (HERE / "recipes" / f"{method}.mrg").read_text("utf-8")
+    return tuple(re.findall(r'model\("\./(\w+)"\)', recipe))
+
+
+@dataclass(frozen=True, slots=True)
+class Floors:
+    """What no merge can beat: reading its inputs once, by the set of them, and writing its output once."""
+
+    reading: Mapping[tuple[str, ...], Sample]
+    writing: Sample
+
+    def of(self, method: str, output: int) -> float:
+        """Seconds for a merge with `output` bytes of output."""
+        write = self.writing.wall * output / max(1, self.writing.output)
+        return self.reading[inputs_of(method)].wall + write
+
+
+def measure_floors(models: Path, methods: Sequence[str], rounds: int) -> Floors:
+    """Measures and prints the floors of these methods, a plain copy of one checkpoint, and a bare `import torch`."""
+
+    def floor(name: str, command: Sequence[str], output: str | None = None) -> Sample:
+        sample = median([timed("floor", command, models, output) for _ in range(rounds)])
+        print(row(f"floor: {name}", sample), flush=True)
+        return sample
+
+    reading = {}
+    for names in sorted({inputs_of(method) for method in methods}, key=lambda n: (len(n), n)):
+        files = " ".join(f"{name}/*.safetensors" for name in names)
+        reading[names] = floor(f"reading {', '.join(names)}", ["sh", "-c", f"cat {files} > /dev/null"])
+    nbytes = size(models / "a")
+    writing = floor("writing as much as `a`", ["sh", "-c", f"head -c {nbytes} /dev/zero > out-floor"], "out-floor")
+    floor("copy of `a`", ["cp", "-r", "--reflink=never", "a", "out-floor"], "out-floor")
+    floor("`import torch`", [sys.executable, "-c", "import torch"])
+    return Floors(reading, writing)
 
 
 def compare(models: Path, methods: Sequence[str], rounds: int, program: Path | None, ours: bool) -> None:
     """Measure and print the table, a row as soon as it is known."""
-    columns = ("wall s", "CPU s", "RSS GiB", "anonymous GiB", "output GB", "wall, peer/ours", "anonymous, peer/ours")
-    print("| run | " + " | ".join(columns) + " |")
-    print("| --- |" + " ---: |" * len(columns), flush=True)
-    for name, command in floors().items():
-        output = "out-floor" if "out-floor" in command else None
-        print(row(name, timed("floor", command, models, output)), flush=True)
+    columns = ("wall s", "CPU s", "RSS GiB", "anonymous GiB", "output GB")
+    ratios = ("wall, run/floor", "wall, peer/ours", "anonymous, peer/ours")
+    print("| run | " + " | ".join((*columns, *ratios)) + " |")
+    print("| --- |" + " ---: |" * len((*columns, *ratios)), flush=True)
+    floors = measure_floors(models, methods, rounds)
     for method in methods:
         samples: dict[str, list[Sample]] = {}
         sides = commands(method, models, program, ours)
@@ -139,12 +193,13 @@ def compare(models: Path, methods: Sequence[str], rounds: int, program: Path | N
             for side, command in sides.items():
                 samples.setdefault(side, []).append(timed(f"{method}-{side}", command, models, f"out-{side}"))
         middle = {side: median(taken) for side, taken in samples.items()}
-        ratios = ("", "")
+        beside = ("", "")
         if len(middle) == 2:
             mine, theirs = middle["ours"], middle["peer"]
-            ratios = (f"{theirs.wall / mine.wall:.1f}", f"{theirs.anonymous / max(1, mine.anonymous):.1f}")
+            beside = (f"{theirs.wall / mine.wall:.1f}", f"{theirs.anonymous / max(1, mine.anonymous):.1f}")
         for side, sample in middle.items():
-            print(row(f"{method}, {'mergec' if side == 'ours' else 'mergekit'}", sample, *ratios), flush=True)
+            floor = f"{sample.wall / floors.of(method, sample.output):.1f}"
+            print(row(f"{method}, {'mergec' if side == 'ours' else 'mergekit'}", sample, floor, *beside), flush=True)
 
 
 def main() -> int:

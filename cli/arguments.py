@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import difflib
+import os
 import re
 from dataclasses import dataclass
 from typing import Any, NoReturn
@@ -26,6 +28,23 @@ mergec RECIPE -o OUT           merge
 EPILOG = """\
 exit status: 0 done, 1 the recipe is wrong, 2 usage, 3 an input can't be read or is corrupt,
 4 the run failed (disk, memory, device), 130 interrupted"""
+
+ELSEWHERE = {
+    "--threads": "--lanes",
+    "--jobs": "--lanes",
+    "--workers": "--lanes",
+    "-j": "--lanes",
+    "--cuda": "--device cuda",
+    "--gpu": "--device cuda",
+    "--overwrite": "--force",
+    "--dry-run": "--check",
+    "-n": "--check",
+    "-f": "--force",
+}
+"""What other programs call some of the options."""
+
+MOST_LANES = 256
+"""Blocks worked on at once: beyond the cores of any machine more of them only cost memory."""
 
 FORMATS = ("text", "json", "dot", "mermaid")
 STAGES = ("ast", "graph", "schedule")
@@ -62,9 +81,29 @@ class UsageError(MergecError):
         super().__init__(Diagnostic("E0002", message, help=help), Exit.USAGE)
 
 
-class _Parser(argparse.ArgumentParser):
+class Parser(argparse.ArgumentParser):
+    """A parser whose complaints are UsageErrors, with the option that may have been meant; no abbreviations, as a later
+    option could make them mean something else."""
+
+    def __init__(self, **settings: Any) -> None:
+        super().__init__(allow_abbrev=False, **settings)
+
     def error(self, message: str) -> NoReturn:
-        raise UsageError(message, "see `mergec --help`")
+        kind, _, rest = message.partition(": ")
+        help: tuple[str, ...] = ()
+        if kind == "unrecognized arguments":
+            unknown = next((word for word in rest.split() if word.startswith("-")), rest)
+            message, help = f"unknown option `{unknown}`", self._meant(unknown.partition("=")[0])
+            if not unknown.startswith("-"):
+                message = f"one thing too many: `{unknown}`"
+        raise UsageError(message, *help, f"see `{self.prog} --help`")
+
+    def _meant(self, unknown: str) -> tuple[str, ...]:
+        known = [option for action in self._actions for option in action.option_strings if option.startswith("--")]
+        if (meant := ELSEWHERE.get(unknown)) and meant.partition(" ")[0] in known:
+            return (f"did you mean `{meant}`?",)
+        near = difflib.get_close_matches(unknown, known, 1, 0.5)
+        return (f"did you mean `{near[0]}`?",) if near else ()
 
 
 def parse_arguments(argv: list[str]) -> Arguments:
@@ -75,7 +114,7 @@ def parse_arguments(argv: list[str]) -> Arguments:
     given = p.parse_intermixed_args(["--explain=text" if a == "--explain" else a for a in argv])
     return Arguments(
         words=tuple(given.words),
-        output=given.output,
+        output=_path(given.output, "--output"),
         force=given.force,
         fresh=given.fresh,
         check=given.check,
@@ -95,14 +134,13 @@ def parse_arguments(argv: list[str]) -> Arguments:
     )
 
 
-def _parser() -> argparse.ArgumentParser:
-    p = _Parser(
+def _parser() -> Parser:
+    p = Parser(
         prog="mergec",
         usage=USAGE,
         description="Merges neural-network checkpoints as a recipe says.",
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
     )
     add = p.add_argument
     add("words", nargs="*", metavar="RECIPE", help="a recipe (*.mrg; `-` is standard input)")
@@ -116,7 +154,7 @@ def _parser() -> argparse.ArgumentParser:
     add("-D", dest="define", action="append", default=[], metavar="NAME=VALUE", help="replace a `let` of the recipe")
     add("--set", action="append", default=[], metavar="output.KEY=VALUE", help="replace a setting of the output")
     add("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps (default: auto)")
-    add("--lanes", type=_positive, metavar="N", help="blocks worked on at once (default: the usable cores)")
+    add("--lanes", type=_lanes, metavar="N", help="blocks worked on at once (default: the usable cores)")
     add("--memory", metavar="SIZE", help="budget of host memory, such as 2GiB")
     add("--device-memory", metavar="SIZE", help="budget of device memory")
     add("--strict", action="store_true", help="warnings are errors")
@@ -127,11 +165,17 @@ def _parser() -> argparse.ArgumentParser:
     return p
 
 
-def _positive(text: str) -> int:
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError("must be 1 or more")
-    return value
+def _lanes(text: str) -> int:
+    if not re.fullmatch(r"\d{1,9}", text, re.ASCII) or not 1 <= int(text) <= MOST_LANES:
+        raise argparse.ArgumentTypeError(f"`{text}` is not a number from 1 to {MOST_LANES}")
+    return int(text)
+
+
+def _path(text: str | None, option: str) -> str | None:
+    """The path, its `~` for the home folder replaced where the shell has left it, as in `--output=~/out`."""
+    if text == "":
+        raise UsageError(f"`{option}` is given an empty path")
+    return text if text is None else os.path.expanduser(text)
 
 
 def _bytes(text: str | None, option: str) -> int | None:
@@ -152,8 +196,16 @@ def _setting(text: str) -> tuple[str, Any]:
 def _pair(text: str, option: str) -> tuple[str, Any]:
     name, equals, value = text.partition("=")
     if not equals or not re.fullmatch(r"[A-Za-z_]\w*", name):
-        raise UsageError(f"`{option} {text}` is not of the form NAME=VALUE")
-    return name, _literal(value)
+        raise UsageError(f"`{option}{' ' if option == '-D' else ''}{text}` is not of the form NAME=VALUE")
+    return name, _literal(_text(value, f"{option} {name}" if option == "-D" else f"{option}{name}"))
+
+
+def _text(value: str, option: str) -> str:
+    """A value's characters, where the system handed over bytes that its locale could not read."""
+    try:
+        return os.fsencode(value).decode("utf-8")
+    except UnicodeDecodeError:
+        raise UsageError(f"the value of `{option}` is not UTF-8 text") from None
 
 
 def _literal(text: str) -> Any:

@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
-import argparse
 import os
-import sys
 import tempfile
 from pathlib import Path
 
 from ..grammar.diagnostic import Diagnostic, Exit, MergecError
 from ..grammar.parse import parse
 from ..grammar.render import render
-from ..grammar.source import Source
-from ..runtime.api import read_source
+from ..runtime.sources import read_source
+from .arguments import Parser
 from .format import format_module
+from .streams import piped_recipe, say, tell
 
 
 def format_files(words: list[str]) -> int:
     """Runs `mergec fmt`; the exit status is 1 where a file is wrong, or with `--check` not formatted."""
-    p = argparse.ArgumentParser(prog="mergec fmt", description="Formats recipes in place; comments stay.")
+    p = Parser(prog="mergec fmt", description="Formats recipes in place; comments stay.")
     p.add_argument(
         "files", nargs="+", metavar="FILE", help="recipes; `-` reads standard input and writes standard output"
     )
@@ -30,24 +29,24 @@ def format_files(words: list[str]) -> int:
             if not _format(name, given.check):
                 status = Exit.RECIPE
         except MergecError as error:
-            print(render(error.diagnostics).rstrip("\n"), file=sys.stderr)
+            tell(render(error.diagnostics).rstrip("\n"))
             status = max(status, error.exit)
     return int(status)
 
 
 def _format(name: str, check: bool) -> bool:
     """Formats one file; False where `check` finds it not formatted."""
-    source = Source("<stdin>", sys.stdin.read()) if name == "-" else read_source(Path(name))
+    source = piped_recipe() if name == "-" else read_source(Path(name))
     text = format_module(parse(source))
     if check:
         if text != source.text:
-            print(f"{name}: not formatted", file=sys.stderr)
+            tell(f"{name}: not formatted")
         return text == source.text
     if name == "-":
-        print(text, end="")
+        say(text.removesuffix("\n"))
     elif text != source.text:
         _replace(Path(name), text)
-        print(f"formatted {name}")
+        say(f"formatted {name}")
     return True
 
 

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
-from typing import Any, NoReturn
+from typing import Any
 
 from ..compiler.catalog import Catalog, CatalogError
 from ..compiler.coverage import fold
@@ -19,27 +18,23 @@ from ..grammar.render import to_json as diagnostics_json
 from ..grammar.source import Source, Span
 from ..runtime.catalog import LocalCatalog
 from .amounts import count, size
-from .arguments import UsageError
+from .arguments import Parser
 from .explain.checkpoint import depths_text, dtypes, family_text, listed, nbytes, place_of, ties_text
 from .explain.columns import facts
+from .streams import say
 
 
 def inspect_command(words: list[str]) -> int:
     """`mergec inspect [--format text|json] MODEL…`: prints each and returns the exit status. Raises MergecError."""
-    parser = _Parser(
+    parser = Parser(
         prog="mergec inspect", description="What a checkpoint is: family, layout, ties, dtypes, parameters."
     )
     parser.add_argument("models", nargs="+", metavar="MODEL", help="a folder, or a file that ends in .safetensors")
     parser.add_argument("--format", choices=("text", "json"), default="text")
     given = parser.parse_args(words)
     show = inspect_json if given.format == "json" else inspect_text
-    print("\n".join(show(model) for model in given.models).rstrip("\n"))
+    say("\n".join(show(model) for model in given.models).rstrip("\n"))
     return int(Exit.DONE)
-
-
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        raise UsageError(message, "see `mergec inspect --help`")
 
 
 def inspect_text(source: str, catalog: Catalog | None = None) -> str:

@@ -17,8 +17,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..grammar.diagnostic import Diagnostic, Exit, MergecError
-from ..grammar.render import render, to_json
+from ..grammar.render import escape, render, to_json
 from .arguments import Arguments, UsageError, parse_arguments
+from .streams import piped_recipe, prepare, say, silence, tell
 
 if TYPE_CHECKING:
     from ..grammar.source import Source
@@ -31,27 +32,33 @@ COMMANDS = ("fmt", "import", "inspect")
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command line and returns its exit status. Nothing but SystemExit for `--help` and `--version` is
     raised."""
+    prepare()
     words = list(sys.argv[1:] if argv is None else argv)
     # asked for before the arguments are known to make sense, as that is what may have to be reported
     as_json = "--error-format=json" in words or ("--error-format", "json") in itertools.pairwise(words)
+    color = "auto"
     try:
+        _check_folder()
         if words and words[0] in COMMANDS:
             return _command(words[0], words[1:])
         arguments = parse_arguments(words)
-        as_json = arguments.error_format == "json"
+        as_json, color = arguments.error_format == "json", arguments.color
         return _run(arguments)
     except MergecError as error:
-        show(error.diagnostics, as_json, _color("auto"))
+        show(error.diagnostics, as_json, _color(color))
         return int(error.exit)
     except KeyboardInterrupt as interrupt:
-        print("\n  ".join(["mergec: interrupted", *getattr(interrupt, "__notes__", ())]), file=sys.stderr)
+        tell("\n  ".join(["mergec: interrupted", *getattr(interrupt, "__notes__", ())]))
         return int(Exit.INTERRUPTED)
     except BrokenPipeError:
         # the reader of our output is gone, as with `mergec --explain … | head`
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        silence()
         return int(Exit.DONE)
     except MemoryError:
         show([Diagnostic("E0003", "out of memory", help=("give a budget: `--memory 1GiB`",))], as_json, False)
+        return int(Exit.RUN)
+    except (OSError, ImportError) as error:
+        show([_refused(error)], as_json, _color(color))
         return int(Exit.RUN)
     except Exception as error:
         if os.environ.get("MERGEC_TRACEBACK"):
@@ -71,7 +78,28 @@ def show(diagnostics: Iterable[Diagnostic], as_json: bool, color: bool) -> None:
     found = list(diagnostics)
     if found:
         text = to_json(found) if as_json else render(found, color=color)
-        print(text.rstrip("\n"), file=sys.stderr)
+        tell(text.rstrip("\n"))
+
+
+def _check_folder() -> None:
+    """Relative paths mean nothing in a folder that has been removed, and libraries fail there in their own ways."""
+    try:
+        os.getcwd()
+    except FileNotFoundError:
+        raise UsageError("the current folder has been removed", "change to one that exists") from None
+
+
+def _refused(error: OSError | ImportError) -> Diagnostic:
+    """What the system refused where no code of its own is foreseen, or a library that it did not let us load."""
+    if os.environ.get("MERGEC_TRACEBACK"):
+        traceback.print_exc()
+    if isinstance(error, ImportError):
+        # some packages put a page of advice here
+        said = next((line.strip() for line in str(error).splitlines() if line.strip()), "it gives no reason")
+        help = ("see that it is installed for this Python, and that no limit on memory or files is in the way",)
+        return Diagnostic("E0642", f"a library can't be loaded: {said}", help=help)
+    path = error.filename if isinstance(error.filename, str) else None
+    return Diagnostic("E0641", f"the system refuses: {(error.strerror or str(error)).lower()}", file=path)
 
 
 def _color(choice: str) -> bool:
@@ -99,7 +127,7 @@ def _run(arguments: Arguments) -> int:
     if arguments.explain is not None and arguments.method is not None:
         from .explain.method import explain_method
 
-        print(explain_method(arguments.method).rstrip("\n"))
+        say(explain_method(arguments.method).rstrip("\n"))
         return int(Exit.DONE)
     words = arguments.words
     if not words:
@@ -107,10 +135,10 @@ def _run(arguments: Arguments) -> int:
     if arguments.explain is not None and len(words) == 1 and words[0][:1] in "EW" and words[0][1:].isdigit():
         from .explain.code import explain_code
 
-        print(explain_code(words[0]).rstrip("\n"))
+        say(explain_code(words[0]).rstrip("\n"))
         return int(Exit.DONE)
     if len(words) > (2 if arguments.explain else 1):
-        raise UsageError(f"one recipe at a time, not also `{words[1]}`", "see `mergec --help`")
+        raise UsageError(f"one recipe at a time, not also `{words[1]}`", *_meant(arguments), "see `mergec --help`")
     looks = arguments.check or arguments.explain is not None or arguments.emit is not None
     if arguments.output is None and not looks:
         raise UsageError(
@@ -119,11 +147,20 @@ def _run(arguments: Arguments) -> int:
     return _compile(arguments, looks)
 
 
+def _meant(arguments: Arguments) -> tuple[str, ...]:
+    """Help for someone who gave the words of another program's command line."""
+    first, second, *more = arguments.words
+    if not os.path.exists(first) and first.isalpha():
+        out = arguments.output or (more[0] if more else "./out")
+        return (f"there is no command `{first}`; to merge: `mergec {second} -o {out}`",)
+    return (f"`mergec {first} -o {second}`",) if arguments.output is None else ()
+
+
 def _compile(arguments: Arguments, looks: bool) -> int:
     if arguments.emit == "ast":
         from .emit import emit_syntax
 
-        print(emit_syntax(_recipe(arguments.words[0])))
+        say(emit_syntax(_recipe(arguments.words[0])))
         return int(Exit.DONE)
     compiled = _compiled(arguments)
     as_json, color = arguments.error_format == "json", _color(arguments.color)
@@ -134,25 +171,25 @@ def _compile(arguments: Arguments, looks: bool) -> int:
     if arguments.emit is not None:
         from .emit import emit
 
-        print(emit(compiled.compilation, arguments.emit))
+        say(emit(compiled.compilation, arguments.emit))
     elif arguments.explain is not None:
         from .explain import explain
 
         place = arguments.words[1] if len(arguments.words) > 1 else None
-        print(explain(compiled.compilation, arguments.explain, place, arguments.output).rstrip("\n"))
+        say(explain(compiled.compilation, arguments.explain, place, arguments.output).rstrip("\n"))
         if arguments.explain == "text":
             return int(Exit.DONE)  # warnings are part of the text
     show(compiled.diagnostics, as_json, color)
     if arguments.check and not arguments.quiet and arguments.explain is None:
         tensors = len(compiled.compilation.packing.tensors)
-        print(f"{arguments.words[0]}: ok, {compiled.parameters:,} parameters in {tensors:,} tensors")
+        say(f"{escape(arguments.words[0])}: ok, {compiled.parameters:,} parameters in {tensors:,} tensors")
     return int(Exit.DONE)
 
 
 def _recipe(word: str) -> Any:
     if is_yaml(word):
         return _imported(word)[0]
-    return sys.stdin.read() if word == "-" else Path(word)
+    return piped_recipe() if word == "-" else Path(word).expanduser()
 
 
 def is_yaml(word: str) -> bool:
@@ -212,7 +249,7 @@ def _merge(compiled: Compiled, arguments: Arguments) -> int:
         )
     except Cancelled as stop:
         left = getattr(stop, "__notes__", ("nothing is left behind",))
-        print("\n  ".join(["mergec: interrupted", *left]), file=sys.stderr)
+        tell("\n  ".join(["mergec: interrupted", *left]))
         return int(Exit.INTERRUPTED)
     finally:
         if progress:
@@ -220,7 +257,7 @@ def _merge(compiled: Compiled, arguments: Arguments) -> int:
         for number, handler in before.items():
             signal.signal(number, handler)
     if progress:
-        print(summary(compiled.compilation, report))
+        say(summary(compiled.compilation, report))
     return int(Exit.DONE)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import threading
 import time
@@ -56,8 +57,7 @@ class ProgressLine:
     def close(self) -> None:
         """Takes the line off a terminal."""
         if self._terminal:
-            self._stream.write("\r\x1b[K")
-            self._stream.flush()
+            self._write("\r\x1b[K")
 
     def _show(self, now: float) -> None:
         share = min(1.0, self._moved / self._total)
@@ -72,7 +72,21 @@ class ProgressLine:
         if self._device:
             text += f" + {memory(self._device)} on the device"
         if self._terminal:
-            self._stream.write(f"\r\x1b[K{text}  {ascii(name)[1:-1][-40:]}")
+            self._write("\r\x1b[K" + f"{text}  {ascii(name)[1:-1][-40:]}"[: self._columns() - 1])
         else:
-            self._stream.write(text + "\n")
-        self._stream.flush()
+            self._write(text + "\n")
+
+    def _columns(self) -> int:
+        """The width of the terminal now: a longer line would wrap, and could not be taken back."""
+        try:
+            return max(2, os.get_terminal_size(self._stream.fileno()).columns or 80)
+        except (OSError, ValueError):
+            return 80
+
+    def _write(self, text: str) -> None:
+        """Nobody reading it is no reason to stop the merge."""
+        try:
+            self._stream.write(text)
+            self._stream.flush()
+        except (OSError, ValueError):
+            pass

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from ..compiler.pipeline import Compilation
+from ..grammar.render import escape
 from ..runtime.session import Report
 from .amounts import count, memory, seconds, size
 
@@ -17,11 +18,11 @@ def summary(compilation: Compilation, report: Report) -> str:
     rate = (outcome.bytes_read + outcome.bytes_written) / max(1e-9, outcome.seconds)
     stored = [name for name in ties if name in compilation.elaboration.template.space.names]
     lines = [
-        f"wrote {ascii(report.path)[1:-1]}",
+        f"wrote {escape(report.path)}",
         f"  parameters  {compilation.parameters:,} in {count(len(plan.tensors), 'tensor')}, {size(plan.writes)}",
     ]
     if ties:
-        shown = ", ".join(f"{alias} = {primary}" for alias, primary in list(ties.items())[:3])
+        shown = ", ".join(f"{escape(alias)} = {escape(primary)}" for alias, primary in list(ties.items())[:3])
         lines.append(f"  tied        {shown}{' …' if len(stored) > 3 else ''}")
     if copied:
         template = compilation.elaboration.template.label
@@ -39,6 +40,6 @@ def summary(compilation: Compilation, report: Report) -> str:
         )
     if outcome.non_finite:
         worst = sorted(outcome.non_finite.items(), key=lambda item: -item[1])[:3]
-        shown = ", ".join(f"{ascii(name)[1:-1]} ({n:,})" for name, n in worst)
+        shown = ", ".join(f"{escape(name)} ({n:,})" for name, n in worst)
         lines.append(f"  warning     infinities or NaNs in {count(len(outcome.non_finite), 'tensor')}: {shown}")
     return "\n".join(lines)

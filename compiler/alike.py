@@ -20,7 +20,22 @@ from .graph import Likeness, Node, StoredRange, below
 from .layouts import View
 from .moves import mapped_name, moved
 from .randomness import mask_key
-from .terms import Among, Apply, At, Choice, Leaf, Number, Region, Stack, Where, children, leaves, walk
+from .terms import (
+    Among,
+    Apply,
+    Assembly,
+    At,
+    Choice,
+    Leaf,
+    Lora,
+    Number,
+    Region,
+    Stack,
+    Where,
+    children,
+    leaves,
+    walk,
+)
 from .vocabulary import Vocabulary
 from .whole_model import WHOLE_MODEL
 
@@ -47,7 +62,7 @@ class _Part:
 
     leaves: tuple[Leaf, ...]
     numbers: tuple[object, ...]
-    moves: tuple[At | Stack, ...]
+    moves: tuple[At | Stack | Assembly, ...]
     plain: bool
 
 
@@ -58,12 +73,14 @@ class Signature:
         self._region, self._vocabulary = region, vocabulary
         self._parts: dict[int, _Part] = {}
         terms = list(walk(region))
-        self.shared = any(isinstance(t, Apply) and t.op in WHOLE_MODEL for t in terms)
-        """Whether the value is made of other tensors of the output too, so that none is like another."""
-        self._masks = [dict(t.attributes) for t in terms if isinstance(t, Apply) and t.op == "bernoulli"]
-        # two models may be one checkpoint
         asked = {id(t): t for m in (m for t in terms if isinstance(t, Among) for m in t.models) for t in walk(m)}
         asked |= {id(t): t for t in terms}
+        self.shared = any(isinstance(t, Apply) and t.op in WHOLE_MODEL for t in terms)
+        """Whether the value is made of other tensors of the output too, so that none is like another."""
+        self.adapted = any(isinstance(t, Lora) for t in asked.values())
+        """Whether an adapter adds to it: to each tensor from factors of its own shape, if at all."""
+        self._masks = [dict(t.attributes) for t in terms if isinstance(t, Apply) and t.op == "bernoulli"]
+        # two models may be one checkpoint
         numbers = [t.model.number for t in asked.values() if isinstance(t, Leaf)]
         self._distinct = len(set(numbers)) == len(numbers)
 
@@ -124,7 +141,7 @@ class Signature:
             name = where.name
             if leaf.path is not None:
                 try:
-                    name = mapped_name(leaf, leaf.path, where)
+                    name = mapped_name(leaf, leaf.path, leaf.span, where)
                 except MergecError as error:
                     if leaf.model.family.is_optional(where.name):
                         return False
@@ -177,7 +194,7 @@ class Signature:
 def _part_of(region: Region) -> _Part:
     found: list[Leaf] = []
     numbers: list[object] = []
-    moves: list[At | Stack] = []
+    moves: list[At | Stack | Assembly] = []
     seen: set[int] = set()
     todo = [region]
     while todo:
@@ -187,7 +204,7 @@ def _part_of(region: Region) -> _Part:
         seen.add(id(term))
         if isinstance(term, Leaf):
             found.append(term)
-        elif isinstance(term, At | Stack):
+        elif isinstance(term, At | Stack | Assembly):
             moves.append(term)
         else:
             if isinstance(term, Number) and varies(term.value):

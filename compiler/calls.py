@@ -136,6 +136,7 @@ def check_kind(function: str, parameter: Parameter, value: Any, span: Span, tens
                 "E0208",
                 f"`{parameter.name}` of `{function}` must be {article(parameter.kind)}, not {kind_of(value)}",
                 (Label(span, f"this is {kind_of(value)}"),),
+                help=_instead_of_a_region(function, value) if parameter.kind == "region" else (),
             )
         )
     low, high = parameter.low, parameter.high
@@ -149,6 +150,12 @@ def check_kind(function: str, parameter: Parameter, value: Any, span: Span, tens
             )
         )
     return value
+
+
+def _instead_of_a_region(function: str, value: Any) -> tuple[str, ...]:
+    if isinstance(value, str):
+        return ('a checkpoint is opened with `model("…")`',)
+    return (f"models are given one by one: `{function}(a, b)`",) if isinstance(value, tuple) else ()
 
 
 def article(kind: str) -> str:

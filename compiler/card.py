@@ -43,7 +43,7 @@ def provenance(
                 {"name": f.path.rsplit("/", 1)[-1], "size": f.size, "mtime_ns": f.mtime_ns} for f in m.checkpoint.files
             ],
         }
-        for m in recipe.models
+        for m in recipe.inputs
     ]
     data: dict[str, Any] = {
         "mergec": version,
@@ -58,7 +58,9 @@ def provenance(
         "ties": elaboration.ties,
         "copied_from_template": len(elaboration.copied),
     }
-    return json.dumps(data, indent=2, ensure_ascii=False) + "\n"
+    text = json.dumps(data, indent=2, ensure_ascii=False) + "\n"
+    # a byte of a file's name that is no UTF-8 becomes an escape of JSON's
+    return text.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 def model_card(recipe: Recipe, text: str, settings: Settings, facts: Sequence[tuple[str, str]], title: str) -> str:
@@ -66,7 +68,7 @@ def model_card(recipe: Recipe, text: str, settings: Settings, facts: Sequence[tu
 
     What comes from inputs is quoted or fenced, so that it can't become markup.
     """
-    sources = list(dict.fromkeys(m.source for m in recipe.models))
+    sources = list(dict.fromkeys(m.source for m in recipe.inputs))
     front: Mapping[str, Any] = {
         "base_model": sources,
         "library_name": "transformers",
@@ -84,7 +86,7 @@ def model_card(recipe: Recipe, text: str, settings: Settings, facts: Sequence[tu
     while fence in text:
         fence += "`"
     lines += ["---", "", f"# {_escape(title)}", "", "A merge made with mergec. Its inputs:", ""]
-    for model in recipe.models:
+    for model in recipe.inputs:
         revision = f" at revision `{_code(model.checkpoint.revision)}`" if model.checkpoint.revision else ""
         lines.append(f"- `{_code(model.label)}`: `{_code(model.source)}`{revision}")
     lines += ["", "The recipe:", "", fence, text.rstrip("\n"), fence, ""]

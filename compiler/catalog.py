@@ -90,6 +90,10 @@ class Catalog(Protocol):
         """
         ...
 
+    def adapter(self, source: str, *, revision: str | None, subfolder: str | None, near: str) -> Checkpoint:
+        """The adapter that `lora(source)` names; its `config` is adapter_config.json. Raises CatalogError."""
+        ...
+
     def same_bytes(self, checkpoint: Checkpoint, first: str, second: str) -> bool | None:
         """Whether two stored tensors hold equal bytes; None where that can't be told without a download."""
         ...
@@ -146,6 +150,9 @@ class MemoryCatalog:
                 extras=tuple(spec.get("documents", {})),
             )
         return self._open[source]
+
+    def adapter(self, source: str, *, revision: str | None, subfolder: str | None, near: str) -> Checkpoint:
+        return self.open(source, revision=revision, subfolder=subfolder, near=near)
 
     def same_bytes(self, checkpoint: Checkpoint, first: str, second: str) -> bool | None:
         equal = self._specs[checkpoint.location.removeprefix("memory:")].get("equal", ())

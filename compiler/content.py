@@ -21,19 +21,28 @@ SIZE = 16
 """Bytes of a key; twice as many hexadecimal digits."""
 
 
-def with_keys(graph: Graph, packing: Packing, models: Sequence[Model], compute: str) -> tuple[OutputTensor, ...]:
+def with_keys(
+    graph: Graph, packing: Packing, models: Sequence[Model], compute: str, *, finite: bool = False
+) -> tuple[OutputTensor, ...]:
     """The stored tensors of the output with their keys. `compute` is the dtype that is computed in, F32 or F64.
+
+    `finite`: infinities and NaNs are an error. Copies that were made when they were none were not looked at, so their
+    keys are others.
 
     Nothing that only says how the work is divided (lanes, blocks, budgets) goes into a key.
     """
     parts: list[list[tuple[int, str, str]]] = [[] for _ in packing.tensors]
+    copied = [finite] * len(packing.tensors)
     for output, key in output_keys(graph, _places(models)):
         slot = packing.slots[output.name]
         parts[slot.tensor].append((slot.start, output.dtype, key))
+        copied[slot.tensor] &= output.node.op == "source"
     keyed = []
-    for tensor, found in zip(packing.tensors, parts, strict=True):
+    for tensor, found, looked in zip(packing.tensors, parts, copied, strict=True):
         made = [(start - tensor.start, dtype, key) for start, dtype, key in sorted(found)]
-        keyed.append(replace(tensor, key=_digest(f"{compute}|{tensor.dtype}|{tensor.shape}|{made}")))
+        keyed.append(
+            replace(tensor, key=_digest(f"{compute}|{tensor.dtype}|{tensor.shape}|{made}" + "|finite" * looked))
+        )
     return tuple(keyed)
 
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from ..grammar.diagnostic import Diagnostic, Label, MergecError, Severity
 from .evaluate import Assignment, Recipe
 from .graph import Graph
+from .models import Model
 from .places import Coordinate, Space
 from .settings import Settings
 
@@ -89,17 +90,13 @@ def unused(recipe: Recipe, settings: Settings, space: Space, graph: Graph) -> li
     found: list[Diagnostic] = []
     live = {n.attribute("range").model for n in graph.live() if n.op == "source"}
     severity = Severity.ERROR if settings.strict else Severity.WARNING
+    for adapter in recipe.adapters:
+        if adapter.model.number not in live:
+            found.append(_idle(adapter.model, severity))
     have = {_slot(space, n) for n in space.names}
     for model in recipe.models:
         if model.number not in live and model.number != settings.template.number:
-            found.append(
-                Diagnostic(
-                    "W0502",
-                    f"nothing of `{model.label}` is used",
-                    (Label(model.span, "not needed by the output"),),
-                    severity=severity,
-                )
-            )
+            found.append(_idle(model, severity))
             continue
         if model.number not in live:
             continue
@@ -116,6 +113,11 @@ def unused(recipe: Recipe, settings: Settings, space: Space, graph: Graph) -> li
                 )
             )
     return found
+
+
+def _idle(model: Model, severity: Severity) -> Diagnostic:
+    label = Label(model.span, "not needed by the output")
+    return Diagnostic("W0502", f"nothing of `{model.label}` is used", (label,), severity=severity)
 
 
 def _slot(space: Space, name: str) -> tuple[str, str]:

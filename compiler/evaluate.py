@@ -5,6 +5,7 @@ Errors are collected, one a statement; a name whose own statement failed is pois
 
 from __future__ import annotations
 
+import posixpath
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -12,6 +13,7 @@ from typing import Any
 from ..grammar import ast
 from ..grammar.diagnostic import Diagnostic, Label, MergecError
 from ..grammar.source import Span
+from .adapters import Adapter
 from .builtins import BUILTINS
 from .calls import Given, kind_of
 from .catalog import Catalog, CatalogError
@@ -43,6 +45,7 @@ class Recipe:
     """
 
     models: list[Model] = field(default_factory=list)
+    adapters: list[Adapter] = field(default_factory=list)
     assignments: list[Assignment] = field(default_factory=list)
     settings: dict[str, Given] = field(default_factory=dict)
     output_span: Span | None = None
@@ -53,6 +56,11 @@ class Recipe:
     libraries: list[tuple[str, str]] = field(default_factory=list)
     primitives: tuple[Primitive, ...] = ()
     scope: Scope = field(default_factory=lambda: Scope({}))
+
+    @property
+    def inputs(self) -> list[Model]:
+        """All that weights are read from: models and, in their guise, adapters."""
+        return [*self.models, *(a.model for a in self.adapters)]
 
 
 def evaluate(
@@ -71,7 +79,9 @@ class _Evaluator:
         self.result = Recipe()
         self.root = self.result.scope
         self.models = Models(catalog, near)
-        self.expressions = Expressions(library, {**FORMS, "model": self.models.form}, self.root, self.result.advice)
+        self.expressions = Expressions(
+            library, {**FORMS, "model": self.models.form, "lora": self.models.lora}, self.root, self.result.advice
+        )
 
     def recipe(self, module: ast.Module) -> Recipe:
         self._defs(module, self.root, library=False)
@@ -80,7 +90,7 @@ class _Evaluator:
         self._check_defs(module)
         for name, value in self.overrides.items():
             self.result.diagnostics.append(Diagnostic("E0201", f"`-D {name}={value}`: the recipe has no `let {name}`"))
-        self.result.models = self.models.opened
+        self.result.models, self.result.adapters = self.models.opened, self.models.adapters
         self.result.primitives = tuple(self.library.used.values())
         self.result.diagnostics.extend(self.models.warnings)
         return self.result
@@ -153,8 +163,10 @@ class _Evaluator:
     def _let(self, statement: ast.Let, scope: Scope, *, library: bool) -> None:
         self.expressions.declare(statement.name, scope)
         name, call = statement.name.id, statement.value
-        if isinstance(call, ast.Call) and isinstance(call.function, ast.Name) and call.function.id == "model":
-            value: Any = self.models.open(self.expressions, call, scope, name)
+        called = call.function.id if isinstance(call, ast.Call) and isinstance(call.function, ast.Name) else ""
+        opens = {"model": self.models.open, "lora": self.models.adapter}.get(called)
+        if isinstance(call, ast.Call) and opens is not None:
+            value: Any = opens(self.expressions, call, scope, name)
         else:
             value = self.expressions.value(call, scope)
         if name in self.overrides and not library:
@@ -176,7 +188,8 @@ class _Evaluator:
         return replacement
 
     def _use(self, statement: ast.Use, scope: Scope) -> None:
-        inner = self._library_scope(statement.path.value, self.near, statement.span, ())
+        path = statement.path.value
+        inner = self._library_scope(path, posixpath.normpath(path), self.near, statement.span, ())
         if statement.alias is not None:
             self.expressions.declare(statement.alias, scope)
             scope.values[statement.alias.id] = Namespace(inner, statement.alias.id)
@@ -193,21 +206,25 @@ class _Evaluator:
                 )
             scope.values[name] = value
 
-    def _library_scope(self, path: str, near: str, span: Span, chain: tuple[str, ...]) -> Scope:
+    def _library_scope(self, path: str, name: str, near: str, span: Span, chain: tuple[str, ...]) -> Scope:
+        """What the library `path` binds, which is written relative to the file `near`; `name` is the same relative to
+        the recipe, so that an output says nothing about the machine."""
         resolved, text = self.catalog.library(path, near=near)
         if resolved in chain:
             shown = " -> ".join(f"`{c}`" for c in (*chain[chain.index(resolved) :], resolved))
             raise MergecError(Diagnostic("E0212", f"files use each other in a circle: {shown}", (Label(span),)))
         module = self.library.parse(resolved, text)
-        if (resolved, text) not in self.result.libraries:
-            self.result.libraries.append((resolved, text))
+        if (name, text) not in self.result.libraries:
+            self.result.libraries.append((name, text))
         scope = Scope({})
         self._defs(module, scope, library=True)
         for statement in module.statements:
             if isinstance(statement, ast.Let):
                 self._let(statement, scope, library=True)
             elif isinstance(statement, ast.Use):
-                inner = self._library_scope(statement.path.value, resolved, statement.span, (*chain, resolved))
+                path = statement.path.value
+                beside = posixpath.normpath(posixpath.join(posixpath.dirname(name), path))
+                inner = self._library_scope(path, beside, resolved, statement.span, (*chain, resolved))
                 if statement.alias is not None:
                     scope.values[statement.alias.id] = Namespace(inner, statement.alias.id)
                 else:
@@ -238,5 +255,7 @@ class _Evaluator:
                 )
                 raise MergecError(Diagnostic("E0205", f"`{argument.name}` is given twice", labels))
             scope = Scope({"zero": "zero"}, self.root) if argument.name == "tokens" else self.root
-            value = self.expressions.value(argument.value, scope)
+            given = argument.value
+            plain = self.expressions.setting if isinstance(given, ast.MapExpr) else self.expressions.value
+            value = plain(given, scope)  # type: ignore[arg-type]
             self.result.settings[argument.name] = Given(argument.name, value, argument.value.span, key_span(argument))

@@ -10,8 +10,10 @@ from typing import Any
 from ..grammar import ast
 from ..grammar.diagnostic import Diagnostic, Label, MergecError
 from ..grammar.source import Span
+from .assembly import assemble, is_assembly
 from .builtins import BUILTINS, Builtin, as_region, lift, resolve, varies
 from .calls import REQUIRED, Given, Parameter, check_kind, kind_of, match
+from .dtypes import NAMES as DTYPE_NAMES
 from .library import Library
 from .places import GlobStep, IndexStep, Interval, NameStep, Path
 from .presence import may_lack
@@ -118,6 +120,8 @@ class Expressions:
         help_: tuple[str, ...] = (f"did you mean {' or '.join(f'`{n}`' for n in near)}?",) if near else ()
         if node.id in PLACE_WORDS:
             help_ = (f"`{node.id}` is a place: say of which model, as in `base.{node.id}`",)
+        if node.id in DTYPE_NAMES:
+            help_ = (f'a dtype is a string: `"{node.id}"`',)
         return MergecError(
             Diagnostic("E0201", f"no `{node.id}` is known here", (Label(node.span, "unknown name"),), help=help_)
         )
@@ -126,6 +130,11 @@ class Expressions:
         return tuple([self.value(item, scope) for item in node.items])
 
     def _map(self, node: ast.MapExpr, scope: Scope) -> Any:
+        found = self.setting(node, scope)
+        return assemble(found.entries, found.span) if is_assembly(found.entries) else found
+
+    def setting(self, node: ast.MapExpr, scope: Scope) -> PlaceMap:
+        """A map as it stands: for settings of the output, whose values may be models."""
         entries: list[tuple[Path | None, str, Any]] = []
         for entry in node.entries:
             value = self.value(entry.value, scope)
@@ -445,7 +454,8 @@ class Expressions:
                     value, where = self._base(name, span), span
                 parts = bound[parameter.name].parts if parameter.name in bound else ()
                 if parts:
-                    checked = tuple([check_kind(name, parameter, v, s) for v, s in zip(value, parts, strict=True)])
+                    one = dataclasses.replace(parameter, variadic=False)
+                    checked = tuple([check_kind(name, one, v, s) for v, s in zip(value, parts, strict=True)])
                     fewer = isinstance(value, Present)
                     scope.values[parameter.name] = Present.of(checked, value.numbers, value.total) if fewer else checked
                 else:

@@ -1,4 +1,4 @@
-"""Calls with a way of their own: `model`, `tie`, `stack`, `union`, `token` and `advise`."""
+"""Calls with a way of their own: `model`, `lora`, `tie`, `stack`, `union`, `token` and `advise`."""
 
 from __future__ import annotations
 
@@ -7,12 +7,17 @@ from typing import Any
 from ..grammar import ast
 from ..grammar.diagnostic import Diagnostic, Exit, Label, MergecError, Severity
 from ..grammar.source import Span
+from .adapter_config import FILE, read_config
+from .adapters import Adapter, read_changes
 from .advice import advise
-from .calls import Parameter, check_kind, kind_of, match
+from .calls import Given, Parameter, check_kind, kind_of, match
 from .catalog import Catalog, CatalogError
 from .expressions import Expressions
+from .family import build
+from .layouts import CANONICAL, Recognised, View
 from .models import Model, bind
-from .terms import Leaf, PlaceMap, Scope, Stack, Tie, Token, Union, is_region, picks
+from .places import Space
+from .terms import Leaf, Lora, PlaceMap, Scope, Stack, Tie, Token, Union, is_region, picks
 
 _MODEL = (
     Parameter("source", kind="string"),
@@ -22,12 +27,21 @@ _MODEL = (
 )
 
 
+_LORA = _MODEL[:3]
+
+_TOKEN = (Parameter("model"), Parameter("text", None, kind="string"), Parameter("force", True, kind="boolean"))
+
+_ADAPTERS = build({"name": "LoRA"})
+"""Adapters have no places: what they change is found by name."""
+
+
 class Models:
-    """Opens the checkpoints that a recipe names, each distinct one under its own number."""
+    """Opens the checkpoints and adapters that a recipe names, each distinct one under its own number."""
 
     def __init__(self, catalog: Catalog, near: str) -> None:
         self.catalog, self.near = catalog, near
         self.opened: list[Model] = []
+        self.adapters: list[Adapter] = []
         self.warnings: list[Diagnostic] = []
         self._numbers: dict[tuple[str, str | None, str], int] = {}
 
@@ -37,11 +51,7 @@ class Models:
 
     def open(self, expressions: Expressions, node: ast.Call, scope: Scope, label: str | None) -> Leaf:
         """The model of a `model(…)` call, under the name that it is bound to. Raises MergecError."""
-        given = match("model", _MODEL, expressions.arguments(node, scope), node.span)
-        values = {k: g.value for k, g in given.items()}
-        for p in _MODEL:
-            if p.name in given:
-                check_kind("model", p, given[p.name].value, given[p.name].span)
+        given, values = _given("model", _MODEL, expressions, node, scope)
         source: str = values["source"]
         try:
             checkpoint = self.catalog.open(
@@ -61,7 +71,7 @@ class Models:
                 self.catalog,
                 checkpoint,
                 number=number,
-                label=label or source.rstrip("/").rsplit("/", 1)[-1],
+                label=label or _last(source),
                 source=source,
                 rename=rename,
                 span=given["source"].span,
@@ -73,6 +83,54 @@ class Models:
         self.opened.append(model)
         self.warnings.extend(warnings)
         return Leaf(model, None, node.span)
+
+    def lora(self, expressions: Expressions, node: ast.Call, scope: Scope) -> Lora:
+        """`lora(…)` without a name of its own."""
+        return self.adapter(expressions, node, scope, None)
+
+    def adapter(self, expressions: Expressions, node: ast.Call, scope: Scope, label: str | None) -> Lora:
+        """The adapter of a `lora(…)` call, under the name that it is bound to. Raises MergecError."""
+        given, values = _given("lora", _LORA, expressions, node, scope)
+        source, span = values["source"], given["source"].span
+        try:
+            checkpoint = self.catalog.adapter(
+                source, revision=values.get("revision"), subfolder=values.get("subfolder"), near=self.near
+            )
+        except CatalogError as error:
+            raise MergecError(catalog_diagnostic(error, span), Exit.RECIPE if error.missing else Exit.INPUT) from None
+        number = self._numbers.setdefault((checkpoint.location, checkpoint.revision, "lora"), len(self._numbers))
+        shown = label or _last(source)
+        config = read_config(checkpoint.config or {}, f"{checkpoint.location}/{FILE}", shown, span)
+        views = {name: View(name, 0, tensor.shape) for name, tensor in checkpoint.tensors.items()}
+        space = Space(_ADAPTERS, tuple(views), {}, f"`{shown}`")
+        seen = Recognised(_ADAPTERS, CANONICAL, views, ())
+        model = Model(number, shown, source, checkpoint, _ADAPTERS, CANONICAL, views, {}, (), space, span, seen)
+        changes = read_changes(checkpoint, config, shown, span)
+
+        def same_bytes(first: str, second: str) -> bool:
+            try:
+                return self.catalog.same_bytes(checkpoint, first, second) is True
+            except CatalogError as error:
+                raise MergecError(catalog_diagnostic(error, span), Exit.INPUT) from None
+
+        found = Adapter(model, changes, config.fan_in_fan_out, same_bytes)
+        self.adapters.append(found)
+        return Lora(found, node.span, label)
+
+
+def _given(
+    name: str, parameters: tuple[Parameter, ...], expressions: Expressions, node: ast.Call, scope: Scope
+) -> tuple[dict[str, Given], dict[str, Any]]:
+    """The arguments of a call that opens something, checked for their kinds; and their values."""
+    given = match(name, parameters, expressions.arguments(node, scope), node.span)
+    for p in parameters:
+        if p.name in given:
+            check_kind(name, p, given[p.name].value, given[p.name].span)
+    return dict(given), {k: g.value for k, g in given.items()}
+
+
+def _last(source: str) -> str:
+    return source.rstrip("/").rsplit("/", 1)[-1]
 
 
 def _tie(expressions: Expressions, node: ast.Call, scope: Scope) -> Any:
@@ -91,10 +149,10 @@ def _stack(expressions: Expressions, node: ast.Call, scope: Scope) -> Any:
                 )
             )
         picked, bare = picks(given.value)
-        selections = [model.space.select(path) for model, path in picked]
+        selections = [owner.space.select(path) for owner, path in picked]
         found = {len(selection.indices) for selection in selections if selection.stack}
         if bare or not found:
-            shown = bare[0].label if bare else "it"
+            shown = (bare[0].label if bare else None) or "it"
             raise MergecError(
                 Diagnostic(
                     "E0305",
@@ -128,13 +186,14 @@ def _union(expressions: Expressions, node: ast.Call, scope: Scope) -> Any:
 
 
 def _token(expressions: Expressions, node: ast.Call, scope: Scope) -> Any:
-    given = match(
-        "token", (Parameter("model"), Parameter("text", kind="string")), expressions.arguments(node, scope), node.span
-    )
-    model = given["model"].value
-    if not isinstance(model, Leaf) or model.path is not None:
-        raise MergecError(Diagnostic("E0208", "`token` takes a model and a token", (Label(given["model"].span),)))
-    return Token(model.model, given["text"].value, node.span)
+    given, values = _given("token", _TOKEN, expressions, node, scope)
+    model = values["model"]
+    if model != "zero" and not (isinstance(model, Leaf) and model.path is None):
+        raise MergecError(
+            Diagnostic("E0208", '`token` takes a model or "zero", and a token', (Label(given["model"].span),))
+        )
+    source = model.model if isinstance(model, Leaf) else None
+    return Token(source, values.get("text"), values.get("force", True), node.span)
 
 
 def catalog_diagnostic(error: CatalogError, span: Span) -> Diagnostic:

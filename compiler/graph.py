@@ -32,7 +32,7 @@ class Node:
 
     `kind` is `tensor` or `mask` (with a shape) or `number` or `threshold` (one a tensor; shape is None).
     Leaves are `source` (a range of a stored tensor), `gather` (rows of several) and `const`; `part` is a range of
-    what an operation on whole tensors gave.
+    what an operation on whole tensors gave, `low_rank` the product of two matrices, multiplied block by block.
     """
 
     id: int

@@ -10,6 +10,7 @@ from typing import Any
 from ..grammar.diagnostic import Diagnostic, Label, MergecError
 from ..grammar.source import Span
 from .absences import Absences
+from .adapted import Adapted
 from .builtins import as_region, resolve
 from .dtypes import FLOATS
 from .graph import Graph, Node, StoredRange
@@ -22,7 +23,24 @@ from .randomness import mask_key
 from .resize import common_shape, units
 from .scalars import SCALARS
 from .shapes import elements
-from .terms import Among, Apply, At, Choice, Leaf, Number, Region, Stack, Tie, Where, is_region, leaves, walk
+from .terms import (
+    Among,
+    Apply,
+    Assembly,
+    At,
+    Choice,
+    Leaf,
+    Lora,
+    Number,
+    Region,
+    Stack,
+    Tie,
+    Where,
+    is_region,
+    leaves,
+    owners,
+    walk,
+)
 from .vocabulary import Vocabulary
 from .whole import part_node, whole_node
 from .whole_model import WHOLE_MODEL, across, model_threshold
@@ -38,6 +56,7 @@ class Instantiator:
         self, graph: Graph, seed: int, vocabulary: Vocabulary | None, template: Model, *, wide: bool, resize: str
     ) -> None:
         self.graph, self.seed, self.vocabulary, self.wide = graph, seed, vocabulary, wide
+        self.adapted = Adapted(graph, template, vocabulary)
         self.template, self.resize = template, resize
         self._root: Region | None = None
         self.domain: tuple[Where, ...] = ()
@@ -83,6 +102,8 @@ class Instantiator:
     def _make(self, term: Region, where: Where) -> Node:
         if isinstance(term, Leaf):
             return self._leaf(term, where)
+        if isinstance(term, Lora):
+            return self.adapted.delta(term, where.name)
         if isinstance(term, Number):
             return self._number(term.value, where, term.span)
         if isinstance(term, Apply):
@@ -91,7 +112,7 @@ class Instantiator:
             return self.node(term.then if resolve(term.condition, where) else term.other, where)
         if isinstance(term, Among):
             return self._among(term, where)
-        if isinstance(term, At | Stack):
+        if isinstance(term, At | Stack | Assembly):
             return self.node(*moved(term, where))
         assert isinstance(term, Tie)
         raise MergecError(
@@ -116,7 +137,7 @@ class Instantiator:
             self.absences.count_as_zero(model, term.span, where.output)
             return self.graph.const(0.0)
         if term.path is not None:
-            name = mapped_name(term, term.path, where)
+            name = mapped_name(term, term.path, term.span, where)
         return self.source(model, name, term.span, where)
 
     def _among(self, term: Among, where: Where) -> Node:
@@ -268,6 +289,8 @@ class Instantiator:
             known = self._constant(self.node(term.args[0], where))
             if known is not None:
                 return self._plain(self.node(term.args[1 if known else 2], where))
+        if term.op == "add" and any(isinstance(a, Lora) for a in term.args):
+            return self._with_adapter(term, where)
         if term.op in WHOLE_MODEL:
             return self._whole_model(term)
         nodes = tuple([self.node(a, where) for a in term.args])
@@ -320,6 +343,18 @@ class Instantiator:
             raise MergecError(Diagnostic("E0208", "a number has no rows", (Label(term.span, "a number here"),)))
         # a tensor of one axis is a single row
         return self.graph.apply(term.op, nodes, (("row", shape[-1] if len(shape) > 1 else elements(shape)),))
+
+    def _with_adapter(self, term: Apply, where: Where) -> Node:
+        """`model + lora(…)`; an adapter on something without a model is only what it adds."""
+        other, lora = term.args if isinstance(term.args[1], Lora) else term.args[::-1]
+        assert isinstance(lora, Lora)
+        node, found = self._plain(self.node(other, where)), owners(other)
+        if not found:
+            return self.graph.apply("add", (node, self.adapted.delta(lora, where.name)))
+        made = self.adapted.applied(lora, node, found[0].model, where.name)
+        if made is not node:
+            self._arithmetic(term, (node,))
+        return made
 
     def _whole_model(self, term: Apply) -> Node:
         """A number of all tensors of the statement: the same wherever it is asked for."""

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 from ..grammar.diagnostic import Diagnostic, Label
+from .assembly import stack_origins
 from .coverage import Covering
 from .models import Model
 from .places import IndexStep, Space
 from .settings import Settings
-from .terms import Stack, Tie, is_region, leaves, picks
+from .terms import Assembly, Region, Stack, Tie, is_region, picks
 
 Sources = list[tuple[Model, int] | None]
 """For each layer of a stack of the output: a model and its layer."""
@@ -34,7 +34,7 @@ def layer_sources(
             value, layers = covering.assignment.value, sorted(touched.get(covering.assignment.number, ()))
             if not layers or not is_region(value) or isinstance(value, Tie):
                 continue
-            _note(value, layers, sources)
+            _note(value, stack, layers, sources)
             wrong = _unfit(settings, stack, depth, covering, layers)
             if wrong:
                 errors.setdefault(covering.assignment.number, []).extend(wrong)
@@ -42,14 +42,20 @@ def layer_sources(
     return out, errors
 
 
-def _note(value: Any, layers: Sequence[int], sources: Sources) -> None:
+def _note(value: Region, stack: str, layers: Sequence[int], sources: Sources) -> None:
     """Enters what a statement's layers were picked from; those of a model taken whole stay the template's."""
-    flat: list[tuple[Model, int]] = []
-    for part in value.parts if isinstance(value, Stack) else (value,):
-        picked, _ = picks(part)
-        if picked:
-            model, path = picked[0]
-            flat.extend((model, i) for i in model.space.select(path).indices)
+    flat: Sources = []
+    picked, whole = picks(value)
+    if isinstance(value, Stack):
+        flat.extend(stack_origins(value))
+    elif picked:
+        owner, path = picked[0]
+        selection = owner.space.select(path)
+        known = owner.origins.get(stack, []) if isinstance(owner, Assembly) else None
+        flat.extend((owner, i) if isinstance(owner, Model) else (known or [])[i] for i in selection.indices)
+    for built in [o for o in whole if isinstance(o, Assembly)][:1]:
+        origins = built.origins.get(stack, [])
+        flat = [origins[j] if j < len(origins) else sources[j] for j in layers]
     if len(flat) == len(layers):
         for j, origin in zip(layers, flat, strict=True):
             sources[j] = origin
@@ -60,16 +66,16 @@ def _unfit(settings: Settings, stack: str, depth: int, covering: Covering, layer
     path, found = covering.assignment.path, []
     if any(isinstance(s, IndexStep) and s.intervals for s in path.steps):
         return []
-    whole = {leaf.label: leaf for leaf in leaves(covering.assignment.value) if leaf.path is None}
+    whole = {leaf.label or "the model": leaf for leaf in picks(covering.assignment.value)[1]}
     for leaf in whole.values():
-        have = leaf.model.space.depths.get(stack)
+        have = leaf.space.depths.get(stack)
         if have is None or not ((have > depth and settings.layers is None) or layers[-1] >= have):
             continue
         from_template = depth == settings.template.space.depths.get(stack)
         found.append(
             Diagnostic(
                 "E0315",
-                f"`{leaf.label}` has {have} layers and the output {depth}",
+                f"{f'`{leaf.label}`' if leaf.label else 'this model'} has {have} layers and the output {depth}",
                 (Label(leaf.span, f"{have} layers"), Label(path.span, f"{depth} layers")),
                 notes=(f"the output's depth is that of `{settings.template.label}`",) if from_template else (),
                 help=(

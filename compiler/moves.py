@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from ..grammar.diagnostic import Diagnostic, Label, MergecError
-from .places import Path
-from .terms import At, Leaf, Region, Stack, Where, leaves
+from ..grammar.source import Span
+from .assembly import part_at
+from .places import Path, Space
+from .terms import Assembly, At, Leaf, Region, Stack, Where, owners
 
 
-def mapped_name(term: Leaf, path: Path, where: Where) -> str:
+def mapped_name(owner: Leaf | Assembly, path: Path, span: Span, where: Where) -> str:
     """The name under an explicit place that corresponds to the left-hand place's coordinate.
 
     Raises MergecError (E0305, E0306).
     """
-    selection = term.model.space.select(path)
+    selection = owner.space.select(path)
     name = selection.by_coordinate.get(where.coordinate)
     if name is not None and selection.counts == where.counts:
         return name
@@ -23,22 +25,24 @@ def mapped_name(term: Leaf, path: Path, where: Where) -> str:
             Diagnostic(
                 "E0305",
                 f"{right} on the right can't be matched with {left} on the left",
-                (Label(term.span, f"selects {right}"),),
+                (Label(span, f"selects {right}"),),
                 notes=("explicit layers are matched in order, so the counts must agree",),
             )
         )
     raise MergecError(
         Diagnostic(
             "E0306",
-            f"`{path.text}` of `{term.model.label}` has nothing that corresponds to `{where.name}`",
-            (Label(term.span, f"no `{where.coordinate[1]}` here" if where.coordinate[1] else "a different part"),),
+            f"`{path.text}` of `{owner.label}` has nothing that corresponds to `{where.name}`",
+            (Label(span, f"no `{where.coordinate[1]}` here" if where.coordinate[1] else "a different part"),),
         )
     )
 
 
-def moved(term: At | Stack, where: Where) -> tuple[Region, Where]:
+def moved(term: At | Stack | Assembly, where: Where) -> tuple[Region, Where]:
     """The region that a change of place comes to, and where it is to be asked. Raises MergecError."""
-    return _stacked(term, where) if isinstance(term, Stack) else _placed(term, where)
+    if isinstance(term, Stack):
+        return _stacked(term, where)
+    return _assembled(term, where) if isinstance(term, Assembly) else _placed(term, where)
 
 
 def _stacked(term: Stack, where: Where) -> tuple[Region, Where]:
@@ -64,13 +68,31 @@ def _stacked(term: Stack, where: Where) -> tuple[Region, Where]:
     raise AssertionError("a layer past the end of its stack")
 
 
+def _assembled(term: Assembly, where: Where) -> tuple[Region, Where]:
+    """A tensor of a model that is put together: its numbers vary over its own layers."""
+    found = part_at(term, where.name)
+    if found is None:
+        raise MergecError(
+            Diagnostic(
+                "E0306", f"no part of this model gives `{where.name}` a value", (Label(term.span, "put together"),)
+            )
+        )
+    value, coordinate, counts = found
+    layer, layers = _layer(term.space, where.name)
+    return value, Where(where.name, coordinate, counts, term.space, layer, layers, where.output)
+
+
 def _placed(term: At, where: Where) -> tuple[Region, Where]:
     """The region's own tensor at the place: its numbers vary over its own layers."""
-    leaf = next(iter(leaves(term.region)), None)
-    if leaf is None:
+    owner = next(iter(owners(term.region)), None)
+    if owner is None:
         return term.region, where
-    space = leaf.model.space
-    name = mapped_name(Leaf(leaf.model, term.path, term.span), term.path, where)
+    name = mapped_name(owner, term.path, term.span, where)
+    layer, layers = _layer(owner.space, name)
+    return term.region, Where(name, ((), name), (), owner.space, layer, layers, where.output)
+
+
+def _layer(space: Space, name: str) -> tuple[int | None, int]:
+    """A tensor's layer, None outside the layers, and the depth of its stack."""
     at = space.layer_of(name)
-    layers = space.depths.get(at[0].name, 0) if at else max(space.depths.values(), default=0)
-    return term.region, Where(name, ((), name), (), space, at[1] if at else None, layers, where.output)
+    return at[1] if at else None, space.depths.get(at[0].name, 0) if at else max(space.depths.values(), default=0)

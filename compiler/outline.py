@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from ..grammar.diagnostic import Diagnostic, Label, MergecError
+from .assembly import output_names, stack_origins
 from .evaluate import Recipe
 from .layouts import CANONICAL, pack
 from .models import Model
 from .places import IndexStep, NameStep, Space
 from .settings import Settings
-from .terms import Stack, before_layers, picks
+from .terms import Assembly, Origins, Stack, is_region, picks
 
 
 def outline(recipe: Recipe, settings: Settings) -> tuple[Space, list[Diagnostic]]:
@@ -49,6 +50,12 @@ def _depths(recipe: Recipe, settings: Settings, errors: list[Diagnostic]) -> dic
         for stack in settings.template.family.stacks:
             parts = stack.name.split(".")
             steps = assignment.path.steps
+            if not steps and is_region(assignment.value):
+                built = [o for o in picks(assignment.value)[1] if isinstance(o, Assembly)]
+                own[stack.name] = max(
+                    (o.space.depths.get(stack.name, 0) for o in built), default=own.get(stack.name, 0)
+                )
+                continue
             words = [s.name if isinstance(s, NameStep) else None for s in steps[: len(parts)]]
             if words != parts:
                 continue
@@ -79,29 +86,15 @@ def _depths(recipe: Recipe, settings: Settings, errors: list[Diagnostic]) -> dic
 
 def _names(recipe: Recipe, template: Model, depth: Mapping[str, int]) -> tuple[str, ...]:
     """The output's canonical names: the template's, its layers cut or repeated to the output's depth."""
-    outside_before: list[str] = []
-    outside_after: list[str] = []
-    for name in template.space.names:
-        if template.space.layer_of(name) is None:
-            before = before_layers(template.space, name)
-            (outside_before if before else outside_after).append(name)
-    out = outside_before
+    origins: dict[str, Origins] = {}
     for stack in template.family.stacks:
-        layers = below_layers(template, stack.name)
-        if not layers:
-            continue
-        origin = _stack_origin(recipe, stack.name)
-        below = {model.number: below_layers(model, stack.name) for model, _ in origin or ()}
-        for j in range(depth[stack.name]):
-            rests = layers.get(j) or layers[max(layers)]
-            if origin is not None:
-                model, i = origin[j]
-                rests = below[model.number].get(i, rests)
-            out.extend(f"{stack.head}{j}.{rest}" for rest in rests)
-    return (*out, *outside_after)
+        found = _stack_origin(recipe, stack.name)
+        if found is not None:
+            origins[stack.name] = found
+    return output_names(template.space, depth, origins)
 
 
-def _stack_origin(recipe: Recipe, stack: str) -> list[tuple[Model, int]] | None:
+def _stack_origin(recipe: Recipe, stack: str) -> Origins | None:
     """For a stack that a `stack(…)` builds: the model and layer that each output layer takes its tensors' names
     from."""
     for assignment in reversed(recipe.assignments):
@@ -109,19 +102,5 @@ def _stack_origin(recipe: Recipe, stack: str) -> list[tuple[Model, int]] | None:
             isinstance(assignment.value, Stack)
             and ".".join(s.name for s in assignment.path.steps if isinstance(s, NameStep)) == stack
         ):
-            out: list[tuple[Model, int]] = []
-            for part in assignment.value.parts:
-                model, path = picks(part)[0][0]
-                out.extend((model, i) for i in model.space.select(path).indices)
-            return out
+            return stack_origins(assignment.value)
     return None
-
-
-def below_layers(model: Model, stack: str) -> dict[int, list[str]]:
-    """Layer number to the names below that layer, for one stack of a model."""
-    out: dict[int, list[str]] = {}
-    for name in model.space.names:
-        at = model.space.layer_of(name)
-        if at is not None and at[0].name == stack:
-            out.setdefault(at[1], []).append(at[2])
-    return out

@@ -9,7 +9,7 @@ from .coverage import Covering
 from .instantiate import shape_text
 from .models import Model
 from .places import Space
-from .terms import Tie, models_in
+from .terms import Tie, adapters_in, models_in
 
 
 def output_ties(
@@ -102,7 +102,9 @@ class _Ties:
             source, own = self.owner.get(primary), self.owner.get(alias)
             if source is None or (own is not None and isinstance(own.assignment.value, Tie)):
                 continue
-            model = next((m for m in models_in(source.assignment.value) if alias in m.tensors), None)
+            given = source.assignment.value
+            model = next((m for m in models_in(given) if alias in m.tensors), None)
+            model = model or next((a.model for a in adapters_in(given) if a.own(alias, primary)), None)
             if model is None:
                 continue
             place, first = self.place(alias), self.place(primary)

@@ -128,7 +128,7 @@ class Maker:
             if not is_region(given.value):
                 return None
             given.signature = Signature(given.value, self._vocabulary)
-        if given.signature.shared:
+        if given.signature.shared or given.signature.adapted:
             return None
         # what is brought to another size is put together of several tensors
         if self._settings.resize != "error":

@@ -221,7 +221,7 @@ def _assemble(
     """The schedule, and the plan to be written out. Raises MergecError for all that can be wrong with either."""
     inputs: list[PlannedInput] = []
     files: dict[tuple[int, int], int] = {}
-    for model in recipe.models:
+    for model in recipe.inputs:
         for k, file in enumerate(model.checkpoint.files):
             if (model.number, k) not in files:
                 files[model.number, k] = len(inputs)
@@ -256,7 +256,7 @@ def _assemble(
             on_nonfinite=settings.on_nonfinite,
             inputs=tuple(inputs),
             outputs=packing.files,
-            tensors=with_keys(graph, packing, recipe.models, settings.compute),
+            tensors=with_keys(graph, packing, recipe.inputs, settings.compute, finite=settings.on_nonfinite == "error"),
             documents=tuple(documents()),
             tagalongs=tuple(tagalongs),
             scalars=made.scalars,
@@ -291,7 +291,7 @@ def _scheduled(
     least = (0, 0)
     for lanes, block, hold in choices:
         machine = Machine(options.device, lanes, block, settings.compute, hold)
-        made = schedule(graph, packing.slots, recipe.models, files, machine)
+        made = schedule(graph, packing.slots, recipe.inputs, files, machine)
         least = made.host, made.device
         if least[0] <= (options.host_memory or least[0]) and least[1] <= (options.device_memory or least[1]):
             return made

@@ -364,6 +364,8 @@ class Space:
             fused = _fused(path.steps[-1], known)
             if fused:
                 help_ = (fused,)
+            if isinstance(later, NameStep) and later.name.isdigit():
+                help_ = (f"an index stands in brackets: `{word}[{later.name}]`",)
             return MergecError(
                 Diagnostic(
                     "E0301",
@@ -373,6 +375,8 @@ class Space:
                     help=help_,
                 )
             )
+        if self.owner == "the output" and len(path.steps) == 1 and isinstance(first, NameStep):
+            help_ = (*help_, f"to bind a name: `let {word} = …`")
         return MergecError(
             Diagnostic("E0301", f"{self.owner} has no place `{path.text}`", (Label(first.span, label),), help=help_)
         )

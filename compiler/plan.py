@@ -24,6 +24,10 @@ from .ops import OPS
 CHUNK = 1 << 16
 """Elements in the unit of blocking and of deterministic summation."""
 
+PRODUCT_ROWS = 8
+"""Rows of a `Product` that are multiplied at once. Blocks are multiples of them, for the same sums whatever the
+block."""
+
 # --- what a pass reads ---------------------------------------------------------------------------
 
 
@@ -76,7 +80,34 @@ class Gather:
     runs: tuple[Run, ...]
 
 
-Operand = Stream | Held | Gather
+@dataclass(frozen=True, slots=True)
+class Product:
+    """A product of two matrices in held buffers: `left` of rows times `inner`, `right` of `inner` times columns.
+
+    `turned`: the product's transpose. Either way it has rows of `width` elements.
+    """
+
+    numel: int
+    width: int
+    inner: int
+    left: Held
+    right: Held
+    turned: bool
+
+
+Operand = Stream | Held | Gather | Product
+
+
+def held_in(operand: Operand) -> tuple[Held, ...]:
+    """What an operand reads of held buffers."""
+    match operand:
+        case Held():
+            return (operand,)
+        case Product():
+            return (operand.left, operand.right)
+        case _:
+            return ()
+
 
 # --- what a pass computes ------------------------------------------------------------------------
 
@@ -312,7 +343,7 @@ def scratch_layout(
         return nbytes if nbytes < PAGE else -(-nbytes // PAGE) * PAGE
 
     stored = tuple(area(paged(SIZES[s.dtype] * block)) if isinstance(s, ToFile) else None for s in stores)
-    staged = tuple(None if isinstance(o, Held) else area(_staged_size(o, size) * block) for o in operands)
+    staged = tuple(None if isinstance(o, Held | Product) else area(_staged_size(o, size) * block) for o in operands)
     staging = end
     ops = [OPS[i.op] for i in code if i.op != "load"] + [OPS[r.op] for r in reductions]
     states = [OPS[r.op].state for r in reductions]
@@ -433,7 +464,7 @@ class Tagalong:
 class Plan:
     """All that the executor needs. Bytes unless said otherwise.
 
-    `on_nonfinite` is `report` or `error`: whether infinities and NaNs in computed tensors fail the run.
+    `on_nonfinite` is `report` or `error`: whether infinities and NaNs fail the run; copies are looked at only then.
     `device` is `cpu`, `cuda:0`, …; `compute` is `F32` or `F64`; `single` says that the target is one
     file (`-o x.safetensors`) instead of a folder. `peak_host` and `peak_device` are the largest `Step.host` and
     `Step.device`.

@@ -9,9 +9,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from .assembly import part_at
 from .models import Model
 from .places import Path, Selection
-from .terms import Among, Apply, At, Choice, Leaf, Number, Region, Stack, Where, leaves
+from .terms import Among, Apply, Assembly, At, Choice, Leaf, Lora, Number, Region, Stack, Where, leaves, owners
 
 Resolve = Callable[[Any, Where], Any]
 
@@ -47,21 +48,28 @@ def exists(term: Region, where: Where, resolve: Resolve) -> bool:
     if isinstance(term, At):
         return _at(term.region, term.path, where, resolve)
     if isinstance(term, Apply):
-        parts = [a for a in term.args if not isinstance(a, Number)]
+        parts = [a for a in term.args if not isinstance(a, Number | Lora)]
         return not parts or any(exists(a, where, resolve) for a in parts)
     if isinstance(term, Stack):
         return any(exists(p, where, resolve) for p in term.parts)
+    if isinstance(term, Assembly):
+        found = part_at(term, where.name)
+        if found is None:
+            return True
+        value, coordinate, counts = found
+        inner = Where(where.name, coordinate, counts, term.space, where.layer, where.layers, where.output)
+        return exists(value, inner, resolve)
     return True
 
 
 def _at(region: Region, path: Path, where: Where, resolve: Resolve) -> bool:
-    leaf = next(iter(leaves(region)), None)
-    if leaf is None or not leaf.model.family.is_optional(where.name):
+    owner = next(iter(owners(region)), None)
+    if owner is None or not owner.model.family.is_optional(where.name):
         return True
-    name = matching(leaf.model.space.select(path), where)
+    name = matching(owner.space.select(path), where)
     if name is None:
         return False
-    inner = Where(name, ((), name), (), leaf.model.space, None, where.layers, where.output)
+    inner = Where(name, ((), name), (), owner.space, None, where.layers, where.output)
     return exists(region, inner, resolve)
 
 

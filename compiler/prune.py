@@ -17,7 +17,6 @@ from .plan import (
     Constant,
     Copy,
     Extent,
-    Held,
     Instruction,
     Load,
     Mask,
@@ -32,6 +31,7 @@ from .plan import (
     Store,
     ToBuffer,
     ToFile,
+    held_in,
     scratch_layout,
 )
 from .schedule import read_bytes, with_liveness
@@ -151,7 +151,7 @@ def _pass(whole: Pass, places: _Places, scalars: set[int], buffers: set[int]) ->
     used = sorted({int(dict(i.attributes)["operand"]) for i in code if i.op == "load"})
     renumbered = {old: new for new, old in enumerate(used)}
     operands = tuple(whole.operands[k] for k in used)
-    buffers.update(o.buffer for o in operands if isinstance(o, Held))
+    buffers.update(h.buffer for o in operands for h in held_in(o))
     return replace(
         whole,
         operands=operands,
@@ -255,4 +255,4 @@ def _buffers(action: Pass | Copy | Load | Opaque) -> list[int]:
             return [action.output, *(i.buffer for i in action.inputs)]
         case Pass():
             stored = [s.buffer for s in action.stores if isinstance(s, ToBuffer)]
-            return stored + [o.buffer for o in action.operands if isinstance(o, Held)]
+            return stored + [h.buffer for o in action.operands for h in held_in(o)]

@@ -24,6 +24,7 @@ from .ops import OPS
 from .plan import (
     CHUNK,
     LOAD_STAGING,
+    PRODUCT_ROWS,
     Allocation,
     Argument,
     Constant,
@@ -36,6 +37,7 @@ from .plan import (
     Opaque,
     Operand,
     Pass,
+    Product,
     Reduction,
     Register,
     Run,
@@ -151,6 +153,7 @@ class _Scheduler:
         self.scalars: dict[int, Scalar] = {}
         self.streams: dict[StoredRange, Stream] = {}
         self.held: dict[int, Held] = {}
+        self.factors: dict[int, Held] = {}
         self.buffers = self.numbers = 0
         self.steps: list[Step] = []
         self.level: dict[int, int] = {}
@@ -229,19 +232,23 @@ class _Scheduler:
         needed = self._below(node)
         tensor = self.slots[outputs[0].name].tensor
         barriers = [n for n in needed if _is_barrier(n) and n.id not in self.scalars]
-        if len(barriers) > 0:
+        if any(n.op != "low_rank" for n in barriers):
             self._loads(node, needed, tensor)
         self._numbers(needed, tensor)
         for level in range(1, self.level[node.id] + 1):
             found = [n for n in barriers if self.level[n.id] == level]
+            products = [n for n in found if n.op == "low_rank"]
+            self._factors(products, tensor, needed)
+            found = [n for n in found if n.op != "low_rank"]
             reductions = [n for n in found if OPS[n.op].kind == "reduction"]
             for together in _connected(reductions):
                 self._pass(tensor, reductions=together, needed=needed)
             for opaque in (n for n in found if OPS[n.op].kind == "opaque"):
                 self._opaque(opaque, tensor, needed)
-        release = tuple(h.buffer for h in self.held.values())
+        release = tuple(h.buffer for h in (*self.held.values(), *self.factors.values()))
         self._pass(tensor, outputs=outputs, needed=needed, release=release)
         self.held.clear()
+        self.factors.clear()
 
     def _numbers(self, needed: list[Node], tensor: int) -> None:
         """Numbers that follow from reductions made for earlier outputs: a pass over nothing, which only computes
@@ -256,12 +263,7 @@ class _Scheduler:
         inputs = [i for i in node.inputs if i.shape is not None]
         known = {i.id: held for i in inputs if (held := self._kept(i)) and held.dtype == self.machine.compute}
         fresh = [i for i in dict.fromkeys(inputs) if i.id not in known]
-        buffers: dict[int, Held] = dict(known)
-        for size in dict.fromkeys(elements(i.shape) for i in fresh):
-            same = [i for i in fresh if elements(i.shape) == size]
-            for i in same:
-                buffers[i.id] = self._buffer(self.machine.compute, size)
-            self._pass(tensor, needed=needed, kept=[(i, buffers[i.id]) for i in same])
+        buffers = known | self._keep(fresh, tensor, needed)
         result = self._buffer(self.machine.compute, elements(node.shape))
         self.held[node.id] = result
         width, row, shapes = SIZES[self.machine.compute], OPS[node.op], [i.shape or () for i in inputs]
@@ -283,6 +285,22 @@ class _Scheduler:
         release = tuple(buffers[i.id].buffer for i in fresh)
         host = workspace if self.machine.device == "cpu" else 0
         self._add(action, (allocation,), release, tensor, host, workspace, 0, 0)
+
+    def _factors(self, products: list[Node], tensor: int, needed: list[Node]) -> None:
+        """The factors of products lie whole in buffers until the value is stored: they are small, and every block
+        needs them."""
+        factors = dict.fromkeys(i for node in products for i in node.inputs)
+        self.factors |= self._keep([i for i in factors if i.id not in self.factors], tensor, needed)
+
+    def _keep(self, nodes: list[Node], tensor: int, needed: list[Node]) -> dict[int, Held]:
+        """Values computed whole into new buffers, those of one size in one pass."""
+        buffers: dict[int, Held] = {}
+        for size in dict.fromkeys(elements(i.shape) for i in nodes):
+            same = [i for i in nodes if elements(i.shape) == size]
+            for i in same:
+                buffers[i.id] = self._buffer(self.machine.compute, size)
+            self._pass(tensor, needed=needed, kept=[(i, buffers[i.id]) for i in same])
+        return buffers
 
     def _kept(self, node: Node) -> Held | None:
         """Where a value lies whole in memory, if it does."""
@@ -330,6 +348,11 @@ class _Scheduler:
         if node.op == "source":
             return self._stream(node)
         assert node.shape is not None
+        if node.op == "low_rank":
+            left, right = (self.factors[i.id] for i in node.inputs)
+            inner = elements(node.inputs[1].shape[:1] if node.inputs[1].shape else ())
+            width = elements(node.shape[1:])
+            return Product(elements(node.shape), width, inner, left, right, bool(node.attribute("turned")))
         rows = tuple(Run(count, terms) for count, terms in node.attribute("runs"))
         width = int(dict(node.attributes).get("width", elements(node.shape[1:])))
         return Gather(elements(node.shape), width, tuple(self._stream(i) for i in node.inputs), rows)
@@ -383,7 +406,7 @@ class _Scheduler:
         numel = elements(roots[0].shape)
         lanes = self.machine.lanes
         operands, instructions = tuple(code.operands), tuple(code.code)
-        block = _whole_rows(block_size(numel, self.machine), numel, instructions, bool(reductions))
+        block = _whole_rows(block_size(numel, self.machine), numel, instructions, operands, bool(reductions))
         layout = scratch_layout(
             operands,
             code.registers,
@@ -485,7 +508,7 @@ class _Code:
 
     def _is_leaf(self, node: Node) -> bool:
         """Whether the node's value is read, from files or from a held buffer, instead of computed."""
-        return node.op in ("source", "gather", "part") or node.id in self.scheduler.held
+        return node.op in ("source", "gather", "part", "low_rank") or node.id in self.scheduler.held
 
     def _collect(self, roots: Sequence[Node]) -> list[Node]:
         """Depth first, so that what is loaded is soon used."""
@@ -557,15 +580,17 @@ def block_size(numel: int, machine: Machine) -> int:
 
 def _is_barrier(node: Node) -> bool:
     """Whether a pass must end before the node's value is known."""
-    return node.op in OPS and OPS[node.op].kind in ("reduction", "opaque")
+    return node.op == "low_rank" or (node.op in OPS and OPS[node.op].kind in ("reduction", "opaque"))
 
 
 def _blocks_below(node: Node) -> dict[int, Node]:
-    """What a block of the node's value is computed from: all below it, but not beyond numbers."""
+    """What a block of the node's value is computed from: all below it, but not beyond numbers, nor factors of
+    products."""
     found = {node.id: node}
     todo = [node]
     while todo:
-        for source in todo.pop().inputs:
+        below = todo.pop()
+        for source in below.inputs if below.op != "low_rank" else ():
             if source.shape is not None and source.id not in found:
                 found[source.id] = source
                 todo.append(source)
@@ -586,10 +611,13 @@ def _connected(reductions: Sequence[Node]) -> list[list[Node]]:
     return [g[2] for g in groups]
 
 
-def _whole_rows(block: int, numel: int, code: Sequence[Instruction], reductions: bool) -> int:
+def _whole_rows(
+    block: int, numel: int, code: Sequence[Instruction], operands: Sequence[Operand], reductions: bool
+) -> int:
     """The block cut or widened to whole rows, where operations look along rows; to whole chunks besides, where those
     count."""
     rows = [int(value) for i in code for name, value in i.attributes if name == "row"]
+    rows.extend(PRODUCT_ROWS * o.width for o in operands if isinstance(o, Product))
     if not rows:
         return block
     unit = math.lcm(*(max(1, row) for row in rows))

@@ -8,13 +8,27 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..grammar.diagnostic import Diagnostic, Label, MergecError
-from ..grammar.source import Span
+from ..grammar.source import Source, Span
 from .calls import Given, article, kind_of
 from .dtypes import FLOATS, NAMES
 from .evaluate import Recipe
 from .models import Model
 from .sizes import parse_size
 from .terms import Leaf, PlaceMap, Token, Union
+
+SHORT: Mapping[str, str] = {
+    "bf16": "bfloat16",
+    "fp16": "float16",
+    "f16": "float16",
+    "half": "float16",
+    "fp32": "float32",
+    "f32": "float32",
+    "float": "float32",
+    "fp64": "float64",
+    "double": "float64",
+    "fp8": "float8_e4m3fn",
+}
+"""What people call the dtypes elsewhere."""
 
 KEYS: Mapping[str, str] = {
     "like": "the template: depth, shapes, dtypes, names and configuration come from it",
@@ -31,7 +45,7 @@ KEYS: Mapping[str, str] = {
     "config": "a map that is merged into config.json",
     "seed": "the seed of random masks",
     "compute": "the dtype of arithmetic: `float32` or `float64`",
-    "on_nonfinite": "what to do about infinities and NaNs in computed tensors: `report` them, or `error`: no output",
+    "on_nonfinite": "what to do about infinities and NaNs: `report` those computed, or `error`: no output that has any",
     "license": "the licence named in the model card",
 }
 
@@ -72,10 +86,9 @@ def settings_of(recipe: Recipe, overrides: Mapping[str, Any], strict: bool) -> S
     wrong."""
     errors: list[Diagnostic] = []
     given = dict(recipe.settings)
-    anywhere = recipe.output_span or (recipe.models[0].span if recipe.models else None)
     for key, value in overrides.items():
-        if anywhere is not None:
-            given[key] = Given(key, value, given[key].span if key in given else anywhere)
+        text = f"--set output.{key}={value}"
+        given[key] = Given(key, value, Span(Source("<command line>", text), 0, len(text)))
     for key, argument in given.items():
         if key not in KEYS:
             near = difflib.get_close_matches(key, KEYS, 1, 0.5)
@@ -145,7 +158,7 @@ class _Checker:
     def __init__(self, given: Mapping[str, Given], errors: list[Diagnostic]) -> None:
         self.given, self.errors = given, errors
 
-    def wrong(self, key: str, wanted: str) -> None:
+    def wrong(self, key: str, wanted: str, *help: str) -> None:
         """Reports a setting that is not `wanted`: a noun with its article, or the values that are allowed."""
         argument = self.given[key]
         self.errors.append(
@@ -156,6 +169,7 @@ class _Checker:
                 else f'`{key}` must be {wanted}, not "{argument.value}"',
                 (Label(argument.span, "not allowed here"),),
                 notes=(f"`{key}` is {KEYS[key]}",) if key in KEYS else (),
+                help=help,
             )
         )
 
@@ -184,7 +198,9 @@ class _Checker:
         name = NAMES.get(value.removeprefix("torch."), value)
         if name in FLOATS:
             return name
-        self.wrong(key, "one of " + ", ".join(f"`{k}`" for k, v in NAMES.items() if v in FLOATS))
+        meant = SHORT.get(value.lower())
+        help = (f"did you mean `{meant}`?",) if meant else ()
+        self.wrong(key, "one of " + ", ".join(f"`{k}`" for k, v in NAMES.items() if v in FLOATS), *help)
         return None
 
     def compute(self, key: str) -> str:

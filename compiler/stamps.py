@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from .dtypes import SIZES
 from .graph import Likeness, Output, StoredRange
-from .plan import Copy, Extent, Gather, Instruction, Load, Opaque, Operand, Pass, Step, Store, Stream, ToFile
+from .plan import Copy, Extent, Held, Instruction, Load, Opaque, Operand, Pass, Step, Store, Stream, ToFile
 from .slots import Origins, Slot
 
 Action = Pass | Copy | Load | Opaque
@@ -89,7 +89,7 @@ class Stamp:
         return make
 
     def _operands(self, given: tuple[Operand, ...]) -> Callable[[list[Stream]], tuple[Operand, ...]]:
-        if any(isinstance(o, Gather) for o in given):
+        if not all(isinstance(o, Stream | Held) for o in given):
             raise AssertionError("what is put together of several tensors is like no other")
         which = [self._index[id(o.extents)] if isinstance(o, Stream) else None for o in given]
         if which == list(range(len(self._reads))):

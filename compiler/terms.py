@@ -7,12 +7,14 @@ weight or makes a graph node.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from ..grammar import ast
+from ..grammar.diagnostic import Diagnostic, Label, MergecError
 from ..grammar.source import Span
+from .adapters import Adapter
 from .models import Model
 from .places import Coordinate, Path, Space
 
@@ -72,10 +74,14 @@ class PlaceMap:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Token:
-    """`token(a, "<x>")`: that model's row for that token."""
+    """`token(a, "<x>")`: that model's row for that token; zeros without a model, the same token without another.
 
-    model: Model
-    token: str
+    Unless `force`d, models that have the token keep their own rows.
+    """
+
+    model: Model | None
+    token: str | None
+    force: bool
     span: Span
 
 
@@ -101,6 +107,20 @@ class Leaf:
     @property
     def label(self) -> str:
         return self.model.label
+
+    @property
+    def space(self) -> Space:
+        return self.model.space
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Lora:
+    """`lora("./adapter")`: what an adapter adds, 0 where that is nothing; added to a model, that model with the
+    adapter applied."""
+
+    adapter: Adapter
+    span: Span
+    label: str | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -179,11 +199,30 @@ class Tie:
     label: str | None = None
 
 
-Region = Leaf | Number | Apply | Choice | Among | At | Stack | Tie
+Origins = list[tuple[Model, int]]
+"""For each layer of a stack: a model and its layer."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Assembly:
+    """`{layers: stack(…), _: base}`: a model put together from parts (path, key, region), with tensors of its own.
+
+    `model` is the one that it has its family from; `origins` by stack. `assembly.py` makes it and asks it.
+    """
+
+    parts: tuple[tuple[Path | None, str, Region], ...]
+    model: Model
+    space: Space
+    origins: Mapping[str, Origins]
+    span: Span
+    label: str | None = None
+
+
+Region = Leaf | Lora | Number | Apply | Choice | Among | At | Stack | Tie | Assembly
 
 
 def is_region(value: object) -> bool:
-    return isinstance(value, Leaf | Number | Apply | Choice | Among | At | Stack | Tie)
+    return isinstance(value, Region)
 
 
 def named(region: Region, label: str) -> Region:
@@ -204,6 +243,8 @@ def children(region: Region) -> tuple[Region, ...]:
         return (region.region,)
     if isinstance(region, Stack):
         return region.parts
+    if isinstance(region, Assembly):
+        return tuple([value for _, _, value in region.parts])
     return ()
 
 
@@ -225,14 +266,37 @@ def leaves(region: Region) -> list[Leaf]:
 
 def models_in(value: object) -> list[Model]:
     """The models that a value is made of, each once; none for a plain number."""
-    found = leaves(value) if isinstance(value, Leaf | Number | Apply | Choice | Among | At | Stack | Tie) else []
+    found = leaves(value) if isinstance(value, Region) else []
     return list({leaf.model.label: leaf.model for leaf in found}.values())
 
 
-def picks(region: Region) -> tuple[list[tuple[Model, Path]], list[Leaf]]:
+def adapters_in(value: object) -> list[Adapter]:
+    """The adapters that a value is made with, each once."""
+    found = [t.adapter for t in walk(value) if isinstance(t, Lora)] if isinstance(value, Region) else []
+    return list({adapter.label: adapter for adapter in found}.values())
+
+
+def owners(region: Region) -> list[Leaf | Assembly]:
+    """The models that a region takes tensors from, in the order of the text; one that is put together counts as one."""
+    found: list[Leaf | Assembly] = []
+    seen: set[int] = set()
+    todo: list[Region] = [region]
+    while todo:
+        term = todo.pop()
+        if id(term) in seen:
+            continue
+        seen.add(id(term))
+        if isinstance(term, Leaf | Assembly):
+            found.append(term)
+        else:
+            todo.extend(reversed(children(term)))
+    return found
+
+
+def picks(region: Region) -> tuple[list[tuple[Model | Assembly, Path]], list[Leaf | Assembly]]:
     """The places that a region was picked at, each with the model whose layers they number; and models taken whole."""
-    picked: list[tuple[Model, Path]] = []
-    whole: list[Leaf] = []
+    picked: list[tuple[Model | Assembly, Path]] = []
+    whole: list[Leaf | Assembly] = []
     todo: list[Region] = [region]
     while todo:
         term = todo.pop()
@@ -241,24 +305,39 @@ def picks(region: Region) -> tuple[list[tuple[Model, Path]], list[Leaf]]:
                 whole.append(term)
             else:
                 picked.append((term.model, term.path))
+        elif isinstance(term, Assembly):
+            whole.append(term)
         elif isinstance(term, At):
-            picked.extend((leaf.model, term.path) for leaf in leaves(term.region)[:1])
+            for owner in owners(term.region)[:1]:
+                picked.append((owner.model if isinstance(owner, Leaf) else owner, term.path))
         else:
             todo.extend(reversed(children(term)))
     return picked, whole
 
 
 def at(region: Region, path: Path, span: Span) -> Region:
-    """A region at a place: pushed down to explicit places, a view of the whole otherwise."""
+    """A region at a place: pushed down to explicit places, a view of the whole otherwise.
+
+    Raises MergecError (E0454) for an adapter, which has no places without a model.
+    """
+    if isinstance(region, Lora):
+        raise MergecError(
+            Diagnostic(
+                "E0454",
+                "an adapter has no places of its own",
+                (Label(span, "part of an adapter"),),
+                help=("pick from the model that it is applied to: `(base + lora(…)).layers[3]`",),
+            )
+        )
     if isinstance(region, Leaf):
         inner = path if region.path is None else region.path.join(path)
         return Leaf(region.model, Path(inner.steps, span), span)
     if isinstance(region, At):
         return At(region.region, Path(region.path.join(path).steps, span), span)
-    if isinstance(region, Apply) and any(leaf.path is not None for leaf in leaves(region)):
+    if isinstance(region, Apply) and any(isinstance(o, Leaf) and o.path is not None for o in owners(region)):
         args = tuple(a if isinstance(a, Number) else at(a, path, span) for a in region.args)
         return dataclasses.replace(region, args=args)
-    if isinstance(region, Choice | Among) and any(leaf.path is not None for leaf in leaves(region)):
+    if isinstance(region, Choice | Among) and any(isinstance(o, Leaf) and o.path is not None for o in owners(region)):
         return _pushed(region, path, span)
     return At(region, path, span)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from .graph import Graph, Node
 from .ops import OPS
 
-LEAVES = {"source": 0, "gather": None, "const": 0, "part": 1}
+LEAVES = {"source": 0, "gather": None, "const": 0, "part": 1, "low_rank": 2}
 """Forms beyond `OPS` and how many inputs they have (None: any)."""
 
 

@@ -68,15 +68,13 @@ class Vocabulary:
         if token is None:
             return []
         choice = self.choices.get(token)
-        if isinstance(choice, str):
-            return []
-        if isinstance(choice, Leaf):
-            return [(choice.model.label, self.ids[choice.model.label][token])]
-        if isinstance(choice, Token):
-            return [(choice.model.label, self.ids[choice.model.label][choice.token])]
         own = self.ids[model.label].get(token)
-        if own is not None:
+        kept = choice is None or (isinstance(choice, Token) and not choice.force)
+        if own is not None and kept:
             return [(model.label, own)]
+        if choice is not None:
+            holder, wanted = _row_of(choice, token)
+            return [] if holder is None else [(holder.label, self.ids[holder.label][wanted])]
         holders = [m for m in self.models if token in self.ids[m.label]]
         base = next((m for m in holders if m.label == self.base), None)
         if base is not None:
@@ -97,6 +95,13 @@ class Vocabulary:
                 table.append((1, terms))
                 previous = terms
         return Rows(tuple(by_label[label] for label in order), tuple(table))
+
+
+def _row_of(choice: Any, token: str) -> tuple[Model | None, str]:
+    """The model and the token whose row a choice of `tokens` takes; no model: zeros."""
+    if isinstance(choice, Token):
+        return choice.model, choice.token if choice.token is not None else token
+    return (choice.model if isinstance(choice, Leaf) else None), token
 
 
 def vocabulary_of(settings: Any, models: tuple[Model, ...], catalog: Catalog) -> Vocabulary | None:
@@ -139,12 +144,13 @@ def vocabulary_of(settings: Any, models: tuple[Model, ...], catalog: Catalog) ->
             added.append(token)
     tokens.extend(added)
     for token, choice in settings.tokens.items():
-        wanted = choice.token if isinstance(choice, Token) else token
-        holder = choice.model.label if isinstance(choice, Token | Leaf) else None
-        if holder is not None and wanted not in ids[holder]:
+        holder, wanted = _row_of(choice, token)
+        if holder is not None and wanted not in ids[holder.label]:
             raise MergecError(
                 Diagnostic(
-                    "E0313", f"`{holder}` has no token `{wanted}`", (Label(settings.spans["tokens"], "asked for here"),)
+                    "E0313",
+                    f"`{holder.label}` has no token `{wanted}`",
+                    (Label(settings.spans["tokens"], "asked for here"),),
                 )
             )
     if settings.pad_vocab_to:

@@ -52,6 +52,8 @@ def _escape_character(c: str) -> str:
     point = ord(c)
     if c in "\n\t\r":
         return {"\n": "\\n", "\t": "\\t", "\r": "\\r"}[c]
+    if 0xDC80 <= point <= 0xDCFF:
+        point -= 0xDC00  # a byte of a file's name that is not UTF-8, as Python keeps it
     return f"\\x{point:02x}" if point < 0x100 else f"\\u{point:04x}" if point < 0x10000 else f"\\U{point:08x}"
 
 

@@ -382,6 +382,15 @@ SLIPS = (
     ),
     Slip(
         "E0101",
+        "this is a configuration of mergekit and no recipe",
+        ("merge_method: linear", "base_model: ./base", "slices:", "models:"),
+        before=r"^(merge_method|base_model|slices|models|modules)\s*$",
+        rest=":",
+        expected="_EQUALS",
+        help="give its file the ending `.yml`, and it is merged as it is; `mergec import` makes a recipe of it",
+    ),
+    Slip(
+        "E0101",
         "expected `=` after the place",
         ("head", "layers[0..3].attn", '"*.bias"', "*", "head a", "head: a"),
         before=r"^\s*(\*|\"[^\"]*\"|\w[^=(]*)\s*$",

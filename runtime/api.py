@@ -6,7 +6,6 @@ import os
 import threading
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from ..compiler.catalog import Catalog
@@ -15,7 +14,7 @@ from ..compiler.plan import Plan
 from ..compiler.primitives import Primitive
 from ..compiler.version import __version__
 from ..grammar.ast import Module
-from ..grammar.diagnostic import Diagnostic, Exit, MergecError
+from ..grammar.diagnostic import Diagnostic
 from ..grammar.parse import parse as parse_source
 from ..grammar.source import Source
 from .catalog import LocalCatalog
@@ -23,6 +22,7 @@ from .hardware import choose_device, usable_cores
 from .ports import Progress
 from .primitives import Primitives
 from .session import Report, run_plan
+from .sources import read_source
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,28 +59,6 @@ class Compiled:
     ) -> Report:
         """Merges, and puts the result at `path`. Raises MergecError; see `mergec.run`."""
         return run_plan(self.plan, path, force=force, fresh=fresh, progress=progress, cancel=cancel)
-
-
-def read_source(recipe: str | os.PathLike[str] | Source) -> Source:
-    """A recipe's text: a `str` is the text itself, a path (`pathlib.Path`) names the file, a `Source` is both.
-
-    Raises MergecError (E0402, E0403).
-    """
-    if isinstance(recipe, Source):
-        return recipe
-    if isinstance(recipe, str):
-        return Source("<recipe>", recipe)
-    path = Path(recipe)
-    try:
-        return Source(str(path), path.read_text("utf-8"))
-    except UnicodeDecodeError:
-        raise MergecError(Diagnostic("E0403", "the recipe is not UTF-8 text", file=str(path)), Exit.INPUT) from None
-    except OSError as error:
-        message = f"the recipe can't be read: {(error.strerror or 'unknown').lower()}"
-        missing = isinstance(error, FileNotFoundError)
-        raise MergecError(
-            Diagnostic("E0402", message, file=str(path)), Exit.RECIPE if missing else Exit.INPUT
-        ) from None
 
 
 def parse(recipe: str | os.PathLike[str]) -> Module:

@@ -5,7 +5,6 @@ Hub repositories are not opened here: their ids are told from paths and refused 
 
 from __future__ import annotations
 
-import difflib
 import os
 import re
 from collections.abc import Mapping
@@ -17,6 +16,7 @@ from .documents import read_json, read_text
 from .faults import show, unreadable
 from .folders import Folder, check_inside, pickle_error, pickled, survey
 from .headers import Header, read_header
+from .paths import native, near_names
 
 MAX_CONFIG = 10 << 20
 """The longest config.json accepted, in bytes."""
@@ -39,13 +39,29 @@ class LocalCatalog:
         Raises CatalogError: E0401 where there is nothing, E0403 to E0409 where it can't be used, E0410 to E0429 for
         an unsound header, E0430 to E0435 for an unsound config or index.
         """
-        location = _locate(source, near)
-        if subfolder is not None:
-            location = _below(location, subfolder)
+        location = _location(source, subfolder, near)
         key = (location, revision)
         if key not in self._open:
             self._open[key] = _read_folder(location) if os.path.isdir(location) else _read_file(location)
         return self._open[key]
+
+    def adapter(self, source: str, *, revision: str | None, subfolder: str | None, near: str) -> Checkpoint:  # noqa: ARG002
+        """The adapter in the folder `source`: adapter_config.json and adapter_model.safetensors.
+
+        Raises CatalogError: E0450 where these are not there, E0451 for a config that is no JSON, else as `open` does.
+        """
+        location = _location(source, subfolder, near)
+        for name in (ADAPTER_CONFIG, ADAPTER_WEIGHTS):
+            if not os.path.lexists(os.path.join(location, name)):
+                pickle = os.path.join(location, "adapter_model.bin")
+                if name == ADAPTER_WEIGHTS and os.path.exists(pickle):
+                    raise pickle_error(pickle, "adapter_model.bin")
+                message = f"no adapter in `{show(source)}`: it has no `{name}`"
+                help = ("name a folder that PEFT's `save_pretrained` wrote",)
+                raise CatalogError("E0450", message, help=help, missing=True)
+        config = read_json(check_inside(location, ADAPTER_CONFIG), limit=MAX_CONFIG, code="E0451")
+        weights = check_inside(location, ADAPTER_WEIGHTS)
+        return _checkpoint(location, (weights,), (read_header(weights),), config)
 
     def same_bytes(self, checkpoint: Checkpoint, first: str, second: str) -> bool | None:
         """Whether two stored tensors hold equal bytes, whatever their shapes.
@@ -88,8 +104,12 @@ class LocalCatalog:
         """
         resolved = _resolve(path, near)
         if not os.path.exists(resolved):
-            raise CatalogError("E0402", f"no file `{show(path)}`", help=_near_names(resolved, path), missing=True)
+            raise CatalogError("E0402", f"no file `{show(path)}`", help=near_names(resolved, path), missing=True)
         return resolved, read_text(resolved, limit=MAX_DOCUMENT, code="E0437")
+
+
+ADAPTER_CONFIG = "adapter_config.json"
+ADAPTER_WEIGHTS = "adapter_model.safetensors"
 
 
 # --- from source to location -----------------------------------------------------------------------
@@ -109,36 +129,27 @@ def _locate(source: str, near: str) -> str:
             help=(f'download it with `hf download {source} --local-dir {folder}` and write `model("./{folder}")`',),
             missing=True,
         )
-    raise CatalogError("E0401", f"no checkpoint at `{show(source)}`", help=_near_names(resolved, source), missing=True)
+    raise CatalogError("E0401", f"no checkpoint at `{show(source)}`", help=near_names(resolved, source), missing=True)
+
+
+def _location(source: str, subfolder: str | None, near: str) -> str:
+    location = _locate(source, near)
+    return location if subfolder is None else _below(location, subfolder)
 
 
 def _resolve(path: str, near: str) -> str:
     if "\0" in path:
         raise CatalogError("E0401", f"`{show(path)}` is not a path", missing=True)
-    return os.path.abspath(os.path.join(os.path.dirname(near), os.path.expanduser(path)))
-
-
-def _near_names(resolved: str, written: str) -> tuple[str, ...]:
-    """Help that offers the names in the parent folder that are most like the missing one."""
-    parent, name = os.path.split(resolved)
-    try:
-        names = sorted(entry for entry in os.listdir(parent) if not entry.startswith("."))
-    except OSError:
-        return (f"there is no folder `{show(parent)}`",)
-    close = difflib.get_close_matches(name, names, n=3)
-    prefix = written[: len(written.rstrip("/")) - len(name)]
-    if not close:
-        return (f"looked in `{show(parent)}`",)
-    return ("did you mean " + " or ".join(f"`{show(prefix + other)}`" for other in close) + "?",)
+    return os.path.abspath(os.path.join(os.path.dirname(near), os.path.expanduser(native(path))))
 
 
 def _below(location: str, subfolder: str) -> str:
     if os.path.isabs(subfolder) or ".." in subfolder.split("/") or "\0" in subfolder:
         raise CatalogError("E0407", f"subfolder `{show(subfolder)}` leads out of the checkpoint", missing=True)
-    below = os.path.join(location, *subfolder.split("/"))
+    below = os.path.join(location, *native(subfolder).split("/"))
     if not os.path.isdir(below):
         message = f"no subfolder `{show(subfolder)}` in `{show(location)}`"
-        raise CatalogError("E0401", message, help=_near_names(below.rstrip("/"), subfolder), missing=True)
+        raise CatalogError("E0401", message, help=near_names(below.rstrip("/"), subfolder), missing=True)
     return os.path.abspath(below)
 
 

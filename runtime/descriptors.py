@@ -1,12 +1,46 @@
-"""A bounded number of open files, shared by threads."""
+"""A bounded number of open files, shared by threads, within what the system allows."""
 
 from __future__ import annotations
 
 import os
+import resource
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from threading import Lock
+
+from ..grammar.diagnostic import Diagnostic, Exit, MergecError
+
+MOST_OPEN = 64
+"""Files that the inputs, and the outputs, keep open at most: more gain nothing."""
+
+_OTHERS = 20
+"""Descriptors that are left to all else: the lock and the journal, libraries that are being loaded."""
+
+
+def room(lanes: int = 1) -> int:
+    """How many files the inputs may keep open, and as many the outputs in each of the two ways that they are written,
+    in a run of `lanes` lanes.
+
+    Raises MergecError (E0643) where each lane can't have one of each.
+    """
+    limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if limit == resource.RLIM_INFINITY:
+        return MOST_OPEN
+    each = (limit - _in_use() - _OTHERS) // 3
+    if each < lanes:
+        needed = _in_use() + _OTHERS + 3 * lanes
+        message = f"the system allows {limit} open files, and the run needs {needed}"
+        help = (f"allow more: `ulimit -n {max(256, needed)}`",) + (("or use `--lanes 1`",) if lanes > 1 else ())
+        raise MergecError(Diagnostic("E0643", message, help=help), Exit.RUN)
+    return min(MOST_OPEN, each)
+
+
+def _in_use() -> int:
+    try:
+        return len(os.listdir("/proc/self/fd"))
+    except OSError:
+        return 3
 
 
 class Descriptors:

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from ..compiler.dtypes import SIZES, TORCH_NAMES
 from ..compiler.plan import ALIGNMENT, PAGE, Area
+from ..grammar.diagnostic import Diagnostic, Exit, MergecError
 from .host import HostArena
 
 
@@ -28,13 +29,19 @@ def over(data: NDArray[numpy.uint8]) -> torch.Tensor:
 
 
 class Accelerator:
-    """A torch device that has memory of its own, by its name in a plan: `cuda:0`, `mps`."""
+    """A torch device that has memory of its own, by its name in a plan: `cuda:0`, `mps`.
+
+    Raises MergecError (E0613) where torch can't use it.
+    """
 
     accelerator = True
 
     def __init__(self, name: str) -> None:
         self.torch = torch.device(name)
         self.name = str(self.torch)
+        if (lacking := _lacking(self.torch)) is not None:
+            help = ("`--device cpu`",)
+            raise MergecError(Diagnostic("E0613", f"no device `{name}`: {lacking}", help=help), Exit.RUN)
 
     def arena(self, nbytes: int, staging: int) -> DeviceArena:
         """One lane's memory: `nbytes` on the device, `staging` on the host."""
@@ -43,6 +50,23 @@ class Accelerator:
     def buffer(self, dtype: str, numel: int) -> DeviceBuffer:
         """Uninitialised numbers on the device."""
         return DeviceBuffer(self.torch, dtype, numel)
+
+    def free(self) -> int | None:
+        """Bytes of its memory that are free now; None where the system doesn't say."""
+        return torch.cuda.mem_get_info(self.torch)[0] if self.torch.type == "cuda" else None
+
+
+def _lacking(device: torch.device) -> str | None:
+    """Why torch can't use a device, if so."""
+    if device.type == "cuda":
+        if not torch.cuda.is_available():
+            built = torch.version.cuda is not None or torch.version.hip is not None
+            return "torch finds no driver or no GPU" if built else "this torch is built without CUDA"
+        count = torch.cuda.device_count()
+        return f"there are {count}, from `cuda:0` on" if (device.index or 0) >= count else None
+    if device.type == "mps" and not torch.backends.mps.is_available():
+        return "torch can't use it here"
+    return None
 
 
 class DeviceArena:

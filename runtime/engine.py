@@ -10,6 +10,7 @@ import importlib
 from typing import Any
 
 from ..compiler.plan import LOAD_STAGING, Copy, Layout, Load, Opaque, Pass, Plan, Step, scratch_layout
+from .exhaustion import device_full, is_device_full
 from .host import Host, HostBuffer
 from .kernels.load import file_ranges
 from .lanes import Lanes
@@ -62,7 +63,18 @@ class Engine:
             self._release(buffer)
 
     def run(self, step: Step) -> None:
-        """Allocates what the step needs, runs it and releases what it was the last to need."""
+        """Allocates what the step needs, runs it and releases what it was the last to need.
+
+        Raises MergecError (E0644) where the device has no memory for it.
+        """
+        try:
+            self._run(step)
+        except RuntimeError as error:
+            if not is_device_full(error):
+                raise
+            raise device_full(self._plan, self._memory.free()) from error
+
+    def _run(self, step: Step) -> None:
         action = step.action
         layout = self._layout(action) if isinstance(action, Pass) else None
         lanes, nbytes, staging = self._needs(action, layout)
@@ -201,6 +213,8 @@ class Engine:
     # --- steps
 
     def _load(self, load: Load) -> None:
+        if load.source.numel == 0:
+            return  # no lane may have got any memory for it
         if self._memory.accelerator:
             self._torch().load(load, self._arenas[0])
             return

@@ -11,10 +11,13 @@ import time
 from dataclasses import dataclass
 from typing import Protocol, TypeVar, cast
 
-from ..compiler.plan import Copy, Extent, Load, Opaque, Pass, Plan, Step
+from ..compiler.dtypes import FLOATS
+from ..compiler.plan import Copy, Extent, Load, Opaque, OutputTensor, Pass, Plan, Step
+from .exhaustion import within_memory
 from .lanes import Cancelled, Lanes
 from .memory import Meter
 from .ports import Progress, Reads, Tally, Writes
+from .scan import count_in
 
 __all__ = ["Cancelled", "Outcome", "Progress", "Reads", "Writes", "execute"]
 
@@ -28,8 +31,9 @@ COPY_PIECE = 1 << 26
 class Outcome:
     """What a run did.
 
-    `non_finite` counts the infinities and NaNs written, for every output tensor that has any and was computed
-    (copied bytes aren't looked at). Peaks are measured, in bytes; `bytes_read` counts again what passes read again.
+    `non_finite` counts the infinities and NaNs written, for every output tensor that has any and was computed; those of
+    copied tensors only where the plan makes them an error, as copies aren't looked at otherwise. Peaks are measured,
+    in bytes; `bytes_read` counts again what passes read again.
     """
 
     non_finite: dict[str, int]
@@ -62,15 +66,17 @@ def execute(
 
     Setting `cancel` stops all lanes after the blocks they are at and raises Cancelled. What `reads`, `writes`
     and `progress` raise, and KeyboardInterrupt, stop them likewise and are raised; outputs are then incomplete.
-    Raises RuntimeError where the run holds more memory than the plan says, or a plan doesn't fit its own figures.
+    Raises MergecError where the host or the device has no memory for it (E0003, E0644), RuntimeError where the run
+    holds more memory than the plan says, or a plan doesn't fit its own figures.
     """
     began = time.perf_counter()
     meter, tally = Meter(), Tally(progress, non_finite)
-    with Lanes(plan.lanes, cancel) as lanes:
+    with within_memory(plan), Lanes(plan.lanes, cancel) as lanes:
         engine: Engine | None = None
         if any(not isinstance(step.action, Copy) for step in plan.steps):
             module = importlib.import_module(".engine", __package__)
             engine = cast(Engine, module.Engine(plan, reads, writes, lanes, meter, tally))
+        watched = _watched(plan, tally)
         try:
             for step in plan.steps:
                 lanes.check()
@@ -78,7 +84,8 @@ def execute(
                 match step.action:
                     case Copy() as copy if engine is None or not (step.allocate or step.release):
                         tally.live(meter.host, meter.device)
-                        _copy(copy, reads, writes, lanes, tally)
+                        counted = plan.tensors[step.tensor] if step.tensor in watched else None
+                        _copy(copy, counted, reads, writes, lanes, tally)
                     case Copy() | Pass() | Load() | Opaque():
                         assert engine is not None
                         engine.run(step)
@@ -96,7 +103,15 @@ def execute(
     )
 
 
-def _copy(copy: Copy, reads: R, writes: Writes[R], lanes: Lanes, tally: Tally) -> None:
+def _watched(plan: Plan, tally: Tally) -> set[int]:
+    """The tensors whose copies are looked at for infinities and NaNs: all of floats that nothing is known of yet."""
+    if plan.on_nonfinite != "error":
+        return set()
+    return {k for k, t in enumerate(plan.tensors) if t.dtype in FLOATS and t.name not in tally.non_finite}
+
+
+def _copy(copy: Copy, counted: OutputTensor | None, reads: R, writes: Writes[R], lanes: Lanes, tally: Tally) -> None:
+    """Copies bytes, and counts what isn't finite among them where they are of the tensor `counted`."""
     pieces, start = [], copy.start
     for extent in copy.extents:
         for offset in range(0, extent.nbytes, COPY_PIECE):
@@ -106,6 +121,8 @@ def _copy(copy: Copy, reads: R, writes: Writes[R], lanes: Lanes, tally: Tally) -
 
     def work(_: int, index: int) -> None:
         source, to = pieces[index]
+        if counted is not None and (found := count_in(source, counted.dtype, reads)):
+            tally.found(counted.name, found)
         writes.copy(reads, source, copy.file, to)
         tally.moved(source.nbytes, source.nbytes)
 

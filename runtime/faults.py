@@ -8,8 +8,21 @@ from contextlib import contextmanager
 
 from ..compiler.catalog import CatalogError
 from ..grammar.diagnostic import Diagnostic, Exit, MergecError
+from ..grammar.render import escape
 
-_FULL = (errno.ENOSPC, errno.EDQUOT)
+_FREE = "free some, or give a path on another disk, and run again"
+_MENDS = {
+    errno.EFBIG: 'smaller files: `output(shard_size="1GB")`; or lift the limit (`ulimit -f`)',
+    errno.EROFS: "give a path that can be written to",
+    errno.EACCES: "give a path that you may write to",
+    errno.EPERM: "give a path that you may write to",
+    errno.EIO: "the disk fails: look at the system's log, or give a path on another disk",
+    errno.ENAMETOOLONG: "give a shorter name",
+    errno.EMFILE: "allow more open files: `ulimit -n 1024`",
+    errno.ENFILE: "close other programs: the whole system has too many files open",
+}
+"""What to do about what the system refuses."""
+
 _LONGEST = 200
 
 
@@ -20,7 +33,7 @@ def show(text: str) -> str:
     'a\\\\x1b[31mb'
     """
     short = text if len(text) <= _LONGEST else text[:_LONGEST] + "…"
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in short)
+    return escape(short)
 
 
 def unreadable(path: str, error: OSError) -> CatalogError:
@@ -40,9 +53,12 @@ def output_fault(code: str, message: str, path: str, *help: str) -> MergecError:
 
 def unwritable(path: str, error: OSError) -> MergecError:
     """The error for a file of the output that can't be written: E0609 for a full disk, else E0610."""
-    if error.errno in _FULL:
-        return output_fault("E0609", f"no space left for `{show(path)}`", path, "free some space and run again")
-    return output_fault("E0610", f"can't write `{show(path)}`: {reason(error)}", path)
+    if error.errno == errno.ENOSPC:
+        return output_fault("E0609", f"no space left for `{show(path)}`", path, _FREE)
+    if error.errno == errno.EDQUOT:
+        return output_fault("E0609", f"your quota is used up, at `{show(path)}`", path, _FREE)
+    mends = (_MENDS[error.errno],) if error.errno in _MENDS else ()
+    return output_fault("E0610", f"can't write `{show(path)}`: {reason(error)}", path, *mends)
 
 
 @contextmanager

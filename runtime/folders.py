@@ -151,5 +151,5 @@ def _fail_empty(folder: str, names: list[str]) -> None:
         raise pickle_error(folder, pickles[0])
     help = "name a folder that holds `model.safetensors`, or `model.safetensors.index.json` with its shards"
     if any(name.startswith("adapter_") for name in names):
-        help = "this is an adapter: merge it into its base first, for instance with peft's `merge_and_unload`"
+        help = "this is an adapter: name its base with `model(…)`, and add `lora(…)` of this folder to it"
     raise CatalogError("E0406", "no safetensors file in this folder", file=folder, help=(help,))

@@ -32,6 +32,10 @@ class Host:
         """Uninitialised numbers."""
         return HostBuffer(dtype, numel)
 
+    def free(self) -> None:
+        """Not known: the system lends more than it has."""
+        return None
+
 
 def pages(nbytes: int) -> NDArray[numpy.uint8]:
     """Bytes that begin a page, straight from the system, so that they go back to it when they are dropped.

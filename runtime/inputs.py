@@ -9,11 +9,8 @@ from types import TracebackType
 
 from ..compiler.plan import PlannedInput
 from ..grammar.diagnostic import MergecError
-from .descriptors import Descriptors
+from .descriptors import Descriptors, room
 from .faults import input_fault, reason, show
-
-OPEN_FILES = 64
-"""How many input files are kept open."""
 
 
 class Inputs:
@@ -23,11 +20,13 @@ class Inputs:
     was when the plan was made, E0607 for one that ends before a range, E0611 for one that can't be read.
     """
 
-    def __init__(self, files: Sequence[PlannedInput], limit: int = OPEN_FILES) -> None:
+    def __init__(self, files: Sequence[PlannedInput], limit: int | None = None) -> None:
         self._files = tuple(files)
-        self._descriptors = Descriptors(self._open, limit)
+        self._descriptors = Descriptors(self._open, limit or room())
+        self._seen: dict[int, tuple[int, int]] = {}
 
     def __enter__(self) -> Inputs:
+        self.check()
         return self
 
     def __exit__(
@@ -57,10 +56,10 @@ class Inputs:
                 done += count
 
     def check(self) -> None:
-        """Sees that every input is still what it was; to be called when all has been read."""
-        for planned in self._files:
+        """Sees that every input is still what it was; to be called before anything is read and when all has been."""
+        for file, planned in enumerate(self._files):
             try:
-                _compare(planned, os.stat(planned.path))
+                self._compare(file, os.stat(planned.path))
             except OSError as error:
                 raise _unopened(planned.path, error) from error
 
@@ -85,22 +84,24 @@ class Inputs:
         except OSError as error:
             raise _unopened(planned.path, error) from error
         try:
-            _compare(planned, os.fstat(descriptor))
+            self._compare(file, os.fstat(descriptor))
         except MergecError:
             os.close(descriptor)
             raise
         return descriptor
 
-
-def _compare(planned: PlannedInput, status: os.stat_result) -> None:
-    path = planned.path
-    if status.st_size != planned.size:
-        what = f"it had {planned.size} bytes when the plan was made and has {status.st_size} now"
-    elif status.st_mtime_ns != planned.mtime_ns:
-        what = "it has been written to since the plan was made"
-    else:
-        return
-    raise input_fault("E0606", f"`{show(path)}` has changed: {what}", path, "run again, when nothing writes to it")
+    def _compare(self, file: int, status: os.stat_result) -> None:
+        planned, identity = self._files[file], (status.st_dev, status.st_ino)
+        if status.st_size != planned.size:
+            what = f"it had {planned.size} bytes when the plan was made and has {status.st_size} now"
+        elif status.st_mtime_ns != planned.mtime_ns:
+            what = "it has been written to since the plan was made"
+        elif self._seen.setdefault(file, identity) != identity:
+            what = "another file has taken its place"
+        else:
+            return
+        path, help = planned.path, "run again, when nothing writes to it"
+        raise input_fault("E0606", f"`{show(path)}` has changed: {what}", path, help)
 
 
 def _unopened(path: str, error: OSError) -> MergecError:

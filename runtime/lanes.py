@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor, wait
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from types import TracebackType
 
 
@@ -65,7 +65,14 @@ class Lanes:
                 errors.append(error)
                 stop.set()
 
-        others = [self._pool.submit(lane, index) for index in range(1, lanes)]
+        others: list[Future[None]] = []
+        try:
+            for index in range(1, lanes):
+                others.append(self._pool.submit(lane, index))
+        except RuntimeError as error:
+            # the system gives no further thread, and the lane that should have it may still be taken up by another
+            errors.append(error)
+            stop.set()
         lane(0)
         while True:
             try:

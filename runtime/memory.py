@@ -35,6 +35,10 @@ class Memory(Protocol):
 
     def buffer(self, dtype: str, numel: int) -> Buffer: ...
 
+    def free(self) -> int | None:
+        """Bytes of it that are free now; None where that is not known."""
+        ...
+
 
 class Meter:
     """Records each buffer when it is allocated and freed; all figures in bytes.

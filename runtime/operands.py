@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from ..compiler.dtypes import SIZES
-from ..compiler.plan import Area, Gather, Held, Layout, Pass, Stream
+from ..compiler.plan import Area, Gather, Held, Layout, Pass, Product, Stream
 from .devices import Stream as Queue
 from .devices import TorchArena, torch_dtype
 from .kernels.load import file_ranges, gather_parts
@@ -37,8 +37,8 @@ class Operands:
                 return self._stream(operand, first, count, area, out)
             case Gather():
                 return self._gather(operand, first, count, area, out)
-            case Held():
-                raise RuntimeError("a held operand needs no reading")
+            case Held() | Product():
+                raise RuntimeError("what is held needs no reading")
 
     def _stream(self, stream: Stream, first: int, count: int, area: Area, out: torch.Tensor) -> int:
         if torch_dtype(stream.dtype) == out.dtype and not self._arena.accelerator:

@@ -21,6 +21,7 @@ from ..compiler.plan import (
     Mask,
     Opaque,
     Pass,
+    Product,
     Register,
     Scalar,
     ToBuffer,
@@ -31,6 +32,7 @@ from .host import HostArena
 from .kernels.elementwise import ELEMENTWISE, ELEMENTWISE_CPU
 from .kernels.load import file_ranges
 from .kernels.opaque import OPAQUE
+from .kernels.product import product_rows
 from .kernels.reductions import FEEDS
 from .kernels.values import Block, Number, Value
 from .operands import Operands
@@ -173,6 +175,10 @@ class TorchLane:
         if isinstance(operand, Held):
             start = operand.first + block.first
             out.copy_(self._context.buffers[operand.buffer].tensor[start : start + block.count])
+            return 0
+        if isinstance(operand, Product):
+            left, right = (self._context.buffers[h.buffer].tensor for h in (operand.left, operand.right))
+            product_rows(operand, left, right, block.first, out)
             return 0
         return self._operands.load(index, block.first, block.count, out)
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 
 from ..compiler.plan import Plan
 from ..compiler.prune import prune, reuse
-from ..grammar.diagnostic import Diagnostic, Exit, MergecError
+from ..grammar.diagnostic import MergecError
 from .confirm import Stored, confirm
 from .earlier import Earlier, as_done, checked, examine
 from .executor import Outcome, Progress, execute
@@ -19,6 +19,7 @@ from .inputs import Inputs
 from .journal import Done
 from .keeper import Keeper
 from .ledger import Ledger
+from .origins import non_finite_error
 from .record import with_record
 from .target import Target, Unfinished, clear_leftovers
 from .writer import Writer
@@ -37,10 +38,6 @@ class Report:
     resumed: int = 0
     reused: int = 0
     unchanged: bool = False
-
-
-MOST_NAMED = 5
-"""Tensors that the error about infinities and NaNs names."""
 
 
 def run_plan(
@@ -106,7 +103,7 @@ def _make(
         outcome = execute(work, inputs, writer, progress, cancel, non_finite)
         inputs.check()
         if plan.on_nonfinite == "error" and outcome.non_finite:
-            raise _non_finite(outcome.non_finite)
+            raise non_finite_error(plan, inputs, outcome.non_finite)
         weights = writer.seal()
         made = {k: Done(k, c, non_finite.get(plan.tensors[k].name, 0)) for k, c in keeper.checksums.items()}
         writer.finish(with_record(plan, weights, known | made))
@@ -117,7 +114,8 @@ def _make(
 def _unchanged(plan: Plan, path: str, earlier: Earlier) -> Report:
     found = {plan.tensors[k].name: t.non_finite for k, t in earlier.tensors.items() if t.non_finite}
     if plan.on_nonfinite == "error" and found:
-        raise _non_finite(found)
+        with Inputs(plan.inputs) as inputs:
+            raise non_finite_error(plan, inputs, found)
     clear_leftovers(path, plan)
     outcome = Outcome(dict(sorted(found.items())), 0, 0, 0, 0, 0.0)
     return Report(path, outcome, reused=len(plan.tensors), unchanged=True)
@@ -178,21 +176,3 @@ def _going_on(left: Unfinished) -> tuple[str, ...]:
 def _with_help(error: MergecError, help: Sequence[str]) -> MergecError:
     first, *rest = error.diagnostics
     return MergecError([replace(first, help=(*first.help, *help)), *rest], error.exit)
-
-
-def _non_finite(found: Mapping[str, int]) -> MergecError:
-    worst = sorted(found.items(), key=lambda item: (-item[1], item[0]))
-    notes = tuple(f"{count:,} in `{name}`" for name, count in worst[:MOST_NAMED])
-    more = (f"and in {len(worst) - MOST_NAMED} more",) if len(worst) > MOST_NAMED else ()
-    return MergecError(
-        Diagnostic(
-            "E0614",
-            f"infinities or NaNs in {len(found)} tensor{'s' if len(found) > 1 else ''} of the output",
-            notes=(*notes, *more),
-            help=(
-                "look for the input that has them, or a weight that is too large",
-                "`mergec --explain RECIPE PLACE` shows a tensor's whole story",
-            ),
-        ),
-        Exit.RUN,
-    )

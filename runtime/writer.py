@@ -11,15 +11,12 @@ from threading import Lock
 from types import TracebackType
 
 from ..compiler.plan import Document, Extent, Plan, PlannedOutput, Tagalong
-from .descriptors import Descriptors
+from .descriptors import Descriptors, room
 from .direct import PIECE, UNIT, Direct
 from .faults import input_fault, output_fault, reason, show, writing
 from .inputs import Inputs
 from .ledger import Ledger
 from .syscalls import reserve, start_writeback, sync, write_all
-
-OPEN_FILES = 64
-"""How many output files are kept open."""
 
 _COPY_CHUNK = 16 << 20
 _BUFFER = 1 << 20
@@ -50,8 +47,9 @@ class Writer:
         self._documents: Sequence[Document] = plan.documents
         self._tagalongs: Sequence[Tagalong] = plan.tagalongs
         self.paths = tuple(self._place(output.name) for output in plan.outputs)
-        self._descriptors = Descriptors(self._open, OPEN_FILES)
-        self._direct = Direct(self._open, OPEN_FILES)
+        most_open = room(plan.lanes)
+        self._descriptors = Descriptors(self._open, most_open)
+        self._direct = Direct(self._open, most_open)
         self._lock = Lock()
         self._dirty = [0] * len(plan.outputs)
 

@@ -7,6 +7,7 @@ import json
 import zlib
 from pathlib import Path
 
+import lora_adapters
 import mergec
 import pytest
 import torch
@@ -73,6 +74,18 @@ class Tiny(LocalCatalog):
             else:
                 llama(folder, seed, layers=16)
         return super().open(str(folder), revision=revision, subfolder=None, near=near)
+
+    def adapter(self, source: str, *, revision: str | None, subfolder: str | None, near: str) -> Checkpoint:
+        assert subfolder is None
+        folder = self._folder / source.replace("/", "_").strip(".")
+        if not folder.exists():
+            shapes = {
+                f"model.layers.{k}.self_attn.{x}_proj.weight": torch.empty(WIDTH, WIDTH) for k in (0, 5) for x in "qo"
+            }
+            modules = [name.removesuffix(".weight") for name in shapes]
+            tensors = lora_adapters.factors(shapes, modules, seed=zlib.crc32(source.encode()), dtype=torch.bfloat16)
+            lora_adapters.write(folder, tensors, r=4, lora_alpha=8)
+        return super().adapter(str(folder), revision=revision, subfolder=None, near=near)
 
 
 @pytest.fixture(scope="module")

@@ -38,7 +38,7 @@ def draw(compilation: Compilation) -> Drawing:
     groups = _groups(compilation)
     graph = Graph()
     values = [write_out(graph, group[0]) for group in groups]
-    labels = {m.number: m.label for m in reversed(compilation.recipe.models)}
+    labels = {m.number: m.label for m in reversed(compilation.recipe.inputs)}
     methods: dict[int, str] = {}
     for node, group in zip(values, groups, strict=True):
         methods.setdefault(node.id, _method(compilation, group[0]))

@@ -34,7 +34,7 @@ def explain_json(compilation: Compilation) -> str:
                 "depths": dict(m.space.depths),
                 "ignored": list(m.ignored),
             }
-            for m in compilation.recipe.models
+            for m in compilation.recipe.inputs
         ],
         "output": {
             "parameters": compilation.parameters,

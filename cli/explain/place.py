@@ -115,7 +115,7 @@ def _bytes(start: int, nbytes: int) -> str:
 
 def _models(compilation: Compilation) -> dict[int, Model]:
     found: dict[int, Model] = {}
-    for model in compilation.recipe.models:
+    for model in compilation.recipe.inputs:
         found.setdefault(model.number, model)
     return found
 

@@ -36,7 +36,7 @@ def explain_text(compilation: Compilation) -> str:
 
 def _inputs(compilation: Compilation) -> list[str]:
     rows = [("name", "family", "layout", "dtype", "parameters", "size", "tied", "from")]
-    for model in compilation.recipe.models:
+    for model in compilation.recipe.inputs:
         rows.append(
             (
                 clip(model.label, 16),

@@ -15,7 +15,7 @@ from ...compiler.layouts import recognise
 from ...compiler.models import depths
 from ...compiler.places import Space
 from ...compiler.vocabulary import read_vocabulary
-from .model import ModelRef
+from .model import Key, ModelRef
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -48,7 +48,7 @@ class Shelf:
 
     def __init__(self, catalog: Catalog, folders: tuple[Path, ...]) -> None:
         self.catalog, self._folders = catalog, folders
-        self._known: dict[tuple[str, str | None], Known | None] = {}
+        self._known: dict[Key, Known | None] = {}
 
     def locate(self, ref: ModelRef) -> Path | None:
         """The existing file or folder that a reference names; None for a Hub name, or where nothing is there."""
@@ -60,9 +60,10 @@ class Shelf:
 
     def known(self, ref: ModelRef) -> Known | None:
         """What the headers tell; None where they can't be read, which the compiler will say better."""
-        if ref.key not in self._known:
-            self._known[ref.key] = self._read(ref)
-        return self._known[ref.key]
+        key = ref.plain.key  # an adapter changes none of what is told of a model
+        if key not in self._known:
+            self._known[key] = self._read(ref)
+        return self._known[key]
 
     def _read(self, ref: ModelRef) -> Known | None:
         path = self.locate(ref)

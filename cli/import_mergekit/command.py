@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import argparse
 import os
-import sys
 import tempfile
 from pathlib import Path
 
@@ -12,7 +10,9 @@ from ...compiler.catalog import Catalog
 from ...grammar.diagnostic import Diagnostic, Exit, MergecError
 from ...grammar.render import render
 from ...grammar.source import Source
-from ...runtime.api import read_source
+from ...runtime.sources import read_source
+from ..arguments import Parser
+from ..streams import piped_recipe, say, tell
 from .sheet import Imported
 from .writing import import_text
 
@@ -22,14 +22,14 @@ def import_file(path: str, catalog: Catalog, target: Path | None = None) -> tupl
 
     The source is the recipe under the YAML file's name, ready to be compiled. Raises MergecError.
     """
-    source = Source("<stdin>", sys.stdin.read()) if path == "-" else read_source(Path(path))
+    source = piped_recipe() if path == "-" else read_source(Path(path))
     imported = import_text(source, catalog, target or Path(path).parent)
     return Source(source.name, imported.text), imported
 
 
 def import_command(words: list[str], catalog: Catalog) -> int:
     """Runs `mergec import`. Raises MergecError."""
-    p = argparse.ArgumentParser(
+    p = Parser(
         prog="mergec import",
         description="Turns a configuration of mergekit into a recipe that gives the same numbers.",
         epilog="Relative paths of models are looked for in the configuration's folder, then in the current one.",
@@ -42,13 +42,13 @@ def import_command(words: list[str], catalog: Catalog) -> int:
     target = Path(given.output).parent if given.output else Path()
     _, imported = import_file(given.config, catalog, target)
     if imported.warnings:
-        print(render(imported.warnings).rstrip("\n"), file=sys.stderr)
+        tell(render(imported.warnings).rstrip("\n"))
         if given.strict:
             return int(Exit.RECIPE)
     if given.output:
         _write(Path(given.output), imported.text, given.force)
     else:
-        print(imported.text, end="")
+        say(imported.text.removesuffix("\n"))
     return int(Exit.DONE)
 
 

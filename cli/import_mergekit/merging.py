@@ -33,6 +33,10 @@ MODULES: Mapping[str, tuple[tuple[str, ...], str | None]] = MappingProxyType(
 """mergekit's names of modules: the places that they are, and their stack of layers."""
 
 
+Part = tuple[str, Written]
+"""A place, and the expression that gives it its value."""
+
+
 @dataclass(frozen=True, slots=True)
 class Whole:
     """A merge that is one expression; `layers` is its depth where that is not its inputs'."""
@@ -75,38 +79,48 @@ class Merger:
 
     def lines(self) -> list[Line]:
         """The statements of the output. Raises MergecError."""
+        span = self.merge.method.span
+        return [Line(f"{place} = {value.text}", span, value.arguments) for place, value in self._parts(False)]
+
+    def expression(self) -> Written:
+        """The merge as one expression: a map of places where it takes several. Raises MergecError."""
+        parts = self._parts(True)
+        if len(parts) == 1:
+            return parts[0][1]
+        # the first is for all that the others leave
+        texts = [f"{'_' if place == '*' else place}: {value.text}" for place, value in parts]
+        return Written(f"{{{', '.join(texts)}}}", tuple([a for _, value in parts for a in value.arguments]))
+
+    def space(self) -> Space | None:
+        """The tensors of the merge, where it is made of slices; None where they are those of its inputs."""
+        known, module = self.known(self.like), self.merge.modules[0]
+        stacks = self._stacks(module)
+        if not module.slices or len(stacks) != 1:
+            return None
+        return self._output_space(known, module, stacks[0])
+
+    def _parts(self, inner: bool) -> list[Part]:
+        """What each place gets; a later one takes what an earlier one covers too. `inner`: in an expression, which has
+        no `output(layers=…)`."""
         errors: list[Diagnostic] = []
-        out: list[Line] = []
+        out: list[Part] = []
         for module in self.merge.modules:
             try:
-                out.extend(self._module(module))
+                out.extend(self._module(module, inner))
             except MergecError as error:
                 errors.extend(error.diagnostics)
         if errors:
             raise MergecError(errors)
         return out
 
-    def expression(self) -> Written:
-        """The merge as one expression. Raises MergecError (E0709) where it takes several statements."""
-        modules = self.merge.modules
-        whole = self._whole(modules[0], self._stacks(modules[0])) if len(modules) == 1 and not modules[0].name else None
-        if whole is None or whole.layers is not None:
-            message = "a merge that another one uses must be of whole models, all of one depth"
-            help_ = ("run it on its own first, and name its output here",)
-            raise MergecError(Diagnostic("E0709", message, (Label(modules[0].span, "slices or modules"),), help=help_))
-        return whole.value
-
     # --- a module
 
-    def _module(self, module: Module) -> list[Line]:
-        span = self.merge.method.span
+    def _module(self, module: Module, inner: bool) -> list[Part]:
         stacks = self._stacks(module)
         whole = self._whole(module, stacks)
-        if whole is not None:
+        if whole is not None and not (inner and whole.layers):
             self.layers = whole.layers or self.layers
-            return [
-                Line(f"{place} = {whole.value.text}", span, whole.value.arguments) for place in self._places(module)
-            ]
+            return [(place, whole.value) for place in self._places(module)]
         return self._sliced(module, stacks[0] if stacks else "layers")
 
     def _stacks(self, module: Module) -> tuple[str, ...]:
@@ -180,8 +194,7 @@ class Merger:
 
     # --- slices
 
-    def _sliced(self, module: Module, stack: str) -> list[Line]:
-        span = self.merge.method.span
+    def _sliced(self, module: Module, stack: str) -> list[Part]:
         known = self.known(self.like)
         bounds, reached = [], 0
         for part in module.slices:
@@ -201,13 +214,13 @@ class Merger:
         if errors:
             raise MergecError(errors)
         out = self._around(module, space, known)
-        text = f"{stack} = stack({', '.join(p.text for p in parts)})"
-        out.insert(len(self._places(module)), Line(text, span, tuple([a for p in parts for a in p.arguments])))
+        text = f"stack({', '.join(p.text for p in parts)})"
+        out.insert(len(self._places(module)), (stack, Written(text, tuple([a for p in parts for a in p.arguments]))))
         return out
 
-    def _around(self, module: Module, space: Space | None, known: Known | None) -> list[Line]:
+    def _around(self, module: Module, space: Space | None, known: Known | None) -> list[Part]:
         """What is outside the layers: before them of the first slice, after them of the last one."""
-        span, first, last = self.merge.method.span, module.slices[0], module.slices[-1]
+        first, last = module.slices[0], module.slices[-1]
         outside = [n for n in space.names if space.layer_of(n) is None] if space else None
         if outside is not None and module.name not in (None, "default"):
             mine = set(self._own_names(module, known) or ())
@@ -216,7 +229,7 @@ class Merger:
         after = [n for n in outside if n not in (before or ())] if outside is not None else None
         lead = self._outside(module, first, space, before)
         tail = self._outside(module, last, space, after)
-        out = [Line(f"{place} = {lead.text}", span, lead.arguments) for place in self._places(module)]
+        out = [(place, lead) for place in self._places(module)]
         if len(last.sources) > len(first.sources):
             text = "mergekit would drop the further models of the last slice from the final norm and the head"
             self.remarks.append(f"{text}: a bug there")
@@ -227,7 +240,7 @@ class Merger:
         places = _places_of(known, after) if known is not None and after is not None else ["norm", "head"]
         if known is None:
             self.remarks.append("leave `head` out where it is tied to the embeddings")
-        out.extend(Line(f"{place} = {tail.text}", span, tail.arguments) for place in places)
+        out.extend((place, tail) for place in places)
         return out
 
     def _outside(self, module: Module, part: Slice, space: Space | None, names: Sequence[str] | None) -> Written:

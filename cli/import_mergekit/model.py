@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -66,19 +67,29 @@ def rule_for(name: str, scopes: Iterable[Scope]) -> Rule:
     return Rule(tuple(out), False, span)
 
 
+Key = tuple[str, str | None, str | None, str | None]
+"""What tells models apart: path and revision, and those of an adapter."""
+
+
 @dataclass(frozen=True, slots=True)
 class ModelRef:
-    """`path@revision+lora`; two are the same model where `key` is equal."""
+    """`path@revision+adapter`; two are the same model where `key` is equal."""
 
     path: str
     revision: str | None
-    lora: str | None
+    lora: ModelRef | None
     architecture: str | None
     span: Span
 
     @property
-    def key(self) -> tuple[str, str | None]:
-        return self.path, self.revision
+    def key(self) -> Key:
+        lora = (self.lora.path, self.lora.revision) if self.lora else (None, None)
+        return (self.path, self.revision, *lora)
+
+    @property
+    def plain(self) -> ModelRef:
+        """The model without its adapter."""
+        return dataclasses.replace(self, lora=None)
 
     def __str__(self) -> str:
         return self.path + (f"@{self.revision}" if self.revision else "") + (f"+{self.lora}" if self.lora else "")
@@ -86,7 +97,7 @@ class ModelRef:
 
 def first_of_each(refs: Iterable[ModelRef]) -> list[ModelRef]:
     """References without those that name a model again."""
-    found: dict[tuple[str, str | None], ModelRef] = {}
+    found: dict[Key, ModelRef] = {}
     for ref in refs:
         found.setdefault(ref.key, ref)
     return list(found.values())

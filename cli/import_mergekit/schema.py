@@ -50,7 +50,7 @@ _RAW = re.compile(r"\.(safetensors|bin|pt|pth|ckpt)$")
 
 
 def read_merge(document: Document) -> Merge:
-    """A document's merge. Raises MergecError (E0702, E0704, E0708) with everything that is wrong in it."""
+    """A document's merge. Raises MergecError (E0702, E0704) with everything that is wrong in it."""
     return _Reader().merge(document)
 
 
@@ -187,21 +187,18 @@ class _Reader:
             inner, lora = _there(tree, "model"), _there(tree, "lora")
             assert inner is not None
             path, revision = self._path(inner.value)
-            adapter = self._path(lora.value)[0] if lora else None
+            adapter = ModelRef(*self._path(lora.value), None, None, lora.value.span) if lora else None
             architecture = self._text(_there(tree, "override_architecture"))
-            found = ModelRef(path, revision, adapter, architecture.value if architecture else None, tree.span)
-        else:
-            text = tree.value if isinstance(tree, Scalar) else None
-            if not isinstance(text, str | int | float) or isinstance(text, bool):
-                raise _wrong("a model is named by a path", tree.span, "no path")
-            head, *adapters = tree.span.text.strip("'\"").split("+") if not isinstance(text, str) else text.split("+")
-            path, revision = _at(head, tree.span)
-            found = ModelRef(path, revision, "+".join(adapters) or None, None, tree.span)
-        if found.lora is not None:
-            help_ = ("merge the adapter into its model first, and name the result here",)
-            message = "an adapter on top of a model can't be carried over yet"
-            raise MergecError(Diagnostic("E0708", message, (Label(found.span, "`model+lora`"),), help=help_))
-        return found
+            return ModelRef(path, revision, adapter, architecture.value if architecture else None, tree.span)
+        text = tree.value if isinstance(tree, Scalar) else None
+        if not isinstance(text, str | int | float) or isinstance(text, bool):
+            raise _wrong("a model is named by a path", tree.span, "no path")
+        head, *adapters = tree.span.text.strip("'\"").split("+") if not isinstance(text, str) else text.split("+")
+        if len(adapters) > 1:
+            raise _wrong("a model has one adapter at most: `model+adapter`", tree.span, "more than one `+`")
+        path, revision = _at(head, tree.span)
+        adapter = ModelRef(*_at(adapters[0], tree.span), None, None, tree.span) if adapters else None
+        return ModelRef(path, revision, adapter, None, tree.span)
 
     def _path(self, tree: Tree) -> tuple[str, str | None]:
         if isinstance(tree, Mapping):

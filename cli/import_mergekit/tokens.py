@@ -9,7 +9,7 @@ from ...compiler.settings import CHAT_TEMPLATES
 from ...grammar.diagnostic import Diagnostic, Label, MergecError
 from ...grammar.literals import write_string
 from .checkpoints import Shelf
-from .model import Merge, ModelRef, Text, TokenRule
+from .model import Merge, ModelRef, Text, TokenRule, first_of_each
 from .sheet import Origin
 
 Name = Callable[[ModelRef], str]
@@ -25,14 +25,15 @@ def tokenizer_settings(merge: Merge, name: Name, shelf: Shelf) -> tuple[Settings
     if given is None:
         return [], []
     settings: Settings = []
-    models = merge.models()
+    models = first_of_each(m.plain for m in merge.models())
     origin = Origin(given.span)
     if isinstance(given.source, ModelRef):
         settings.append((f"tokenizer={name(given.source)}", Origin(given.source.span)))
     elif given.source == "base" or len(models) == 1:
         settings.append((f"tokenizer={name(models[0])}", origin))
     else:
-        settings.append((f"tokenizer=union({', '.join(name(m) for m in models)})", origin))
+        names = dict.fromkeys(name(m) for m in models)
+        settings.append((f"tokenizer=union({', '.join(names)})", origin))
     rows = [f"{write_string(rule.text)}: {_row(rule, models, name, shelf)}" for rule in given.tokens]
     if rows:
         settings.append((f"tokens={{{', '.join(rows)}}}", origin))
@@ -42,22 +43,18 @@ def tokenizer_settings(merge: Merge, name: Name, shelf: Shelf) -> tuple[Settings
 
 
 def _row(rule: TokenRule, models: list[ModelRef], name: Name, shelf: Shelf) -> str:
-    if not rule.force and not _free(rule, models, shelf):
-        message = f"without `force`, models that have the token {write_string(rule.text)} would keep their own rows"
-        notes = ("a row that is chosen in a recipe is every model's",)
-        help_ = ("say `force: true` where that is meant, else leave the token out",)
-        raise MergecError(Diagnostic("E0712", message, (Label(rule.span, "not forced"),), notes, help_))
-    if rule.model is None:
-        return '"zero"'
+    forced = rule.force or _free(rule, models, shelf)
     token = rule.token
-    if rule.token_id is not None:
+    if rule.model is not None and rule.token_id is not None:
         token = next((t for t, n in (shelf.tokens(rule.model) or {}).items() if n == rule.token_id), None)
         if token is None:
             message = f"`{rule.model}` has no tokenizer in which token {rule.token_id} could be looked up"
             raise MergecError(Diagnostic("E0712", message, (Label(rule.span, "by its number"),)))
-    if token is None or token == rule.text:
-        return name(rule.model)
-    return f"token({name(rule.model)}, {write_string(token)})"
+    source = '"zero"' if rule.model is None else name(rule.model)
+    other = [write_string(token)] if rule.model is not None and token not in (None, rule.text) else []
+    if forced and not other:
+        return source
+    return f"token({', '.join([source, *other, *([] if forced else ['force=false'])])})"
 
 
 def _free(rule: TokenRule, models: list[ModelRef], shelf: Shelf) -> bool:
@@ -67,7 +64,7 @@ def _free(rule: TokenRule, models: list[ModelRef], shelf: Shelf) -> bool:
         return False
     holders = [m for m, tokens in zip(models, held, strict=True) if tokens and rule.text in tokens]
     same = rule.model is not None and rule.token in (None, rule.text) and rule.token_id is None
-    return not holders or (same and rule.model is not None and all(m.key == rule.model.key for m in holders))
+    return not holders or (same and rule.model is not None and all(m.key == rule.model.plain.key for m in holders))
 
 
 def chat_settings(merge: Merge, name: Name, shelf: Shelf) -> tuple[Settings, list[str]]:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -20,7 +21,7 @@ from .checkpoints import Known, Shelf
 from .gradients import GRADIENT, unmatchable
 from .merging import Merger
 from .methods import METHODS, Base, Reach
-from .model import Merge, ModelRef, Scope, first_of_each
+from .model import Key, Merge, ModelRef, Scope, first_of_each
 from .reading import Comment, read_documents
 from .schema import read_merge
 from .sheet import Imported, Line, Origin, write_out
@@ -28,7 +29,7 @@ from .tokens import chat_settings, tokenizer_settings
 
 _WORDS = (
     "let def use output expect as if else for in by and or not true false none "
-    "model stack tie union token zero base gradient"
+    "model lora stack tie union token zero base gradient"
 )
 """Names that a model does not get: words of the language, and those that mean something in an imported recipe."""
 
@@ -62,7 +63,7 @@ class _Writer:
     shelf: Shelf
     target: Path
     file: str
-    names: dict[tuple[str, str | None], str] = field(default_factory=dict)
+    names: dict[Key, str] = field(default_factory=dict)
     taken: set[str] = field(default_factory=set)
     warnings: list[Diagnostic] = field(default_factory=list)
 
@@ -74,13 +75,18 @@ class _Writer:
         template = self._template(final, named)
         models = self._models(order, named, template)
         if final.base is not None and final.base.path not in named:
-            self.names[final.base.key] = "base"
+            self.names[final.base.plain.key] = "base"
         for ref in models:
             self.names.setdefault(ref.key, self._fresh(ref.path))
+        adapted = first_of_each(r for r in self._references(order, template) if r.lora is not None)
         for merge in order[:-1]:
             assert merge.name is not None
-            self.names[merge.name.value, None] = self._fresh(merge.name.value)
-        lines = self._lets(models, order)
+            self.names[_named_key(merge.name.value)] = self._fresh(merge.name.value)
+        for ref in adapted:
+            assert ref.lora is not None
+            self.names[ref.key] = self._fresh(ref.lora.path)
+        notes = _notes(order)
+        lines = self._lets(models, notes) + self._adapted([r for r in adapted if r.path not in named], named, notes)
         errors: list[Diagnostic] = []
         for merge in order:
             try:
@@ -88,6 +94,8 @@ class _Writer:
                     lines.extend(self._output(merge, named, template))
                 else:
                     lines.append(self._let(merge, named))
+                    own = [r for r in adapted if merge.name and r.path == merge.name.value]
+                    lines.extend(self._adapted(own, named, notes))
             except MergecError as error:
                 errors.extend(error.diagnostics)
         if errors:
@@ -146,12 +154,24 @@ class _Writer:
         return self._template(named[ref.path], named) if ref.path in named else ref
 
     def _known(self, ref: ModelRef, named: dict[str, Merge]) -> Known | None:
-        return self.shelf.known(self._template(named[ref.path], named) if ref.path in named else ref)
+        """What is known of a model, or of a named merge, which is like its first model but for its layers."""
+        if ref.path not in named:
+            return self.shelf.known(ref)
+        merge = named[ref.path]
+        like = self._known(merge.models()[0], named)
+        space = self._merger(merge, named).space()
+        if like is None or space is None:
+            return like
+        return dataclasses.replace(like, names=space.names, depths=space.depths)
 
     # --- models
 
     def _models(self, order: Sequence[Merge], named: dict[str, Merge], template: ModelRef) -> list[ModelRef]:
         """All checkpoints, the template first."""
+        refs = self._references(order, template)
+        return first_of_each(r.plain for r in refs if r.path not in named)
+
+    def _references(self, order: Sequence[Merge], template: ModelRef) -> list[ModelRef]:
         refs = [template, *(r for m in order for r in m.models())]
         for merge in order:
             if merge.tokenizer is not None:
@@ -159,7 +179,7 @@ class _Writer:
                 refs.extend(
                     [*([merge.tokenizer.source] if isinstance(merge.tokenizer.source, ModelRef) else []), *rows]
                 )
-        return first_of_each(r for r in refs if r.path not in named)
+        return refs
 
     def _fresh(self, path: str) -> str:
         """A name for a model: the last part of its path, with the one before it where that is taken, else a number."""
@@ -181,16 +201,9 @@ class _Writer:
         return name
 
     def _region(self, ref: ModelRef, named: dict[str, Merge]) -> str:
-        return self.names[ref.path, None] if ref.path in named else self.names[ref.key]
+        return self.names[_named_key(ref.path)] if ref.path in named and not ref.lora else self.names[ref.key]
 
-    def _lets(self, models: Sequence[ModelRef], order: Sequence[Merge]) -> list[Line]:
-        notes: dict[tuple[str, str | None], list[str]] = {}
-        for merge in order:
-            inputs = [i for module in merge.modules for i in module.models]
-            for comment in merge.comments:
-                owner = _owner(comment, [i.lines for i in inputs])
-                if owner is not None:
-                    notes.setdefault(inputs[owner].model.key, []).append(comment.text)
+    def _lets(self, models: Sequence[ModelRef], notes: Mapping[Key, list[str]]) -> list[Line]:
         out = []
         for ref in models:
             comments = notes.get(ref.key, [])
@@ -200,6 +213,17 @@ class _Writer:
             revision = f", revision={write_string(ref.revision)}" if ref.revision else ""
             text = f"let {self.names[ref.key]} = model({write_string(self._path(ref))}{revision})"
             out.append(Line(text, ref.span, (), tuple(comments)))
+        return out
+
+    def _adapted(self, refs: Sequence[ModelRef], named: dict[str, Merge], notes: Mapping[Key, list[str]]) -> list[Line]:
+        """Models with adapters on them."""
+        out = []
+        for ref in refs:
+            assert ref.lora is not None
+            revision = f", revision={write_string(ref.lora.revision)}" if ref.lora.revision else ""
+            lora = f"lora({write_string(self._path(ref.lora))}{revision})"
+            text = f"let {self.names[ref.key]} = {self._region(ref.plain, named)} + {lora}"
+            out.append(Line(text, ref.span, (), tuple(notes.get(ref.key, []))))
         return out
 
     def _path(self, ref: ModelRef) -> str:
@@ -225,7 +249,7 @@ class _Writer:
             if given is not None:
                 remarks.append(f"not carried over: the `{label}` of a merge that is not the output")
                 self._warn("W0711", f"only the output has a {label}", given.span, "left out")
-        text = f"let {self.names[merge.name.value, None]} = {value.text}"
+        text = f"let {self.names[_named_key(merge.name.value)]} = {value.text}"
         return Line(text, merge.method.span, value.arguments, (*remarks, *merger.remarks), gap=True)
 
     def _output(self, merge: Merge, named: dict[str, Merge], template: ModelRef) -> list[Line]:
@@ -240,7 +264,7 @@ class _Writer:
         except MergecError as error:
             errors.extend(error.diagnostics)
         if merge.base is None or merge.base.path in named:
-            first = self.names[template.key]
+            first = self.names[template.plain.key]
             if merge.models()[0].path in named:
                 settings.append((f"like={first}", Origin(template.span)))
         try:
@@ -251,7 +275,7 @@ class _Writer:
             settings.append((f"layers={merger.layers}", Origin(merge.modules[0].span)))
         for write in (tokenizer_settings, chat_settings):
             try:
-                found, said = write(merge, lambda ref: self._region(ref, named), self.shelf)
+                found, said = write(merge, lambda ref: self._region(ref.plain, named), self.shelf)
                 settings.extend(found)
                 notes.extend(said)
             except MergecError as error:
@@ -341,6 +365,23 @@ class _Writer:
         found = Diagnostic(code, message, (Label(span, label),), severity=Severity.WARNING)
         if found not in self.warnings:
             self.warnings.append(found)
+
+
+def _named_key(name: str) -> Key:
+    """The key of a reference to a named merge."""
+    return name, None, None, None
+
+
+def _notes(order: Sequence[Merge]) -> dict[Key, list[str]]:
+    """The comments that belong to models."""
+    notes: dict[Key, list[str]] = {}
+    for merge in order:
+        inputs = [i for module in merge.modules for i in module.models]
+        for comment in merge.comments:
+            owner = _owner(comment, [i.lines for i in inputs])
+            if owner is not None:
+                notes.setdefault(inputs[owner].model.key, []).append(comment.text)
+    return notes
 
 
 def _scopes(merge: Merge) -> Iterable[tuple[Scope, bool, bool]]:

@@ -69,10 +69,19 @@ def llama(*, layers: int = 16, words: int = 128, head: bool = False, prefix: str
     }
 
 
+def lora() -> dict[str, Any]:
+    """An adapter of such a checkpoint's first layers."""
+    modules = [f"base_model.model.model.layers.{i}.self_attn.q_proj" for i in range(4)]
+    factors = {"lora_A": (4, WIDTH), "lora_B": (WIDTH, 4)}
+    tensors = {f"{module}.{x}.weight": ("F32", shape) for module in modules for x, shape in factors.items()}
+    return {"tensors": tensors, "config": {"peft_type": "LORA", "r": 4, "lora_alpha": 8}}
+
+
 @pytest.fixture(scope="module")
 def catalog() -> mergec.MemoryCatalog:
     models = {f"./{name}": llama() for name in ("base", "a", "b")}
     others = {"./untied": llama(head=True), "./chat": llama(words=130), "./odd": llama(prefix="h.")}
+    others |= {"./chat-lora": lora(), "./math-lora": lora()}
     return mergec.MemoryCatalog(models | others)
 
 

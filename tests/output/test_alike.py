@@ -84,6 +84,13 @@ RECIPES = {
     "among those that have it": "output(like=base)\n* = ties(bare, a, b, base=base, density=0.5)" + COUNTERS,
     "resized": 'output(like=base, resize="base")\n* = linear(small, a, weight=0.5)' + COUNTERS,
     "cut": 'output(like=base, resize="common")\n* = linear(small, a, weight=0.5)' + COUNTERS,
+    "put together": (
+        "output(like=base)\nlet parts = {layers: stack(a.layers[0..1], base.layers[2..3]), _: base}\n* = parts"
+    ),
+    "merged of what is put together": (
+        "output(like=flat)\nlet parts = {layers: stack(deep.layers[3..4], flat.layers[2..3]), _: flat}\n"
+        "* = slerp(parts, flat, t=depth)"
+    ),
     "numbers": "output(like=base)\nlayers[*].attn = 0\nlayers[*].norm1 = 1 + depth",
     "whole model": "output(like=base)\nlayers[*].mlp.experts = a * across(total(abs(a)))",
     "trimmed over the model": '* = ties(a, b, base=base, density=0.5, scope="model")' + COUNTERS,

@@ -141,3 +141,19 @@ def test_no_tokenizer_to_go_by(tmp_path: Path, models: dict[str, np.ndarray]) ->
     with pytest.raises(mergec.MergecError) as caught:
         merge(tmp_path, "tokenizer=a")
     assert [d.code for d in caught.value.diagnostics] == ["E0313"]
+
+
+def test_a_row_for_models_that_lack_the_token_alone(tmp_path: Path, models: dict[str, np.ndarray]) -> None:
+    """As mergekit's rows without `force`: who has the token keeps its own."""
+    a, b = models["a"], models["b"]
+    rows = '{"y": token(b, "<c>", force=false), "<a>": token("zero", force=false), "<b>": token(b, force=false)}'
+    embed, _, _ = merge(tmp_path, f"tokenizer=union(base, a, b), tokens={rows}")
+    expected = [(a[0] + b[0]) / 2, (a[1] + b[3]) / 2, (a[2] + b[1]) / 2, a[3] / 2, b[2], b[3]]
+    np.testing.assert_allclose(embed, expected, rtol=1e-6)
+
+
+def test_forced_rows_are_every_models(tmp_path: Path, models: dict[str, np.ndarray]) -> None:
+    b = models["b"]
+    rows = '{"y": token(b, "<c>"), "z": token("zero"), "x": token(b, force=true)}'
+    embed, _, _ = merge(tmp_path, f"tokenizer=base, tokens={rows}")
+    np.testing.assert_allclose(embed, [b[0], b[3], 0 * b[0]], rtol=1e-6)

@@ -162,6 +162,12 @@ def test_nothing_and_all(folder: Path) -> None:
         assert all(isinstance(s.action, Pass) and s.action.numel == 0 for s in less.steps)
 
 
+def test_nothing_left_but_a_tensor_without_elements(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    stand_in(monkeypatch)
+    plan = plan_of(folder, "* = a + sqrt(sum(b*b))*b", "cuda:0")
+    made(prune(plan, {k for k, t in enumerate(plan.tensors) if t.nbytes}), set(range(len(plan.tensors))))
+
+
 def test_a_reduction_is_kept_for_another_tensor_alone(folder: Path) -> None:
     """Two slerps of one pair share their norms and dot; the numbers of a third tensor go with it."""
     plan = plan_of(folder, "x0 = slerp(a, b, t=0.3)\n* = base\nx2 = slerp(a.x0, b.x0, t=0.6)", "cpu")

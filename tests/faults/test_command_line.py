@@ -1,0 +1,137 @@
+"""What people type: options out of range, twice, misspelt, from other programs; recipes that are none."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+from commands import COPY, make, mergec
+from mergec.cli.arguments import UsageError, parse_arguments
+from mergec.cli.main import main
+from mergec.grammar.diagnostic import MergecError
+from mergec.runtime import sources
+from mergec.runtime.sources import read_source
+
+
+@pytest.mark.parametrize(
+    ("words", "message", "help"),
+    [
+        ("--lanes 0", "argument --lanes: `0` is not a number from 1 to 256", None),
+        ("--lanes -1", "argument --lanes: `-1` is not a number from 1 to 256", None),
+        ("--lanes 10000", "argument --lanes: `10000` is not a number from 1 to 256", None),
+        ("--lanes two", "argument --lanes: `two` is not a number from 1 to 256", None),
+        ("--memory 0", "`--memory 0` is not a size", "write it as `2GiB` or `500MB`"),
+        ("--memory -1GiB", "argument --memory: expected one argument", None),
+        ("--memory -5", "`--memory -5` is not a size", "write it as `2GiB` or `500MB`"),
+        ("--memory 1e30", "`--memory 1e30` is not a size", "write it as `2GiB` or `500MB`"),
+        ("--threads 2", "unknown option `--threads`", "did you mean `--lanes`?"),
+        ("--cuda", "unknown option `--cuda`", "did you mean `--device cuda`?"),
+        ("--outptu x", "unknown option `--outptu`", "did you mean `--output`?"),
+        ("--memroy=1GiB", "unknown option `--memroy=1GiB`", "did you mean `--memory`?"),
+        ("--forc", "unknown option `--forc`", "did you mean `--force`?"),
+        ("--frobnicate", "unknown option `--frobnicate`", None),
+        ("--output=", "`--output` is given an empty path", None),
+        ("-D x", "`-D x` is not of the form NAME=VALUE", None),
+    ],
+)
+def test_options(words: str, message: str, help: str | None) -> None:
+    with pytest.raises(UsageError) as caught:
+        parse_arguments(["r.mrg", *words.split(" ")])
+    (found,) = caught.value.diagnostics
+    assert (found.code, found.message) == ("E0002", message)
+    assert help is None or found.help[0] == help
+
+
+def test_of_options_given_twice_the_last_counts() -> None:
+    words = "r.mrg -o a --lanes 1 -o b --lanes 2 -D x=1 -D x=2 --memory 1MiB --memory 1GiB"
+    given = parse_arguments(words.split(" "))
+    assert (given.output, given.lanes, given.defines, given.memory) == ("b", 2, {"x": 2}, 1 << 30)
+
+
+def test_a_setting_from_the_command_line_is_shown_there(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    make(tmp_path)
+    assert main([str(tmp_path / "copy.mrg"), "--check", "--set", "output.dtyp=x"]) == 1
+    assert capfd.readouterr().err.startswith(
+        "error[E0203]: the output has no setting `dtyp`\n"
+        " --> <command line>:1:1\n"
+        "  |\n"
+        "1 | --set output.dtyp=x\n"
+        "  | ^^^^^^^^^^^^^^^^^^^ unknown setting\n"
+    )
+
+
+def test_a_huge_budget_is_no_budget() -> None:
+    assert parse_arguments(["r.mrg", "--memory", "99999999999999999999GiB"]).memory > 1 << 80
+
+
+@pytest.mark.parametrize("command", ["fmt", "import", "inspect"])
+def test_commands_have_coded_errors_too(command: str, capfd: pytest.CaptureFixture[str]) -> None:
+    assert main([command]) == 2
+    assert "error[E0002]: the following arguments are required" in capfd.readouterr().err
+    assert main([command, "--stric", "x"]) == 2
+    assert "error[E0002]: unknown option `--stric`" in capfd.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ("merge r.mrg -o out", "there is no command `merge`; to merge: `mergec r.mrg -o out`"),
+        ("r.mrg out", "`mergec r.mrg -o out`"),
+    ],
+)
+def test_words_of_other_programs(words: str, message: str, capfd: pytest.CaptureFixture[str]) -> None:
+    assert main(words.split()) == 2
+    assert f"  = help: {message}\n" in capfd.readouterr().err
+
+
+# --- recipes -------------------------------------------------------------------------------------
+
+
+def _refusal(path: Path) -> tuple[str, str, tuple[str, ...]]:
+    with pytest.raises(MergecError) as caught:
+        read_source(path)
+    (found,) = caught.value.diagnostics
+    return found.code, found.message, found.help
+
+
+def test_what_is_no_recipe(tmp_path: Path) -> None:
+    make(tmp_path)
+    path = tmp_path / "a.safetensors"
+    help = (f'a recipe names a checkpoint: `let a = model("{path}")`',)
+    with pytest.raises(MergecError):
+        read_source(path)
+    path.write_bytes(b"\xff\xfe" + path.read_bytes())
+    assert _refusal(path) == ("E0403", "the recipe is not UTF-8 text", help)
+    help = (f'a recipe names a checkpoint: `let {tmp_path.name} = model("{tmp_path}")`',)
+    assert _refusal(tmp_path) == ("E0402", f"`{tmp_path}` is a folder and not a recipe", help)
+    message = "the recipe can't be read: no such file or directory"
+    assert _refusal(tmp_path / "cpoy.mrg") == ("E0402", message, (f"did you mean `{tmp_path}/copy.mrg`?",))
+
+
+def test_endless_recipe(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sources, "MAX_RECIPE", 1 << 20)
+    assert _refusal(Path("/dev/zero"))[:2] == ("E0403", "the recipe has more than 1 MiB")
+
+
+@pytest.mark.parametrize("text", ["", "# nothing\n# but words\n", "\n\n"])
+def test_recipes_without_statements(tmp_path: Path, text: str, capfd: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "r.mrg").write_text(text)
+    assert main([str(tmp_path / "r.mrg"), "-o", str(tmp_path / "out")]) == 1
+    assert "error[E0220]: the recipe names no model" in capfd.readouterr().err
+
+
+def test_marks_and_line_ends_of_other_systems(tmp_path: Path) -> None:
+    (tmp_path / "r.mrg").write_bytes(b"\xef\xbb\xbf" + COPY.replace("\n", "\r\n").encode())
+    assert read_source(tmp_path / "r.mrg").text == COPY
+
+
+def test_recipe_from_a_pipe(tmp_path: Path) -> None:
+    make(tmp_path, größe=COPY + "# größe\n")
+    recipe = (tmp_path / "größe.mrg").read_bytes()
+    done = mergec("-", "-o", "out", folder=tmp_path, input=recipe, env={"PYTHONIOENCODING": "ascii"})
+    assert done.returncode == 0
+    done = mergec("-", "-o", "out2", folder=tmp_path, input=b"\xff")
+    assert (done.returncode, done.stderr) == (3, b"error[E0403]: the recipe is not UTF-8 text\n --> <stdin>\n")
+    assert mergec("fmt", "-", folder=tmp_path, input=recipe).stdout == recipe
+    assert os.path.exists(tmp_path / "out")

@@ -1,0 +1,93 @@
+"""Inputs that change: before, during and at the end of a run; a coded error, and no output."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from commands import make
+from mergec.compiler.plan import PlannedInput
+from mergec.grammar.diagnostic import Exit, MergecError
+from mergec.runtime.api import compile
+from mergec.runtime.inputs import Inputs
+
+
+def _truncated(path: Path) -> None:
+    os.truncate(path, path.stat().st_size - 100)
+
+
+def _written(path: Path) -> None:
+    with path.open("r+b") as file:
+        file.seek(-4, os.SEEK_END)
+        file.write(b"1234")
+    os.utime(path, ns=(10**18, 10**18 + 1))
+
+
+def _replaced(path: Path) -> None:
+    """By another file of the same size and time."""
+    shutil.copyfile(path, path.with_suffix(".new"))
+    os.utime(path.with_suffix(".new"), ns=(10**18, 10**18))
+    os.replace(path.with_suffix(".new"), path)
+
+
+def _removed(path: Path) -> None:
+    path.unlink()
+
+
+class _At:
+    """A `Progress` that does something to a file at the first bytes, or after the last."""
+
+    def __init__(self, change: Callable[[], None], when: str, total: int) -> None:
+        self._change, self._when, self._left = change, when, total
+
+    def tensor(self, index: int) -> None: ...
+
+    def live(self, host: int, device: int) -> None: ...
+
+    def begins(self, *_: object) -> None: ...
+
+    def moved(self, read: int, written: int) -> None:  # noqa: ARG002
+        self._left -= written
+        if self._when == "during" or (self._when == "at the end" and self._left <= 0):
+            self._when = ""
+            self._change()
+
+
+@pytest.mark.parametrize("when", ["before", "during", "at the end"])
+@pytest.mark.parametrize("recipe", ["copy", "linear"])
+@pytest.mark.parametrize(
+    ("change", "code"), [(_truncated, "E0606"), (_written, "E0606"), (_replaced, "E0606"), (_removed, "E0611")]
+)
+def test_change(tmp_path: Path, change: Callable[[Path], None], code: str, recipe: str, when: str) -> None:
+    folder = make(tmp_path)
+    compiled = compile(folder / f"{recipe}.mrg", device="cpu", lanes=1)
+    path = folder / "a.safetensors"
+    if when == "before":
+        if change is _replaced:
+            pytest.skip("the plan knows sizes and times; the headers that it was made from are those of this file too")
+        change(path)
+    with pytest.raises(MergecError) as caught:
+        compiled.run(tmp_path / "out", progress=_At(lambda: change(path), when, compiled.plan.writes))
+    (found,) = caught.value.diagnostics
+    assert caught.value.exit == Exit.INPUT
+    assert found.code in ({code, "E0607"} if when == "during" and change is _truncated else {code})
+    assert found.file == str(path)
+    assert not (tmp_path / "out").exists()
+
+
+def test_another_file_in_its_place_is_found_when_it_is_opened_again(tmp_path: Path) -> None:
+    paths = [tmp_path / name for name in "ab"]
+    for path in paths:
+        path.write_bytes(b"0123456789")
+        os.utime(path, ns=(10**18, 10**18))
+    planned = [PlannedInput(str(path), 10, 10**18) for path in paths]
+    view = memoryview(bytearray(4))
+    with Inputs(planned, limit=1) as inputs:
+        inputs.read_into(0, 0, view)
+        _replaced(paths[0])
+        inputs.read_into(1, 0, view)
+        with pytest.raises(MergecError, match="another file has taken its place"):
+            inputs.read_into(0, 0, view)
