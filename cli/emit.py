@@ -15,8 +15,9 @@ from ..runtime.api import parse
 def emit(compilation: Compilation, stage: str) -> str:
     """The graph (a numbered node a line) or the schedule (a step a line) of a compilation."""
     if stage == "graph":
-        nodes = [repr(node) for node in compilation.graph.live()]
-        outputs = [f"{o.name}: {o.dtype} {list(o.shape)} = %{o.node.id}" for o in compilation.graph.outputs]
+        graph = compilation.graph.written_out()
+        nodes = [repr(node) for node in graph.nodes]
+        outputs = [f"{o.name}: {o.dtype} {list(o.shape)} = %{o.node.id}" for o in graph.outputs]
         return "\n".join([*nodes, *outputs])
     return "\n".join(_step(k, step) for k, step in enumerate(compilation.plan.steps))
 

@@ -182,7 +182,7 @@ def _compile(arguments: Arguments, looks: bool) -> int:
             return int(Exit.DONE)  # warnings are part of the text
     show(compiled.diagnostics, as_json, color)
     if arguments.check and not arguments.quiet and arguments.explain is None:
-        tensors = len(compiled.plan.tensors)
+        tensors = len(compiled.compilation.packing.tensors)
         say(f"{arguments.words[0]}: ok, {compiled.parameters:,} parameters in {tensors:,} tensors")
     return int(Exit.DONE)
 

@@ -22,8 +22,8 @@ def fingerprint(model: Model) -> str:
     h = hashlib.sha256()
     for file in model.checkpoint.files:
         h.update(f"{file.path.rsplit('/', 1)[-1]}|{file.size}\n".encode(errors="backslashreplace"))
-    for t in model.checkpoint.tensors.values():
-        h.update(f"{t.name}|{t.dtype}|{t.shape}|{t.file}|{t.start}|{t.end}\n".encode(errors="backslashreplace"))
+    lines = [f"{t.name}|{t.dtype}|{t.shape}|{t.file}|{t.start}|{t.end}\n" for t in model.checkpoint.tensors.values()]
+    h.update("".join(lines).encode(errors="backslashreplace"))
     return h.hexdigest()
 
 

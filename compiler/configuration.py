@@ -61,6 +61,10 @@ def _layers(config: dict[str, Any], elaboration: Elaboration) -> None:
     stacks = [s for s in template.family.stacks if s.name in elaboration.space.depths]
     for stack in stacks:
         before, after = template.space.depths.get(stack.name, 0), elaboration.space.depths[stack.name]
+        # layers that the config counts apart are among the stored ones, or are not
+        extra = _get(template.config, stack.extra_key) if stack.extra_key else None
+        if isinstance(extra, int) and stack.depth_key and _get(template.config, stack.depth_key) == before - extra:
+            before, after = before - extra, after - extra
         if stack.depth_key and (before != after or _get(config, stack.depth_key) != after):
             keys = [stack.depth_key]
             keys += [layout.depth_key for layout in template.family.layouts if layout.depth_key]

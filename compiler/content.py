@@ -7,11 +7,12 @@ an output keeps the keys of its tensors, and the next run computes only those wh
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
 from .catalog import InputFile
-from .graph import Graph, Node, StoredRange
+from .graph import Graph, StoredRange
+from .keys import output_keys
 from .models import Model
 from .packing import Packing
 from .plan import OutputTensor
@@ -30,12 +31,11 @@ def with_keys(
 
     Nothing that only says how the work is divided (lanes, blocks, budgets) goes into a key.
     """
-    values = dict(node_keys(graph.live(), _places(models)))
     parts: list[list[tuple[int, str, str]]] = [[] for _ in packing.tensors]
     copied = [finite] * len(packing.tensors)
-    for output in graph.outputs:
+    for output, key in output_keys(graph, _places(models)):
         slot = packing.slots[output.name]
-        parts[slot.tensor].append((slot.start, output.dtype, values[output.node.id]))
+        parts[slot.tensor].append((slot.start, output.dtype, key))
         copied[slot.tensor] &= output.node.op == "source"
     keyed = []
     for tensor, found, looked in zip(packing.tensors, parts, copied, strict=True):
@@ -44,20 +44,6 @@ def with_keys(
             replace(tensor, key=_digest(f"{compute}|{tensor.dtype}|{tensor.shape}|{made}" + "|finite" * looked))
         )
     return tuple(keyed)
-
-
-def node_keys(nodes: Iterable[Node], place: Callable[[StoredRange], str]) -> Iterable[tuple[int, str]]:
-    """Each node's number and key; inputs come before their users. `place` gives the text that stands for where the
-    bytes of a stored range lie."""
-    known: dict[int, str] = {}
-    for node in nodes:
-        parts = [node.op, repr(node.shape)]
-        for name, value in node.attributes:
-            parts.append(f"{name}={place(value) if isinstance(value, StoredRange) else repr(value)}")
-        for source in node.inputs:
-            parts.append(known[source.id])
-        known[node.id] = key = _digest("|".join(parts))
-        yield node.id, key
 
 
 def file_identity(file: InputFile) -> str:

@@ -24,12 +24,14 @@ class Stack:
     """A run of numbered layers.
 
     `name` is the place (`layers`, `encoder.layers`), `prefix` ends in the number (`model.layers.{i}`), `depth_key` is
-    the config's key for its length, dotted where nested; None where none is known.
+    the config's key for its length, dotted where nested; None where none is known. `extra_key` is its key for a number
+    of layers at the end that `depth_key` leaves out, which a checkpoint may hold or not.
     """
 
     name: str
     prefix: str
     depth_key: str | None
+    extra_key: str | None = None
     head: str = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -164,7 +166,10 @@ def build(entry: Entry, *, inferred: bool = False) -> Family:
         name=entry["name"],
         model_types=_strings(entry.get("model_types", ())),
         architectures=_strings(entry.get("architectures", ())),
-        stacks=tuple(Stack(name, s["prefix"], s.get("depth_key")) for name, s in entry.get("stacks", {}).items()),
+        stacks=tuple(
+            Stack(name, s["prefix"], s.get("depth_key"), s.get("extra_key"))
+            for name, s in entry.get("stacks", {}).items()
+        ),
         places=_paths(entry.get("places", {})),
         roles=_paths(entry.get("roles", {})),
         stack_roles=MappingProxyType({s: _paths(roles) for s, roles in entry.get("stack_roles", {}).items()}),

@@ -14,7 +14,7 @@ from .calls import Given, Parameter, check_kind, kind_of, match
 from .catalog import Catalog, CatalogError
 from .expressions import Expressions
 from .family import build
-from .layouts import CANONICAL, View
+from .layouts import CANONICAL, Recognised, View
 from .models import Model, bind
 from .places import Space
 from .terms import Leaf, Lora, PlaceMap, Scope, Stack, Tie, Token, Union, is_region, picks
@@ -81,6 +81,7 @@ class Models:
                 source=source,
                 rename=rename,
                 span=given["source"].span,
+                known=self.opened,
             )
         except CatalogError as error:
             where = given["rename" if error.code == "E0438" else "source"].span
@@ -108,7 +109,8 @@ class Models:
         config = read_config(checkpoint.config or {}, f"{checkpoint.location}/{FILE}", shown, span)
         views = {name: View(name, 0, tensor.shape) for name, tensor in checkpoint.tensors.items()}
         space = Space(_ADAPTERS, tuple(views), {}, f"`{shown}`")
-        model = Model(number, shown, source, checkpoint, _ADAPTERS, CANONICAL, views, {}, (), space, span)
+        seen = Recognised(_ADAPTERS, CANONICAL, views, ())
+        model = Model(number, shown, source, checkpoint, _ADAPTERS, CANONICAL, views, {}, (), space, span, seen)
         changes = read_changes(checkpoint, config, shown, span)
 
         def same_bytes(first: str, second: str) -> bool:

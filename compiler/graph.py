@@ -2,16 +2,23 @@
 
 A node is an operation on earlier nodes. Equal operation, attributes and inputs give the same node, so what is shared
 in the recipe (tied places, repeated subexpressions) is computed once. Nodes are numbered as they are made, inputs
-before users, so the order of `Graph.nodes` is topological. `Graph.digraph` is the same graph for networkx.
+before users, so the order of `Graph.nodes` is topological.
+
+A checkpoint of a hundred thousand tensors has few hundred kinds of them. Output tensors that are computed alike,
+each from tensors of its own, share the nodes of one of them, and each says what it reads instead (`Output.reads`).
+`written_out` is the graph with nodes for every output, as people and networkx see it.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from ..grammar.source import Span
+from .layouts import View
 from .ops import OPS
+from .randomness import mask_key
 
 if TYPE_CHECKING:
     import networkx as nx
@@ -53,11 +60,36 @@ class StoredRange:
     first: int
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Likeness:
+    """What outputs that are computed alike have in common beside the nodes, which are those of one of them.
+
+    `sources` are the ranges that those nodes read; in another output its `reads` stand in their places, in the same
+    order, with the same models, dtypes and shapes. `masks` gives for each random key among those nodes the model name
+    and stream that it is made of (`randomness.py`), and `seed` the rest of it beside the output's name.
+    """
+
+    sources: tuple[StoredRange, ...]
+    masks: Mapping[int, tuple[str, str]]
+    seed: int
+
+    def range(self, slot: int, view: View) -> StoredRange:
+        """What is read in place of `sources[slot]`."""
+        source = self.sources[slot]
+        return StoredRange(source.model, view.stored, source.dtype, view.first)
+
+    def key(self, key: int, output: str) -> int:
+        """The random key in place of `key` in the output of that name."""
+        model, stream = self.masks[key]
+        return mask_key(self.seed, output, model, stream)
+
+
 @dataclass(frozen=True, slots=True)
 class Output:
     """A canonical tensor of the output: the node that is its value and the dtype that it is rounded to.
 
-    `statement` is the number of the statement that gave the value, or None for a copy from the template.
+    `statement` is the number of the statement that gave the value, or None for a copy from the template. With a
+    `likeness` the value is that of `node` with `reads` as its sources.
     """
 
     name: str
@@ -66,6 +98,12 @@ class Output:
     shape: tuple[int, ...]
     statement: int | None
     span: Span | None
+    likeness: Likeness | None = None
+    reads: tuple[View, ...] = ()
+
+    def of(self, node: Node) -> Output:
+        """The same output with its value in another graph."""
+        return Output(self.name, node, self.dtype, self.shape, self.statement, self.span, self.likeness, self.reads)
 
 
 @dataclass(slots=True)
@@ -86,7 +124,8 @@ class Graph:
     ) -> Node:
         """The node of this operation: the one that exists, or a new one."""
         row = OPS.get(op)
-        if row is not None and row.commutes and inputs[0].id > inputs[1].id:
+        # a constant first, whether another output has made it before or not
+        if row is not None and row.commutes and _rank(inputs[0]) > _rank(inputs[1]):
             inputs = (inputs[1], inputs[0])
         key = (op, tuple([n.id for n in inputs]), attributes, shape)
         found = self._known.get(key)
@@ -118,7 +157,7 @@ class Graph:
         return self.add(op, inputs, attributes, "mask" if row.result == "mask" else "tensor", shape)
 
     def live(self) -> list[Node]:
-        """The nodes that an output needs, in topological order."""
+        """The nodes that an output needs, in topological order; of outputs that share theirs, these alone."""
         needed = bytearray(len(self.nodes))
         for output in self.outputs:
             needed[output.node.id] = 1
@@ -128,14 +167,77 @@ class Graph:
                     needed[source.id] = 1
         return [n for n in self.nodes if needed[n.id]]
 
+    def written_out(self) -> Graph:
+        """The graph in which every output has nodes of its own, less those that no output needs.
+
+        It has as many nodes as the recipe means, up to millions; to look at one output, see `value_of`.
+        """
+        out = Graph()
+        made = copied(out, below(o.node for o in self.outputs if o.likeness is None))
+        for output in self.outputs:
+            node = made[output.node.id] if output.likeness is None else write_out(out, output)
+            out.outputs.append(Output(output.name, node, output.dtype, output.shape, output.statement, output.span))
+        return out
+
     def digraph(self) -> nx.DiGraph:
-        """The live nodes as a networkx graph: edges from inputs to users, `node` and `outputs` as attributes."""
+        """The graph written out for networkx: edges from inputs to users, `node` and `outputs` as attributes."""
         import networkx
 
+        whole = self.written_out()
         graph = networkx.DiGraph()
-        for node in self.live():
+        for node in whole.nodes:
             graph.add_node(node.id, node=node, outputs=[])
             graph.add_edges_from((source.id, node.id) for source in node.inputs)
-        for output in self.outputs:
+        for output in whole.outputs:
             graph.nodes[output.node.id]["outputs"].append(output.name)
         return graph
+
+
+def _rank(node: Node) -> tuple[bool, int]:
+    return node.op != "const", node.id
+
+
+def below(roots: Iterable[Node]) -> list[Node]:
+    """The nodes and all that they need, in topological order."""
+    found = {node.id: node for node in roots}
+    todo = list(found.values())
+    while todo:
+        for source in todo.pop().inputs:
+            if source.id not in found:
+                found[source.id] = source
+                todo.append(source)
+    return [found[k] for k in sorted(found)]
+
+
+def value_of(output: Output) -> Node:
+    """An output's value in nodes of its own, in a graph of its own where it shares them with outputs like it."""
+    return output.node if output.likeness is None else write_out(Graph(), output)
+
+
+def write_out(graph: Graph, output: Output) -> Node:
+    """Adds an output's value to a graph, with its own sources and random keys; gives its node there."""
+    like = output.likeness
+    nodes = below([output.node])
+    if like is None:
+        return copied(graph, nodes)[output.node.id]
+    slots = {source: k for k, source in enumerate(like.sources)}
+    made: dict[int, Node] = {}
+    for node in nodes:
+        attributes = node.attributes
+        if node.op == "source":
+            slot = slots[node.attribute("range")]
+            attributes = (("range", like.range(slot, output.reads[slot])),)
+        elif node.op == "bernoulli":
+            attributes = (("key", like.key(node.attribute("key"), output.name)),)
+        inputs = tuple([made[i.id] for i in node.inputs])
+        made[node.id] = graph.add(node.op, inputs, attributes, node.kind, node.shape)
+    return made[output.node.id]
+
+
+def copied(graph: Graph, nodes: Iterable[Node]) -> dict[int, Node]:
+    """The nodes in another graph, by their numbers here; inputs come before users."""
+    made: dict[int, Node] = {}
+    for node in nodes:
+        inputs = tuple([made[i.id] for i in node.inputs])
+        made[node.id] = graph.add(node.op, inputs, node.attributes, node.kind, node.shape)
+    return made

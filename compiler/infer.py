@@ -27,6 +27,10 @@ _PROJECTIONS = {
     "v": ("v_proj", "value", "wv", "to_v", "v_lin", "v"),
     "o": ("o_proj", "out_proj", "wo", "to_out", "out_lin", "dense", "c_proj", "proj", "out", "o"),
     "qkv": ("qkv_proj", "query_key_value", "wqkv", "qkv", "c_attn", "in_proj"),
+    "q_a": ("q_a_proj",),
+    "q_b": ("q_b_proj",),
+    "kv_a": ("kv_a_proj_with_mqa", "kv_a_proj"),
+    "kv_b": ("kv_b_proj",),
     "q_norm": ("q_norm", "q_layernorm", "query_norm"),
     "k_norm": ("k_norm", "k_layernorm", "key_norm"),
 }
@@ -55,6 +59,7 @@ _BERT = {
 }
 _ROUTER = ("router", "gate", "wg")
 _EXPERTS = ("experts", "expert")
+_SHARED = ("shared_experts", "shared_expert")
 _EMBED = (
     "embed_tokens", "wte", "word_embeddings", "tok_embeddings", "token_embedding", "token_embeddings", "embed_in",
     "shared", "embedding", "embeddings", "embed", "emb",
@@ -93,7 +98,11 @@ def infer(names: Collection[str], config: Mapping[str, Any] | None) -> Entry:
     return {
         "name": kind if isinstance(kind, str) and kind else "unknown",
         "stacks": {
-            stack: {"prefix": prefix + "{i}", "depth_key": _depth_key(stack, runs[prefix].length, config, nested)}
+            stack: {
+                "prefix": prefix + "{i}",
+                "depth_key": _depth_key(stack, runs[prefix].length, config, nested),
+                "extra_key": next(_keys(("num_nextn_predict_layers",), config, nested), None),
+            }
             for stack, prefix in stacks.items()
         },
         "places": places,
@@ -123,14 +132,20 @@ class _Run:
     modules: dict[str, None] = field(default_factory=dict)
     experts: str | None = None
     tails: dict[str, None] = field(default_factory=dict)
+    seen: set[tuple[str, ...]] = field(default_factory=set)
 
     @property
     def length(self) -> int:
         return len(self.numbers)
 
-    def add(self, texts: Sequence[str], numbers: Sequence[str]) -> None:
+    def add(self, texts: tuple[str, ...], numbers: Sequence[str]) -> None:
         self.numbers.add(numbers[0])
+        if texts in self.seen:
+            return
+        if len(numbers) == 1:
+            self.seen.add(texts)
         if len(texts) == 3 and texts[1].strip(".").rpartition(".")[2].lower() in _EXPERTS:
+            self.seen.add(texts)
             self.experts = texts[1].strip(".") + ".{e}"
             self.tails[_module_of(texts[2])] = None
         else:
@@ -222,6 +237,9 @@ def _roles(run: _Run) -> dict[str, list[str]]:
         router = _leaf(home.rpartition(".")[0], paths, _ROUTER)
         if router is not None:
             roles["router"] = [router]
+        shared = _leaf(home.rpartition(".")[0], paths, _SHARED)
+        if shared is not None:
+            roles["shared_experts"] = [shared]
         for name, words in _FEED.items():
             tail = next((t for w in words for t in run.tails if t.lower() == w), None)
             if tail:

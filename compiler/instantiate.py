@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import math
 from collections.abc import Sequence
 from typing import Any
@@ -12,15 +11,15 @@ from ..grammar.diagnostic import Diagnostic, Label, MergecError
 from ..grammar.source import Span
 from .absences import Absences
 from .adapted import Adapted
-from .assembly import part_at
 from .builtins import as_region, resolve
 from .dtypes import FLOATS
 from .graph import Graph, Node, StoredRange
 from .layouts import View
 from .models import Model
+from .moves import mapped_name, moved
 from .ops import OPS
-from .places import Path
 from .presence import exists, matching
+from .randomness import mask_key
 from .resize import common_shape, units
 from .scalars import SCALARS
 from .shapes import elements
@@ -113,12 +112,8 @@ class Instantiator:
             return self.node(term.then if resolve(term.condition, where) else term.other, where)
         if isinstance(term, Among):
             return self._among(term, where)
-        if isinstance(term, Stack):
-            return self._stack(term, where)
-        if isinstance(term, At):
-            return self._at(term, where)
-        if isinstance(term, Assembly):
-            return self._assembly(term, where)
+        if isinstance(term, At | Stack | Assembly):
+            return self.node(*moved(term, where))
         assert isinstance(term, Tie)
         raise MergecError(
             Diagnostic(
@@ -142,7 +137,7 @@ class Instantiator:
             self.absences.count_as_zero(model, term.span, where.output)
             return self.graph.const(0.0)
         if term.path is not None:
-            name = self._mapped(term, term.path, term.span, where)
+            name = mapped_name(term, term.path, term.span, where)
         return self.source(model, name, term.span, where)
 
     def _among(self, term: Among, where: Where) -> Node:
@@ -179,31 +174,6 @@ class Instantiator:
             raise MergecError(
                 [dataclasses.replace(d, notes=(*d.notes, note), help=(*d.help, mend)) for d in error.diagnostics]
             ) from None
-
-    def _mapped(self, owner: Leaf | Assembly, path: Path, span: Span, where: Where) -> str:
-        """The name under an explicit place that corresponds to the left-hand place's coordinate."""
-        selection = owner.space.select(path)
-        name = selection.by_coordinate.get(where.coordinate)
-        if name is not None and selection.counts == where.counts:
-            return name
-        if selection.counts != where.counts:
-            left = " x ".join(str(c) for c in where.counts) or "1"
-            right = " x ".join(str(c) for c in selection.counts) or "1"
-            raise MergecError(
-                Diagnostic(
-                    "E0305",
-                    f"{right} on the right can't be matched with {left} on the left",
-                    (Label(span, f"selects {right}"),),
-                    notes=("explicit layers are matched in order, so the counts must agree",),
-                )
-            )
-        raise MergecError(
-            Diagnostic(
-                "E0306",
-                f"`{path.text}` of `{owner.label}` has nothing that corresponds to `{where.name}`",
-                (Label(span, f"no `{where.coordinate[1]}` here" if where.coordinate[1] else "a different part"),),
-            )
-        )
 
     def source(self, model: Model, name: str, span: Span, where: Where) -> Node:
         """A tensor of a model: rows gathered where the vocabulary is reconciled, a range of a stored tensor else."""
@@ -559,76 +529,6 @@ class Instantiator:
     def _origin(self, node: Node) -> tuple[Model | None, str]:
         found = self._sources.get(self._first(node))
         return (found[0], f"`{found[1]}` of `{found[0].label}`") if found else (None, "the result")
-
-    # --- changes of place
-
-    def _stack(self, term: Stack, where: Where) -> Node:
-        position, rest = where.coordinate
-        total = sum(term.counts)
-        if len(position) != (total != 1) or (where.counts and where.counts[0] != total):
-            raise MergecError(
-                Diagnostic(
-                    "E0305",
-                    f"a stack of {total} layers is given to {where.counts[0] if where.counts else 1}",
-                    (Label(term.span, f"{total} layers"),),
-                    help=("`stack` is the value of a whole stack of layers: `layers = stack(…)`",),
-                )
-            )
-        layer = position[0] if position else 0
-        for part, count in zip(term.parts, term.counts, strict=True):
-            if layer < count:
-                inner = Where(
-                    where.name,
-                    ((layer,) if count != 1 else (), rest),
-                    (count,) if count != 1 else (),
-                    where.space,
-                    where.layer,
-                    where.layers,
-                    where.output,
-                )
-                return self.node(part, inner)
-            layer -= count
-        raise AssertionError("a layer past the end of its stack")
-
-    def _assembly(self, term: Assembly, where: Where) -> Node:
-        """A tensor of a model that is put together: its numbers vary over its own layers."""
-        name, space = where.name, term.space
-        found = part_at(term, name)
-        if found is None:
-            raise MergecError(
-                Diagnostic(
-                    "E0306", f"no part of this model gives `{name}` a value", (Label(term.span, "put together"),)
-                )
-            )
-        value, coordinate, counts = found
-        at = space.layer_of(name)
-        layers = space.depths.get(at[0].name, 0) if at else max(space.depths.values(), default=0)
-        inner = Where(name, coordinate, counts, space, at[1] if at else None, layers, where.output)
-        return self.node(value, inner)
-
-    def _at(self, term: At, where: Where) -> Node:
-        """The region's own tensor at the place: its numbers vary over its own layers."""
-        owner = next(iter(owners(term.region)), None)
-        if owner is None:
-            return self.node(term.region, where)
-        space = owner.space
-        selection = space.select(term.path)
-        name = selection.by_coordinate.get(where.coordinate)
-        if name is None or selection.counts != where.counts:
-            name = self._mapped(owner, term.path, term.span, where)
-        at = space.layer_of(name)
-        layers = space.depths.get(at[0].name, 0) if at else max(space.depths.values(), default=0)
-        inner = Where(name, ((), name), (), space, at[1] if at else None, layers, where.output)
-        return self.node(term.region, inner)
-
-
-def mask_key(seed: int, tensor: str, model: str, stream: str) -> int:
-    """The 64-bit key of a random mask: BLAKE2b-64 of seed, output tensor, model name and stream."""
-    h = hashlib.blake2b(digest_size=8)
-    for part in (str(seed), tensor, model, stream):
-        raw = part.encode()
-        h.update(len(raw).to_bytes(8, "little") + raw)
-    return int.from_bytes(h.digest(), "little")
 
 
 def shape_text(shape: tuple[int, ...]) -> str:

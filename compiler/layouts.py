@@ -174,6 +174,8 @@ def pack(family: Family, layout: str, canonical: Mapping[str, Shape]) -> tuple[P
     under canonical names. Raises ValueError for a layout that is not among `layout_names(family)`.
     """
     rules = _rules(family, layout)
+    if not rules:
+        return tuple([Packed(name, shape, (name,)) for name, shape in canonical.items()])
     origins: dict[tuple[str, ...], _Origin | None] = {}
     moved: dict[str, tuple[str, tuple[int, int], LayoutRule]] = {}
     for name in canonical:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,7 +12,7 @@ from ..grammar.source import Span
 from .aliases import read_ties
 from .catalog import Catalog, Checkpoint
 from .family import Family, family_for
-from .layouts import View, recognise, rename_stored
+from .layouts import Recognised, View, recognise, rename_stored
 from .places import Space
 
 
@@ -20,7 +21,8 @@ class Model:
     """An input checkpoint.
 
     `label` is its name in the recipe. `tensors` maps canonical names to contiguous ranges of stored tensors;
-    `aliases` maps each canonical name that shares another's storage to that other name (the primary).
+    `aliases` maps each canonical name that shares another's storage to that other name (the primary). `recognised` is
+    what was found out of names and shapes alone.
     """
 
     number: int
@@ -34,6 +36,7 @@ class Model:
     ignored: tuple[str, ...]
     space: Space
     span: Span
+    recognised: Recognised
 
     def find(self, name: str) -> tuple[str, View] | None:
         """The canonical name under which `name` is stored here, and where; ties followed."""
@@ -53,13 +56,7 @@ class Model:
     @property
     def parameters(self) -> int:
         """Elements of all stored tensors, buffers that are no parameters left out."""
-        total = 0
-        for view in self.tensors.values():
-            n = 1
-            for size in view.shape:
-                n *= size
-            total += n
-        return total
+        return sum(math.prod(view.shape) for view in self.tensors.values())
 
 
 def bind(
@@ -71,12 +68,24 @@ def bind(
     source: str,
     rename: Mapping[str, str] | None,
     span: Span,
+    known: Sequence[Model] = (),
 ) -> tuple[Model, list[Diagnostic]]:
-    """Recognises family, layout and ties of a checkpoint; the diagnostics are warnings."""
+    """Recognises family, layout and ties of a checkpoint; the diagnostics are warnings.
+
+    What is merged mostly has the same tensors, and what was found out about one of the `known` models holds for all
+    that list the same.
+    """
     if rename:
         checkpoint = rename_stored(checkpoint, rename)
-    family = family_for(checkpoint.config, checkpoint.tensors)
-    seen = recognise(checkpoint, family)
+    twin = next((m for m in known if _listed_alike(m.checkpoint, checkpoint)), None)
+    if twin is not None and twin.checkpoint.config == checkpoint.config:
+        family = twin.family
+    else:
+        family = family_for(checkpoint.config, checkpoint.tensors)
+    if twin is not None and twin.family is family:
+        seen = twin.recognised
+    else:
+        twin, seen = None, recognise(checkpoint, family)
     tensors = dict(seen.views)
     ties = read_ties(catalog, checkpoint, family, tensors)
     for alias in ties.aliases:
@@ -109,19 +118,30 @@ def bind(
                 stored[view.stored] = (*stored.get(view.stored, ()), name)
     for alias in ties.aliases:
         stored.pop(alias, None)
-    names = (*tensors, *ties.aliases)
-    space = Space(family, names, depths(family, names), f"`{label}`", stored)
+    names, owner = (*tensors, *ties.aliases), f"`{label}`"
+    if twin is not None and twin.space.names == names:
+        space = twin.space.over(names, twin.space.depths, owner, stored)
+    else:
+        space = Space(family, names, {}, owner, stored)
+        space.depths = depths(space)
     model = Model(
-        number, label, source, checkpoint, family, seen.layout, tensors, ties.aliases, seen.ignored, space, span
+        number, label, source, checkpoint, family, seen.layout, tensors, ties.aliases, seen.ignored, space, span, seen
     )
     return model, warnings
 
 
-def depths(family: Family, names: tuple[str, ...]) -> dict[str, int]:
+def _listed_alike(one: Checkpoint, other: Checkpoint) -> bool:
+    """Whether two checkpoints have tensors of the same names and shapes, in the same order."""
+    if len(one.tensors) != len(other.tensors) or list(one.tensors) != list(other.tensors):
+        return False
+    pairs = zip(one.tensors.values(), other.tensors.values(), strict=True)
+    return all(a.shape == b.shape for a, b in pairs)
+
+
+def depths(space: Space) -> dict[str, int]:
     """The length of each stack: one past the highest layer present."""
     from_names: dict[str, int] = {}
-    space = Space(family, names, {}, "")
-    for name in names:
+    for name in space.names:
         at = space.layer_of(name)
         if at is not None:
             from_names[at[0].name] = max(from_names.get(at[0].name, 0), at[1] + 1)

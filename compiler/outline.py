@@ -56,11 +56,12 @@ def check_places(recipe: Recipe, settings: Settings) -> list[Diagnostic]:
 
 def _space(settings: Settings, names: tuple[str, ...], depth: Mapping[str, int]) -> Space:
     """The output's canonical names, with those of its layout accepted as module paths."""
-    family, layout = settings.template.family, settings.layout or settings.template.layout
+    template = settings.template
+    family, layout = template.family, settings.layout or template.layout
     # only which parts go together is asked for, so any shape will do, the same for all
     packed = () if layout == CANONICAL else pack(family, layout, dict.fromkeys(names, (1,)))
     stored = {p.name: p.parts for p in packed if p.parts != (p.name,)}
-    return Space(family, names, depth, "the output", stored)
+    return template.space.over(names, depth, "the output", stored)
 
 
 def _depths(recipe: Recipe, settings: Settings, errors: list[Diagnostic]) -> dict[str, int]:

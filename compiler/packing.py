@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import struct
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -12,7 +13,7 @@ from .family import Family
 from .graph import Output
 from .layouts import pack
 from .plan import PAGE, OutputTensor, PlannedOutput
-from .schedule import Slot
+from .slots import Slot
 
 LARGE = 1 << 20
 """Bytes of a weight file that is worth the space of a longer header."""
@@ -47,14 +48,12 @@ def pack_outputs(
     A tensor larger than that gets a file of its own. Within a file wide dtypes come first, which keeps every tensor
     aligned.
     """
-    by_name = {o.name: o for o in outputs}
+    dtypes = {o.name: o.dtype for o in outputs}
     stored = []
     for packed in pack(family, layout, {o.name: o.shape for o in outputs}):
-        dtype = by_name[packed.parts[0]].dtype
-        n = SIZES[dtype]
-        for size in packed.shape:
-            n *= size
-        stored.append(_Stored(packed.name, dtype, packed.shape, n, packed.parts))
+        dtype = dtypes[packed.parts[0]]
+        nbytes = SIZES[dtype] * math.prod(packed.shape)
+        stored.append(_Stored(packed.name, dtype, packed.shape, nbytes, packed.parts))
     shards: list[list[_Stored]] = [[]]
     size = 0
     for tensor in stored:
@@ -73,7 +72,7 @@ def pack_outputs(
         header, starts = _header(shard)
         data = 8 + len(header.encode())
         for tensor, start in zip(shard, starts, strict=True):
-            tied = tuple(a for part in tensor.parts for a in aliases.get(part, ()))
+            tied = tuple([a for part in tensor.parts for a in aliases.get(part, ())]) if aliases else ()
             tensors.append(
                 OutputTensor(tensor.name, tensor.dtype, tensor.shape, number, data + start, tensor.nbytes, tied)
             )
@@ -91,19 +90,19 @@ def _header(shard: Sequence[_Stored]) -> tuple[str, list[int]]:
     It is padded so that the data begins at a multiple of 8, and in a large file with a page, as then blocks can be
     written straight to the disk.
     """
-    entries: dict[str, object] = {"__metadata__": {"format": "pt"}}
+    entries = ['"__metadata__":{"format":"pt"}']
     starts, offset = [], 0
     for tensor in shard:
         starts.append(offset)
-        entries[tensor.name] = {
-            "dtype": tensor.dtype,
-            "shape": list(tensor.shape),
-            "data_offsets": [offset, offset + tensor.nbytes],
-        }
-        offset += tensor.nbytes
-    text = json.dumps(entries, separators=(",", ":"))
+        shape = ",".join(map(str, tensor.shape))
+        end = offset + tensor.nbytes
+        entries.append(
+            f'{json.dumps(tensor.name)}:{{"dtype":"{tensor.dtype}","shape":[{shape}],"data_offsets":[{offset},{end}]}}'
+        )
+        offset = end
+    text = "{" + ",".join(entries) + "}"
     unit = PAGE if offset >= LARGE else 8
-    return text + " " * (-(8 + len(text.encode())) % unit), starts
+    return text + " " * (-(8 + len(text)) % unit), starts
 
 
 def header_bytes(header: str) -> bytes:
@@ -114,9 +113,8 @@ def header_bytes(header: str) -> bytes:
 
 def index_text(packing: Packing, parameters: int) -> str:
     """`model.safetensors.index.json` of a sharded output."""
-    where = {t.name: packing.files[t.file].name for t in packing.tensors}
-    index = {
-        "metadata": {"total_parameters": parameters, "total_size": packing.total},
-        "weight_map": dict(sorted(where.items())),
-    }
-    return json.dumps(index, indent=2) + "\n"
+    where = sorted((t.name, packing.files[t.file].name) for t in packing.tensors)
+    metadata = {"total_parameters": parameters, "total_size": packing.total}
+    lines = ",\n".join(f"    {json.dumps(name)}: {json.dumps(file)}" for name, file in where)
+    head = json.dumps({"metadata": metadata}, indent=2).removesuffix("\n}")
+    return f'{head},\n  "weight_map": {{\n{lines}\n  }}\n}}\n'

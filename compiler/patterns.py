@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 _NUMBERS = re.compile(r"(?<![^.])(0|[1-9][0-9]{0,8})(?![^.])")
+_INNER = re.compile(r"\.(0|[1-9][0-9]{0,8})(?![^.])")  # the same after a dot, which is quicker to look for
 _VARIABLES = re.compile(r"\{([a-z]\w*)\}|(\*)")
 
 # a kind spells its number k as this character plus k, of a private area of Unicode, so that captures keep their places
@@ -29,10 +30,14 @@ def split(name: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
     >>> split("model.layers.3.mlp.w1.weight")
     (('model.layers.', '.mlp.w1.weight'), ('3',))
     """
-    pieces = _NUMBERS.split(name)
+    inner = not name[:1].isdigit()
+    pieces = (_INNER if inner else _NUMBERS).split(name)
     if len(pieces) > 2 * _MOST + 1:
         return (name,), ()
-    return tuple(pieces[::2]), tuple(pieces[1::2])
+    texts, numbers = pieces[::2], pieces[1::2]
+    if inner:
+        texts[:-1] = [text + "." for text in texts[:-1]]
+    return tuple(texts), tuple(numbers)
 
 
 def kind_of(texts: Sequence[str]) -> str:

@@ -12,7 +12,7 @@ assemble                    -> Plan                 here
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -22,6 +22,7 @@ from ..grammar.parse import parse
 from ..grammar.source import Source
 from .card import PROVENANCE, model_card, provenance
 from .catalog import Catalog
+from .collector import collector_paused
 from .companions import companions
 from .configuration import config_text
 from .content import with_keys
@@ -34,9 +35,9 @@ from .models import Model
 from .outline import check_places
 from .packing import Packing, index_text, pack_outputs
 from .passes.simplify import simplify
-from .plan import CHUNK, Document, Plan, PlannedInput, Step, Tagalong
+from .plan import CHUNK, Document, Plan, PlannedInput, Tagalong
 from .primitives import Primitive
-from .schedule import Machine, schedule, with_liveness
+from .schedule import Machine, Schedule, schedule
 from .settings import Settings, settings_of
 from .shapes import elements
 from .verify import verify
@@ -80,15 +81,42 @@ class Compilation:
     elaboration: Elaboration
     graph: Graph
     packing: Packing
-    plan: Plan
+    schedule: Schedule
+    draft: Draft
     parameters: int
     options: Options
     diagnostics: tuple[Diagnostic, ...]
 
+    @property
+    def plan(self) -> Plan:
+        """All that the executor gets; written out when it is first asked for."""
+        return self.draft.plan()
+
+
+class Draft:
+    """A plan that nothing can be wrong with any more, still to be written out.
+
+    That takes as long as half of all that comes before it, and whoever only checks a recipe has no use for it.
+    """
+
+    def __init__(self, write: Callable[[], Plan]) -> None:
+        self._write = write
+        self._plan: Plan | None = None
+
+    def plan(self) -> Plan:
+        if self._plan is None:
+            with collector_paused():
+                self._plan = self._write()
+        return self._plan
+
 
 def compile_recipe(source: Source, catalog: Catalog, version: str, options: Options | None = None) -> Compilation:
     """Compiles a recipe. Raises MergecError with every error that could be found, warnings included."""
-    options = options or Options()
+    with collector_paused():
+        return _compile(source, catalog, version, options or Options())
+
+
+def _compile(source: Source, catalog: Catalog, version: str, options: Options) -> Compilation:
     library = Library(options.primitives)
     module = parse(source)
     recipe = evaluate(module, catalog, library, options.defines)
@@ -119,12 +147,14 @@ def compile_recipe(source: Source, catalog: Catalog, version: str, options: Opti
     parameters = sum(elements(o.shape) for o in graph.outputs)
     check_expectations(recipe, elaboration, library, parameters)
     found.extend(recipe.advice)
-    plan = _assemble(
+    made, draft = _assemble(
         source, catalog, version, options, recipe, settings, elaboration, graph, packing, origin, parameters
     )
     if options.strict and any(d.severity is Severity.WARNING for d in found):
         raise MergecError([_as_error(d) for d in found])
-    return Compilation(module, recipe, settings, elaboration, graph, packing, plan, parameters, options, tuple(found))
+    return Compilation(
+        module, recipe, settings, elaboration, graph, packing, made, draft, parameters, options, tuple(found)
+    )
 
 
 def _as_error(d: Diagnostic) -> Diagnostic:
@@ -187,7 +217,8 @@ def _assemble(
     packing: Packing,
     origin: Model,
     parameters: int,
-) -> Plan:
+) -> tuple[Schedule, Draft]:
+    """The schedule, and the plan to be written out. Raises MergecError for all that can be wrong with either."""
     inputs: list[PlannedInput] = []
     files: dict[tuple[int, int], int] = {}
     for model in recipe.inputs:
@@ -195,41 +226,48 @@ def _assemble(
             if (model.number, k) not in files:
                 files[model.number, k] = len(inputs)
                 inputs.append(PlannedInput(file.path, file.size, file.mtime_ns))
-    lanes, steps, scalars = _scheduled(graph, packing, recipe, files, settings, options)
-    documents: list[Document] = []
+    made = _scheduled(graph, packing, recipe, files, settings, options)
+    config: str | None = None
+    texts: list[Document] = []
     tagalongs: list[Tagalong] = []
     if not options.single:
         config = config_text(elaboration, settings, origin)
-        if config is not None:
-            documents.append(Document("config.json", config))
-        if len(packing.files) > 1:
-            documents.append(Document("model.safetensors.index.json", index_text(packing, parameters)))
         tagalongs, texts = companions(catalog, origin, settings, elaboration.vocabulary)
-        documents.extend(texts)
+
+    def documents() -> Iterator[Document]:
+        if options.single:
+            return
+        if config is not None:
+            yield Document("config.json", config)
+        if len(packing.files) > 1:
+            yield Document("model.safetensors.index.json", index_text(packing, parameters))
+        yield from texts
         facts = [("Parameters", f"{parameters:,}"), ("Seed", str(settings.seed)), ("mergec", version)]
-        documents.append(Document("README.md", model_card(recipe, source.text, settings, facts, options.title)))
-        documents.append(
-            Document(PROVENANCE, provenance(recipe, source.text, settings, elaboration, version, parameters))
+        yield Document("README.md", model_card(recipe, source.text, settings, facts, options.title))
+        yield Document(PROVENANCE, provenance(recipe, source.text, settings, elaboration, version, parameters))
+
+    def write() -> Plan:
+        return Plan(
+            version=version,
+            device=options.device,
+            compute=settings.compute,
+            lanes=made.lanes,
+            single=options.single,
+            on_nonfinite=settings.on_nonfinite,
+            inputs=tuple(inputs),
+            outputs=packing.files,
+            tensors=with_keys(graph, packing, recipe.inputs, settings.compute, finite=settings.on_nonfinite == "error"),
+            documents=tuple(documents()),
+            tagalongs=tuple(tagalongs),
+            scalars=made.scalars,
+            steps=made.steps(),
+            peak_host=made.host,
+            peak_device=made.device,
+            reads=made.reads,
+            writes=made.writes,
         )
-    return Plan(
-        version=version,
-        device=options.device,
-        compute=settings.compute,
-        lanes=lanes,
-        single=options.single,
-        on_nonfinite=settings.on_nonfinite,
-        inputs=tuple(inputs),
-        outputs=packing.files,
-        tensors=with_keys(graph, packing, recipe.inputs, settings.compute, finite=settings.on_nonfinite == "error"),
-        documents=tuple(documents),
-        tagalongs=tuple(tagalongs),
-        scalars=scalars,
-        steps=tuple(steps),
-        peak_host=max((s.host for s in steps), default=0),
-        peak_device=max((s.device for s in steps), default=0),
-        reads=sum(s.reads for s in steps),
-        writes=sum(s.writes for s in steps),
-    )
+
+    return made, Draft(write)
 
 
 def _scheduled(
@@ -239,9 +277,8 @@ def _scheduled(
     files: Mapping[tuple[int, int], int],
     settings: Settings,
     options: Options,
-) -> tuple[int, list[Step], int]:
-    """Lanes, steps and the number of scalars: the widest schedule that meets the memory budgets, blocks shrinking
-    first.
+) -> Schedule:
+    """The widest schedule that meets the memory budgets, blocks shrinking first.
 
     Raises MergecError (E0317) with the smallest budget that would do.
     """
@@ -254,11 +291,10 @@ def _scheduled(
     least = (0, 0)
     for lanes, block, hold in choices:
         machine = Machine(options.device, lanes, block, settings.compute, hold)
-        steps, scalars = schedule(graph, packing.slots, recipe.inputs, files, machine)
-        steps = with_liveness(steps, options.device)
-        least = max((s.host for s in steps), default=0), max((s.device for s in steps), default=0)
+        made = schedule(graph, packing.slots, recipe.inputs, files, machine)
+        least = made.host, made.device
         if least[0] <= (options.host_memory or least[0]) and least[1] <= (options.device_memory or least[1]):
-            return lanes, steps, scalars
+            return made
     which = "--memory" if options.host_memory and least[0] > options.host_memory else "--device-memory"
     need = least[0] if which == "--memory" else least[1]
     raise MergecError(

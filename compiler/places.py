@@ -56,6 +56,11 @@ class Path:
 
     steps: tuple[NameStep | IndexStep | GlobStep, ...]
     span: Span
+    text: str = field(init=False, repr=False, compare=False)
+    """The path spelled canonically: equal text, equal place."""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "text", self._spelled())
 
     def __str__(self) -> str:
         return self.span.text
@@ -63,9 +68,7 @@ class Path:
     def join(self, other: Path) -> Path:
         return Path(self.steps + other.steps, self.span)
 
-    @property
-    def text(self) -> str:
-        """The path spelled canonically: equal text, equal place."""
+    def _spelled(self) -> str:
         out: list[str] = []
         for step in self.steps:
             if isinstance(step, IndexStep):
@@ -132,6 +135,7 @@ class Space:
     stored: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     _selections: dict[str, Selection] = field(default_factory=dict)
     _parts: dict[str, Collection[str]] = field(default_factory=dict)
+    _layers: dict[str, tuple[Stack, int, str] | None] = field(default_factory=dict)
 
     def select(self, path: Path) -> Selection:
         """The tensors that a path covers. Raises MergecError where it covers none, or where an index is out of
@@ -175,7 +179,16 @@ class Space:
             return found
 
     def layer_of(self, name: str) -> tuple[Stack, int, str] | None:
-        return stack_index(self.family, name)
+        """The stack, layer number and name below the layer of a tensor; None outside the stacks."""
+        if name not in self._layers:
+            self._layers[name] = stack_index(self.family, name)
+        return self._layers[name]
+
+    def over(
+        self, names: tuple[str, ...], depths: Mapping[str, int], owner: str, stored: Mapping[str, tuple[str, ...]]
+    ) -> Space:
+        """The space of other names under the same family, many of them the same ones."""
+        return Space(self.family, names, depths, owner, stored, _layers=self._layers)
 
     # --- resolution
 

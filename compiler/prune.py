@@ -77,6 +77,8 @@ def prune(plan: Plan, done: Collection[int]) -> Plan:
         needed = _needed(step, held, places, scalars, buffers, plan)
         if needed is not None:
             kept.append(needed)
+        # before it there is another buffer of that number
+        buffers.difference_update(a.buffer for a in step.allocate)
     return _with_steps(plan, with_liveness(_with_releases(kept[::-1]), plan.device))
 
 
@@ -107,7 +109,8 @@ class _Places:
 def _needed(step: Step, held: int, places: _Places, scalars: set[int], buffers: set[int], plan: Plan) -> Step | None:
     """The step, or what is needed of it; None where nothing is. `held` is the bytes of the buffers that live in it.
 
-    `scalars` and `buffers` are those that later steps need, and gain those that this one needs.
+    `scalars` and `buffers` are those that later steps need; they gain those that this one needs, and `scalars` lose
+    those that it makes, as their numbers are used again and again.
     """
     match step.action:
         case Copy() as copy:
@@ -136,8 +139,10 @@ def _pass(whole: Pass, places: _Places, scalars: set[int], buffers: set[int]) ->
     for scalar in reversed(whole.scalars):
         if scalar.out.index in scalars:
             numbers.append(scalar)
+            scalars.discard(scalar.out.index)
             scalars.update(a.index for a in scalar.args if isinstance(a, Scalar))
     reductions = tuple(r for r in whole.reductions if r.out.index in scalars)
+    scalars.difference_update(r.out.index for r in reductions)
     if not (stores or reductions or numbers):
         return None
     code = _code(whole.code, stores, [a for r in reductions for a in r.args])
@@ -227,18 +232,16 @@ def _resized(step: Step, part: Pass, plan: Plan) -> Step:
 
 def _with_releases(steps: Sequence[Step]) -> list[Step]:
     """The steps with buffers that appear where they are filled and go after their last use."""
-    last: dict[int, int] = {}
-    for number, step in enumerate(steps):
-        for buffer in _buffers(step.action):
-            last[buffer] = number
-    ending: dict[int, list[int]] = {}
-    for buffer, number in last.items():
-        ending.setdefault(number, []).append(buffer)
     out = []
-    for number, step in enumerate(steps):
-        made: Sequence[Allocation] = [a for a in step.allocate if a.buffer in last]
-        out.append(replace(step, allocate=tuple(made), release=tuple(sorted(ending.get(number, ())))))
-    return out
+    later: set[int] = set()
+    for step in reversed(steps):
+        used = set(_buffers(step.action))
+        ending = used - later
+        later |= used
+        made: Sequence[Allocation] = [a for a in step.allocate if a.buffer in later]
+        later.difference_update(a.buffer for a in step.allocate)
+        out.append(replace(step, allocate=tuple(made), release=tuple(sorted(ending))))
+    return out[::-1]
 
 
 def _buffers(action: Pass | Copy | Load | Opaque) -> list[int]:

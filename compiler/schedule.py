@@ -4,16 +4,21 @@ For each distinct output value: the reductions that it needs, level by level (a 
 level higher), one streaming pass a level; then a pass that stores it. Numbers that reductions give are kept for good
 (they are a few bytes), so a value needed by two outputs is reduced once. On a device, tensors that several passes
 read are brought over once and freed after the last of them.
+
+Outputs that are computed alike are scheduled once, as a `Stamp` (`stamps.py`); the steps of each are made of it when
+they are asked for, so that a budget can be tried without making them.
 """
 
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from operator import itemgetter
 
 from .dtypes import SIZES
-from .graph import Graph, Node, Output
+from .graph import Graph, Likeness, Node, Output, StoredRange
 from .models import Model
 from .ops import OPS
 from .plan import (
@@ -24,7 +29,6 @@ from .plan import (
     Argument,
     Constant,
     Copy,
-    Extent,
     Gather,
     Held,
     Instruction,
@@ -47,15 +51,8 @@ from .plan import (
     scratch_layout,
 )
 from .shapes import elements
-
-
-@dataclass(frozen=True, slots=True)
-class Slot:
-    """Where an output tensor's bytes go: output file and byte offset."""
-
-    file: int
-    start: int
-    tensor: int
+from .slots import Origins, Slot
+from .stamps import Stamp, extents_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,19 +70,75 @@ class Machine:
     hold: bool = True
 
 
+@dataclass(frozen=True, slots=True)
+class Part:
+    """Steps of the schedule: those of outputs with a value of their own, or a stamp and an output to make them for.
+
+    `like` are the steps themselves, or in the stamp's case those of another output that is computed alike.
+    """
+
+    like: tuple[Step, ...]
+    stamp: Stamp | None = None
+    output: Output | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Schedule:
+    """Steps in order, still in parts, and what they come to.
+
+    `scalars` is their number, `lanes` how many blocks are in flight; `host` and `device` are the most bytes that are
+    live at any step, `reads` and `writes` the bytes of files that all steps together read and write.
+    """
+
+    parts: tuple[Part, ...]
+    scalars: int
+    lanes: int
+    host: int
+    device: int
+    reads: int
+    writes: int
+    slots: Mapping[str, Slot]
+
+    def kinds(self) -> Counter[type]:
+        """How many steps there are of each kind of action."""
+        found: Counter[type] = Counter()
+        for part in self.parts:
+            found.update(type(step.action) for step in part.like)
+        return found
+
+    def files(self) -> set[int]:
+        """The input files that any step reads from."""
+        found: set[int] = set()
+        for part in self.parts:
+            if part.stamp is None or part.output is None:
+                found.update(e.file for step in part.like for e in extents_of(step.action))
+            else:
+                found.update(part.stamp.files(part.output))
+        return found
+
+    def steps(self) -> tuple[Step, ...]:
+        """All steps, those of one output after the other."""
+        return tuple([step for part in self.parts for step in self.steps_of(part)])
+
+    def steps_of(self, part: Part) -> Sequence[Step]:
+        """The steps of one part."""
+        if part.stamp is None or part.output is None:
+            return part.like
+        return part.stamp.steps(part.output, self.slots[part.output.name])
+
+
 def schedule(
     graph: Graph,
     slots: Mapping[str, Slot],
     models: Sequence[Model],
     files: Mapping[tuple[int, int], int],
     machine: Machine,
-) -> tuple[list[Step], int]:
-    """Steps in order, and the number of scalars.
+) -> Schedule:
+    """The schedule of a graph.
 
     `slots` says where each output lies; `files` maps (model number, its file) to the plan's input files.
     """
-    by_number = {m.number: m for m in models}
-    return _Scheduler(graph, slots, by_number, files, machine).run()
+    return _Scheduler(graph, slots, Origins(models, files), machine).run()
 
 
 class _Scheduler:
@@ -93,26 +146,55 @@ class _Scheduler:
         self,
         graph: Graph,
         slots: Mapping[str, Slot],
-        models: Mapping[int, Model],
-        files: Mapping[tuple[int, int], int],
+        origins: Origins,
         machine: Machine,
     ) -> None:
-        self.graph, self.slots, self.models, self.files, self.machine = graph, slots, models, files, machine
+        self.graph, self.slots, self.origins, self.machine = graph, slots, origins, machine
         self.scalars: dict[int, Scalar] = {}
+        self.streams: dict[StoredRange, Stream] = {}
         self.held: dict[int, Held] = {}
         self.factors: dict[int, Held] = {}
-        self.buffers = 0
+        self.buffers = self.numbers = 0
         self.steps: list[Step] = []
         self.level: dict[int, int] = {}
 
-    def run(self) -> tuple[list[Step], int]:
+    def run(self) -> Schedule:
         self._levels()
         groups: dict[int, list[Output]] = {}
+        alike: list[tuple[tuple[int, int], Output]] = []
         for output in self.graph.outputs:
-            groups.setdefault(output.node.id, []).append(output)
-        for outputs in sorted(groups.values(), key=self._order):
-            self._group(outputs)
-        return self.steps, len(self.scalars)
+            if output.likeness is None:
+                groups.setdefault(output.node.id, []).append(output)
+            else:
+                slot = self.slots[output.name]
+                alike.append(((slot.file, slot.start), output))
+        work: list[tuple[tuple[int, int], list[Output] | Output]] = [(self._order(g), g) for g in groups.values()]
+        work += alike
+        work.sort(key=itemgetter(0))
+        stamps: dict[Likeness, Stamp] = {}
+        parts: list[Part] = []
+        for _, item in work:
+            if isinstance(item, Output):
+                assert item.likeness is not None
+                stamp = stamps.get(item.likeness)
+                if stamp is None:
+                    stamp = stamps[item.likeness] = self._stamp(item, item.likeness)
+                parts.append(Part(stamp.like, stamp, item))
+            else:
+                parts.append(Part(self._steps(item)))
+        # of equal parts the figures are taken once
+        counts = Counter(id(part.like) for part in parts)
+        found = [(counts[key], like) for key, like in {id(part.like): part.like for part in parts}.items()]
+        return Schedule(
+            tuple(parts),
+            self.numbers,
+            self.machine.lanes,
+            host=max((s.host for _, like in found for s in like), default=0),
+            device=max((s.device for _, like in found for s in like), default=0),
+            reads=sum(count * s.reads for count, like in found for s in like),
+            writes=sum(count * s.writes for count, like in found for s in like),
+            slots=self.slots,
+        )
 
     def _levels(self) -> None:
         """How many barriers lie below each node."""
@@ -124,6 +206,20 @@ class _Scheduler:
         """By the place of the output in its files: inputs are mostly laid out alike, so reads follow their order
         too."""
         return min((self.slots[o.name].file, self.slots[o.name].start) for o in outputs)
+
+    def _steps(self, outputs: list[Output]) -> tuple[Step, ...]:
+        """The steps of outputs of one value, with the bytes that are live at each."""
+        self.steps = []
+        self.streams = {}
+        self._group(outputs)
+        return tuple(with_liveness(self.steps, self.machine.device))
+
+    def _stamp(self, output: Output, likeness: Likeness) -> Stamp:
+        """The steps of an output's nodes, which no other's have to do with: they are made for each output anew."""
+        kept, self.scalars = self.scalars, {}
+        steps = self._steps([output])
+        self.scalars = kept
+        return Stamp(steps, likeness, self.streams, self.origins)
 
     # --- one output value
 
@@ -238,13 +334,12 @@ class _Scheduler:
     # --- reading
 
     def _stream(self, node: Node) -> Stream:
+        """What a source reads, the same object in all steps of a group."""
         place = node.attribute("range")
-        model = self.models[place.model]
-        stored = model.checkpoint.tensors[place.stored]
-        size = SIZES[place.dtype]
-        numel = elements(node.shape)
-        file = self.files[place.model, stored.file]
-        return Stream(place.dtype, numel, (Extent(file, stored.start + place.first * size, numel * size),))
+        stream = self.streams.get(place)
+        if stream is None or stream.numel != elements(node.shape):
+            stream = self.streams[place] = self.origins.stream(place, elements(node.shape))
+        return stream
 
     def _operand(self, node: Node) -> Operand:
         held = self._kept(node)
@@ -292,7 +387,7 @@ class _Scheduler:
         roots = [*blocks, *(o.node for o in outputs), *(node for node, _ in kept)]
         code = _Code(self, roots)
         for node in reductions:
-            self.scalars[node.id] = Scalar(len(self.scalars))
+            self.scalars[node.id] = self._scalar()
         reduce = tuple(
             Reduction(n.op, self.scalars[n.id], tuple(code.argument(i) for i in n.inputs), _plain(n))
             for n in reductions
@@ -354,9 +449,13 @@ class _Scheduler:
                 continue
             if all(i.op == "const" or i.id in self.scalars for i in node.inputs):
                 args = tuple(self.number(i) for i in node.inputs)
-                self.scalars[node.id] = Scalar(len(self.scalars))
+                self.scalars[node.id] = self._scalar()
                 out.append(ScalarCode(node.op, self.scalars[node.id], args))
         return tuple(out)
+
+    def _scalar(self) -> Scalar:
+        self.numbers += 1
+        return Scalar(self.numbers - 1)
 
     def number(self, node: Node) -> Scalar | Constant:
         return Constant(node.attribute("value")) if node.op == "const" else self.scalars[node.id]

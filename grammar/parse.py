@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import re
-from importlib import resources
 from typing import Any
 
 from lark import Lark, Token, Tree
@@ -17,6 +16,7 @@ from .diagnostic import Diagnostic, Label, MergecError
 from .explain import Fault, explain
 from .scan import MAX_ERRORS, Scan, scan
 from .source import Source, Span
+from .tables import parser
 
 # One half of a pair of UTF-16, which a string in memory can hold alone.
 _HALF = re.compile("[\ud800-\udfff]")
@@ -68,20 +68,12 @@ def parse_place(source: Source) -> Expr:
 
 @functools.cache
 def _grammar(start: str) -> Lark:
-    """The parser for a start rule; each rule adds half a tenth of a second, and most runs need only `module`.
+    """The parser for a start rule. That of `module` is at hand; each of the others takes a tenth of a second.
 
     The others come with `module`, for its terminals: a line end is unexpected in an expression, but not a strange
     character.
     """
-    text = resources.files(__package__).joinpath("merge.lark").read_text(encoding="utf-8")
-    return Lark(
-        text,
-        parser="lalr",
-        lexer="contextual",
-        start=[start] if start == "module" else ["module", start],
-        propagate_positions=True,
-        maybe_placeholders=False,
-    )
+    return parser(start) if start == "module" else parser("module", start)
 
 
 def _check_text(source: Source) -> None:

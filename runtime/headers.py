@@ -6,20 +6,19 @@ cover without overlap and without holes.
 
 from __future__ import annotations
 
-import gc
 import json
 import math
 import os
 import stat
 from collections import Counter
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import pairwise
 from operator import attrgetter
 from typing import Any, NoReturn
 
 from ..compiler.catalog import CatalogError, StoredTensor
+from ..compiler.collector import collector_paused
 from ..compiler.dtypes import SIZES
 from .faults import show, unreadable
 
@@ -101,7 +100,7 @@ def parse_header(raw: bytes, size: int, path: str, file: int = 0) -> tuple[dict[
 
     Raises CatalogError E0413 to E0428.
     """
-    with _collector_paused():
+    with collector_paused():
         entries, unique = _load(raw, path)
         metadata = _metadata(entries.pop("__metadata__"), path) if "__metadata__" in entries else None
         tensors = _tensors(entries, 8 + len(raw), path, file)
@@ -109,18 +108,6 @@ def parse_header(raw: bytes, size: int, path: str, file: int = 0) -> tuple[dict[
             _check_duplicates(raw, len(tensors), metadata, path)
         _check_coverage(tensors, 8 + len(raw), size, path)
     return tensors, metadata or {}
-
-
-@contextmanager
-def _collector_paused() -> Iterator[None]:
-    """Parsing makes many objects and no cycles; the collector would take as long over them as the parser."""
-    enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if enabled:
-            gc.enable()
 
 
 def _read(descriptor: int, length: int) -> bytes:

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 from ...compiler.coverage import fold
-from ...compiler.graph import Output
+from ...compiler.graph import Graph, Output, write_out
 from ...compiler.pipeline import Compilation
 
 LARGEST = 200
@@ -36,61 +35,49 @@ def draw(compilation: Compilation) -> Drawing:
     Where it is larger than `LARGEST`, of the outputs of one statement that are computed in the same way from the
     same models only the first is drawn, and its label names the others.
     """
-    whole = compilation.graph.digraph()
-    groups = _groups(compilation, whole)
-    kept = whole.subgraph(_needed(whole, [group[0].node.id for group in groups]))
+    groups = _groups(compilation)
+    graph = Graph()
+    values = [write_out(graph, group[0]) for group in groups]
     labels = {m.number: m.label for m in reversed(compilation.recipe.inputs)}
+    methods: dict[int, str] = {}
+    for node, group in zip(values, groups, strict=True):
+        methods.setdefault(node.id, _method(compilation, group[0]))
     boxes: list[Box] = []
     edges: list[tuple[str, str]] = []
-    for number in sorted(kept.nodes):
-        node = kept.nodes[number]["node"]
+    for node in graph.nodes:
         if node.op == "const":
             continue
         if node.op == "source":
             place = node.attribute("range")
-            boxes.append(
-                Box(f"n{number}", f"{labels[place.model]}\n{place.stored}\n{place.dtype} {list(node.shape)}", "input")
-            )
+            shape = list(node.shape or ())
+            boxes.append(Box(f"n{node.id}", f"{labels[place.model]}\n{place.stored}\n{place.dtype} {shape}", "input"))
             continue
         given = [f"{i.attribute('value'):g}" if i.op == "const" else "_" for i in node.inputs]
         numbers = f" ({', '.join(given)})" if any(g != "_" for g in given) else ""
-        boxes.append(Box(f"n{number}", _statement_of(compilation, groups, number) + node.op + numbers, "operation"))
-        edges.extend((f"n{i.id}", f"n{number}") for i in node.inputs if i.op != "const")
-    for k, group in enumerate(groups):
+        boxes.append(Box(f"n{node.id}", methods.get(node.id, "") + node.op + numbers, "operation"))
+        edges.extend((f"n{i.id}", f"n{node.id}") for i in node.inputs if i.op != "const")
+    for k, (node, group) in enumerate(zip(values, groups, strict=True)):
         first = group[0]
         names = fold([o.name for o in group], compilation.elaboration.space)
         more = f"\n… {len(names) - 3} more" if len(names) > 3 else ""
         boxes.append(Box(f"o{k}", "\n".join(names[:3]) + more + f"\n{first.dtype} {list(first.shape)}", "output"))
-        edges.append((f"n{first.node.id}", f"o{k}"))
+        edges.append((f"n{node.id}", f"o{k}"))
     return Drawing(tuple(boxes), tuple(edges))
 
 
-def _needed(whole: Any, roots: list[int]) -> set[int]:
-    """The nodes and all that they are computed from; `whole` is a networkx digraph."""
-    found, todo = set(roots), list(roots)
-    while todo:
-        for source in whole.predecessors(todo.pop()):
-            if source not in found:
-                found.add(source)
-                todo.append(source)
-    return found
-
-
-def _statement_of(compilation: Compilation, groups: list[list[Output]], number: int) -> str:
+def _method(compilation: Compilation, output: Output) -> str:
     """`ties: ` before the operation that is a statement's result, from the function that it calls."""
-    for group in groups:
-        first = group[0]
-        if first.node.id == number and first.statement is not None:
-            text = compilation.recipe.assignments[first.statement].statement.value.span.text
-            head = text.partition("(")[0].strip()
-            return f"{head}: " if head.isidentifier() and "(" in text else ""
-    return ""
+    if output.statement is None:
+        return ""
+    text = compilation.recipe.assignments[output.statement].statement.value.span.text
+    head = text.partition("(")[0].strip()
+    return f"{head}: " if head.isidentifier() and "(" in text else ""
 
 
-def _groups(compilation: Compilation, whole: Any) -> list[list[Output]]:
+def _groups(compilation: Compilation) -> list[list[Output]]:
     """Outputs drawn as one: each by itself in a small graph; else those of one statement and one way of computing."""
     outputs = compilation.graph.outputs
-    if whole.number_of_nodes() <= LARGEST:
+    if len(outputs) <= LARGEST and len(compilation.graph.written_out().nodes) <= LARGEST:
         return [[o] for o in outputs]
     ways: dict[int, int] = {}
     known: dict[tuple[object, ...], int] = {}

@@ -6,7 +6,7 @@ import dataclasses
 
 from ...compiler.coverage import fold
 from ...compiler.expressions import place_path
-from ...compiler.graph import Node, Output, StoredRange
+from ...compiler.graph import Node, Output, StoredRange, below, value_of
 from ...compiler.models import Model
 from ...compiler.ops import OPS
 from ...compiler.pipeline import Compilation
@@ -32,9 +32,10 @@ def explain_place(compilation: Compilation, place_text: str) -> str:
     outputs = {o.name: o for o in compilation.graph.outputs}
     # a tied name is told through the tensor that is stored
     name = elaboration.ties.get(names[0], names[0])
+    value = value_of(outputs[name])
     parts = [_head(compilation, outputs[name], names)]
-    parts.append(["inputs", *_inputs(compilation, outputs[name].node)])
-    parts.append(["value", *_value(compilation, outputs[name].node)])
+    parts.append(["inputs", *_inputs(compilation, value)])
+    parts.append(["value", *_value(compilation, value)])
     parts.append(["steps", *_steps(compilation, outputs[name])])
     if len(names) > 1:
         shown = listed(fold(names, elaboration.space), 12)
@@ -71,7 +72,7 @@ def _no_place(source: Source) -> MergecError:
 
 
 def _head(compilation: Compilation, output: Output, names: list[str]) -> list[str]:
-    elaboration, plan = compilation.elaboration, compilation.plan
+    elaboration, packing = compilation.elaboration, compilation.packing
     rows = [("statement", _statement(compilation, output))]
     if output.name != names[0]:
         rows.append(("tied", f"`{escape(names[0])}` is stored as this tensor"))
@@ -81,14 +82,14 @@ def _head(compilation: Compilation, output: Output, names: list[str]) -> list[st
     if tied:
         rows.append(("tied", f"also {listed(tied)}: one tensor"))
     slot = compilation.packing.slots[output.name]
-    stored = plan.tensors[slot.tensor]
+    stored = packing.tensors[slot.tensor]
     nbytes = numel(output.shape) * (stored.nbytes // max(1, numel(stored.shape)))
-    compute = "float64" if plan.compute == "F64" else "float32"
+    compute = "float64" if compilation.settings.compute == "F64" else "float32"
     rounded = "" if output.node.op == "source" else f", computed in {compute} and rounded once"
     rows += [
         ("shape", f"{list(output.shape)}, {numel(output.shape):,} elements"),
         ("dtype", output.dtype + rounded),
-        ("written to", f"{plan.outputs[slot.file].name}, {_bytes(slot.start, nbytes)}"),
+        ("written to", f"{packing.files[slot.file].name}, {_bytes(slot.start, nbytes)}"),
     ]
     if stored.name != output.name:
         rows.append(("stored in", f"`{escape(stored.name)}`, {list(stored.shape)}"))
@@ -112,18 +113,6 @@ def _bytes(start: int, nbytes: int) -> str:
 # --- inputs ----------------------------------------------------------------------------------------
 
 
-def _below(node: Node) -> list[Node]:
-    """The node and all that it needs, inputs before users."""
-    found = {node.id: node}
-    todo = [node]
-    while todo:
-        for source in todo.pop().inputs:
-            if source.id not in found:
-                found[source.id] = source
-                todo.append(source)
-    return [found[k] for k in sorted(found)]
-
-
 def _models(compilation: Compilation) -> dict[int, Model]:
     found: dict[int, Model] = {}
     for model in compilation.recipe.inputs:
@@ -134,7 +123,7 @@ def _models(compilation: Compilation) -> dict[int, Model]:
 def _inputs(compilation: Compilation, node: Node) -> list[str]:
     models = _models(compilation)
     lines: list[str] = []
-    for source in _below(node):
+    for source in below([node]):
         if source.op != "source":
             continue
         place: StoredRange = source.attribute("range")
@@ -171,7 +160,7 @@ def _value(compilation: Compilation, node: Node) -> list[str]:
     models = _models(compilation)
     numbers: dict[int, str] = {}
     rows: list[tuple[str, str]] = []
-    for each in _below(node):
+    for each in below([node]):
         if each.op == "const":
             numbers[each.id] = _number(float(each.attribute("value")))
             continue
@@ -215,13 +204,15 @@ def _steps(compilation: Compilation, output: Output) -> list[str]:
 def _steps_for(compilation: Compilation, output: Output) -> list[Step]:
     """The step that stores the tensor, and those that prepare it, which come right before."""
     slot = compilation.packing.slots[output.name]
-    steps = compilation.plan.steps
-    for k, step in enumerate(steps):
-        if (slot.file, slot.start) in _targets(step):
-            first = k
-            while first and steps[first - 1].tensor == step.tensor and not _targets(steps[first - 1]):
-                first -= 1
-            return list(steps[first : k + 1])
+    for part in compilation.schedule.parts:
+        if part.output is None or part.output.name == output.name:
+            steps = compilation.schedule.steps_of(part)
+            for k, step in enumerate(steps):
+                if (slot.file, slot.start) in _targets(step):
+                    first = k
+                    while first and steps[first - 1].tensor == step.tensor and not _targets(steps[first - 1]):
+                        first -= 1
+                    return list(steps[first : k + 1])
     return []
 
 

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 from ...compiler.coverage import fold
 from ...compiler.pipeline import Compilation
-from ...compiler.plan import Copy, Load, Pass, Plan, Stream
+from ...compiler.plan import Copy, Load, Pass
 from ...compiler.terms import Tie
 from ...grammar.render import escape, render
 from ..amounts import count, memory, size
@@ -62,16 +62,16 @@ def _inputs(compilation: Compilation) -> list[str]:
 
 
 def _output(compilation: Compilation) -> list[tuple[str, str]]:
-    plan, settings, elaboration = compilation.plan, compilation.settings, compilation.elaboration
+    packing, settings, elaboration = compilation.packing, compilation.settings, compilation.elaboration
     template = escape(elaboration.template.label)
     found = Counter(o.dtype for o in compilation.graph.outputs)
     dtype = "+".join(name for name, _ in found.most_common()) or "none"
-    whole = sum(t.nbytes for t in plan.tensors)
-    files = count(len(plan.outputs), "file") + (
-        f" of at most {size(settings.shard_size)}" if len(plan.outputs) > 1 else f", {plan.outputs[0].name}"
+    whole = sum(t.nbytes for t in packing.tensors)
+    files = count(len(packing.files), "file") + (
+        f" of at most {size(settings.shard_size)}" if len(packing.files) > 1 else f", {packing.files[0].name}"
     )
     rows = [
-        ("parameters", f"{compilation.parameters:,} in {count(len(plan.tensors), 'tensor')}, {size(whole)}"),
+        ("parameters", f"{compilation.parameters:,} in {count(len(packing.tensors), 'tensor')}, {size(whole)}"),
         ("dtype", dtype + (f", as in `{template}`" if settings.dtype is None else "")),
         ("ties", ties_text(elaboration.template.family, elaboration.ties)),
         ("layers", depths_text(elaboration.space.depths)),
@@ -86,21 +86,21 @@ def _output(compilation: Compilation) -> list[tuple[str, str]]:
 
 
 def _cost(compilation: Compilation) -> list[tuple[str, str]]:
-    plan = compilation.plan
-    kinds = Counter(type(step.action) for step in plan.steps)
+    schedule, device = compilation.schedule, compilation.options.device
+    kinds = schedule.kinds()
     work = [f"{kinds[Pass]:,} pass{'' if kinds[Pass] == 1 else 'es'}"]
     if kinds[Copy]:
         work.append(f"{kinds[Copy]:,} {'copy' if kinds[Copy] == 1 else 'copies'} of bytes")
     if kinds[Load]:
         work.append(count(kinds[Load], "load"))
     rows = [
-        ("read", f"{size(plan.reads)} from {count(_files_read(plan), 'file')}"),
-        ("written", size(plan.writes)),
-        ("memory", f"{memory(plan.peak_host)} at most on the host"),
-        ("work", ", ".join(work) + f", on {plan.device} with {count(plan.lanes, 'lane')}"),
+        ("read", f"{size(schedule.reads)} from {count(len(schedule.files()), 'file')}"),
+        ("written", size(schedule.writes)),
+        ("memory", f"{memory(schedule.host)} at most on the host"),
+        ("work", ", ".join(work) + f", on {device} with {count(schedule.lanes, 'lane')}"),
     ]
-    if plan.peak_device:
-        rows.insert(3, ("device", f"{memory(plan.peak_device)} at most on {plan.device}"))
+    if schedule.device:
+        rows.insert(3, ("device", f"{memory(schedule.device)} at most on {device}"))
     return rows
 
 
@@ -139,19 +139,3 @@ def _whole_model(compilation: Compilation, further: Sequence[WholePass]) -> list
         rows.append((str(line), str(passes[each.statement]), size(each.nbytes), whose, ", ".join(each.finds), value))
     taken = 2 + sum(2 + max(len(row[k]) for row in rows) for k in range(5))
     return columns([(*row[:5], clip(row[5], max(12, WIDTH - taken))) for row in rows], right=(0, 1, 2))
-
-
-def _files_read(plan: Plan) -> int:
-    """How many input files any step reads from."""
-    found: set[int] = set()
-    for step in plan.steps:
-        action = step.action
-        if isinstance(action, Copy):
-            found.update(e.file for e in action.extents)
-        elif isinstance(action, Load):
-            found.update(e.file for e in action.source.extents)
-        elif isinstance(action, Pass):
-            for operand in action.operands:
-                streams = (operand,) if isinstance(operand, Stream) else getattr(operand, "sources", ())
-                found.update(e.file for stream in streams for e in stream.extents)
-    return len(found)

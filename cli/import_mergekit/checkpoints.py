@@ -77,7 +77,7 @@ class Shelf:
         family = family_for(checkpoint.config, checkpoint.tensors)
         names = tuple(recognise(checkpoint, family).views)
         dtypes = tuple(dict.fromkeys(t.dtype for t in checkpoint.tensors.values()))
-        return Known(checkpoint, family, names, depths(family, names), dtypes)
+        return Known(checkpoint, family, names, depths(Space(family, names, {}, "")), dtypes)
 
     def document(self, ref: ModelRef, name: str) -> str | None:
         """The text of a small file beside the weights; None where there is none, or it can't be read."""

@@ -10,8 +10,9 @@ Leaving out a term of weight 0 also leaves out its reads, and any NaN or infinit
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 
-from ..graph import Graph, Node, Output
+from ..graph import Graph, Node, below, copied
 from ..ops import OPS
 from ..scalars import SCALARS
 
@@ -23,6 +24,7 @@ def simplify(graph: Graph) -> Graph:
 
     >>> g = Graph()
     >>> a = g.add("source", (), (("range", "a"),), "tensor", (2,))
+    >>> from mergec.compiler.graph import Output
     >>> g.outputs.append(Output("x", g.apply("add", (g.apply("mul", (a, g.const(1))), g.const(0))), "F32", (2,), 0,
     None))
     >>> simplify(g).nodes
@@ -32,21 +34,25 @@ def simplify(graph: Graph) -> Graph:
     new: dict[int, Node] = {}
     for node in graph.live():
         new[node.id] = _rebuild(out, node, tuple([new[i.id] for i in node.inputs]))
+    values: dict[int, Node] = {}
     for o in graph.outputs:
         value = new[o.node.id]
-        if value.shape is None:
-            value = out.add("fill", (value,), (), "tensor", o.shape)
-        out.outputs.append(Output(o.name, value, o.dtype, o.shape, o.statement, o.span))
-    return _only_live(out)
+        values[o.node.id] = value if value.shape is not None else out.add("fill", (value,), (), "tensor", o.shape)
+    return _with_outputs(graph, values)
 
 
-def _only_live(graph: Graph) -> Graph:
+def _with_outputs(graph: Graph, values: Mapping[int, Node]) -> Graph:
+    """A graph with the same outputs, their values being these nodes of another; those not needed are left behind."""
     out = Graph()
-    new: dict[int, Node] = {}
-    for node in graph.live():
-        inputs = tuple([new[i.id] for i in node.inputs])
-        new[node.id] = out.add(node.op, inputs, node.attributes, node.kind, node.shape)
-    out.outputs = [Output(o.name, new[o.node.id], o.dtype, o.shape, o.statement, o.span) for o in graph.outputs]
+    new = copied(out, below(values.values()))
+    # what reads nothing is one value, whichever outputs have it
+    reads: set[int] = set()
+    for node in out.nodes:
+        if node.op in ("source", "bernoulli") or any(i.id in reads for i in node.inputs):
+            reads.add(node.id)
+    for o in graph.outputs:
+        value = new[values[o.node.id].id]
+        out.outputs.append(o.of(value) if value.id in reads else replace(o, node=value, likeness=None, reads=()))
     return out
 
 

@@ -29,6 +29,20 @@ COMMON = {
 PLAIN = {k: v for k, v in COMMON.items() if k not in ("num_key_value_heads", "head_dim")}
 GPT2 = {"vocab_size": 40, "n_embd": 16, "n_layer": 2, "n_head": 2, "n_positions": 32}
 T5 = {"vocab_size": 40, "d_model": 16, "d_kv": 8, "d_ff": 24, "num_layers": 2, "num_decoder_layers": 3, "num_heads": 2}
+DEEPSEEK = PLAIN | {
+    "num_hidden_layers": 3,
+    "first_k_dense_replace": 1,
+    "moe_intermediate_size": 12,
+    "n_routed_experts": 4,
+    "num_experts_per_tok": 2,
+    "n_group": 2,
+    "topk_group": 1,
+    "q_lora_rank": 6,
+    "kv_lora_rank": 5,
+    "qk_rope_head_dim": 4,
+    "qk_nope_head_dim": 8,
+    "v_head_dim": 8,
+}
 VISION = {
     "hidden_size": 16,
     "intermediate_size": 24,
@@ -81,6 +95,12 @@ CASES: dict[str, tuple[str, str, Callable[[], Any]]] = {
     "t5-gated": ("t5", "T5ForConditionalGeneration", lambda: tf.T5Config(**T5, feed_forward_proj="gated-gelu")),
     "mt5": ("t5", "MT5ForConditionalGeneration", lambda: tf.MT5Config(**T5)),
     "umt5": ("t5", "UMT5ForConditionalGeneration", lambda: tf.UMT5Config(**T5)),
+    "deepseek_v3-plain": (
+        "deepseek_v3",
+        "DeepseekV3ForCausalLM",
+        lambda: tf.DeepseekV3Config(**(DEEPSEEK | {"q_lora_rank": None})),
+    ),
+    "deepseek_v3": ("deepseek_v3", "DeepseekV3ForCausalLM", lambda: tf.DeepseekV3Config(**DEEPSEEK)),
     "mixtral": ("mixtral", "MixtralForCausalLM", lambda: tf.MixtralConfig(**COMMON, num_local_experts=3)),
 }
 

@@ -105,7 +105,7 @@ def test_roles_and_places_point_at_tensors(name: str, sample: Samples) -> None:
     for stack in family.stacks:
         rests = {at[2] for n in names if (at := stack_index(family, n)) and at[0] == stack}
         for role, paths in family.roles_of(stack.name).items():
-            prefix = "block_sparse_moe.experts.0." if role.startswith("experts.") else ""
+            prefix = f"{family.experts}.".replace("{e}", "0") if role.startswith("experts.") else ""
             missing = [p for p in paths if not any(under(rest, prefix + p) for rest in rests)]
             assert missing == [] or (name, role) == ("gpt2", "norm_cross"), role
     for place, paths in family.places.items():

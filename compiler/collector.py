@@ -1,0 +1,21 @@
+"""Python's cyclic garbage collector, held off where much is made and nothing of it is a cycle."""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+
+@contextmanager
+def collector_paused() -> Iterator[None]:
+    """While headers become objects and these a plan, the collector would look through millions that all stay alive,
+    again and again: that takes as long as the work itself.
+    """
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
