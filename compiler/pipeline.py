@@ -208,9 +208,9 @@ def _assemble(
         documents.extend(texts)
         facts = [("Parameters", f"{parameters:,}"), ("Seed", str(settings.seed)), ("mergec", version)]
         documents.append(Document("README.md", model_card(recipe, source.text, settings, facts, options.title)))
-        documents.append(
-            Document(PROVENANCE, provenance(recipe, source.text, settings, elaboration, version, parameters))
-        )
+        given = (options.defines, options.sets)
+        record = provenance(recipe, source.text, settings, elaboration, version, parameters, *given)
+        documents.append(Document(PROVENANCE, record))
     return Plan(
         version=version,
         device=options.device,
