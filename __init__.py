@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     from .runtime.api import Compiled, compile, parse, run
     from .runtime.catalog import LocalCatalog
     from .runtime.session import Report
+    from .runtime.verify.check import verify
+    from .runtime.verify.report import Verification
 
 _HOMES = {
     "Catalog": "compiler.catalog",
@@ -45,9 +47,11 @@ _HOMES = {
     "Primitive": "compiler.primitives",
     "Report": "runtime.session",
     "Severity": "grammar.diagnostic",
+    "Verification": "runtime.verify.report",
     "compile": "runtime.api",
     "parse": "runtime.api",
     "run": "runtime.api",
+    "verify": "runtime.verify.check",
 }
 
 __all__ = [
@@ -65,10 +69,12 @@ __all__ = [
     "Primitive",
     "Report",
     "Severity",
+    "Verification",
     "__version__",
     "compile",
     "parse",
     "run",
+    "verify",
 ]
 
 

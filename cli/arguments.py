@@ -23,7 +23,8 @@ mergec RECIPE -o OUT           merge
        mergec --explain --method M    the source of a merge method
        mergec fmt [--check] FILE…     format recipes
        mergec import CONFIG.yml       a configuration of mergekit as a recipe
-       mergec inspect MODEL           family, layout, ties and parameters of a checkpoint"""
+       mergec inspect MODEL           family, layout, ties and parameters of a checkpoint
+       mergec verify OUT [--rerun]    whether an output is what its record says"""
 
 EPILOG = """\
 exit status: 0 done, 1 the recipe is wrong, 2 usage, 3 an input can't be read or is corrupt,

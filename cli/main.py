@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from ..runtime.api import Compiled
     from .import_mergekit.sheet import Imported
 
-COMMANDS = ("fmt", "import", "inspect")
+COMMANDS = ("fmt", "import", "inspect", "verify")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -118,6 +118,10 @@ def _command(name: str, words: list[str]) -> int:
         from .import_mergekit.command import import_command
 
         return import_command(words, LocalCatalog())
+    if name == "verify":
+        from .verify import verify_command
+
+        return verify_command(words)
     from .inspect import inspect_command
 
     return inspect_command(words)

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ..grammar.literals import write_string
+from .content import file_key
 from .documents import json_text
 from .elaborate import Elaboration
 from .evaluate import Recipe
+from .library import standard_texts
 from .models import Model
 from .settings import Settings
 
@@ -27,10 +30,29 @@ def fingerprint(model: Model) -> str:
     return h.hexdigest()
 
 
+@functools.cache
+def standard_library() -> str:
+    """SHA-256 over the texts of the standard library: another one may give a method another meaning."""
+    h = hashlib.sha256()
+    for name, text in standard_texts().items():
+        h.update(f"{name}|{len(text)}|{text}".encode())
+    return h.hexdigest()
+
+
 def provenance(
-    recipe: Recipe, text: str, settings: Settings, elaboration: Elaboration, version: str, parameters: int
+    recipe: Recipe,
+    text: str,
+    settings: Settings,
+    elaboration: Elaboration,
+    version: str,
+    parameters: int,
+    defines: Mapping[str, Any],
+    sets: Mapping[str, Any],
 ) -> str:
-    """The provenance file: recipe, inputs, seed and version, as JSON."""
+    """The provenance file as JSON: all that the recipe can be compiled from again, given the inputs.
+
+    `defines` and `sets` are what the command line replaced (`-D`, `--set output.KEY`).
+    """
     inputs = [
         {
             "name": m.label,
@@ -41,14 +63,19 @@ def provenance(
             "parameters": m.parameters,
             "headers_sha256": fingerprint(m),
             "files": [
-                {"name": f.path.rsplit("/", 1)[-1], "size": f.size, "mtime_ns": f.mtime_ns} for f in m.checkpoint.files
+                {"name": f.path.rsplit("/", 1)[-1], "size": f.size, "mtime_ns": f.mtime_ns, "key": file_key(f)}
+                for f in m.checkpoint.files
             ],
         }
         for m in recipe.inputs
     ]
     data: dict[str, Any] = {
         "mergec": version,
+        "stdlib_sha256": standard_library(),
         "recipe": text,
+        "defines": dict(defines),
+        "sets": dict(sets),
+        "strict": settings.strict,
         "libraries": [{"name": name, "text": body} for name, body in recipe.libraries],
         "primitives": [{"name": p.name, "package": p.package, "kernel": p.kernel} for p in recipe.primitives],
         "inputs": inputs,

@@ -109,11 +109,11 @@ def _ties(config: dict[str, Any], elaboration: Elaboration) -> None:
         if any(alias in stored for alias in rule.aliases):
             if says:
                 _set(config, rule.config_key, False)
-        elif not says and any(alias in elaboration.ties for alias in rule.aliases) and _has_head(config):
+        elif not says and any(alias in elaboration.ties for alias in rule.aliases) and has_head(config):
             _set(config, rule.config_key, True)
 
 
-def _has_head(config: Mapping[str, Any]) -> bool:
+def has_head(config: Mapping[str, Any]) -> bool:
     """Whether the architecture has an output head at all: a bare encoder without one is not tied."""
     architectures = config.get("architectures")
     if not isinstance(architectures, Sequence) or not architectures:

@@ -22,9 +22,19 @@ SIZE = 16
 
 
 def with_keys(
-    graph: Graph, packing: Packing, models: Sequence[Model], compute: str, *, finite: bool = False
+    graph: Graph,
+    packing: Packing,
+    models: Sequence[Model],
+    compute: str,
+    *,
+    finite: bool = False,
+    files: Mapping[tuple[int, int], str] | None = None,
 ) -> tuple[OutputTensor, ...]:
     """The stored tensors of the output with their keys. `compute` is the dtype that is computed in, F32 or F64.
+
+    `files` are the keys of the input files by model number and place in the model; by default those of the files as
+    they are now (`file_keys`). Keys that an output recorded tell whether a recipe is the one that made it, wherever
+    its inputs lie by now.
 
     `finite`: infinities and NaNs are an error. Copies that were made when they were none were not looked at, so their
     keys are others.
@@ -33,7 +43,7 @@ def with_keys(
     """
     parts: list[list[tuple[int, str, str]]] = [[] for _ in packing.tensors]
     copied = [finite] * len(packing.tensors)
-    for output, key in output_keys(graph, _places(models)):
+    for output, key in output_keys(graph, _places(models, file_keys(models) if files is None else files)):
         slot = packing.slots[output.name]
         parts[slot.tensor].append((slot.start, output.dtype, key))
         copied[slot.tensor] &= output.node.op == "source"
@@ -55,11 +65,18 @@ def file_identity(file: InputFile) -> str:
     return f"{file.path!r} {file.size} {file.mtime_ns} {file.ctime_ns}"
 
 
-def _places(models: Sequence[Model]) -> Callable[[StoredRange], str]:
+def file_key(file: InputFile) -> str:
+    """The identity of an input file as a digest, which says nothing of the machine."""
+    return _digest(file_identity(file))
+
+
+def file_keys(models: Sequence[Model]) -> dict[tuple[int, int], str]:
+    """The keys of all files of the models, by model number and place in the model."""
+    return {(m.number, k): file_key(file) for m in models for k, file in enumerate(m.checkpoint.files)}
+
+
+def _places(models: Sequence[Model], files: Mapping[tuple[int, int], str]) -> Callable[[StoredRange], str]:
     by_number = {m.number: m for m in models}
-    files: Mapping[tuple[int, int], str] = {
-        (m.number, k): _digest(file_identity(file)) for m in models for k, file in enumerate(m.checkpoint.files)
-    }
 
     def place(found: StoredRange) -> str:
         stored = by_number[found.model].checkpoint.tensors[found.stored]

@@ -244,7 +244,9 @@ def _assemble(
         yield from texts
         facts = [("Parameters", f"{parameters:,}"), ("Seed", str(settings.seed)), ("mergec", version)]
         yield Document("README.md", model_card(recipe, source.text, settings, facts, options.title))
-        yield Document(PROVENANCE, provenance(recipe, source.text, settings, elaboration, version, parameters))
+        given = (options.defines, options.sets)
+        record = provenance(recipe, source.text, settings, elaboration, version, parameters, *given)
+        yield Document(PROVENANCE, record)
 
     def write() -> Plan:
         return Plan(

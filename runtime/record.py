@@ -4,7 +4,7 @@ The compiler writes what is known before the run (`compiler/card.py`). At its en
 
     made_with   versions, device and processor (`origin.py`)
     weights     name of the weight file: [size, mtime_ns]
-    tensors     name: [key, checksum or null, numbers that are not finite]
+    tensors     name: [key, checksum or null, numbers that are not finite, dtype, shape]
 
 Keys are those of `compiler/content.py`, checksums those of `checksums.py`; null: copied by the kernel, not seen.
 """
@@ -36,6 +36,8 @@ class RecordedTensor:
     key: str
     checksum: str | None
     non_finite: int
+    dtype: str
+    shape: tuple[int, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +63,8 @@ def _completed(text: str, plan: Plan, weights: Sequence[SealedFile], known: Mapp
     tensors = []
     for index, tensor in enumerate(plan.tensors):
         done = known.get(index)
-        tensors.append((tensor.name, [tensor.key, *((done.checksum, done.non_finite) if done else (None, 0))]))
+        found = (done.checksum, done.non_finite) if done else (None, 0)
+        tensors.append((tensor.name, [tensor.key, *found, tensor.dtype, list(tensor.shape)]))
     added = [
         ("made_with", json.dumps(made_with(plan))),
         ("weights", _table((w.name, [w.size, w.mtime_ns]) for w in weights)),
@@ -90,5 +93,6 @@ def read_record(folder: str) -> Record | None:
         return None
 
 
-def _tensor(key: Any, checksum: Any, non_finite: Any) -> RecordedTensor:
-    return RecordedTensor(str(key), None if checksum is None else str(checksum), int(non_finite))
+def _tensor(key: Any, checksum: Any, non_finite: Any, dtype: Any, shape: Any) -> RecordedTensor:
+    seen = None if checksum is None else str(checksum)
+    return RecordedTensor(str(key), seen, int(non_finite), str(dtype), tuple(int(n) for n in shape))

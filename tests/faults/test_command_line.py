@@ -65,7 +65,7 @@ def test_a_huge_budget_is_no_budget() -> None:
     assert parse_arguments(["r.mrg", "--memory", "99999999999999999999GiB"]).memory > 1 << 80
 
 
-@pytest.mark.parametrize("command", ["fmt", "import", "inspect"])
+@pytest.mark.parametrize("command", ["fmt", "import", "inspect", "verify"])
 def test_commands_have_coded_errors_too(command: str, capfd: pytest.CaptureFixture[str]) -> None:
     assert main([command]) == 2
     assert "error[E0002]: the following arguments are required" in capfd.readouterr().err

@@ -1,0 +1,108 @@
+"""Verifies an output: the checks, one after the other."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Iterable
+from typing import Literal
+
+from ...compiler.card import PROVENANCE
+from ...compiler.primitives import Primitive
+from ...grammar.diagnostic import Diagnostic, MergecError
+from ..faults import show
+from ..hardware import choose_device, usable_cores
+from ..primitives import Primitives
+from ..record import Record, read_record
+from .contents import Contents, check_config, check_index, check_tensors, read_contents
+from .data import check_checksums, check_non_finite, read_data
+from .recipe import check_papers, recompile
+from .report import Check, Verdict, Verification
+from .rerun import rerun as run_again
+
+SAMPLE = 8
+"""Tensors that are made again where no number is given."""
+
+Sample = int | Literal["all"] | None
+
+
+def verify(
+    path: str | os.PathLike[str],
+    *,
+    rerun: Sample = None,
+    seed: int = 0,
+    folder: str | os.PathLike[str] | None = None,
+    primitives: Iterable[Primitive] = (),
+    cancel: threading.Event | None = None,
+) -> Verification:
+    """Checks an output of mergec's against its own record, its config and, where they are at hand, its inputs.
+
+    Reads every byte of the output once. `rerun` makes that many tensors again from the inputs (`"all"`: every one),
+    drawn by `seed`, and compares their bytes. Relative paths of the recipe begin in `folder`; by default they are
+    looked for in the working folder and beside the output. `primitives` as for `mergec.compile`. Writes nothing.
+
+    What is wrong with the output is in the result. Raises MergecError (E0401) where there is no output, `Cancelled`
+    where `cancel` was set.
+    """
+    where = os.path.abspath(os.fspath(path))
+    if not os.path.exists(where):
+        raise MergecError(Diagnostic("E0401", f"no output at `{show(where)}`", file=where))
+    contents, headers = read_contents(where)
+    lanes = usable_cores()
+    if not os.path.isdir(where):
+        single = Check("record", Verdict.UNKNOWN, f"an output that is one file has no `{PROVENANCE}`")
+        return Verification(where, (headers, single, check_non_finite(contents, None, read_data(contents, lanes))))
+    record = read_record(where)
+    checks = [headers, _record(where, record)]
+    if record is not None:
+        checks.append(check_tensors(where, contents, record))
+    index = check_index(where, contents)
+    checks += [index] if index is not None else []
+    checks.append(check_config(where, contents))
+    seen = read_data(contents, lanes, cancel)
+    if record is not None:
+        checks.append(check_checksums(contents, record, seen))
+    checks.append(check_non_finite(contents, record, seen))
+    if record is not None:
+        folders = [os.getcwd(), os.path.dirname(where)] if folder is None else [os.path.abspath(os.fspath(folder))]
+        checks += _from_inputs(where, contents, record, folders, Primitives(primitives), lanes, rerun, seed, cancel)
+    return Verification(where, tuple(checks))
+
+
+def _record(path: str, record: Record | None) -> Check:
+    place = os.path.join(path, PROVENANCE)
+    if record is not None:
+        made = show(str(record.made_with.get("mergec", "an unknown version")))
+        return Check("record", Verdict.OK, f"made with mergec {made}")
+    there = os.path.lexists(place)
+    what = "is none that this version of mergec writes" if there else "is missing"
+    found = Diagnostic("E0650", f"`{PROVENANCE}` {what}", file=place)
+    return Check("record", Verdict.FAILED, "nothing says what was written", (found,))
+
+
+def _from_inputs(
+    path: str,
+    contents: Contents,
+    record: Record,
+    folders: list[str],
+    primitives: Primitives,
+    lanes: int,
+    rerun: Sample,
+    seed: int,
+    cancel: threading.Event | None,
+) -> list[Check]:
+    """What needs the inputs: that they are those recorded, the recipe's keys, the papers, the rerun."""
+    try:
+        device = choose_device({"cuda": "cuda", "mps": "mps"}.get(str(record.made_with.get("device")), "cpu"))
+        place = os.path.join(path, PROVENANCE)
+        made, checks = recompile(record, folders, primitives, lanes, device, place)
+    except RecursionError:
+        return [Check("recipe", Verdict.UNKNOWN, "it is nested too deeply")]
+    if made is None:
+        unknown = Check("rerun", Verdict.UNKNOWN, "needs the inputs and the recipe")
+        return checks + ([unknown] if rerun is not None else [])
+    checks.append(check_papers(path, made))
+    if rerun is not None:
+        count = None if rerun == "all" else max(0, rerun)
+        checks.append(run_again(made, contents, record, count, seed, cancel))
+    return checks

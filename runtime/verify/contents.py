@@ -1,0 +1,166 @@
+"""What is in the output, by its headers: sound, as recorded, as the index says, as config.json says."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from ...compiler.agreement import disagreements
+from ...compiler.catalog import CatalogError, StoredTensor
+from ...compiler.models import Model, bind
+from ...compiler.shapes import elements
+from ...grammar.diagnostic import Diagnostic
+from ...grammar.source import Source, Span
+from ..catalog import LocalCatalog
+from ..documents import read_json
+from ..faults import show
+from ..folders import INDEX_SUFFIX, MAX_INDEX
+from ..headers import read_header
+from ..record import Record
+from .report import Check, Verdict, check
+
+INDEX = "model" + INDEX_SUFFIX
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """A tensor of the output and the path of the file that holds it."""
+
+    path: str
+    tensor: StoredTensor
+
+
+@dataclass(frozen=True, slots=True)
+class Contents:
+    """Every tensor in the weight files, by name, and how many bytes of tensors that is. `sound`: all headers are."""
+
+    tensors: Mapping[str, Place]
+    nbytes: int
+    sound: bool
+
+
+def read_contents(path: str) -> tuple[Contents, Check]:
+    """Reads the headers of all weight files of the output, whatever the index says of them."""
+    files = [path]
+    if os.path.isdir(path):
+        names = sorted(e.name for e in os.scandir(path) if e.name.endswith(".safetensors") and e.is_file())
+        files = [os.path.join(path, name) for name in names]
+    found: list[Diagnostic] = []
+    tensors: dict[str, Place] = {}
+    for file in files:
+        try:
+            header = read_header(file)
+        except CatalogError as error:
+            found.append(as_diagnostic(error))
+            continue
+        for name, tensor in header.tensors.items():
+            if name in tensors:
+                other = os.path.basename(tensors[name].path)
+                message = f"tensor `{show(name)}` is in `{show(other)}` as well"
+                found.append(Diagnostic("E0651", message, file=file))
+            tensors[name] = Place(file, tensor)
+    if not files:
+        found.append(Diagnostic("E0651", "the output has no weight file", file=path))
+    nbytes = sum(p.tensor.nbytes for p in tensors.values())
+    detail = f"{_count(len(files), 'weight file')}, {_count(len(tensors), 'tensor')}, {nbytes:,} bytes"
+    return Contents(tensors, nbytes, not found), check("headers", detail, found)
+
+
+def check_tensors(path: str, contents: Contents, record: Record) -> Check:
+    """Every tensor of the record is there with its dtype and shape, and nothing else."""
+    found = []
+    for name, recorded in record.tensors.items():
+        place = contents.tensors.get(name)
+        if place is None:
+            found.append(Diagnostic("E0651", f"tensor `{show(name)}` is missing", file=path))
+            continue
+        is_, was = ((t.dtype, list(t.shape)) for t in (place.tensor, recorded))
+        if is_ != was:
+            message = f"tensor `{show(name)}` is {is_[0]} {is_[1]}, and was written as {show(was[0])} {was[1]}"
+            found.append(Diagnostic("E0651", message, file=place.path))
+    for name, place in contents.tensors.items():
+        if name not in record.tensors:
+            message = f"tensor `{show(name)}` is not one of those that were written"
+            found.append(Diagnostic("E0651", message, file=place.path))
+    parameters = sum(elements(p.tensor.shape) for p in contents.tensors.values())
+    said = record.base.get("parameters")
+    if said != parameters:
+        message = f"the weight files have {parameters:,} parameters, the record says {show(str(said))}"
+        found.append(Diagnostic("E0651", message, file=path))
+    return check("tensors", f"{_count(len(record.tensors), 'tensor')}, {parameters:,} parameters, as recorded", found)
+
+
+def check_index(path: str, contents: Contents) -> Check | None:
+    """The index names every tensor with its file, and nothing else; None where there is none and none is needed."""
+    place = os.path.join(path, INDEX)
+    several = len({p.path for p in contents.tensors.values()}) > 1
+    if not os.path.lexists(place):
+        message = f"`{INDEX}` is missing, and the weights are in several files"
+        return check("index", "", [Diagnostic("E0655", message, file=path)]) if several else None
+    try:
+        index = read_json(place, limit=MAX_INDEX, code="E0431")
+    except CatalogError as error:
+        return check("index", INDEX, [as_diagnostic(error)])
+    found = []
+
+    def wrong(message: str) -> None:
+        found.append(Diagnostic("E0655", message, file=place))
+
+    listed = index.get("weight_map")
+    if type(listed) is not dict or not all(type(file) is str for file in listed.values()):
+        wrong("`weight_map` does not map tensor names to file names")
+        listed = {}
+    for name, file in listed.items():
+        at = contents.tensors.get(name)
+        if at is None or os.path.basename(at.path) != file:
+            where = "in no file" if at is None else f"in `{show(os.path.basename(at.path))}`"
+            wrong(f"the index puts tensor `{show(name)}` in `{show(file)}`, but it is {where}")
+    for name in contents.tensors if listed else ():
+        if name not in listed:
+            wrong(f"tensor `{show(name)}` is not in the index")
+    metadata = index.get("metadata")
+    said = metadata.get("total_size") if type(metadata) is dict else None
+    if said is not None and said != contents.nbytes:
+        wrong(f"the index says `total_size` {show(str(said))}, and the tensors have {contents.nbytes} bytes")
+    return check("index", _count(len(listed), "tensor"), found)
+
+
+def check_config(path: str, contents: Contents) -> Check:
+    """The output, opened as a model: its config.json says what its tensors say."""
+    if not contents.sound:
+        return Check("config", Verdict.UNKNOWN, "the weight files can't be read as a model")
+    catalog, span = LocalCatalog(), Span(Source("<output>", path), 0, len(path))
+    try:
+        checkpoint = catalog.open(path, revision=None, subfolder=None, near=os.path.join(path, "-"))
+        model, warnings = bind(catalog, checkpoint, number=0, label="output", source=path, rename=None, span=span)
+    except CatalogError as error:
+        return check("config", "", [as_diagnostic(error)])
+    if checkpoint.config is None:
+        return Check("config", Verdict.UNKNOWN, "there is no config.json")
+    place = os.path.join(path, "config.json")
+    said = disagreements(model) + [w.message for w in warnings if w.code == "W0504"]
+    return check("config", _described(model), [Diagnostic("E0653", show(text), file=place) for text in said])
+
+
+def _described(model: Model) -> str:
+    depths = [f"{depth} {stack}" for stack, depth in model.space.depths.items()]
+    ties = [f"{alias} = {primary}" for alias, primary in model.aliases.items()]
+    family = model.family.name + (" (inferred)" if model.family.inferred else "")
+    return show(", ".join([f"family {family}", f"layout {model.layout}", *depths, *(ties or ["no ties"])]))
+
+
+def as_diagnostic(error: CatalogError) -> Diagnostic:
+    """A catalog's complaint about a file that no recipe names."""
+    return Diagnostic(error.code, error.message, notes=error.notes, help=error.help, file=error.file)
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number:,} {noun}" + ("" if number == 1 else "s")
+
+
+def base_list(record: Record, name: str) -> list[Any]:
+    """A list of the record; empty where it is something else."""
+    value = record.base.get(name)
+    return value if isinstance(value, list) else []

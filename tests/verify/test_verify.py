@@ -1,0 +1,413 @@
+"""`mergec.verify`: outputs that are right pass, and every way of damaging one is found and named."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import struct
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import mergec
+import pytest
+import torch
+from mergec.runtime.verify.report import Verdict
+from safetensors.torch import load_file, save_file
+
+RECIPE = """let base = model("base")
+let b = model("b")
+let share = 0.25
+output(shard_size="20kB")
+* = base + share*(b - base)
+norm = base
+"""
+EMBED = "model.embed_tokens.weight"
+MADE = "model.layers.1.mlp.up_proj.weight"
+COPIED = "model.norm.weight"
+
+
+def merge(folder: Path, recipe: str = RECIPE, **options: Any) -> Path:
+    """Runs a recipe that lies in `folder` into `folder/out`."""
+    (folder / "r.mrg").write_text(recipe)
+    mergec.compile(folder / "r.mrg", device="cpu", **options).run(folder / "out", force=True)
+    return folder / "out"
+
+
+@pytest.fixture(scope="module")
+def whole(checkpoint: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with two tied models as `base` and `b`, and their merge in several files, as `out`."""
+    folder = tmp_path_factory.mktemp("whole")
+    for seed, name in enumerate(("base", "b")):
+        shutil.copytree(checkpoint("llama-tied", dtype="bfloat16", seed=seed), folder / name)
+    merge(folder)
+    return folder
+
+
+@pytest.fixture
+def folder(whole: Path, tmp_path: Path) -> Path:
+    """A copy of that to be damaged; files keep their times, so that inputs are still those recorded."""
+    shutil.copytree(whole, tmp_path / "copy")
+    return tmp_path / "copy"
+
+
+def verdicts(found: mergec.Verification) -> dict[str, str]:
+    return {check.name: check.verdict.value for check in found.checks}
+
+
+def codes(found: mergec.Verification) -> set[str]:
+    return {d.code for d in found.diagnostics}
+
+
+def place(out: Path, name: str) -> tuple[Path, int, int]:
+    """The file that holds a tensor, and where its bytes begin and end."""
+    for path in sorted(out.glob("*.safetensors")):
+        raw = path.read_bytes()
+        length = struct.unpack("<Q", raw[:8])[0]
+        header = json.loads(raw[8 : 8 + length])
+        if name in header:
+            start, end = header[name]["data_offsets"]
+            return path, 8 + length + start, 8 + length + end
+    raise AssertionError(name)
+
+
+def patch(path: Path, at: int, data: bytes) -> None:
+    with path.open("r+b") as file:
+        file.seek(at)
+        file.write(data)
+
+
+def flip(out: Path, name: str) -> Path:
+    path, start, _ = place(out, name)
+    patch(path, start + 5, bytes([path.read_bytes()[start + 5] ^ 4]))
+    return path
+
+
+def edit(path: Path, change: Callable[[dict[str, Any]], None]) -> None:
+    data = json.loads(path.read_text())
+    change(data)
+    path.write_text(json.dumps(data))
+
+
+def edit_header(path: Path, old: bytes, new: bytes) -> None:
+    raw = path.read_bytes()
+    assert len(old) == len(new)
+    assert old in raw
+    path.write_bytes(raw.replace(old, new, 1))
+
+
+# --- outputs that are right ----------------------------------------------------------------------
+
+
+def test_an_output_as_it_was_made(whole: Path) -> None:
+    found = mergec.verify(whole / "out", rerun="all")
+    assert found.ok
+    assert set(verdicts(found).values()) == {"ok"}
+    assert list(verdicts(found)) == [
+        *("headers", "record", "tensors", "index", "config", "checksums"),
+        *("non-finite", "inputs", "recipe", "papers", "rerun"),
+    ]
+    assert len(list((whole / "out").glob("*.safetensors"))) > 1
+
+
+@pytest.mark.parametrize("family", ["llama", "phi-old", "gpt2", "t5", "bert", "mixtral", "gemma2-other-head"])
+def test_families(family: str, checkpoint: Callable[..., Path], tmp_path: Path) -> None:
+    one, two = checkpoint(family), checkpoint(family, seed=1)
+    out = merge(tmp_path, f'let a = model("{one}")\nlet b = model("{two}")\n* = linear(a, b, weight=[0.5, 0.5])\n')
+    found = mergec.verify(out, rerun=3)
+    assert set(verdicts(found).values()) == {"ok"}, found
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float32"])
+def test_dtypes_and_settings_given_outside_the_recipe(dtype: str, folder: Path) -> None:
+    out = merge(folder, defines={"share": 0.5}, settings={"dtype": dtype}, strict=True)
+    found = mergec.verify(out, rerun="all")
+    assert set(verdicts(found).values()) == {"ok"}, found
+
+
+def test_copies_alone(folder: Path) -> None:
+    out = merge(folder, 'let b = model("b")\n* = b\n')
+    found = mergec.verify(out)
+    assert verdicts(found)["checksums"] == "not checked"
+    assert found.ok
+    assert mergec.verify(out, rerun="all").ok
+    path = flip(out, EMBED)
+    assert mergec.verify(out).ok  # nothing but the inputs tells what a copy was
+    found = mergec.verify(out, rerun="all")
+    assert [(d.code, d.file) for d in found.diagnostics] == [("E0658", str(path))]
+    assert found.diagnostics[0].notes == ("the first difference is in byte 5 of the tensor",)
+
+
+def test_one_file(folder: Path) -> None:
+    out = folder / "x.safetensors"
+    mergec.compile(folder / "r.mrg", device="cpu", single=True).run(out)
+    assert verdicts(mergec.verify(out)) == {"headers": "ok", "record": "not checked", "non-finite": "ok"}
+    out.write_bytes(out.read_bytes()[:-1])
+    assert codes(mergec.verify(out)) == {"E0426"}
+
+
+def test_files_that_the_recipe_used_come_from_the_record(folder: Path) -> None:
+    (folder / "lib").mkdir()
+    (folder / "lib" / "one.mrg").write_text('use "two.mrg"\ndef half(x, y) = mean_of(x, y)\n')
+    (folder / "lib" / "two.mrg").write_text("def mean_of(x, y) = 0.5*x + 0.5*y\n")
+    recipe = 'use "lib/one.mrg"\nlet base = model("base")\nlet b = model("b")\n* = half(base, b)\n'
+    out = merge(folder, recipe)
+    shutil.rmtree(folder / "lib")
+    assert set(verdicts(mergec.verify(out, rerun=2)).values()) == {"ok"}
+
+
+def test_nothing_is_written(whole: Path) -> None:
+    def state() -> dict[str, int]:
+        return {str(p): p.stat().st_mtime_ns for p in sorted(whole.rglob("*"))}
+
+    before = state()
+    mergec.verify(whole / "out", rerun=2)
+    assert state() == before
+
+
+def test_the_sample_depends_on_the_seed_alone(whole: Path) -> None:
+    details = [mergec.verify(whole / "out", rerun=3, seed=seed).checks[-1].detail for seed in (1, 1, 2)]
+    assert details[0] == details[1]
+    assert details[0].startswith("3 of 38 tensors made again")
+
+
+# --- damage --------------------------------------------------------------------------------------
+
+
+def test_a_flipped_bit(folder: Path) -> None:
+    path = flip(folder / "out", MADE)
+    found = mergec.verify(folder / "out")
+    assert [(d.code, d.file) for d in found.diagnostics] == [("E0652", str(path))]
+    assert f"`{MADE}`" in found.diagnostics[0].message
+    assert [c.name for c in found.checks if c.verdict is Verdict.FAILED] == ["checksums"]
+
+
+def test_a_truncated_file(folder: Path) -> None:
+    path, _, _ = place(folder / "out", MADE)
+    os.truncate(path, path.stat().st_size - 10)
+    found = mergec.verify(folder / "out")
+    assert ("E0426", str(path)) in [(d.code, d.file) for d in found.diagnostics]
+    assert "E0651" in codes(found)
+
+
+def test_a_header_with_another_dtype(folder: Path) -> None:
+    path, _, _ = place(folder / "out", EMBED)
+    edit_header(path, b'"dtype":"BF16"', b'"dtype":"F16" ')
+    assert "E0651" in codes(mergec.verify(folder / "out"))
+
+
+def test_a_header_with_another_shape(folder: Path) -> None:
+    path, _, _ = place(folder / "out", EMBED)
+    edit_header(path, b'"shape":[64,32]', b'"shape":[32,64]')
+    found = mergec.verify(folder / "out")
+    message = f"tensor `{EMBED}` is BF16 [32, 64], and was written as BF16 [64, 32]"
+    assert message in [d.message for d in found.diagnostics]
+
+
+def test_a_tensor_gone_and_one_too_many(folder: Path) -> None:
+    path, _, _ = place(folder / "out", MADE)
+    tensors = load_file(path)
+    tensors["stranger"] = tensors.pop(MADE)
+    save_file(tensors, path, {"format": "pt"})
+    found = mergec.verify(folder / "out")
+    messages = [d.message for d in found.diagnostics if d.code == "E0651"]
+    assert f"tensor `{MADE}` is missing" in messages
+    assert "tensor `stranger` is not one of those that were written" in messages
+    assert "E0655" in codes(found)
+
+
+def test_a_weight_file_beside_the_others(folder: Path) -> None:
+    save_file({"extra": torch.zeros(3)}, folder / "out" / "more.safetensors")
+    found = mergec.verify(folder / "out")
+    assert {"E0651", "E0655"} <= codes(found)
+    assert any("parameters" in d.message for d in found.diagnostics)
+
+
+def test_a_missing_shard(folder: Path) -> None:
+    path, _, _ = place(folder / "out", MADE)
+    path.unlink()
+    assert {"E0651", "E0655"} <= codes(mergec.verify(folder / "out"))
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "said"),
+    [
+        ("num_hidden_layers", 3, "`num_hidden_layers` is 3, but the tensors have 4 of `layers`"),
+        ("num_hidden_layers", "4\n", "`num_hidden_layers` is '4\\n', but the tensors have 4 of `layers`"),
+        ("vocab_size", 65, f"`vocab_size` is 65, but `{EMBED}` has 64 rows"),
+        (
+            "tie_word_embeddings",
+            False,
+            "`tie_word_embeddings` says that `lm_head.weight` is a tensor of its own, but it is not stored",
+        ),
+    ],
+)
+def test_config_against_tensors(key: str, value: object, said: str, folder: Path) -> None:
+    place = folder / "out" / "config.json"
+    edit(place, lambda config: config.__setitem__(key, value))
+    found = mergec.verify(folder / "out")
+    assert [(d.code, d.message, d.file) for d in found.diagnostics] == [
+        ("E0653", said, str(place)),
+        ("E0659", "`config.json` is not as it was written", str(place)),
+    ]
+
+
+def test_a_tie_stored_twice(checkpoint: Callable[..., Path], folder: Path) -> None:
+    shutil.copytree(checkpoint("llama"), folder / "untied")
+    out = merge(folder, 'let a = model("untied")\n* = 2*a\n')
+    edit(out / "config.json", lambda config: config.update(tie_word_embeddings=True))
+    found = mergec.verify(out)
+    assert codes(found) == {"E0653", "E0659"}
+    assert "are tied" in found.diagnostics[0].message
+
+
+def test_other_words_in_config(folder: Path) -> None:
+    edit(folder / "out" / "config.json", lambda config: config.update(rope_theta=1))
+    assert codes(mergec.verify(folder / "out")) == {"E0659"}
+
+
+def test_an_edited_index(folder: Path) -> None:
+    index = folder / "out" / "model.safetensors.index.json"
+    files = sorted(p.name for p in (folder / "out").glob("*.safetensors"))
+
+    def move(data: dict[str, Any]) -> None:
+        del data["weight_map"][COPIED]
+        data["weight_map"][MADE] = next(f for f in files if f != data["weight_map"][MADE])
+        data["metadata"]["total_size"] += 1
+
+    edit(index, move)
+    found = mergec.verify(folder / "out")
+    assert sum(d.code == "E0655" for d in found.diagnostics) == 3
+    index.unlink()
+    assert "E0655" in codes(mergec.verify(folder / "out"))
+
+
+def test_a_planted_nan(folder: Path) -> None:
+    path, start, _ = place(folder / "out", MADE)
+    patch(path, start, b"\xc0\x7f")
+    found = mergec.verify(folder / "out")
+    assert codes(found) == {"E0652", "E0654"}
+    assert verdicts(found)["non-finite"] == "failed"
+
+
+def test_a_nan_that_was_there_is_told_and_no_fault(folder: Path) -> None:
+    tensors = load_file(folder / "b" / "model.safetensors")
+    tensors[EMBED][0, 0] = float("nan")
+    save_file(tensors, folder / "b" / "model.safetensors", {"format": "pt"})
+    for recipe in (RECIPE, 'let b = model("b")\n* = b\n'):
+        found = mergec.verify(merge(folder, recipe), rerun=2)
+        assert found.ok
+        assert next(c for c in found.checks if c.name == "non-finite").detail == "1 infinities and NaNs in 1 tensors"
+
+
+# --- the record ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("text", [None, "", "[]", "{", '{"weights": 3}'])
+def test_no_record(text: str | None, folder: Path) -> None:
+    record = folder / "out" / "mergec.json"
+    record.unlink()
+    if text is not None:
+        record.write_text(text)
+    found = mergec.verify(folder / "out", rerun=1)
+    assert [(d.code, d.file) for d in found.diagnostics] == [("E0650", str(record))]
+
+
+def test_an_edited_recipe_in_the_record(folder: Path) -> None:
+    record = folder / "out" / "mergec.json"
+    edit(record, lambda data: data.update(recipe=data["recipe"].replace("0.25", "0.3")))
+    found = mergec.verify(folder / "out")
+    assert codes(found) == {"E0657"}
+    assert len(found.diagnostics) == 37  # the copy of the norm is what it was
+    edit(record, lambda data: data.update(recipe="* = "))
+    assert codes(mergec.verify(folder / "out")) == {"E0657"}
+
+
+def test_another_version_is_no_fault(folder: Path) -> None:
+    def older(data: dict[str, Any]) -> None:
+        data["mergec"] = "0.0.1"
+        for entry in data["tensors"].values():
+            entry[0] = "0" * 32
+
+    edit(folder / "out" / "mergec.json", older)
+    found = mergec.verify(folder / "out")
+    assert found.ok
+    assert verdicts(found)["recipe"] == "not checked"
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"inputs": 3},
+        {"inputs": [3, {"name": 4, "files": 5}]},
+        {"libraries": {"x": 1}},
+        {"defines": [1], "sets": "x"},
+        {"recipe": None},
+        {"parameters": "many\n"},
+    ],
+)
+def test_a_record_of_wrong_types(change: dict[str, Any], folder: Path) -> None:
+    edit(folder / "out" / "mergec.json", lambda data: data.update(change))
+    mergec.verify(folder / "out", rerun=1)  # says what it can, and raises nothing
+
+
+def test_bytes_and_checksum_changed_alike(folder: Path) -> None:
+    out = folder / "out"
+    path, start, end = place(out, MADE)
+    flip(out, MADE)
+    from mergec.runtime.checksums import Checksum
+
+    total = Checksum(end - start)
+    total.add(memoryview(path.read_bytes()[start:end]), 0)
+    edit(out / "mergec.json", lambda data: data["tensors"][MADE].__setitem__(1, total.value()))
+    assert mergec.verify(out).ok
+    found = mergec.verify(out, rerun="all")
+    assert [(d.code, d.file) for d in found.diagnostics] == [("E0658", str(path))]
+    assert f"`{MADE}`" in found.diagnostics[0].message
+
+
+# --- inputs --------------------------------------------------------------------------------------
+
+
+def test_an_input_that_is_gone(folder: Path) -> None:
+    shutil.rmtree(folder / "b")
+    found = mergec.verify(folder / "out", rerun=2)
+    assert found.ok
+    assert {k for k, v in verdicts(found).items() if v == "not checked"} == {"inputs", "recipe", "rerun"}
+    assert next(c for c in found.checks if c.name == "inputs").detail == "not at hand: `b`"
+
+
+def test_an_input_with_other_tensors(folder: Path) -> None:
+    path = folder / "b" / "model.safetensors"
+    tensors = load_file(path)
+    tensors["more"] = torch.zeros(2)
+    save_file(tensors, path, {"format": "pt"})
+    found = mergec.verify(folder / "out", rerun=2)
+    assert codes(found) == {"E0656"}
+    assert found.diagnostics[0].file == str(folder / "b")
+
+
+def test_an_input_with_other_numbers(folder: Path) -> None:
+    path = folder / "b" / "model.safetensors"
+    save_file({k: v * 2 for k, v in load_file(path).items()}, path, {"format": "pt"})
+    found = mergec.verify(folder / "out")
+    assert verdicts(found)["inputs"] == "not checked"
+    assert verdicts(found)["recipe"] == "ok"
+    assert codes(mergec.verify(folder / "out", rerun="all")) == {"E0658"}
+
+
+def test_inputs_elsewhere(folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "models").mkdir()
+    for name in ("base", "b"):
+        shutil.move(folder / name, tmp_path / "models" / name)
+    assert verdicts(mergec.verify(folder / "out"))["inputs"] == "not checked"
+    found = mergec.verify(folder / "out", folder=tmp_path / "models", rerun=2)
+    assert set(verdicts(found).values()) == {"ok"}
+
+
+def test_no_output(tmp_path: Path) -> None:
+    with pytest.raises(mergec.MergecError) as caught:
+        mergec.verify(tmp_path / "none")
+    assert caught.value.diagnostics[0].code == "E0401"
+    assert codes(mergec.verify(tmp_path)) >= {"E0650", "E0651"}
