@@ -78,6 +78,7 @@ RECIPES = {
         doubled(PLACED, NEXT, "* = a; layers = stack(xNEW)", 60),
         "",
     ),
+    "choices": (doubled("let x0 = a", "let xNEW = xOLD + xOLD if depth < 0.5 else xOLD * xOLD", "* = xNEW", 60), ""),
     "numbers that vary": (doubled("let x0 = depth", "let xNEW = xOLD + xOLD", "* = a * xNEW", 60), ""),
     "lists": (doubled("let x0 = [1]", "let xNEW = xOLD + xOLD", "expect xNEW == 1", 60), "E0219"),
     "lists of lists": (doubled("let x0 = [1]", "let xNEW = [xOLD, xOLD]", "expect xNEW == 1", 60), "E0219"),
