@@ -179,8 +179,12 @@ def measure_floors(models: Path, methods: Sequence[str], rounds: int) -> Floors:
     return Floors(reading, writing)
 
 
-def compare(models: Path, methods: Sequence[str], rounds: int, program: Path | None, ours: bool) -> None:
-    """Measure and print the table, a row as soon as it is known."""
+def compare(models: Path, methods: Sequence[str], rounds: int, program: Path | None, ours: bool) -> int:
+    """Measure and print the table, a row as soon as it is known; how many runs have failed.
+
+    A side that fails is left out for the rest of that method, and the others go on.
+    """
+    failures = 0
     columns = ("wall s", "CPU s", "RSS GiB", "anonymous GiB", "output GB")
     ratios = ("wall, run/floor", "wall, peer/ours", "anonymous, peer/ours")
     print("| run | " + " | ".join((*columns, *ratios)) + " |")
@@ -190,8 +194,16 @@ def compare(models: Path, methods: Sequence[str], rounds: int, program: Path | N
         samples: dict[str, list[Sample]] = {}
         sides = commands(method, models, program, ours)
         for _ in range(rounds):
-            for side, command in sides.items():
-                samples.setdefault(side, []).append(timed(f"{method}-{side}", command, models, f"out-{side}"))
+            for side, command in list(sides.items()):
+                try:
+                    sample = timed(f"{method}-{side}", command, models, f"out-{side}")
+                except CommandFailed as failure:
+                    print(failure, file=sys.stderr)
+                    failures += 1
+                    del sides[side]
+                    samples.pop(side, None)
+                else:
+                    samples.setdefault(side, []).append(sample)
         middle = {side: median(taken) for side, taken in samples.items()}
         beside = ("", "")
         if len(middle) == 2:
@@ -200,6 +212,7 @@ def compare(models: Path, methods: Sequence[str], rounds: int, program: Path | N
         for side, sample in middle.items():
             floor = f"{sample.wall / floors.of(method, sample.output):.1f}"
             print(row(f"{method}, {'mergec' if side == 'ours' else 'mergekit'}", sample, floor, *beside), flush=True)
+    return failures
 
 
 def main() -> int:
@@ -233,11 +246,11 @@ def main() -> int:
     print(f"preset {args.preset}, {total / 1e9:.2f} GB of inputs, rounds: {args.rounds}", end="")
     print(f", mergekit {peer_version(program)}\n" if program else "\n", flush=True)
     try:
-        compare(models, methods, args.rounds, program, args.only != "peer")
+        failures = compare(models, methods, args.rounds, program, args.only != "peer")
     except CommandFailed as failure:
         print(failure, file=sys.stderr)
         return 1
-    return 0
+    return 1 if failures else 0
 
 
 if __name__ == "__main__":

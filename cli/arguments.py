@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import difflib
 import os
 import re
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
+from ..compiler.near import near
 from ..compiler.sizes import parse_size
 from ..compiler.version import __version__
 from ..grammar.diagnostic import Diagnostic, Exit, MergecError
@@ -102,8 +102,8 @@ class Parser(argparse.ArgumentParser):
         known = [option for action in self._actions for option in action.option_strings if option.startswith("--")]
         if (meant := ELSEWHERE.get(unknown)) and meant.partition(" ")[0] in known:
             return (f"did you mean `{meant}`?",)
-        near = difflib.get_close_matches(unknown, known, 1, 0.5)
-        return (f"did you mean `{near[0]}`?",) if near else ()
+        likely = near(unknown, known, 1, 0.5)
+        return (f"did you mean `{likely[0]}`?",) if likely else ()
 
 
 def parse_arguments(argv: list[str]) -> Arguments:

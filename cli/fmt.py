@@ -8,7 +8,7 @@ from pathlib import Path
 
 from ..grammar.diagnostic import Diagnostic, Exit, MergecError
 from ..grammar.parse import parse
-from ..grammar.render import render
+from ..grammar.render import escape, render
 from ..runtime.sources import read_source
 from .arguments import Parser
 from .format import format_module
@@ -40,10 +40,10 @@ def _format(name: str, check: bool) -> bool:
     text = format_module(parse(source))
     if check:
         if text != source.text:
-            tell(f"{name}: not formatted")
+            tell(f"{escape(name)}: not formatted")
         return text == source.text
     if name == "-":
-        say(text.removesuffix("\n"))
+        say(text.removesuffix("\n"), exact=True)
     elif text != source.text:
         _replace(Path(name), text)
         say(f"formatted {name}")

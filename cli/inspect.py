@@ -32,8 +32,10 @@ def inspect_command(words: list[str]) -> int:
     parser.add_argument("models", nargs="+", metavar="MODEL", help="a folder, or a file that ends in .safetensors")
     parser.add_argument("--format", choices=("text", "json"), default="text")
     given = parser.parse_args(words)
-    show = inspect_json if given.format == "json" else inspect_text
-    say("\n".join(show(model) for model in given.models).rstrip("\n"))
+    if given.format == "json":
+        say("\n".join(inspect_json(model) for model in given.models).rstrip("\n"), exact=True)
+    else:
+        say("\n".join(inspect_text(model) for model in given.models).rstrip("\n"))
     return int(Exit.DONE)
 
 

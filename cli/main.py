@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..grammar.diagnostic import Diagnostic, Exit, MergecError
-from ..grammar.render import escape, render, to_json
+from ..grammar.render import render, to_json
 from .arguments import Arguments, UsageError, parse_arguments
 from .streams import piped_recipe, prepare, say, silence, tell
 
@@ -176,13 +176,14 @@ def _compile(arguments: Arguments, looks: bool) -> int:
         from .explain import explain
 
         place = arguments.words[1] if len(arguments.words) > 1 else None
-        say(explain(compiled.compilation, arguments.explain, place, arguments.output).rstrip("\n"))
+        told = explain(compiled.compilation, arguments.explain, place, arguments.output).rstrip("\n")
+        say(told, exact=arguments.explain == "json")
         if arguments.explain == "text":
             return int(Exit.DONE)  # warnings are part of the text
     show(compiled.diagnostics, as_json, color)
     if arguments.check and not arguments.quiet and arguments.explain is None:
         tensors = len(compiled.compilation.packing.tensors)
-        say(f"{escape(arguments.words[0])}: ok, {compiled.parameters:,} parameters in {tensors:,} tensors")
+        say(f"{arguments.words[0]}: ok, {compiled.parameters:,} parameters in {tensors:,} tensors")
     return int(Exit.DONE)
 
 

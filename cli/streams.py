@@ -8,6 +8,7 @@ import os
 import sys
 
 from ..grammar.diagnostic import Diagnostic, Exit, MergecError
+from ..grammar.render import escape
 from ..grammar.source import Source
 from ..runtime.sources import MAX_RECIPE, decode_recipe
 
@@ -28,13 +29,16 @@ def prepare() -> None:
             stream.reconfigure(errors="backslashreplace")
 
 
-def say(text: str) -> None:
+def say(text: str, *, exact: bool = False) -> None:
     """Prints what was asked for on standard output, a line end after it.
+
+    What could move a cursor or hide is made visible, in case that someone who put a name from an input into the text
+    forgot to; but for `exact` text, which has escapes of its own (JSON) or is a recipe.
 
     Raises MergecError E0640 where it can't be written, BrokenPipeError where the reader is gone.
     """
     try:
-        print(text, flush=True)
+        print(text if exact else "\n".join(map(escape, text.split("\n"))), flush=True)
     except BrokenPipeError:
         raise
     except OSError as error:

@@ -68,6 +68,18 @@ def resolve_map(mapping: PlaceMap, where: Where) -> Any:
     return resolve(chosen, where)
 
 
+def once(compute: Callable[[Where], Any], span: Span, text: str) -> Vary:
+    """A varying number that is worked out once a tensor, however often it is named in others."""
+    last: list[tuple[Where, Any]] = []
+
+    def value(where: Where) -> Any:
+        if not last or last[0][0] is not where:
+            last[:] = [(where, compute(where))]
+        return last[0][1]
+
+    return Vary(value, span, text)
+
+
 def varies(value: Any) -> bool:
     return isinstance(value, Vary | PlaceMap)
 
@@ -108,7 +120,7 @@ def lift(
         def vary(where: Where) -> Any:
             return guarded(function, [resolve(v, where) for v in values], span, text, where.output)
 
-        return Vary(vary, span, span.text)
+        return once(vary, span, span.text)
     return guarded(function, list(values), span, text)
 
 
@@ -128,6 +140,8 @@ def guarded(function: Callable[..., Any], values: list[Any], span: Span, text: s
         fault = "no real number" if isinstance(result, complex) else ""
         if isinstance(result, float) and not math.isfinite(result):
             fault = "too large for a number"
+        if isinstance(result, int):
+            float(result)  # whole numbers are exact as far as there are floats, and end where those end
     except ZeroDivisionError:
         fault = "division by zero"
     except OverflowError:
@@ -139,6 +153,13 @@ def guarded(function: Callable[..., Any], values: list[Any], span: Span, text: s
         notes = (f"at `{tensor}`",) if tensor else ()
         raise MergecError(Diagnostic("E0216", f"`{text}` of {shown} is not a number", (Label(span, fault),), notes))
     return result
+
+
+def power(base: Any, exponent: Any) -> Any:
+    """`base ** exponent`; one that is clearly too large is not worked out. Raises OverflowError."""
+    if isinstance(base, int) and isinstance(exponent, int) and (base.bit_length() - 1) * exponent > 1100:
+        raise OverflowError
+    return base**exponent
 
 
 # --- the functions -------------------------------------------------------------------------------

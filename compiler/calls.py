@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from ..grammar.diagnostic import Diagnostic, Label, MergecError
 from ..grammar.source import Span
+from .near import near
 from .terms import Function, PlaceMap, Token, Union, Vary, Where, is_region
 
 
@@ -78,7 +78,7 @@ def match(function: str, parameters: Sequence[Parameter], given: Sequence[Given]
         if argument.name is None:
             continue
         if argument.name not in named or named[argument.name].variadic:
-            near = difflib.get_close_matches(argument.name, named, 1, 0.5)
+            likely = near(argument.name, named, 1, 0.5)
             known = ", ".join(f"`{p.name}`" for p in parameters if not p.variadic)
             raise MergecError(
                 Diagnostic(
@@ -86,7 +86,7 @@ def match(function: str, parameters: Sequence[Parameter], given: Sequence[Given]
                     f"`{function}` has no parameter `{argument.name}`",
                     (Label(argument.where, "unknown parameter"),),
                     notes=(f"its parameters are {known}",) if known else (),
-                    help=(f"did you mean `{near[0]}`?",) if near else (),
+                    help=(f"did you mean `{likely[0]}`?",) if likely else (),
                 )
             )
         if argument.name in out:
@@ -98,7 +98,7 @@ def match(function: str, parameters: Sequence[Parameter], given: Sequence[Given]
         raise MergecError(
             Diagnostic(
                 "E0204",
-                f"`{function}` needs {' and '.join(f'`{a}`' for a in absent)}",
+                f"`{function}` needs {' and '.join(f'`{a}`' for a in absent[:5])}{' and more' if absent[5:] else ''}",
                 (Label(span, f"no `{absent[0]}` here"),),
             )
         )

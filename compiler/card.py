@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from ..grammar.literals import write_string
+from .documents import json_text
 from .elaborate import Elaboration
 from .evaluate import Recipe
 from .models import Model
@@ -58,15 +59,14 @@ def provenance(
         "ties": elaboration.ties,
         "copied_from_template": len(elaboration.copied),
     }
-    text = json.dumps(data, indent=2, ensure_ascii=False) + "\n"
-    # a byte of a file's name that is no UTF-8 becomes an escape of JSON's
-    return text.encode("utf-8", "backslashreplace").decode("utf-8")
+    return json_text(data)
 
 
 def model_card(recipe: Recipe, text: str, settings: Settings, facts: Sequence[tuple[str, str]], title: str) -> str:
     """README.md of the output: front matter that the Hub reads, inputs, and the recipe.
 
-    What comes from inputs is quoted or fenced, so that it can't become markup.
+    What comes from inputs is quoted (as a string of this language, which YAML reads alike) or fenced, so that it can't
+    become markup.
     """
     sources = list(dict.fromkeys(m.source for m in recipe.inputs))
     front: Mapping[str, Any] = {
@@ -79,9 +79,9 @@ def model_card(recipe: Recipe, text: str, settings: Settings, facts: Sequence[tu
     for key, value in front.items():
         if isinstance(value, list):
             lines.append(f"{key}:")
-            lines.extend(f"- {json.dumps(v)}" for v in value)
+            lines.extend(f"- {write_string(v)}" for v in value)
         elif value is not None:
-            lines.append(f"{key}: {json.dumps(value)}")
+            lines.append(f"{key}: {write_string(value)}")
     fence = "```"
     while fence in text:
         fence += "`"

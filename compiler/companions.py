@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import fnmatch
 import functools
-import json
 from collections.abc import Mapping
 from importlib import resources
 from typing import Any
 
 from .catalog import Catalog
+from .documents import is_text, json_beside, json_text, said_of
 from .models import Model
 from .plan import Document, Tagalong
 from .settings import Settings
@@ -94,25 +94,27 @@ def _from(model: Model, wanted: Any) -> list[Tagalong]:
 
 def _with_tokens(catalog: Catalog, vocabulary: Vocabulary) -> str | None:
     """The first model's tokenizer.json with the tokens of the others appended as added tokens."""
-    text = catalog.document(vocabulary.origin.checkpoint, "tokenizer.json")
-    if text is None:
+    data = json_beside(catalog, vocabulary.origin.checkpoint, "tokenizer.json")
+    if data is None:
         return None
-    data = json.loads(text)
     own = vocabulary.ids[vocabulary.origin.label]
     first = max(own.values(), default=-1) + 1
-    data.setdefault("added_tokens", []).extend(
-        {
-            "id": first + k,
-            "content": token,
-            "single_word": False,
-            "lstrip": False,
-            "rstrip": False,
-            "normalized": False,
-            "special": False,
-        }
-        for k, token in enumerate(vocabulary.added)
-    )
-    return json.dumps(data, ensure_ascii=False, indent=2) + "\n"
+    data["added_tokens"] = [
+        *(data.get("added_tokens") or ()),
+        *(
+            {
+                "id": first + k,
+                "content": token,
+                "single_word": False,
+                "lstrip": False,
+                "rstrip": False,
+                "normalized": False,
+                "special": False,
+            }
+            for k, token in enumerate(vocabulary.added)
+        ),
+    ]
+    return json_text(data)
 
 
 @functools.cache
@@ -129,12 +131,9 @@ def _chat_template(catalog: Catalog, settings: Settings) -> str | None:
         return None
     if isinstance(choice, str):
         return built_in_templates().get(choice, choice)
-    text = catalog.document(choice.checkpoint, "chat_template.jinja")
-    if text is not None:
-        return text
-    raw = catalog.document(choice.checkpoint, "tokenizer_config.json")
-    try:
-        found = json.loads(raw).get("chat_template") if raw else None
-    except (ValueError, AttributeError):
-        return None
-    return found if isinstance(found, str) else None
+    with said_of(choice):
+        text = catalog.document(choice.checkpoint, "chat_template.jinja")
+        if text is not None:
+            return text
+        found = (json_beside(catalog, choice.checkpoint, "tokenizer_config.json") or {}).get("chat_template")
+    return found if is_text(found) else None

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import copy
-import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from .aliases import config_value
+from .documents import json_text
 from .dtypes import TORCH_NAMES
 from .elaborate import Elaboration
 from .graph import Output
@@ -30,7 +30,7 @@ def config_text(elaboration: Elaboration, settings: Settings, origin: Model) -> 
     _ties(config, elaboration)
     _dtype(config, elaboration.graph.outputs)
     _merge(config, settings.config)
-    return json.dumps(config, indent=2, ensure_ascii=False) + "\n"
+    return json_text(config)
 
 
 def _get(config: Mapping[str, Any], key: str) -> Any:

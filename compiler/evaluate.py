@@ -14,10 +14,11 @@ from ..grammar import ast
 from ..grammar.diagnostic import Diagnostic, Label, MergecError
 from ..grammar.source import Span
 from .adapters import Adapter
+from .budget import Budget
 from .builtins import BUILTINS
 from .calls import Given, kind_of
 from .catalog import Catalog, CatalogError
-from .expressions import Cascade, Expressions, key_span
+from .expressions import Cascade, Expressions, key_span, too_deep
 from .forms import FORMS, Models, catalog_diagnostic
 from .library import Library
 from .models import Model
@@ -25,6 +26,9 @@ from .names import bound_and_free, cycles
 from .places import Path
 from .primitives import Primitive
 from .terms import Function, Namespace, Poison, Scope, is_region, named
+
+MOST_ERRORS = 100
+"""After so many a recipe is not looked at any further."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -56,6 +60,7 @@ class Recipe:
     libraries: list[tuple[str, str]] = field(default_factory=list)
     primitives: tuple[Primitive, ...] = ()
     scope: Scope = field(default_factory=lambda: Scope({}))
+    budget: Budget = field(default_factory=Budget)
 
     @property
     def inputs(self) -> list[Model]:
@@ -79,14 +84,15 @@ class _Evaluator:
         self.result = Recipe()
         self.root = self.result.scope
         self.models = Models(catalog, near)
-        self.expressions = Expressions(
-            library, {**FORMS, "model": self.models.form, "lora": self.models.lora}, self.root, self.result.advice
-        )
+        forms = {**FORMS, "model": self.models.form, "lora": self.models.lora}
+        self.expressions = Expressions(library, forms, self.root, self.result.advice, self.result.budget)
 
     def recipe(self, module: ast.Module) -> Recipe:
         self._defs(module, self.root, library=False)
         for statement in module.statements:
             self._guard(statement)
+            if len(self.result.diagnostics) > MOST_ERRORS or self.result.budget.spent:
+                break
         self._check_defs(module)
         for name, value in self.overrides.items():
             self.result.diagnostics.append(Diagnostic("E0201", f"`-D {name}={value}`: the recipe has no `let {name}`"))
@@ -107,6 +113,8 @@ class _Evaluator:
             known = {*BUILTINS, *self.library.names, *self.expressions.forms, "layer", "depth"}
             reported = {d.labels[0].span for d in self.result.diagnostics if d.labels}
             for name in free:
+                if len(self.result.diagnostics) > MOST_ERRORS:
+                    return
                 if name.id in known or inner.find(name.id)[0] or name.span in reported:
                     continue
                 if name.id not in self.library.primitives:
@@ -123,9 +131,7 @@ class _Evaluator:
         except Cascade:
             pass
         except RecursionError:
-            self.result.diagnostics.append(
-                Diagnostic("E0211", "this expression is nested too deeply", (Label(statement.span),))
-            )
+            self.result.diagnostics.append(too_deep(statement.span))
         if isinstance(statement, ast.Let):
             self.root.values.setdefault(statement.name.id, Poison())
 

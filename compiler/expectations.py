@@ -10,7 +10,7 @@ from .advice import advise
 from .builtins import varies
 from .elaborate import Elaboration
 from .evaluate import Recipe
-from .expressions import Cascade, Expressions
+from .expressions import Cascade, Expressions, too_deep
 from .library import Library
 from .terms import Scope, is_region
 
@@ -30,6 +30,8 @@ def check_expectations(recipe: Recipe, elaboration: Elaboration, library: Librar
             errors.extend(error.diagnostics)
         except Cascade:
             continue
+        except RecursionError:
+            errors.append(too_deep(expect.span))
         else:
             if holds is not True:
                 message = expect.message.value if expect.message else "an expectation does not hold"
@@ -47,9 +49,8 @@ class _Facts:
         self.seen: dict[str, Any] = {}
         self.numbers = {"params": parameters, "tensors": len(elaboration.graph.outputs)}
         self.scope = Scope(dict(self.numbers), recipe.scope)
-        self.expressions = Expressions(
-            library, {"advise": advise, "tied": self._tied, "shape": self._shape}, recipe.scope, recipe.advice
-        )
+        forms = {"advise": advise, "tied": self._tied, "shape": self._shape}
+        self.expressions = Expressions(library, forms, recipe.scope, recipe.advice, recipe.budget)
 
     def value(self, condition: ast.Expr) -> Any:
         value = self.expressions.value(condition, self.scope)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import difflib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -11,10 +10,12 @@ from ..grammar import ast
 from ..grammar.diagnostic import Diagnostic, Label, MergecError
 from ..grammar.source import Span
 from .assembly import assemble, is_assembly
-from .builtins import BUILTINS, Builtin, as_region, lift, resolve, varies
+from .budget import Budget
+from .builtins import BUILTINS, Builtin, as_region, lift, once, power, resolve, varies
 from .calls import REQUIRED, Given, Parameter, check_kind, kind_of, match
 from .dtypes import NAMES as DTYPE_NAMES
 from .library import Library
+from .near import near
 from .places import GlobStep, IndexStep, Interval, NameStep, Path
 from .presence import may_lack
 from .primitives import PrimitiveError
@@ -39,8 +40,10 @@ from .terms import (
 PLACE_WORDS = frozenset({"layers", "embed", "head", "norm", "encoder", "decoder", "text", "vision", "layer", "depth"})
 """Names that a `let` or `def` can't take: they are places, or numbers that vary over the output."""
 
-MAX_CALLS = 100_000
-"""Calls of defs and comprehension elements in one recipe; more is a runaway expansion, not a merge."""
+
+def too_deep(span: Span) -> Diagnostic:
+    """The error (E0211) for what would exhaust the interpreter's stack."""
+    return Diagnostic("E0211", "this expression is nested too deeply", (Label(span),))
 
 
 class Cascade(Exception):
@@ -56,13 +59,18 @@ class Expressions:
     """
 
     def __init__(
-        self, library: Library, forms: Mapping[str, Form], root: Scope, advice: list[Diagnostic] | None = None
+        self,
+        library: Library,
+        forms: Mapping[str, Form],
+        root: Scope,
+        advice: list[Diagnostic] | None = None,
+        budget: Budget | None = None,
     ) -> None:
         self.library, self.forms, self.root = library, forms, root
         self.advice: list[Diagnostic] = [] if advice is None else advice
+        self.budget = budget or Budget()
         self.active: list[str] = []
         self.origin: Span | None = None
-        self.calls = 0
         self.optional: dict[int, frozenset[str]] = {}
 
     def span(self, node: ast.Expr) -> Span:
@@ -72,7 +80,11 @@ class Expressions:
     def value(self, node: ast.Expr, scope: Scope) -> Any:
         handler = _HANDLERS.get(type(node))
         assert handler is not None, node
-        return handler(self, node, scope)
+        self.budget.step(node.span)
+        value = handler(self, node, scope)
+        if isinstance(value, tuple | PlaceMap):
+            self.budget.made(value, self.span(node))
+        return value
 
     def _literal(self, node: ast.Number | ast.String | ast.Boolean, scope: Scope) -> Any:  # noqa: ARG002
         return node.value
@@ -116,8 +128,8 @@ class Expressions:
         while inner is not None:
             names |= set(inner.values)
             inner = inner.outer
-        near = difflib.get_close_matches(node.id, sorted(names), 2, 0.6)
-        help_: tuple[str, ...] = (f"did you mean {' or '.join(f'`{n}`' for n in near)}?",) if near else ()
+        likely = near(node.id, sorted(names), 2)
+        help_: tuple[str, ...] = (f"did you mean {' or '.join(f'`{n}`' for n in likely)}?",) if likely else ()
         if node.id in PLACE_WORDS:
             help_ = (f"`{node.id}` is a place: say of which model, as in `base.{node.id}`",)
         if node.id in DTYPE_NAMES:
@@ -170,8 +182,11 @@ class Expressions:
         if node.op in ("==", "!=") and (
             isinstance(left, plain) or isinstance(right, plain) or isinstance(left, tuple) or isinstance(right, tuple)
         ):
+            for value in (left, right):
+                if isinstance(value, tuple):
+                    self.budget.handed(value, self.span(node))
             if varies(left) or varies(right):
-                return Vary(
+                return once(
                     lambda where: function(resolve(left, where), resolve(right, where)), self.span(node), node.span.text
                 )
             return function(left, right)
@@ -189,7 +204,7 @@ class Expressions:
             if is_region(then) or is_region(other):
                 from_ = self.span(node)
                 return Choice(condition, as_region(then, from_), as_region(other, from_), from_)
-            return Vary(
+            return once(
                 lambda where: resolve(then if resolve(condition, where) else other, where),
                 self.span(node),
                 node.span.text,
@@ -223,7 +238,7 @@ class Expressions:
             )
         out = []
         for item in items:
-            self._count(node)
+            self.budget.call(self.span(node))
             values = (item,) if len(node.targets) == 1 else item
             if not isinstance(values, tuple) or len(values) != len(node.targets):
                 raise MergecError(
@@ -236,13 +251,6 @@ class Expressions:
             inner = Scope({t.id: v for t, v in zip(node.targets, values, strict=True)}, scope)
             out.append(self.value(node.element, inner))
         return tuple(out)
-
-    def _count(self, node: ast.Expr) -> None:
-        self.calls += 1
-        if self.calls > MAX_CALLS:
-            raise MergecError(
-                Diagnostic("E0219", f"the recipe expands to more than {MAX_CALLS} calls", (Label(self.span(node)),))
-            )
 
     # --- places
 
@@ -369,6 +377,8 @@ class Expressions:
         out: list[Given] = []
         for argument in node.arguments:
             value = self.value(argument.value, scope)
+            if isinstance(value, tuple | PlaceMap):
+                self.budget.handed(value, self.span(argument.value))
             if argument.splat:
                 if not isinstance(value, tuple):
                     raise MergecError(
@@ -404,15 +414,15 @@ class Expressions:
                     values[p.name] = () if p.variadic else p.default
             return function.run(values, span)
         if isinstance(function, Function):
-            return self._apply(function, given, node, span)
+            return self._apply(function, given, span)
         raise MergecError(
             Diagnostic(
                 "E0208", f"{kind_of(function)} can't be called", (Label(self.span(node.function), "not a function"),)
             )
         )
 
-    def _apply(self, function: Function, given: list[Given], node: ast.Call, span: Span) -> Any:
-        self._count(node)
+    def _apply(self, function: Function, given: list[Given], span: Span) -> Any:
+        self.budget.call(span)
         parameters = [_parameter(p) for p in function.definition.parameters]
         bound = match(function.name, parameters, given, span)
         value = self._expand(function, parameters, bound, span)
@@ -620,7 +630,7 @@ _BINARY: dict[str, tuple[str, Callable[[Any, Any], Any]]] = {
     "-": ("sub", lambda a, b: a - b),
     "*": ("mul", lambda a, b: a * b),
     "/": ("div", lambda a, b: a / b),
-    "**": ("pow", lambda a, b: a**b),
+    "**": ("pow", power),
     "<": ("lt", lambda a, b: a < b),
     "<=": ("le", lambda a, b: a <= b),
     ">": ("gt", lambda a, b: a > b),

@@ -34,6 +34,9 @@ _TOKEN = (Parameter("model"), Parameter("text", None, kind="string"), Parameter(
 _ADAPTERS = build({"name": "LoRA"})
 """Adapters have no places: what they change is found by name."""
 
+MAX_MODELS = 1000
+"""The most `model(…)` calls that a recipe can come to."""
+
 
 class Models:
     """Opens the checkpoints and adapters that a recipe names, each distinct one under its own number."""
@@ -53,6 +56,9 @@ class Models:
         """The model of a `model(…)` call, under the name that it is bound to. Raises MergecError."""
         given, values = _given("model", _MODEL, expressions, node, scope)
         source: str = values["source"]
+        if len(self.opened) >= MAX_MODELS:
+            message = f"the recipe names more than {MAX_MODELS} models"
+            raise MergecError(Diagnostic("E0182", message, (Label(node.span, "one too many"),)))
         try:
             checkpoint = self.catalog.open(
                 source, revision=values.get("revision"), subfolder=values.get("subfolder"), near=self.near

@@ -351,8 +351,13 @@ def _depth_key(stack: str, length: int, config: Mapping[str, Any], nested: Seque
 
 def _lists(length: int, config: Mapping[str, Any], nested: Sequence[str]) -> list[str]:
     """Lists that have one item a layer and say so in their names."""
-    keys = [key for key in config if "layer" in key]
-    keys += [f"{outer}.{key}" for outer in nested for key in config[outer] if isinstance(key, str) and "layer" in key]
+    keys = [key for key in config if "layer" in key and "." not in key]
+    keys += [
+        f"{outer}.{key}"
+        for outer in nested
+        for key in config[outer]
+        if isinstance(key, str) and "layer" in key and "." not in key
+    ]
     return [key for key in keys if isinstance(value := _value(config, key), list) and len(value) == length]
 
 

@@ -8,6 +8,8 @@ from ..grammar import ast
 from ..grammar.diagnostic import Diagnostic, Label
 from ..grammar.source import Span
 
+_MOST_SHOWN = 12  # of a circle of defs; of a longer one the ends
+
 
 def cycles(module: ast.Module) -> list[Diagnostic]:
     """Defs that call themselves, directly or through others."""
@@ -17,14 +19,15 @@ def cycles(module: ast.Module) -> list[Diagnostic]:
     found: list[Diagnostic] = []
     for start in defs:
         stack: list[tuple[str, int]] = [(start, 0)]
-        trail = [start]
+        trail, above = [start], {start}
         while stack and start not in done:
             name, k = stack.pop()
             if k < len(calls[name]):
                 stack.append((name, k + 1))
                 callee = calls[name][k]
-                if callee.id in trail:
-                    shown = " -> ".join(f"`{c}`" for c in [*trail[trail.index(callee.id) :], callee.id])
+                if callee.id in above:
+                    circle = [f"`{c}`" for c in [*trail[trail.index(callee.id) :], callee.id]]
+                    shown = " -> ".join(circle if len(circle) <= _MOST_SHOWN else [*circle[:4], "…", *circle[-4:]])
                     found.append(
                         Diagnostic(
                             "E0207", f"a def can't call itself: {shown}", (Label(callee.span, "closes the circle"),)
@@ -35,9 +38,10 @@ def cycles(module: ast.Module) -> list[Diagnostic]:
                 if callee.id not in done:
                     stack.append((callee.id, 0))
                     trail.append(callee.id)
+                    above.add(callee.id)
             else:
                 done.add(name)
-                trail.pop()
+                above.discard(trail.pop())
     return found
 
 

@@ -13,12 +13,34 @@ from .places import IndexStep, NameStep, Space
 from .settings import Settings
 from .terms import Assembly, Origins, Stack, is_region, picks
 
+MAX_LAYERS = 10_000
+"""The most layers that a stack of the output can have; real models have some hundreds."""
+
 
 def outline(recipe: Recipe, settings: Settings) -> tuple[Space, list[Diagnostic]]:
     """The output's tensors as a space that places are resolved against; and what is wrong with its depth."""
     errors: list[Diagnostic] = []
     depth = _depths(recipe, settings, errors)
+    _check_depth(recipe, settings, depth)
     return _space(settings, _names(recipe, settings.template, depth), depth), errors
+
+
+def _check_depth(recipe: Recipe, settings: Settings, depth: Mapping[str, int]) -> None:
+    """Raises MergecError (E0181) for a stack of more layers than could be listed."""
+    for stack, layers in depth.items():
+        if layers > MAX_LAYERS:
+            own = settings.template.space.depths.get(stack, 0)
+            indexed = [
+                (interval.stop or 0, interval.span)
+                for path in recipe.paths
+                for step in path.steps
+                if isinstance(step, IndexStep)
+                for interval in step.intervals
+            ]
+            where = max(indexed, key=lambda each: each[0])[1] if indexed and own != layers else settings.template.span
+            where = settings.spans.get("layers", where)
+            message = f"the output would have {layers} layers, over the limit of {MAX_LAYERS}"
+            raise MergecError(Diagnostic("E0181", message, (Label(where, "too many layers"),)))
 
 
 def check_places(recipe: Recipe, settings: Settings) -> list[Diagnostic]:

@@ -7,7 +7,6 @@ the path, and the rest of its name below the path. Tensors of two selections cor
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -15,6 +14,7 @@ from dataclasses import dataclass, field
 from ..grammar.diagnostic import Diagnostic, Label, MergecError
 from ..grammar.source import Span
 from .family import Family, Stack, stack_index
+from .near import near
 
 # --- paths ---------------------------------------------------------------------------------------
 
@@ -84,6 +84,10 @@ class Path:
                 shown = step.name if isinstance(step, NameStep) else f'"{step.pattern}"'
                 out.append(("." if out else "") + shown)
         return "".join(out) or "*"
+
+
+_MOST_NUMBERED = 1_000_000  # a name is free to claim any number, and what it claims is listed
+_MOST_GLOBS = 3  # in one place: a long name can be split between more in too many ways
 
 
 # --- selections ----------------------------------------------------------------------------------
@@ -194,6 +198,10 @@ class Space:
         first = path.steps[0]
         if isinstance(first, GlobStep):
             return self._glob(path, first)
+        if sum(isinstance(step, GlobStep) for step in path.steps) > _MOST_GLOBS:
+            raise MergecError(
+                Diagnostic("E0301", f"a place has at most {_MOST_GLOBS} globs", (Label(path.span, "more than that"),))
+            )
         candidates = self._candidates(path)
         for candidate in candidates:
             found = self._match(candidate)
@@ -322,6 +330,9 @@ class Space:
         chosen: list[list[int]] = []
         for axis, step in enumerate(candidate.indices):
             length = max(numbers[axis] for numbers, _, _ in found) + 1
+            if length > _MOST_NUMBERED:
+                message = f"{self.owner} has a part here that is numbered {_MOST_NUMBERED} or higher"
+                raise MergecError(Diagnostic("E0303", message, (Label(step.span, "not to be listed"),)))
             if axis == 0 and candidate.stack:
                 length = max(length, self.depths.get(candidate.stack, 0))
             chosen.append(_positions(step, length, self.owner))
@@ -394,8 +405,11 @@ def _fused(step: NameStep | IndexStep | GlobStep, known: list[str]) -> str:
 
 def glob_pattern(pattern: str) -> re.Pattern[str]:
     """`*` and `**` match any run of characters, dots included; `?` one character; all else itself."""
-    parts = re.split(r"(\*+|\?)", pattern)
-    return re.compile("".join(".*" if p.startswith("*") else "." if p == "?" else re.escape(p) for p in parts))
+    first, *later = ["".join("." if c == "?" else re.escape(c) for c in part) for part in re.split(r"\*+", pattern)]
+    # what stands between two stars is taken where it comes first and never given back, which finds a match if there is
+    # one, and keeps a name of many repetitions from being split in every way there is
+    middle = "".join(f"(?>.*?{part})" for part in later[:-1])
+    return re.compile(f"(?s:{first}{middle}" + (f".*{later[-1]})" if later else ")"))
 
 
 def _positions(step: IndexStep, length: int, owner: str) -> list[int]:
@@ -449,5 +463,5 @@ def _selection(
 
 
 def _near(word: str, known: list[str] | tuple[str, ...], lead: str) -> tuple[str, ...]:
-    found = difflib.get_close_matches(word, known, 3, 0.6) if len(known) < 5000 else []
+    found = near(word, known)
     return (f"{lead} {' or '.join(f'`{f}`' for f in found)}?",) if found else ()

@@ -32,45 +32,63 @@ def _optional(model: Model, known: dict[int, frozenset[str]]) -> frozenset[str]:
 
 def exists(term: Region, where: Where, resolve: Resolve) -> bool:
     """Whether a region has a tensor at a place; one that is not optional it has, or its own error tells."""
-    if isinstance(term, Leaf):
-        if not term.model.family.is_optional(where.name):
+    return _Search(resolve).exists(term, where)
+
+
+class _Search:
+    """Asks each region at a place once, however often others are made of it."""
+
+    def __init__(self, resolve: Resolve) -> None:
+        self._resolve = resolve
+        self._known: dict[tuple[int, Where], bool] = {}
+
+    def exists(self, term: Region, where: Where) -> bool:
+        key = (id(term), where)
+        if key not in self._known:
+            self._known[key] = self._look(term, where)
+        return self._known[key]
+
+    def _look(self, term: Region, where: Where) -> bool:
+        if isinstance(term, Leaf):
+            if not term.model.family.is_optional(where.name):
+                return True
+            name: str | None = where.name
+            if term.path is not None:
+                name = matching(term.model.space.select(term.path), where)
+            return name is not None and term.model.find(name) is not None
+        if isinstance(term, Number):
             return True
-        name: str | None = where.name
-        if term.path is not None:
-            name = matching(term.model.space.select(term.path), where)
-        return name is not None and term.model.find(name) is not None
-    if isinstance(term, Number):
+        if isinstance(term, Choice):
+            return self.exists(term.then if self._resolve(term.condition, where) else term.other, where)
+        if isinstance(term, Among):
+            return any(self.exists(m, where) for m in term.models)
+        if isinstance(term, At):
+            return self._at(term.region, term.path, where)
+        if isinstance(term, Apply):
+            parts = [a for a in term.args if not isinstance(a, Number | Lora)]
+            return not parts or any(self.exists(a, where) for a in parts)
+        if isinstance(term, Stack):
+            return any(self.exists(p, where) for p in term.parts)
+        if isinstance(term, Assembly):
+            return self._assembly(term, where)
         return True
-    if isinstance(term, Choice):
-        return exists(term.then if resolve(term.condition, where) else term.other, where, resolve)
-    if isinstance(term, Among):
-        return any(exists(m, where, resolve) for m in term.models)
-    if isinstance(term, At):
-        return _at(term.region, term.path, where, resolve)
-    if isinstance(term, Apply):
-        parts = [a for a in term.args if not isinstance(a, Number | Lora)]
-        return not parts or any(exists(a, where, resolve) for a in parts)
-    if isinstance(term, Stack):
-        return any(exists(p, where, resolve) for p in term.parts)
-    if isinstance(term, Assembly):
+
+    def _assembly(self, term: Assembly, where: Where) -> bool:
         found = part_at(term, where.name)
         if found is None:
             return True
         value, coordinate, counts = found
         inner = Where(where.name, coordinate, counts, term.space, where.layer, where.layers, where.output)
-        return exists(value, inner, resolve)
-    return True
+        return self.exists(value, inner)
 
-
-def _at(region: Region, path: Path, where: Where, resolve: Resolve) -> bool:
-    owner = next(iter(owners(region)), None)
-    if owner is None or not owner.model.family.is_optional(where.name):
-        return True
-    name = matching(owner.space.select(path), where)
-    if name is None:
-        return False
-    inner = Where(name, ((), name), (), owner.space, None, where.layers, where.output)
-    return exists(region, inner, resolve)
+    def _at(self, region: Region, path: Path, where: Where) -> bool:
+        owner = next(iter(owners(region)), None)
+        if owner is None or not owner.model.family.is_optional(where.name):
+            return True
+        name = matching(owner.space.select(path), where)
+        if name is None:
+            return False
+        return self.exists(region, Where(name, ((), name), (), owner.space, None, where.layers, where.output))
 
 
 def matching(selection: Selection, where: Where) -> str | None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -13,6 +12,7 @@ from .calls import Given, article, kind_of
 from .dtypes import FLOATS, NAMES
 from .evaluate import Recipe
 from .models import Model
+from .near import near
 from .sizes import parse_size
 from .terms import Leaf, PlaceMap, Token, Union
 
@@ -51,6 +51,9 @@ KEYS: Mapping[str, str] = {
 
 CHAT_TEMPLATES = ("alpaca", "chatml", "llama3", "mistral")
 """Names of the chat templates in `chat_templates/`."""
+
+MOST_PADDING = 1 << 20
+"""The largest `pad_vocab_to`."""
 
 DEFAULT_SHARD = 5 * 10**9
 
@@ -91,14 +94,14 @@ def settings_of(recipe: Recipe, overrides: Mapping[str, Any], strict: bool) -> S
         given[key] = Given(key, value, Span(Source("<command line>", text), 0, len(text)))
     for key, argument in given.items():
         if key not in KEYS:
-            near = difflib.get_close_matches(key, KEYS, 1, 0.5)
+            likely = near(key, KEYS, 1, 0.5)
             errors.append(
                 Diagnostic(
                     "E0203",
                     f"the output has no setting `{key}`",
                     (Label(argument.where, "unknown setting"),),
                     notes=(f"its settings are {', '.join(f'`{k}`' for k in KEYS)}",),
-                    help=(f"did you mean `{near[0]}`?",) if near else (),
+                    help=(f"did you mean `{likely[0]}`?",) if likely else (),
                 )
             )
     check = _Checker(given, errors)
@@ -113,7 +116,7 @@ def settings_of(recipe: Recipe, overrides: Mapping[str, Any], strict: bool) -> S
         shard_size=check.size("shard_size", DEFAULT_SHARD),
         tokenizer=check.tokenizer("tokenizer"),
         tokens={key: value for key, value in tokens.items() if check.token(key, value)},
-        pad_vocab_to=check.integer("pad_vocab_to", 1),
+        pad_vocab_to=check.integer("pad_vocab_to", 1, MOST_PADDING),
         pad_rows=check.choice("pad_rows", ("mean", "zero")),
         resize=check.choice("resize", ("error", "common", "base")),
         chat_template=check.chat_template("chat_template"),
@@ -182,13 +185,14 @@ class _Checker:
         self.wrong(key, article("string"))
         return None
 
-    def integer(self, key: str, low: int) -> int | None:
+    def integer(self, key: str, low: int, high: int = 2**63 - 1) -> int | None:
         if key not in self.given:
             return None
         value = self.given[key].value
-        if isinstance(value, int) and not isinstance(value, bool) and low <= value < 2**63:
+        if isinstance(value, int) and not isinstance(value, bool) and low <= value <= high:
             return value
-        self.wrong(key, f"a whole number of at least {low}")
+        bounds = f"of at least {low}" if high >= 2**62 else f"from {low} to {high}"
+        self.wrong(key, f"a whole number {bounds}")
         return None
 
     def dtype(self, key: str) -> str | None:

@@ -297,9 +297,13 @@ def picks(region: Region) -> tuple[list[tuple[Model | Assembly, Path]], list[Lea
     """The places that a region was picked at, each with the model whose layers they number; and models taken whole."""
     picked: list[tuple[Model | Assembly, Path]] = []
     whole: list[Leaf | Assembly] = []
+    seen: set[int] = set()
     todo: list[Region] = [region]
     while todo:
         term = todo.pop()
+        if id(term) in seen:
+            continue
+        seen.add(id(term))
         if isinstance(term, Leaf):
             if term.path is None:
                 whole.append(term)
@@ -320,32 +324,66 @@ def at(region: Region, path: Path, span: Span) -> Region:
 
     Raises MergecError (E0454) for an adapter, which has no places without a model.
     """
-    if isinstance(region, Lora):
-        raise MergecError(
-            Diagnostic(
-                "E0454",
-                "an adapter has no places of its own",
-                (Label(span, "part of an adapter"),),
-                help=("pick from the model that it is applied to: `(base + lora(…)).layers[3]`",),
+    done: dict[int, Region] = {}
+    placed = _over_places(region)
+
+    def pushed(region: Region) -> Region:
+        """What a region that several others are made of comes to, once."""
+        if id(region) not in done:
+            done[id(region)] = push(region)
+        return done[id(region)]
+
+    def push(region: Region) -> Region:
+        if isinstance(region, Lora):
+            raise MergecError(
+                Diagnostic(
+                    "E0454",
+                    "an adapter has no places of its own",
+                    (Label(span, "part of an adapter"),),
+                    help=("pick from the model that it is applied to: `(base + lora(…)).layers[3]`",),
+                )
             )
-        )
-    if isinstance(region, Leaf):
-        inner = path if region.path is None else region.path.join(path)
-        return Leaf(region.model, Path(inner.steps, span), span)
-    if isinstance(region, At):
-        return At(region.region, Path(region.path.join(path).steps, span), span)
-    if isinstance(region, Apply) and any(isinstance(o, Leaf) and o.path is not None for o in owners(region)):
-        args = tuple(a if isinstance(a, Number) else at(a, path, span) for a in region.args)
-        return dataclasses.replace(region, args=args)
-    if isinstance(region, Choice | Among) and any(isinstance(o, Leaf) and o.path is not None for o in owners(region)):
-        return _pushed(region, path, span)
-    return At(region, path, span)
+        if isinstance(region, Leaf):
+            inner = path if region.path is None else region.path.join(path)
+            return Leaf(region.model, Path(inner.steps, span), span)
+        if isinstance(region, At):
+            return At(region.region, Path(region.path.join(path).steps, span), span)
+        if isinstance(region, Apply) and id(region) in placed:
+            args = tuple(a if isinstance(a, Number) else pushed(a) for a in region.args)
+            return dataclasses.replace(region, args=args)
+        if isinstance(region, Choice | Among) and id(region) in placed:
+            return _pushed(region, path, span, pushed)
+        return At(region, path, span)
+
+    return pushed(region)
 
 
-def _pushed(region: Choice | Among, path: Path, span: Span) -> Region:
-    """A place handed on to what a region is chosen from."""
+def _over_places(region: Region) -> set[int]:
+    """Of a region and those below it, the ids of the ones that are made of a model at a place."""
+    users: dict[int, list[Region]] = {}
+    todo: list[Region] = []
+    for term in walk(region):
+        if isinstance(term, Leaf) and term.path is not None:
+            todo.append(term)
+        if not isinstance(term, Assembly):  # its parts have places that are its own affair
+            for below in children(term):
+                users.setdefault(id(below), []).append(term)
+    found: set[int] = set()
+    while todo:
+        term = todo.pop()
+        if id(term) not in found:
+            found.add(id(term))
+            todo.extend(users.get(id(term), ()))
+    return found
+
+
+def _pushed(region: Choice | Among, path: Path, span: Span, pushed: Callable[[Region], Region]) -> Region:
+    """A place handed on to what a region is chosen from; `pushed` does so for a part of it."""
 
     def inner(part: Region) -> Region:
+        return part if isinstance(part, Number) else pushed(part)
+
+    def later(part: Region) -> Region:
         return part if isinstance(part, Number) else at(part, path, span)
 
     if isinstance(region, Choice):
@@ -353,7 +391,7 @@ def _pushed(region: Choice | Among, path: Path, span: Span) -> Region:
     again = region.again
     models = tuple([inner(m) for m in region.models])
     return dataclasses.replace(
-        region, full=inner(region.full), models=models, again=lambda present: inner(again(present))
+        region, full=inner(region.full), models=models, again=lambda present: later(again(present))
     )
 
 

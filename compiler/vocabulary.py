@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from ..grammar.diagnostic import Diagnostic, Label, MergecError
-from .catalog import Catalog, Checkpoint
+from .catalog import Catalog
+from .documents import said_of
 from .models import Model
 from .terms import Leaf, Token, Union
+from .tokenizer import read_vocabulary
 
 Row = tuple[tuple[int, int], ...]
 """The rows (source, row) whose mean an output row is; none is zero."""
@@ -107,14 +108,16 @@ def _row_of(choice: Any, token: str) -> tuple[Model | None, str]:
 def vocabulary_of(settings: Any, models: tuple[Model, ...], catalog: Catalog) -> Vocabulary | None:
     """Reconciles the vocabularies of the inputs as `output(tokenizer=…, tokens=…, pad_vocab_to=…)` says.
 
-    None where the recipe says nothing about them. Raises MergecError (E0313) where a tokenizer can't be read.
+    None where the recipe says nothing about them. Raises MergecError: E0313 where a model has no tokenizer that can be
+    read, E0436 where it has one that is not sound.
     """
     if settings.tokenizer is None and not settings.tokens and settings.pad_vocab_to is None:
         return None
     distinct: dict[str, Model] = {m.label: m for m in models}
     ids: dict[str, dict[str, int]] = {}
     for model in distinct.values():
-        found = read_vocabulary(catalog, model.checkpoint)
+        with said_of(model):
+            found = read_vocabulary(catalog, model.checkpoint)
         if found is None:
             raise MergecError(
                 Diagnostic(
@@ -166,25 +169,3 @@ def vocabulary_of(settings: Any, models: tuple[Model, ...], catalog: Catalog) ->
         origin,
         settings.pad_rows == "mean",
     )
-
-
-def read_vocabulary(catalog: Catalog, checkpoint: Checkpoint) -> dict[str, int] | None:
-    """Token to id from tokenizer.json, else vocab.json, with added tokens; None where neither is there or readable."""
-    text = catalog.document(checkpoint, "tokenizer.json")
-    try:
-        if text is not None:
-            data = json.loads(text)
-            vocab = data["model"].get("vocab", {})
-            pairs = {t[0]: k for k, t in enumerate(vocab)} if isinstance(vocab, list) else dict(vocab)
-            pairs.update({t["content"]: int(t["id"]) for t in data.get("added_tokens", [])})
-            return pairs
-        text = catalog.document(checkpoint, "vocab.json")
-        if text is None:
-            return None
-        pairs = {str(k): int(v) for k, v in json.loads(text).items()}
-        more = catalog.document(checkpoint, "added_tokens.json")
-        if more is not None:
-            pairs.update({str(k): int(v) for k, v in json.loads(more).items()})
-        return pairs
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
-        return None

@@ -28,6 +28,9 @@ class Fault:
     form: str = ""
 
 
+# A longer statement is data rather than a slip of the pen, and the table's patterns would take long to search it.
+_LONGEST_SLIP = 10_000
+
 # What the grammar's terminals are called in messages. Those that can begin an expression are summed up.
 _EXPRESSION = frozenset(
     {"NUMBER", "STRING", "LONG_STRING", "NAME", "TRUE", "FALSE", "NONE"}
@@ -61,7 +64,7 @@ _WORDS = {
 
 def explain(fault: Fault) -> Diagnostic:
     """The diagnostic for a fault: the first slip of the table that fits, else what was expected and what was found."""
-    for slip in SLIPS:
+    for slip in SLIPS if len(fault.before) + len(fault.rest) <= _LONGEST_SLIP else ():
         help = _match(slip, fault)
         if help is not None:
             return Diagnostic(slip.code, slip.message, (Label(fault.span),), help=(help,) if help else ())

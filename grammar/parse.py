@@ -12,22 +12,30 @@ from lark.parsers.lalr_interactive_parser import InteractiveParser
 
 from .ast import Expr, Module
 from .build import Builder, too_deep
-from .diagnostic import Diagnostic, MergecError
+from .diagnostic import Diagnostic, Label, MergecError
 from .explain import Fault, explain
 from .scan import MAX_ERRORS, Scan, scan
 from .source import Source, Span
 from .tables import parser
 
+# One half of a pair of UTF-16, which a string in memory can hold alone.
+_HALF = re.compile("[\ud800-\udfff]")
+
 # A statement that begins so is meant as that statement, whatever it looks like.
 _KEYWORD = re.compile(r"\s*(let|def|use|output|expect)\b(?!\s*\.)")
+
+
+MAX_LENGTH = 1 << 19
+"""The most characters that a recipe or library may have; a syntax tree takes some hundred times the memory."""
 
 
 def parse(source: Source) -> Module:
     """The syntax tree of a recipe or library.
 
-    Raises MergecError with every syntax error found, in the order of the text, at most `MAX_ERRORS` of them:
-    after an error reading goes on at the next statement.
+    Raises MergecError: E0480 for a text that is too long, else every syntax error found, in the order of the text, at
+    most `MAX_ERRORS` of them: after an error reading goes on at the next statement.
     """
+    _check_text(source)
     scanned = scan(source)
     diagnostics = list(scanned.diagnostics)
     if not diagnostics:
@@ -68,7 +76,19 @@ def _grammar(start: str) -> Lark:
     return parser(start) if start == "module" else parser("module", start)
 
 
+def _check_text(source: Source) -> None:
+    """Sees that a text is one that a file can hold, and not too long. Raises MergecError (E0102, E0480)."""
+    half = _HALF.search(source.text)
+    if half is not None:
+        label = Label(Span(source, *half.span()), "no file can hold this")
+        raise MergecError(Diagnostic("E0102", "half of a character", (label,)))
+    if len(source.text) > MAX_LENGTH:
+        message = f"the text has {len(source.text)} characters, over the limit of {MAX_LENGTH}"
+        raise MergecError(Diagnostic("E0480", message, file=source.name))
+
+
 def _parse_whole(source: Source, start: str) -> Any:
+    _check_text(source)
     scanned = scan(source)
     diagnostics = list(scanned.diagnostics)
     value = None
@@ -154,9 +174,10 @@ def _form(text: str, fault: int) -> tuple[str, int, int]:
     if _is_expression(text):
         return "expression", 0, len(text)
     for match in re.finditer(r"(?<![=<>!:+*/-])=(?!=)", text):
-        if match.start() >= fault and not _innermost(text[: match.start()]):
+        if match.start() >= fault:
             left = text[: match.start()]
-            if _is_expression(left):
+            # the first `=` after the fault, if it stands in no brackets: looking at all would take long in a long text
+            if not _innermost(left) and _is_expression(left):
                 return "assignment", len(left) - len(left.lstrip()), len(left.rstrip())
             break
     return "", 0, 0

@@ -15,6 +15,7 @@ _TAB = 4
 # Source lines that are wider are cut to a window around what is underlined.
 _WIDEST_LINE = 160
 _CONTEXT = 40
+_LONGEST_TEXT = 4000
 
 
 def render(diagnostics: Iterable[Diagnostic], color: bool = False) -> str:
@@ -131,7 +132,10 @@ def _render_one(diagnostic: Diagnostic, paint: _Paint) -> str:
 
 
 def _text(text: str, indent: int) -> str:
-    """Text of a message, note or help: it may have several lines, and everything else is escaped."""
+    """Text of a message, note or help: it may have several lines, and everything else is escaped; an endless one, as a
+    name from an input can make it, is cut."""
+    if len(text) > _LONGEST_TEXT:
+        text = text[:_LONGEST_TEXT] + "…"
     return ("\n" + " " * indent).join(escape(line) for line in text.split("\n"))
 
 

@@ -75,8 +75,16 @@ def check_inside(folder: str, name: str) -> str:
         return path
     blobs, blob = os.path.split(real)
     repository, last = os.path.split(blobs)
-    # a snapshot of the Hub's cache is made of links into `models--org--name/blobs`
-    if last == "blobs" and os.path.basename(repository).startswith("models--") and _BLOB.fullmatch(blob):
+    # a snapshot of the Hub's cache, `models--org--name/snapshots/REVISION`, is made of links into the `blobs` beside
+    # `snapshots`; those of another repository are none of its business
+    snapshots = os.path.join(repository, "snapshots")
+    if (
+        last == "blobs"
+        and os.path.basename(repository).startswith("models--")
+        and _BLOB.fullmatch(blob)
+        and os.path.commonpath([base, snapshots]) == snapshots
+        and base != snapshots
+    ):
         return path
     raise CatalogError(
         "E0408",

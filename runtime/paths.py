@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import difflib
 import os
 
+from ..compiler.near import near
 from .faults import show
 
 
@@ -20,7 +20,7 @@ def near_names(path: str, written: str) -> tuple[str, ...]:
         names = sorted(entry for entry in os.listdir(parent or os.curdir) if not entry.startswith("."))
     except OSError:
         return (f"there is no folder `{show(parent)}`",)
-    close = difflib.get_close_matches(name, names, n=3)
+    close = near(name, names)
     prefix = written[: len(written.rstrip("/")) - len(name)]
     if not close:
         return (f"looked in `{show(parent or os.curdir)}`",)

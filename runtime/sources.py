@@ -7,12 +7,13 @@ import os
 from pathlib import Path
 
 from ..grammar.diagnostic import Diagnostic, Exit, MergecError
+from ..grammar.parse import MAX_LENGTH
 from ..grammar.source import Source
 from .faults import reason, show
 from .paths import near_names
 
-MAX_RECIPE = 64 << 20
-"""The longest recipe accepted, in bytes."""
+MAX_RECIPE = 4 * MAX_LENGTH
+"""The most bytes that are read of a recipe: a character of UTF-8 has at most four."""
 
 _WEIGHTS = (".safetensors", ".bin", ".pt", ".pth", ".ckpt", ".gguf")
 
@@ -36,9 +37,12 @@ def read_source(recipe: str | os.PathLike[str] | Source) -> Source:
 
 
 def decode_recipe(name: str, raw: bytes) -> Source:
-    """The recipe `name` from its bytes, of which one more than `MAX_RECIPE` is enough. Raises MergecError (E0403)."""
+    """The recipe `name` from its bytes, of which one more than `MAX_RECIPE` is enough.
+
+    Raises MergecError (E0403, E0480).
+    """
     if len(raw) > MAX_RECIPE:
-        raise _refused("E0403", f"the recipe has more than {MAX_RECIPE >> 20} MiB", name, Exit.INPUT)
+        raise _refused("E0480", f"the recipe has more than {MAX_RECIPE >> 20} MiB", name, Exit.INPUT)
     try:
         # a mark that some editors put at the beginning of UTF-8 text is none of the text
         text = raw.decode("utf-8-sig")

@@ -33,6 +33,7 @@ LAZY = (
     ("runtime/engine.py", "runtime.portable"),
     ("runtime/engine.py", "runtime.devices"),
     ("runtime/host.py", "runtime.devices"),
+    ("runtime/direct.py", "runtime.host"),
     ("runtime/checksums.py", "runtime.native"),
     ("runtime/scan.py", "runtime.nonfinite"),
 )

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import difflib
-
 from ...compiler.builtins import BUILTINS
 from ...compiler.library import Library
+from ...compiler.near import near
 from ...compiler.primitives import PrimitiveError
 from ...grammar.diagnostic import Diagnostic, Exit, MergecError
 from ...runtime.primitives import Primitives
@@ -30,7 +29,7 @@ def explain_method(name: str) -> str:
         names = ", ".join(("*" if p.variadic else "") + p.name for p in builtin.parameters)
         return f"{name}({names})\n  {builtin.doc}\n"
     known = sorted({*library.names, *library.primitives, *BUILTINS})
-    near = difflib.get_close_matches(name, known, 2, 0.6)
-    mends = (f"did you mean {' or '.join(f'`{n}`' for n in near)}?",) if near else ()
+    likely = near(name, known, 2)
+    mends = (f"did you mean {' or '.join(f'`{n}`' for n in likely)}?",) if likely else ()
     note = f"the methods are {', '.join(f'`{n}`' for n in sorted(library.names))}"
     raise MergecError(Diagnostic("E0004", f"no method `{name}`", notes=(note,), help=mends), Exit.USAGE)

@@ -14,7 +14,7 @@ from ...compiler.family import Family, family_for
 from ...compiler.layouts import recognise
 from ...compiler.models import depths
 from ...compiler.places import Space
-from ...compiler.vocabulary import read_vocabulary
+from ...compiler.tokenizer import read_vocabulary
 from .model import Key, ModelRef
 
 
@@ -53,9 +53,10 @@ class Shelf:
     def locate(self, ref: ModelRef) -> Path | None:
         """The existing file or folder that a reference names; None for a Hub name, or where nothing is there."""
         for folder in self._folders:
-            path = Path(os.path.abspath(folder / Path(ref.path).expanduser()))
-            if path.exists():
-                return path
+            # of os.path, which says of a path that can't be one that nothing is there
+            path = os.path.abspath(os.path.join(folder, os.path.expanduser(ref.path)))
+            if os.path.exists(path):
+                return Path(path)
         return None
 
     def known(self, ref: ModelRef) -> Known | None:

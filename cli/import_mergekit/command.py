@@ -48,7 +48,7 @@ def import_command(words: list[str], catalog: Catalog) -> int:
     if given.output:
         _write(Path(given.output), imported.text, given.force)
     else:
-        say(imported.text.removesuffix("\n"))
+        say(imported.text.removesuffix("\n"), exact=True)
     return int(Exit.DONE)
 
 

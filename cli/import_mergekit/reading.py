@@ -65,8 +65,22 @@ class Document:
     comments: tuple[Comment, ...]
 
 
+MAX_LENGTH = 1 << 18
+"""The most characters of a file that are read: a configuration has some thousands."""
+
+MAX_NODES = 50_000
+"""The most values that a document may have with every alias written out: a few lines of aliases of aliases name
+billions."""
+
+
 def read_documents(source: Source) -> tuple[Document, ...]:
-    """The documents of a YAML file, empty ones left out. Raises MergecError (E0701) for what is not YAML."""
+    """The documents of a YAML file, empty ones left out.
+
+    Raises MergecError: E0701 for what is not YAML, or only a bomb made of it; E0480 for too much text.
+    """
+    if len(source.text) > MAX_LENGTH:
+        message = f"the file has {len(source.text)} characters, over the limit of {MAX_LENGTH}"
+        raise MergecError(Diagnostic("E0480", message, file=source.name))
     try:
         builder = _Builder(source)
         nodes = [n for n in yaml.compose_all(source.text, Loader=yaml.SafeLoader) if n is not None]
@@ -96,18 +110,29 @@ def _malformed(source: Source, offset: int, problem: str) -> MergecError:
     return MergecError(Diagnostic("E0701", "this is not valid YAML", (label,)))
 
 
+# How PyYAML fails at a word that does not fit its tag: `!!int ""`, `!!bool x`, `!!timestamp x`, `59:59:…:59.0`.
+_UNFIT = (ValueError, OverflowError, IndexError, KeyError, AttributeError, TypeError)
+
+_MERGE = "tag:yaml.org,2002:merge"
+
+
 class _Builder:
     def __init__(self, source: Source) -> None:
         self._source = source
         self._loader: Any = yaml.SafeLoader("")
         self._done: dict[int, Tree] = {}
+        self._sizes: dict[int, int] = {}
 
     def tree(self, node: Any, above: tuple[int, ...]) -> Tree:
         """A node of PyYAML as a tree; one that an alias names twice is made once."""
         if id(node) in above:
             raise yaml.MarkedYAMLError(problem="an alias inside of what it names", problem_mark=node.start_mark)
         if id(node) not in self._done:
-            self._done[id(node)] = self._make(node, (*above, id(node)))
+            tree = self._make(node, (*above, id(node)))
+            self._done[id(node)] = tree
+            if self._size(tree) > MAX_NODES:
+                problem = f"more than {MAX_NODES} values with all aliases written out"
+                raise yaml.MarkedYAMLError(problem=problem, problem_mark=node.start_mark)
         return self._done[id(node)]
 
     def _make(self, node: Any, above: tuple[int, ...]) -> Tree:
@@ -116,18 +141,43 @@ class _Builder:
         if isinstance(node, yaml.SequenceNode):
             items = tuple([self.tree(n, above) for n in node.value])
             return Sequence(items, self._around(node, [i.span for i in items]))
-        self._loader.flatten_mapping(node)  # `<<: *defaults`
-        entries: dict[str, Entry] = {}
-        dropped: list[Entry] = []
+        brought: list[Entry] = []
+        given: list[Entry] = []
         for key, value in node.value:
             if not isinstance(key, yaml.ScalarNode):
                 raise yaml.MarkedYAMLError(problem="a key that is not a word", problem_mark=key.start_mark)
-            entry = Entry(str(key.value), self._span(key), self.tree(value, above))
+            if key.tag == _MERGE:
+                brought.extend(self._merged(value, above))
+            else:
+                given.append(Entry(str(key.value), self._span(key), self.tree(value, above)))
+        entries: dict[str, Entry] = {}
+        dropped: list[Entry] = []
+        for entry in (*brought, *given):
             if entry.key in entries and self._inside(entries[entry.key].key_span, node):
                 dropped.append(entries[entry.key])
             entries[entry.key] = entry
         own = [e.value.span for e in entries.values() if self._inside(e.key_span, node)]
         return Mapping(tuple(entries.values()), self._around(node, own), tuple(dropped))
+
+    def _merged(self, node: Any, above: tuple[int, ...]) -> list[Entry]:
+        """The entries that `<<: *defaults` brings in, each key once; of a list of mappings the first has the say."""
+        tree = self.tree(node, above)
+        mappings = tree.items if isinstance(tree, Sequence) else (tree,)
+        entries: dict[str, Entry] = {}
+        for mapping in reversed(mappings):
+            if not isinstance(mapping, Mapping):
+                raise yaml.MarkedYAMLError(problem="`<<` takes mappings", problem_mark=node.start_mark)
+            entries.update((entry.key, entry) for entry in mapping.entries)
+        return list(entries.values())
+
+    def _size(self, tree: Tree) -> int:
+        """How many values a tree has, those that are named twice counted twice."""
+        if isinstance(tree, Scalar):
+            return 1
+        if id(tree) not in self._sizes:
+            below = tree.items if isinstance(tree, Sequence) else [entry.value for entry in tree.entries]
+            self._sizes[id(tree)] = 1 + sum(self._size(each) for each in below)
+        return self._sizes[id(tree)]
 
     def _inside(self, span: Span, node: Any) -> bool:
         """Whether something stands in a node itself, and was not brought in by `<<`."""
@@ -142,7 +192,7 @@ class _Builder:
     def _value(self, node: Any) -> bool | int | float | str | None:
         try:
             value = self._loader.construct_object(node)
-        except ValueError:
+        except _UNFIT:
             return str(node.value)
         return value if value is None or isinstance(value, bool | int | float | str) else str(node.value)
 

@@ -111,7 +111,7 @@ def test_what_is_no_recipe(tmp_path: Path) -> None:
 
 def test_endless_recipe(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sources, "MAX_RECIPE", 1 << 20)
-    assert _refusal(Path("/dev/zero"))[:2] == ("E0403", "the recipe has more than 1 MiB")
+    assert _refusal(Path("/dev/zero"))[:2] == ("E0480", "the recipe has more than 1 MiB")
 
 
 @pytest.mark.parametrize("text", ["", "# nothing\n# but words\n", "\n\n"])
