@@ -133,7 +133,12 @@ class Maker:
         # what is brought to another size is put together of several tensors
         if self._settings.resize != "error":
             return self._of_one_size(given.signature, name)
-        return given.signature.at_name(name) if given.signature.plain else given.signature.at(self._where(given, name))
+        if given.signature.plain:
+            return given.signature.at_name(name)
+        try:
+            return given.signature.at(self._where(given, name))
+        except RecursionError:
+            return None  # making it says so
 
     def _of_one_size(self, signature: Signature, name: str) -> Sight | None:
         """What a value depends on of which no tensor has to be resized."""
