@@ -68,10 +68,8 @@ def _untied(model: Model) -> Iterator[str]:
         if rule.default if said is None else bool(said):
             continue
         for alias in rule.aliases:
-            if rule.primary in model.tensors and model.aliases.get(alias) == rule.primary:
-                stored = {model.checkpoint.tensors[t].name for t in model.checkpoint.tensors}
-                if alias not in stored:
-                    yield f"`{rule.config_key}` says that `{alias}` is a tensor of its own, but it is not stored"
+            if model.aliases.get(alias) == rule.primary and alias not in model.checkpoint.tensors:
+                yield f"`{rule.config_key}` says that `{alias}` is a tensor of its own, but it is not stored"
 
 
 def _shown(value: Any) -> str:

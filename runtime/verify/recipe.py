@@ -37,11 +37,9 @@ _AS_WRITTEN = ("config.json", "model.safetensors.index.json")
 
 @dataclass(frozen=True, slots=True)
 class Recompiled:
-    """The recipe of a record, compiled. `folder` is where relative paths began, `touched`: inputs that were written to
-    or moved since, by name."""
+    """The recipe of a record, compiled. `touched`: the names of inputs that were written to or copied since."""
 
     compilation: Compilation
-    folder: str
     touched: tuple[str, ...]
 
     @property
@@ -116,7 +114,7 @@ def recompile(
         compilation = compile_recipe(source, catalog, __version__, options)
     except MergecError as error:
         return None, [inputs, _failed(record, error, place)]
-    made = Recompiled(compilation, best.folder, touched)
+    made = Recompiled(compilation, touched)
     return made, [inputs, _keys(record, made, place)]
 
 

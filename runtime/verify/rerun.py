@@ -59,7 +59,10 @@ def rerun(
     if compared.wrong and other is not None:
         names = ", ".join(f"`{show(plan.tensors[k].name)}`" for k in sorted(compared.wrong))
         return Check("rerun", Verdict.UNKNOWN, f"{detail}; other bytes in {names}, but {other}")
-    return check("rerun", detail, [_finding(plan.tensors[k], places[k], compared, k) for k in sorted(compared.wrong)])
+    since = ", ".join(f"`{show(name)}`" for name in made.touched)
+    notes = (f"written to or copied since the output was made: {since}",) if since else ()
+    wrong = sorted(compared.wrong)
+    return check("rerun", detail, [_finding(plan.tensors[k], places[k], compared, k, notes) for k in wrong])
 
 
 def _alike(tensor: OutputTensor, contents: Contents) -> bool:
@@ -67,10 +70,10 @@ def _alike(tensor: OutputTensor, contents: Contents) -> bool:
     return (stored.dtype, stored.shape) == (tensor.dtype, tensor.shape)
 
 
-def _finding(tensor: OutputTensor, place: Place, compared: Compared, index: int) -> Diagnostic:
+def _finding(tensor: OutputTensor, place: Place, compared: Compared, index: int, notes: tuple[str, ...]) -> Diagnostic:
     message = f"tensor `{show(tensor.name)}` is not what the recipe makes of the inputs"
     note = compared.faults.get(index, f"the first difference is in byte {compared.wrong[index]} of the tensor")
-    return Diagnostic("E0658", message, notes=(note,), file=place.path)
+    return Diagnostic("E0658", message, notes=(note, *notes), file=place.path)
 
 
 class Compared:

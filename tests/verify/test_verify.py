@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import lora_adapters
 import mergec
 import pytest
 import torch
@@ -155,6 +156,17 @@ def test_files_that_the_recipe_used_come_from_the_record(folder: Path) -> None:
     out = merge(folder, recipe)
     shutil.rmtree(folder / "lib")
     assert set(verdicts(mergec.verify(out, rerun=2)).values()) == {"ok"}
+
+
+def test_adapters_are_inputs_too(folder: Path) -> None:
+    tensors = lora_adapters.factors(load_file(folder / "base" / "model.safetensors"), [MADE.removesuffix(".weight")])
+    lora_adapters.write(folder / "adapter", tensors, r=4, lora_alpha=8)
+    out = merge(folder, 'let base = model("base")\nlet extra = lora("adapter")\n* = base + extra\n')
+    found = mergec.verify(out, rerun="all")
+    assert set(verdicts(found).values()) == {"ok"}, found
+    assert found.checks[6].detail.startswith("2 of 2 ")
+    shutil.rmtree(folder / "adapter")
+    assert "not at hand: `extra`" in [c.detail for c in mergec.verify(out).checks]
 
 
 def test_nothing_is_written(whole: Path) -> None:
@@ -394,7 +406,9 @@ def test_an_input_with_other_numbers(folder: Path) -> None:
     found = mergec.verify(folder / "out")
     assert verdicts(found)["inputs"] == "not checked"
     assert verdicts(found)["recipe"] == "ok"
-    assert codes(mergec.verify(folder / "out", rerun="all")) == {"E0658"}
+    found = mergec.verify(folder / "out", rerun="all")
+    assert codes(found) == {"E0658"}
+    assert found.diagnostics[0].notes[1:] == ("written to or copied since the output was made: `b`",)
 
 
 def test_inputs_elsewhere(folder: Path, tmp_path: Path) -> None:
