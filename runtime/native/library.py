@@ -53,7 +53,7 @@ def kernels() -> Kernels | None:
 
 
 def _described(library: ctypes.CDLL) -> Kernels | None:
-    """What the library offers; None where its instructions have another form. Raises AttributeError for what it lacks."""
+    """What the library offers; None where its steps have another form. Raises AttributeError for what it lacks."""
     library.mergec_size.argtypes, library.mergec_size.restype = [ctypes.c_int64], ctypes.c_int64
     library.mergec_name.argtypes, library.mergec_name.restype = [ctypes.c_int64], ctypes.c_char_p
     library.mergec_run.argtypes, library.mergec_run.restype = [ctypes.c_void_p, *[ctypes.c_int64] * 4], None
