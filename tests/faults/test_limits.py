@@ -164,7 +164,7 @@ def test_limit_on_the_address_space(tmp_path: Path) -> None:
     _large(tmp_path)
     limited = "import resource; limit = {0}; resource.setrlimit(resource.RLIMIT_AS, (limit, limit))\n"
     main = "from mergec.cli.main import main; sys.exit(main())"
-    done = mergec("linear.mrg", "-o", "out", folder=tmp_path, start=limited.format(350 << 20) + main)
+    done = mergec("big.mrg", "-o", "out", folder=tmp_path, start=limited.format(350 << 20) + main)
     assert (done.returncode, done.stderr[:12]) in ((4, b"error[E0642]"), (4, b"error[E0003]")), done.stderr
     loaded = "import torch, mergec.runtime.engine\n"
     used = "next(int(l.split()[1]) * 1024 for l in open('/proc/self/status') if l.startswith('VmSize'))"
