@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 from ..grammar.diagnostic import Diagnostic, Label, Severity
 from ..grammar.source import Span
-from .coverage import fold
+from .coverage import listed
 from .models import Model
 from .places import Space
 from .terms import Among, Region
@@ -39,11 +39,10 @@ class Absences:
 
 
 def _warning(label: str, what: str, span: Span, names: dict[str, None], space: Space) -> Diagnostic:
-    shown = fold(names, space)
     tensors = "an optional tensor" if len(names) == 1 else f"{len(names)} optional tensors"
     return Diagnostic(
         "W0572",
         f"`{label}` lacks {tensors}, and {what}",
-        (Label(span, "lacks " + ", ".join(shown[:6]) + (" …" if len(shown) > 6 else "")),),
+        (Label(span, "lacks " + listed(names, space)),),
         severity=Severity.WARNING,
     )

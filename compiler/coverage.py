@@ -102,13 +102,12 @@ def unused(recipe: Recipe, settings: Settings, space: Space, graph: Graph) -> li
             continue
         extra = [n for n in model.tensors if _slot(model.space, n) not in have]
         if extra:
-            shown = fold(extra, model.space)
             found.append(
                 Diagnostic(
                     "W0503",
                     f"{len(extra)} tensor{'s' if len(extra) > 1 else ''} of `{model.label}` "
                     f"{'have' if len(extra) > 1 else 'has'} no place in the output",
-                    (Label(model.span, "left out: " + ", ".join(shown[:6]) + (" …" if len(shown) > 6 else "")),),
+                    (Label(model.span, "left out: " + listed(extra, model.space)),),
                     severity=severity,
                 )
             )
@@ -124,6 +123,12 @@ def _slot(space: Space, name: str) -> tuple[str, str]:
     """A tensor's place without its layer's number."""
     at = space.layer_of(name)
     return (at[0].name, at[2]) if at else ("", name)
+
+
+def listed(names: Iterable[str], space: Space) -> str:
+    """The first few of the folded names, for a message."""
+    shown = fold(names, space)
+    return ", ".join(shown[:6]) + (" …" if len(shown) > 6 else "")
 
 
 def fold(names: Iterable[str], space: Space) -> list[str]:

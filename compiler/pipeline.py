@@ -37,6 +37,7 @@ from .packing import Packing, index_text, pack_outputs
 from .passes.simplify import simplify
 from .plan import CHUNK, Document, Plan, PlannedInput, Tagalong
 from .primitives import Primitive
+from .quantised import quantised
 from .schedule import Machine, Schedule, schedule
 from .settings import Settings, settings_of
 from .shapes import elements
@@ -145,6 +146,7 @@ def _compile(source: Source, catalog: Catalog, version: str, options: Options) -
         graph.outputs, elaboration.ties, elaboration.template.family, layout, _shards(settings, options)
     )
     parameters = sum(elements(o.shape) for o in graph.outputs)
+    found.extend(quantised(graph, elaboration.models, elaboration.space))
     check_expectations(recipe, elaboration, library, parameters)
     found.extend(recipe.advice)
     made, draft = _assemble(
