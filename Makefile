@@ -69,4 +69,4 @@ install: $(VENV)/.dependencies
 	@rm -rf build mergec.egg-info
 
 clean:
-	rm -rf $(VENV) $(DEMO) build dist mergec.egg-info benchmarks/work .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) $(DEMO) build dist mergec.egg-info benchmarks/out .mypy_cache .ruff_cache .pytest_cache .hypothesis

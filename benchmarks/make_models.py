@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Make synthetic Llama-shaped bf16 checkpoints: `base`, and `a` and `b` derived from it.
 
-    python benchmarks/make_models.py --preset 1b benchmarks/work/1b
+    python benchmarks/make_models.py --preset 1b benchmarks/out/1b
 
 Each checkpoint is a folder in Hugging Face layout with tied embeddings and sharded weights. Matrices of `base` are
 drawn from N(0, 0.02²), norms lie near 1; `a` and `b` add a heavy-tailed delta, as fine-tuning does. No model class is

@@ -223,7 +223,7 @@ def main() -> int:
     parser.add_argument("--methods", default=",".join(METHODS), help="comma list of: " + ", ".join(METHODS))
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--only", choices=("ours", "peer"))
-    parser.add_argument("--work", type=Path, default=HERE / "work", help="checkpoints, peer and outputs")
+    parser.add_argument("--work", type=Path, default=HERE / "out", help="checkpoints, peer and outputs")
     parser.add_argument("--check", action="store_true", help="compare tiny merges with a naive reference, and stop")
     args = parser.parse_args()
     methods = args.methods.split(",")

@@ -168,7 +168,7 @@ def recipe(folder: Path, name: str) -> Path:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
-    parser.add_argument("--work", type=Path, default=Path(__file__).parent / "work" / "scale")
+    parser.add_argument("--work", type=Path, default=Path(__file__).parent / "out" / "scale")
     parser.add_argument("--sizes", nargs="+", choices=SHAPES, default=list(SHAPES))
     parser.add_argument("--recipes", nargs="+", choices=RECIPES, default=["ties"])
     parser.add_argument("--repeat", type=int, default=1, help="runs of each, of which the quickest counts")
