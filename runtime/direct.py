@@ -22,7 +22,7 @@ UNIT = PAGE
 LEAST = 1 << 17
 """Bytes that are worth a write of their own to the disk; fewer are better gathered by the cache."""
 
-PIECE = 1 << 22
+PIECE = 1 << 20
 """Bytes of a copy that pass through memory at a time."""
 
 

@@ -1,4 +1,4 @@
-"""Carries out a plan: its steps in order, the blocks of a step spread over lanes.
+"""Carries out a plan: its steps in order, the blocks of a step spread over lanes, and so are copies in a row.
 
 This module needs no torch. A plan that only copies bytes runs without it; `engine.py` is loaded for all else.
 """
@@ -6,13 +6,15 @@ This module needs no torch. A plan that only copies bytes runs without it; `engi
 from __future__ import annotations
 
 import importlib
+import itertools
 import threading
 import time
+from collections.abc import Iterator, Sequence, Set
 from dataclasses import dataclass
 from typing import Protocol, TypeVar, cast
 
 from ..compiler.dtypes import FLOATS
-from ..compiler.plan import Copy, Extent, Load, Opaque, OutputTensor, Pass, Plan, Step
+from ..compiler.plan import Copy, Extent, OutputTensor, Plan, Step
 from .exhaustion import within_memory
 from .lanes import Cancelled, Lanes
 from .memory import Meter
@@ -23,7 +25,7 @@ __all__ = ["Cancelled", "Outcome", "Progress", "Reads", "Writes", "execute"]
 
 R = TypeVar("R", bound=Reads)
 
-COPY_PIECE = 1 << 26
+COPY_PIECE = 1 << 24
 """Bytes that a lane copies at a time, so that large copies are shared, stopped and shown."""
 
 
@@ -78,17 +80,16 @@ def execute(
             engine = cast(Engine, module.Engine(plan, reads, writes, lanes, meter, tally))
         watched = _watched(plan, tally)
         try:
-            for step in plan.steps:
-                lanes.check()
-                tally.tensor(step.tensor)
-                match step.action:
-                    case Copy() as copy if engine is None or not (step.allocate or step.release):
-                        tally.live(meter.host, meter.device)
-                        counted = plan.tensors[step.tensor] if step.tensor in watched else None
-                        _copy(copy, counted, reads, writes, lanes, tally)
-                    case Copy() | Pass() | Load() | Opaque():
-                        assert engine is not None
-                        engine.run(step)
+            for copying, steps in itertools.groupby(plan.steps, _only_copies):
+                if copying:
+                    tally.live(meter.host, meter.device)
+                    _copy([p for step in steps for p in _pieces(plan, step, watched)], reads, writes, lanes, tally)
+                    continue
+                for step in steps:
+                    lanes.check()
+                    tally.tensor(step.tensor)
+                    assert engine is not None
+                    engine.run(step)
         finally:
             if engine is not None:
                 engine.close()
@@ -110,20 +111,43 @@ def _watched(plan: Plan, tally: Tally) -> set[int]:
     return {k for k, t in enumerate(plan.tensors) if t.dtype in FLOATS and t.name not in tally.non_finite}
 
 
-def _copy(copy: Copy, counted: OutputTensor | None, reads: R, writes: Writes[R], lanes: Lanes, tally: Tally) -> None:
-    """Copies bytes, and counts what isn't finite among them where they are of the tensor `counted`."""
-    pieces, start = [], copy.start
+@dataclass(frozen=True, slots=True)
+class _Piece:
+    """Part of a copy: a range of an input for byte `start` of weight file `file`, of output tensor `tensor`.
+
+    What isn't finite among its numbers is counted where they are of the tensor `counted`.
+    """
+
+    tensor: int
+    source: Extent
+    file: int
+    start: int
+    counted: OutputTensor | None
+
+
+def _only_copies(step: Step) -> bool:
+    """Whether a step can be run beside others of its kind: copies of bytes need no memory and no order."""
+    return isinstance(step.action, Copy) and not (step.allocate or step.release)
+
+
+def _pieces(plan: Plan, step: Step, watched: Set[int]) -> Iterator[_Piece]:
+    copy, counted = step.action, plan.tensors[step.tensor] if step.tensor in watched else None
+    assert isinstance(copy, Copy)
+    start = copy.start
     for extent in copy.extents:
         for offset in range(0, extent.nbytes, COPY_PIECE):
-            nbytes = min(COPY_PIECE, extent.nbytes - offset)
-            pieces.append((Extent(extent.file, extent.start + offset, nbytes), start))
-            start += nbytes
+            source = Extent(extent.file, extent.start + offset, min(COPY_PIECE, extent.nbytes - offset))
+            yield _Piece(step.tensor, source, copy.file, start, counted)
+            start += source.nbytes
 
+
+def _copy(pieces: Sequence[_Piece], reads: R, writes: Writes[R], lanes: Lanes, tally: Tally) -> None:
     def work(_: int, index: int) -> None:
-        source, to = pieces[index]
-        if counted is not None and (found := count_in(source, counted.dtype, reads)):
-            tally.found(counted.name, found)
-        writes.copy(reads, source, copy.file, to)
-        tally.moved(source.nbytes, source.nbytes)
+        piece = pieces[index]
+        tally.tensor(piece.tensor)
+        if piece.counted is not None and (found := count_in(piece.source, piece.counted.dtype, reads)):
+            tally.found(piece.counted.name, found)
+        writes.copy(reads, piece.source, piece.file, piece.start)
+        tally.moved(piece.source.nbytes, piece.source.nbytes)
 
     lanes.spread(len(pieces), work)

@@ -67,10 +67,10 @@ class Tally:
         self.non_finite: dict[str, int] = {} if non_finite is None else non_finite
 
     def tensor(self, index: int) -> None:
-        if index != self._tensor and self._progress is not None:
-            with self._lock:
+        with self._lock:
+            if index != self._tensor and self._progress is not None:
                 self._progress.tensor(index)
-        self._tensor = index
+            self._tensor = index
 
     def moved(self, read: int, written: int, *, again: bool = False) -> None:
         with self._lock:

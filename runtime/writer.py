@@ -16,7 +16,7 @@ from .direct import PIECE, UNIT, Direct
 from .faults import input_fault, output_fault, reason, show, writing
 from .inputs import Inputs
 from .ledger import Ledger
-from .syscalls import reserve, start_writeback, sync, write_all
+from .syscalls import reserve, share, start_writeback, sync, write_all
 
 _COPY_CHUNK = 16 << 20
 _BUFFER = 1 << 20
@@ -52,6 +52,7 @@ class Writer:
         self._direct = Direct(self._open, most_open)
         self._lock = Lock()
         self._dirty = [0] * len(plan.outputs)
+        self._sharing: dict[int, bool] = {}  # by input file
 
     def __enter__(self) -> Writer:
         return self
@@ -92,12 +93,11 @@ class Writer:
     def copy(self, inputs: Inputs, extent: Extent, file: int, start: int) -> None:
         """Copies a range of an input to byte `start` of weight file `file`.
 
-        Where both lie alike in their blocks, so that a file system may share these, the kernel does it; else the bytes
-        go straight to the disk where they can, and what is left is again the kernel's, where it can.
+        Where the file system can share blocks, and both lie alike in theirs, the kernel does it; else the bytes go
+        straight to the disk where they can, and what is left is again the kernel's, where it can.
         """
         self._check_range(file, start, extent.nbytes)
-        alike = (extent.start - start) % _SHARED_UNIT == 0
-        done = 0 if alike else self._copy_directly(inputs, extent, file, start)
+        done = 0 if self._can_share(inputs, extent, file, start) else self._copy_directly(inputs, extent, file, start)
         if done < extent.nbytes:
             rest = Extent(extent.file, extent.start + done, extent.nbytes - done)
             self._copy_rest(inputs, rest, file, start + done)
@@ -136,6 +136,17 @@ class Writer:
         """Closes all files."""
         self._descriptors.close()
         self._direct.close()
+
+    def _can_share(self, inputs: Inputs, extent: Extent, file: int, start: int) -> bool:
+        """Whether a copy needs no writing, as both files can have the same blocks on disk; one is tried."""
+        first = -start % _SHARED_UNIT
+        if (extent.start - start) % _SHARED_UNIT or extent.nbytes < first + _SHARED_UNIT:
+            return False
+        if extent.file not in self._sharing:
+            with inputs.borrow(extent.file) as source, self._borrow(file) as target:
+                shared = share(source, extent.start + first, target, start + first, _SHARED_UNIT)
+            self._sharing[extent.file] = shared
+        return self._sharing[extent.file]
 
     def _copy_directly(self, inputs: Inputs, extent: Extent, file: int, start: int) -> int:
         """Copies through memory what can be written past the page cache; how many bytes that was."""

@@ -61,9 +61,10 @@ class Disk:
                 stops, self.stops = self.stops, frozenset()
                 shutil.copytree(self.root, killed)
                 shutil.copytree(self.root, dark)
-                for path in sorted(self.root.rglob("*")):
-                    if path.is_file():
-                        self._darken(path, dark / path.relative_to(self.root))
+                # of what was copied: making a file is no instant, so another thread may have made one since
+                for copy in sorted(dark.rglob("*")):
+                    if copy.is_file():
+                        self._darken(self.root / copy.relative_to(dark), copy)
                 self.stops, self.instants = stops, now + 1
 
     def _darken(self, path: Path, copy: Path) -> None:

@@ -18,11 +18,15 @@ from mergec.compiler.plan import (
     CHUNK,
     Allocation,
     Constant,
+    Copy,
+    Extent,
     Gather,
     Held,
     Instruction,
     Load,
     Mask,
+    OutputTensor,
+    Plan,
     Reduction,
     Register,
     Run,
@@ -375,6 +379,23 @@ assert (outcome.bytes_read, outcome.bytes_written) == (4, 4)
 assert "torch" not in sys.modules and "numpy" not in sys.modules
 """
     subprocess.run([sys.executable, "-c", script], check=True)
+
+
+def test_copies_of_different_tensors_run_side_by_side() -> None:
+    """Each waits for another one: alone none would ever be done."""
+    meeting = threading.Barrier(2)
+
+    class Meeting(MemoryOutputs):
+        def copy(self, inputs: MemoryInputs, extent: Extent, file: int, start: int) -> None:
+            meeting.wait(60)
+            super().copy(inputs, extent, file, start)
+
+    steps = tuple(Step(Copy((Extent(0, k, 1),), 0, k), (), (), k, 0, 0, 1, 1) for k in range(4))
+    tensors = tuple(OutputTensor(str(k), "U8", (1,), 0, k, 1, ()) for k in range(4))
+    plan = Plan("1", "cpu", "F32", 2, False, "report", (), (), (), (), tensors, 0, steps, 0, 0, 4, 4)
+    outputs = Meeting([4])
+    assert execute(plan, MemoryInputs([b"abcd"]), outputs).bytes_written == 4
+    assert outputs.files == [b"abcd"]
 
 
 class _Boom(Exception):

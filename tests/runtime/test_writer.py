@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from mergec.compiler.plan import Document, Extent, PlannedOutput, Tagalong
 from mergec.grammar.diagnostic import Exit, MergecError
-from mergec.runtime import syscalls
+from mergec.runtime import syscalls, writer
 from mergec.runtime.inputs import Inputs
 from mergec.runtime.writer import Writer
 from tiny_plan import HEADER, MADE, PLAN, START, WEIGHTS, code, make, planned, tree
@@ -110,6 +110,47 @@ def test_copy(tmp_path: Path, files: list[Path], in_kernel: bool, monkeypatch: p
         writer.finish()
     content = files[0].read_bytes()
     assert tree(folder)["model.safetensors"] == WEIGHTS[:START] + content[:3] + content[100:107]
+
+
+@pytest.mark.parametrize("sharing", [True, False])
+def test_blocks_are_shared_where_files_lie_alike(
+    tmp_path: Path, sharing: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A system that shares is asked once for an input; one that doesn't gets the bytes past the page cache."""
+    size, page, asked, copied = 1 << 20, 4096, [], []
+    source = tmp_path / "in"
+    source.write_bytes(random.Random(0).randbytes(size))
+    kernel_copy = os.copy_file_range
+
+    def share(*ranges: int) -> bool:
+        asked.append(ranges)
+        return sharing
+
+    def copy(*ranges: int) -> int:
+        copied.append(kernel_copy(*ranges))
+        return copied[-1]
+
+    monkeypatch.setattr(writer, "share", share)
+    monkeypatch.setattr(os, "copy_file_range", copy)
+    folder = tmp_path / "out"
+    folder.mkdir()
+    plan = dataclasses.replace(PLAN, documents=(), outputs=(PlannedOutput("o", HEADER, 3 * size),))
+    alike = [(25 * page, 10 * page, 500_001), (5 * page, 300 * page, 300_000), (150 * page, 500 * page, page - 1)]
+    with Inputs([planned(source)]) as inputs, Writer(str(folder), plan) as made:
+        made.start()
+        for start, to, nbytes in alike:
+            made.copy(inputs, Extent(0, start, nbytes), 0, to)
+        by_kernel = sum(copied)
+        made.copy(inputs, Extent(0, 7, 300_000), 0, 200 * page)
+    content, out = source.read_bytes(), (folder / "o").read_bytes()
+    for start, to, nbytes in [*alike, (7, 200 * page, 300_000)]:
+        assert out[to : to + nbytes] == content[start : start + nbytes]
+    assert [ranges[1::2] for ranges in asked] == [(25 * page, 10 * page)]
+    assert asked[0][4] == page
+    if sharing:
+        assert by_kernel == sum(nbytes for _, _, nbytes in alike)
+    else:
+        assert by_kernel == sum(nbytes % page for _, _, nbytes in alike)
 
 
 def test_threads_write_large_ranges(tmp_path: Path) -> None:
