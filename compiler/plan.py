@@ -18,6 +18,7 @@ import typing
 from dataclasses import dataclass
 from typing import Any
 
+from .catalog import InputFile
 from .dtypes import SIZES
 from .ops import OPS
 
@@ -410,15 +411,6 @@ def _staged_size(operand: Stream | Gather, size: int) -> int:
 
 
 @dataclass(frozen=True, slots=True)
-class PlannedInput:
-    """An input file as it must be when it is read: absolute path, size in bytes, mtime."""
-
-    path: str
-    size: int
-    mtime_ns: int
-
-
-@dataclass(frozen=True, slots=True)
 class PlannedOutput:
     """An output weight file: its name, the JSON text of its header (padded), its size in bytes."""
 
@@ -476,7 +468,7 @@ class Plan:
     lanes: int
     single: bool
     on_nonfinite: str
-    inputs: tuple[PlannedInput, ...]
+    inputs: tuple[InputFile, ...]
     outputs: tuple[PlannedOutput, ...]
     tensors: tuple[OutputTensor, ...]
     documents: tuple[Document, ...]

@@ -11,6 +11,7 @@ import bisect
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 
+from .catalog import InputFile
 from .dtypes import SIZES
 from .plan import (
     Allocation,
@@ -24,7 +25,6 @@ from .plan import (
     OutputTensor,
     Pass,
     Plan,
-    PlannedInput,
     Register,
     Scalar,
     Step,
@@ -41,7 +41,7 @@ from .schedule import read_bytes, with_liveness
 class Found:
     """Bytes that an output tensor is to get, as they lie in another file: from byte `start` of `file`."""
 
-    file: PlannedInput
+    file: InputFile
     start: int
 
 

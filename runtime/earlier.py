@@ -16,9 +16,9 @@ from contextlib import suppress
 from dataclasses import dataclass
 
 from ..compiler.card import PROVENANCE
-from ..compiler.catalog import CatalogError, StoredTensor
+from ..compiler.catalog import CatalogError, InputFile, StoredTensor
 from ..compiler.packing import header_bytes
-from ..compiler.plan import OutputTensor, Plan, PlannedInput, PlannedOutput
+from ..compiler.plan import OutputTensor, Plan, PlannedOutput
 from ..compiler.prune import Found
 from .confirm import Stored, confirm
 from .headers import read_header
@@ -78,7 +78,7 @@ def examine(path: str, plan: Plan) -> Earlier | None:
         place = os.path.join(path, weights.name)
         with suppress(CatalogError):
             header = read_header(place)
-            file = PlannedInput(os.path.abspath(place), header.size, header.mtime_ns)
+            file = InputFile(os.path.abspath(place), header.size, header.mtime_ns, header.ctime_ns)
             trusted = (header.size, header.mtime_ns) == (weights.size, weights.mtime_ns)
             for name, tensor in header.tensors.items():
                 if name in record.tensors and record.tensors[name].key:

@@ -73,6 +73,20 @@ def test_whole_files_are_not_copied(folder: Path, tmp_path: Path) -> None:
     assert report.outcome.bytes_written < sum(p.stat().st_size for p in out.glob("*.safetensors")) / 2
 
 
+def test_an_input_that_shares_a_file_with_the_earlier_output(folder: Path, tmp_path: Path) -> None:
+    """A second name for the earlier output's file would change the status of that input."""
+    out, copy = tmp_path / "out", tmp_path / "copy"
+    mergec.run(plan_of(folder), out)
+    copy.mkdir()
+    for path in out.iterdir():
+        os.link(path, copy / path.name)
+    recipe = RECIPE.replace("0.5*a + 0.5*b", f'0.5*a + 0.5*model("{copy}")')
+    assert recipe != RECIPE
+    wanted = merged(plan_of(folder, recipe), tmp_path / "wanted")
+    assert mergec.run(plan_of(folder, recipe), out, force=True).reused == len(SHAPES) - 3
+    assert weights(out) == wanted
+
+
 def test_nothing_to_do(folder: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     mergec.run(plan_of(folder), out)
