@@ -76,6 +76,11 @@ class Checkpoint:
     extras: tuple[str, ...] = ()
     revision: str | None = None
 
+    @property
+    def is_folder(self) -> bool:
+        """Whether the whole of a folder was named, and not one weight file."""
+        return self.location not in {file.path for file in self.files}
+
 
 class CatalogError(Exception):
     """A checkpoint that can't be used: missing, unreadable or corrupt.

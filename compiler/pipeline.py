@@ -269,6 +269,7 @@ def _assemble(
             peak_device=made.device,
             reads=made.reads,
             writes=made.writes,
+            folders=tuple(dict.fromkeys(m.checkpoint.location for m in recipe.inputs if m.checkpoint.is_folder)),
         )
 
     return made, Draft(write)

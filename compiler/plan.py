@@ -459,7 +459,7 @@ class Plan:
     `on_nonfinite` is `report` or `error`: whether infinities and NaNs fail the run; copies are looked at only then.
     `device` is `cpu`, `cuda:0`, …; `compute` is `F32` or `F64`; `single` says that the target is one
     file (`-o x.safetensors`) instead of a folder. `peak_host` and `peak_device` are the largest `Step.host` and
-    `Step.device`.
+    `Step.device`. `folders` are the inputs that are folders, by their absolute paths: no output may lie in one.
     """
 
     version: str
@@ -479,6 +479,7 @@ class Plan:
     peak_device: int
     reads: int
     writes: int
+    folders: tuple[str, ...] = ()
 
 
 def to_json(plan: Plan, indent: int | None = None) -> str:
