@@ -10,12 +10,12 @@ import importlib
 from typing import Any
 
 from ..compiler.plan import LOAD_STAGING, Copy, Layout, Load, Opaque, Pass, Plan, Step, scratch_layout
-from .exhaustion import device_full, is_device_full
 from .host import Host, HostBuffer
 from .kernels.load import file_ranges
 from .lanes import Lanes
 from .memory import Arena, Memory, Meter
 from .native.side import Native
+from .out_of_memory import device_full, is_device_full
 from .ports import Reads, Tally, Writes
 from .streaming import Context, Side, run_pass
 

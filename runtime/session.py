@@ -11,16 +11,16 @@ from dataclasses import dataclass, replace
 from ..compiler.plan import Plan
 from ..compiler.prune import Found, prune, reuse
 from ..grammar.diagnostic import MergecError
-from .confirm import Stored, confirm
-from .earlier import Earlier, as_done, checked, examine
 from .executor import Outcome, Progress, execute
 from .faults import show
 from .inputs import Inputs
-from .journal import Done
-from .keeper import Keeper
-from .ledger import Ledger
-from .origins import non_finite_error
-from .record import with_record
+from .nonfinite_origins import non_finite_error
+from .resume.confirm import Stored, confirm
+from .resume.earlier import Earlier, as_done, checked, examine
+from .resume.journal import Done
+from .resume.keeper import Keeper
+from .resume.ledger import Ledger
+from .resume.record import with_record
 from .target import Target, Unfinished, clear_leftovers
 from .writer import Writer
 

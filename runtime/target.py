@@ -24,7 +24,7 @@ from types import TracebackType
 from ..compiler.plan import Plan
 from ..grammar.diagnostic import MergecError
 from .faults import output_fault, show, writing
-from .journal import Contents, Done, Journal, head_of, other, read
+from .resume.journal import Contents, Done, Journal, head_of, other, read
 from .syscalls import exchange, sync
 
 HOPELESS = ("E0606", "E0607", "E0612", "E0614")

@@ -15,7 +15,7 @@ from .descriptors import Descriptors, room
 from .direct import PIECE, UNIT, Direct
 from .faults import input_fault, output_fault, reason, show, writing
 from .inputs import Inputs
-from .ledger import Ledger
+from .resume.ledger import Ledger
 from .syscalls import reserve, start_writeback, sync, write_all
 
 _COPY_CHUNK = 16 << 20

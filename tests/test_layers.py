@@ -34,8 +34,7 @@ LAZY = (
     ("runtime/engine.py", "runtime.devices"),
     ("runtime/host.py", "runtime.devices"),
     ("runtime/direct.py", "runtime.host"),
-    ("runtime/checksums.py", "runtime.native"),
-    ("runtime/scan.py", "runtime.nonfinite"),
+    ("runtime/resume/checksums.py", "runtime.native"),
 )
 """(prefix of the file, prefix of what it imports) allowed inside a function: what loads torch or numpy is loaded when
 needed."""

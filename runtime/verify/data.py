@@ -8,11 +8,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from ...grammar.diagnostic import Diagnostic
-from ..checksums import Checksum
 from ..faults import reason, show
 from ..lanes import Lanes
 from ..nonfinite import count_nonfinite
-from ..record import Record
+from ..resume.checksums import Checksum
+from ..resume.record import Record
 from .contents import Contents, Place
 from .report import Check, Verdict, check
 

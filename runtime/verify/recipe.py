@@ -27,7 +27,7 @@ from ...grammar.parse import parse
 from ...grammar.source import Source
 from ..catalog import LocalCatalog
 from ..faults import show
-from ..record import Record
+from ..resume.record import Record
 from .contents import base_list
 from .report import Check, Verdict, check
 

@@ -21,8 +21,8 @@ from ..descriptors import Descriptors, room
 from ..executor import execute
 from ..faults import reason, show
 from ..inputs import Inputs
-from ..origin import difference
-from ..record import Record
+from ..resume.made_with import difference
+from ..resume.record import Record
 from .contents import Contents, Place
 from .recipe import Recompiled
 from .report import Check, Verdict, check

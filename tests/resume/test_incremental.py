@@ -11,7 +11,7 @@ from typing import Any
 import mergec
 import pytest
 from mergec.cli.main import main
-from mergec.runtime.earlier import examine
+from mergec.runtime.resume.earlier import examine
 from mergec.runtime.session import Report
 from resume_models import CHANGED, RECIPE, SHAPES, merged, plan_of, weights, write_models
 

@@ -7,8 +7,8 @@ import platform
 from collections.abc import Mapping
 from functools import cache
 
-from ..compiler.plan import Opaque, Plan
-from .hardware import usable_cores
+from ...compiler.plan import Opaque, Plan
+from ..hardware import usable_cores
 
 _LIBRARIES = ("torch", "numpy")
 

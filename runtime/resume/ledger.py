@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from threading import Lock
 
-from ..compiler.plan import OutputTensor
+from ...compiler.plan import OutputTensor
 from .checksums import Checksum
 
 Finished = Callable[[int, str | None], None]

@@ -63,7 +63,7 @@ def _portable(words: NDArray[numpy.uint64], first: int) -> int:
 @cache
 def _compiled() -> Callable[[int, int, int], int] | None:
     """The same in C, five times as fast, where there are compiled kernels."""
-    found = importlib.import_module(".native.library", __package__).kernels()
+    found = importlib.import_module("..native.library", __package__).kernels()
     return found.checksum if found is not None and sys.byteorder == "little" else None
 
 

@@ -15,15 +15,15 @@ from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 
-from ..compiler.card import PROVENANCE
-from ..compiler.catalog import CatalogError, InputFile, StoredTensor
-from ..compiler.packing import header_bytes
-from ..compiler.plan import OutputTensor, Plan, PlannedOutput
-from ..compiler.prune import Found
+from ...compiler.card import PROVENANCE
+from ...compiler.catalog import CatalogError, InputFile, StoredTensor
+from ...compiler.packing import header_bytes
+from ...compiler.plan import OutputTensor, Plan, PlannedOutput
+from ...compiler.prune import Found
+from ..headers import read_header
 from .confirm import Stored, confirm
-from .headers import read_header
 from .journal import Done
-from .origin import difference
+from .made_with import difference
 from .record import Record, RecordedTensor, read_record
 
 

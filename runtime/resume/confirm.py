@@ -7,8 +7,8 @@ import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from ..lanes import Lanes
 from .checksums import Checksum
-from .lanes import Lanes
 
 _PIECE = 1 << 20
 
