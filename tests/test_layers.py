@@ -239,6 +239,19 @@ mergec.compile('let a = model("a")\\nlet b = model("b")\\noutput(like=a)\\n* = l
 """
 
 
+def test_help_does_without_parser_and_compiler() -> None:
+    code = """
+import contextlib, sys
+from mergec.cli.main import main
+with contextlib.suppress(SystemExit):
+    main(["--help"])
+heavy = {"lark", "networkx", "numpy", "torch", "mergec.grammar.parse", "mergec.compiler.pipeline", "mergec.runtime.api"}
+print(sorted(heavy & sys.modules.keys()), file=sys.stderr)
+"""
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert result.stderr.strip() == "[]"
+
+
 @pytest.mark.parametrize("code", ["import sys, mergec, mergec.cli.main", COMPILE], ids=["import", "compile"])
 def test_torch_is_not_loaded(code: str) -> None:
     loaded = "print(sorted({'torch', 'transformers', 'safetensors'} & sys.modules.keys()))"
