@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib
 from typing import Any
 
+from ..compiler.owners import Owners
 from ..compiler.plan import LOAD_STAGING, Copy, Layout, Load, Opaque, Pass, Plan, Step, scratch_layout
 from .host import Host, HostBuffer
 from .kernels.load import file_ranges
@@ -41,7 +42,7 @@ class Engine:
             tally=tally,
             scalars=[0.0] * plan.scalars,
             buffers={},
-            tensors=sorted(plan.tensors, key=lambda t: (t.file, t.start)),
+            owners=Owners(plan.tensors),
         )
         self._portable: Any = None
         self._memory: Memory = Host() if plan.device == "cpu" else _devices().Accelerator(plan.device)
