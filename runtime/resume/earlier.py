@@ -20,6 +20,7 @@ from ...compiler.catalog import CatalogError, InputFile, StoredTensor
 from ...compiler.packing import header_bytes
 from ...compiler.plan import OutputTensor, Plan, PlannedOutput
 from ...compiler.prune import Found
+from ..compare import holds
 from ..headers import read_header
 from .confirm import Stored, confirm
 from .journal import Done
@@ -152,10 +153,8 @@ def _papers(path: str, plan: Plan, record: Record) -> bool:
             if document.name == PROVENANCE:
                 if json.loads(document.text) != record.base:
                     return False
-            else:
-                with open(os.path.join(path, document.name), "rb") as file:
-                    if file.read(len(document.text.encode()) + 1) != document.text.encode():
-                        return False
+            elif not holds(os.path.join(path, document.name), document.text.encode()):
+                return False
         return all(filecmp.cmp(t.path, os.path.join(path, t.name), shallow=False) for t in plan.tagalongs)
     except OSError:
         return False
