@@ -29,6 +29,7 @@ LAZY = (
     ("", "runtime"),
     ("cli/", "runtime"),
     ("cli/main.py", "cli"),
+    ("runtime/api.py", "runtime.session"),
     ("runtime/executor.py", "runtime.engine"),
     ("runtime/engine.py", "runtime.portable"),
     ("runtime/engine.py", "runtime.devices"),
@@ -36,8 +37,8 @@ LAZY = (
     ("runtime/direct.py", "runtime.host"),
     ("runtime/resume/checksums.py", "runtime.native"),
 )
-"""(prefix of the file, prefix of what it imports) allowed inside a function: what loads torch or numpy is loaded when
-needed."""
+"""(prefix of the file, prefix of what it imports) allowed inside a function: what loads torch or numpy, or only a run
+needs, is loaded when needed."""
 
 
 @dataclass(frozen=True, slots=True)
