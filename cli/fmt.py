@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import os
-import tempfile
 from pathlib import Path
 
-from ..grammar.diagnostic import Diagnostic, Exit, MergecError
+from ..grammar.diagnostic import Exit, MergecError
 from ..grammar.parse import parse
 from ..grammar.render import escape, render
 from ..runtime.sources import read_source
 from .arguments import Parser
 from .format import format_module
 from .streams import piped_recipe, say, tell
+from .whole_file import write_whole
 
 
 def format_files(words: list[str]) -> int:
@@ -45,19 +44,6 @@ def _format(name: str, check: bool) -> bool:
     if name == "-":
         say(text.removesuffix("\n"), exact=True)
     elif text != source.text:
-        _replace(Path(name), text)
+        write_whole(Path(name), text)
         say(f"formatted {name}")
     return True
-
-
-def _replace(path: Path, text: str) -> None:
-    """The file's new text, whole or not at all."""
-    try:
-        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-        with os.fdopen(handle, "w", encoding="utf-8", newline="") as f:
-            f.write(text)
-        os.chmod(temporary, path.stat().st_mode & 0o7777)
-        os.replace(temporary, path)
-    except OSError as error:
-        message = f"can't write it: {(error.strerror or 'unknown').lower()}"
-        raise MergecError(Diagnostic("E0610", message, file=str(path)), Exit.RUN) from None

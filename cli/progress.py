@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from typing import TextIO
 
 from ..compiler.plan import Plan
+from ..grammar.render import escape
 from .amounts import memory, seconds, size
 
 REDRAW = 0.1
@@ -36,8 +37,7 @@ class ProgressLine:
         self._began = self._shown = time.monotonic()
         self._total = max(1, plan.reads + plan.writes)
         for notice in notices:
-            self._stream.write(f"mergec: {ascii(notice)[1:-1]}\n")
-        self._stream.flush()
+            self._write(f"mergec: {escape(notice)}\n")
 
     def tensor(self, index: int) -> None:
         self._tensor = max(self._tensor, index)

@@ -10,7 +10,6 @@ import sys
 from ..grammar.diagnostic import Diagnostic, Exit, MergecError
 from ..grammar.render import escape
 from ..grammar.source import Source
-from ..runtime.sources import MAX_RECIPE, decode_recipe
 
 
 def prepare() -> None:
@@ -62,6 +61,9 @@ def tell(text: str) -> None:
 
 def piped_recipe() -> Source:
     """The recipe on standard input: UTF-8, whatever the locale. Raises MergecError (E0403)."""
+    # brings the parser, which `--help` has no use for
+    from ..runtime.sources import MAX_RECIPE, decode_recipe
+
     buffer = getattr(sys.stdin, "buffer", None)
     if buffer is None:
         return Source("<stdin>", sys.stdin.read())

@@ -12,7 +12,7 @@ def summary(compilation: Compilation, report: Report) -> str:
     """Parameters, ties, bytes, memory predicted and measured, time, and where the output is."""
     plan, outcome = compilation.plan, report.outcome
     if report.unchanged:
-        return f"nothing to do: {ascii(report.path)[1:-1]} is what the recipe makes"
+        return f"nothing to do: {escape(report.path)} is what the recipe makes"
     ties = compilation.elaboration.ties
     copied = len(compilation.elaboration.copied)
     rate = (outcome.bytes_read + outcome.bytes_written) / max(1e-9, outcome.seconds)

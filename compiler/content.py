@@ -56,18 +56,9 @@ def with_keys(
     return tuple(keyed)
 
 
-def file_identity(file: InputFile) -> str:
-    """What says that an input file holds the same bytes as before, without reading them.
-
-    The time of the last change of status is a part of it where it is known: unlike the time of writing it can't be
-    set, so another model that was copied over this one with its times kept is seen.
-    """
-    return f"{file.path!r} {file.size} {file.mtime_ns} {file.ctime_ns}"
-
-
 def file_key(file: InputFile) -> str:
     """The identity of an input file as a digest, which says nothing of the machine."""
-    return _digest(file_identity(file))
+    return _digest(file.identity)
 
 
 def file_keys(models: Sequence[Model]) -> dict[tuple[int, int], str]:

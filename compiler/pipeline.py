@@ -21,7 +21,7 @@ from ..grammar.diagnostic import Diagnostic, Exit, Label, MergecError, Severity
 from ..grammar.parse import parse
 from ..grammar.source import Source
 from .card import PROVENANCE, model_card, provenance
-from .catalog import Catalog
+from .catalog import Catalog, InputFile
 from .collector import collector_paused
 from .companions import companions
 from .configuration import config_text
@@ -35,7 +35,7 @@ from .models import Model
 from .outline import check_places
 from .packing import Packing, index_text, pack_outputs
 from .passes.simplify import simplify
-from .plan import CHUNK, Document, Plan, PlannedInput, Tagalong
+from .plan import CHUNK, Document, Plan, Tagalong
 from .primitives import Primitive
 from .quantised import quantised
 from .schedule import Machine, Schedule, schedule
@@ -221,13 +221,13 @@ def _assemble(
     parameters: int,
 ) -> tuple[Schedule, Draft]:
     """The schedule, and the plan to be written out. Raises MergecError for all that can be wrong with either."""
-    inputs: list[PlannedInput] = []
+    inputs: list[InputFile] = []
     files: dict[tuple[int, int], int] = {}
     for model in recipe.inputs:
         for k, file in enumerate(model.checkpoint.files):
             if (model.number, k) not in files:
                 files[model.number, k] = len(inputs)
-                inputs.append(PlannedInput(file.path, file.size, file.mtime_ns))
+                inputs.append(file)
     made = _scheduled(graph, packing, recipe, files, settings, options)
     config: str | None = None
     texts: list[Document] = []
@@ -269,6 +269,7 @@ def _assemble(
             peak_device=made.device,
             reads=made.reads,
             writes=made.writes,
+            folders=tuple(dict.fromkeys(m.checkpoint.location for m in recipe.inputs if m.checkpoint.is_folder)),
         )
 
     return made, Draft(write)

@@ -18,6 +18,7 @@ import typing
 from dataclasses import dataclass
 from typing import Any
 
+from .catalog import InputFile
 from .dtypes import SIZES
 from .ops import OPS
 
@@ -410,15 +411,6 @@ def _staged_size(operand: Stream | Gather, size: int) -> int:
 
 
 @dataclass(frozen=True, slots=True)
-class PlannedInput:
-    """An input file as it must be when it is read: absolute path, size in bytes, mtime."""
-
-    path: str
-    size: int
-    mtime_ns: int
-
-
-@dataclass(frozen=True, slots=True)
 class PlannedOutput:
     """An output weight file: its name, the JSON text of its header (padded), its size in bytes."""
 
@@ -467,7 +459,7 @@ class Plan:
     `on_nonfinite` is `report` or `error`: whether infinities and NaNs fail the run; copies are looked at only then.
     `device` is `cpu`, `cuda:0`, …; `compute` is `F32` or `F64`; `single` says that the target is one
     file (`-o x.safetensors`) instead of a folder. `peak_host` and `peak_device` are the largest `Step.host` and
-    `Step.device`.
+    `Step.device`. `folders` are the inputs that are folders, by their absolute paths: no output may lie in one.
     """
 
     version: str
@@ -476,7 +468,7 @@ class Plan:
     lanes: int
     single: bool
     on_nonfinite: str
-    inputs: tuple[PlannedInput, ...]
+    inputs: tuple[InputFile, ...]
     outputs: tuple[PlannedOutput, ...]
     tensors: tuple[OutputTensor, ...]
     documents: tuple[Document, ...]
@@ -487,6 +479,7 @@ class Plan:
     peak_device: int
     reads: int
     writes: int
+    folders: tuple[str, ...] = ()
 
 
 def to_json(plan: Plan, indent: int | None = None) -> str:

@@ -7,11 +7,12 @@ that these need.
 
 from __future__ import annotations
 
-import bisect
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 
+from .catalog import InputFile
 from .dtypes import SIZES
+from .owners import Owners
 from .plan import (
     Allocation,
     Constant,
@@ -24,7 +25,6 @@ from .plan import (
     OutputTensor,
     Pass,
     Plan,
-    PlannedInput,
     Register,
     Scalar,
     Step,
@@ -41,7 +41,7 @@ from .schedule import read_bytes, with_liveness
 class Found:
     """Bytes that an output tensor is to get, as they lie in another file: from byte `start` of `file`."""
 
-    file: PlannedInput
+    file: InputFile
     start: int
 
 
@@ -94,16 +94,13 @@ def _with_steps(plan: Plan, steps: Sequence[Step]) -> Plan:
 
 
 class _Places:
-    """Which output tensor a byte of an output file belongs to."""
+    """Whether what a store or a copy writes is of a finished tensor."""
 
     def __init__(self, tensors: Sequence[OutputTensor], done: frozenset[int]) -> None:
-        # a tensor of no bytes lies where the next one begins, so it is left out
-        self._order = sorted((t.file, t.start, k) for k, t in enumerate(tensors) if t.nbytes)
-        self._done = done
+        self._owners, self._done = Owners(tensors), done
 
     def done(self, place: ToFile | Copy) -> bool:
-        at = bisect.bisect_right(self._order, (place.file, place.start), key=lambda found: found[:2])
-        return at > 0 and self._order[at - 1][0] == place.file and self._order[at - 1][2] in self._done
+        return self._owners.of(place.file, place.start) in self._done
 
 
 def _needed(step: Step, held: int, places: _Places, scalars: set[int], buffers: set[int], plan: Plan) -> Step | None:

@@ -77,7 +77,7 @@ class LocalCatalog:
             for file in (checkpoint.files[one.file], checkpoint.files[two.file]):
                 descriptors.append(os.open(file.path, os.O_RDONLY | os.O_CLOEXEC))
                 status = os.fstat(descriptors[-1])
-                if (status.st_size, status.st_mtime_ns) != (file.size, file.mtime_ns):
+                if file.change(status.st_size, status.st_mtime_ns, status.st_ctime_ns) is not None:
                     raise CatalogError("E0409", "file has changed since its header was read", file=file.path)
             return same_ranges(descriptors[0], one.start, descriptors[1], two.start, one.nbytes)
         except EOFError as error:

@@ -1,9 +1,10 @@
-"""Whether two ranges of files hold the same bytes."""
+"""Whether files hold the same bytes as others, or as what would be written."""
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
+
+from .syscalls import read_all
 
 _SAMPLE = 4096
 _SAMPLES = 8
@@ -31,6 +32,12 @@ def same_ranges(first: int, first_start: int, second: int, second_start: int, nb
     return True
 
 
+def holds(path: str, data: bytes) -> bool:
+    """Whether the file at `path` is `data` and nothing else. Raises OSError."""
+    with open(path, "rb") as file:
+        return file.read(len(data) + 1) == data
+
+
 def _ranges(nbytes: int) -> Iterator[tuple[int, int]]:
     """Ranges to compare: samples spread over the whole, then everything in chunks."""
     if nbytes > _CHUNK:
@@ -42,9 +49,6 @@ def _ranges(nbytes: int) -> Iterator[tuple[int, int]]:
 
 
 def _fill(descriptor: int, buffer: bytearray, offset: int) -> None:
-    view, done = memoryview(buffer), 0
-    while done < len(buffer):
-        count = os.preadv(descriptor, [view[done:]], offset + done)
-        if count == 0:
-            raise EOFError(offset + done)
-        done += count
+    done = read_all(descriptor, memoryview(buffer), offset)
+    if done < len(buffer):
+        raise EOFError(offset + done)

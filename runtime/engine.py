@@ -9,13 +9,14 @@ from __future__ import annotations
 import importlib
 from typing import Any
 
+from ..compiler.owners import Owners
 from ..compiler.plan import LOAD_STAGING, Copy, Layout, Load, Opaque, Pass, Plan, Step, scratch_layout
-from .exhaustion import device_full, is_device_full
 from .host import Host, HostBuffer
 from .kernels.load import file_ranges
 from .lanes import Lanes
 from .memory import Arena, Memory, Meter
 from .native.side import Native
+from .out_of_memory import device_full, is_device_full
 from .ports import Reads, Tally, Writes
 from .streaming import Context, Side, run_pass
 
@@ -41,7 +42,7 @@ class Engine:
             tally=tally,
             scalars=[0.0] * plan.scalars,
             buffers={},
-            tensors=sorted(plan.tensors, key=lambda t: (t.file, t.start)),
+            owners=Owners(plan.tensors),
         )
         self._portable: Any = None
         self._memory: Memory = Host() if plan.device == "cpu" else _devices().Accelerator(plan.device)

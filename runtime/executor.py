@@ -15,11 +15,11 @@ from typing import Protocol, TypeVar, cast
 
 from ..compiler.dtypes import FLOATS
 from ..compiler.plan import Copy, Extent, OutputTensor, Plan, Step
-from .exhaustion import within_memory
 from .lanes import Cancelled, Lanes
 from .memory import Meter
+from .nonfinite import count_in
+from .out_of_memory import within_memory
 from .ports import Progress, Reads, Tally, Writes
-from .scan import count_in
 
 __all__ = ["Cancelled", "Outcome", "Progress", "Reads", "Writes", "execute"]
 

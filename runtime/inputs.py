@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from types import TracebackType
 
-from ..compiler.plan import PlannedInput
+from ..compiler.catalog import InputFile
 from ..grammar.diagnostic import MergecError
 from .descriptors import Descriptors, room
 from .faults import input_fault, reason, show
@@ -20,10 +20,9 @@ class Inputs:
     was when the plan was made, E0607 for one that ends before a range, E0611 for one that can't be read.
     """
 
-    def __init__(self, files: Sequence[PlannedInput], limit: int | None = None) -> None:
+    def __init__(self, files: Sequence[InputFile], limit: int | None = None) -> None:
         self._files = tuple(files)
         self._descriptors = Descriptors(self._open, limit or room())
-        self._seen: dict[int, tuple[int, int]] = {}
 
     def __enter__(self) -> Inputs:
         self.check()
@@ -91,17 +90,11 @@ class Inputs:
         return descriptor
 
     def _compare(self, file: int, status: os.stat_result) -> None:
-        planned, identity = self._files[file], (status.st_dev, status.st_ino)
-        if status.st_size != planned.size:
-            what = f"it had {planned.size} bytes when the plan was made and has {status.st_size} now"
-        elif status.st_mtime_ns != planned.mtime_ns:
-            what = "it has been written to since the plan was made"
-        elif self._seen.setdefault(file, identity) != identity:
-            what = "another file has taken its place"
-        else:
-            return
-        path, help = planned.path, "run again, when nothing writes to it"
-        raise input_fault("E0606", f"`{show(path)}` has changed: {what}", path, help)
+        planned = self._files[file]
+        what = planned.change(status.st_size, status.st_mtime_ns, status.st_ctime_ns)
+        if what is not None:
+            path, help = planned.path, "run again, when nothing writes to it"
+            raise input_fault("E0606", f"`{show(path)}` has changed: {what}", path, help)
 
 
 def _unopened(path: str, error: OSError) -> MergecError:

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-import numpy as np
+from ..compiler.plan import Extent
+from .ports import Reads
+
+PIECE = 1 << 20
+"""Bytes of an input looked at at a time."""
 
 PATTERNS: dict[str, tuple[str, int]] = {
     "F64": ("<u8", 0x7FF0_0000_0000_0000),
@@ -20,8 +24,21 @@ The exponent's, as in IEEE 754; `F8_E4M3` has no infinities, and one NaN: all bi
 
 def count_nonfinite(data: memoryview, dtype: str) -> int:
     """How many of the elements in `data`, whole elements of `dtype`, are infinities or NaNs; 0 for integers."""
+    # a run that only copies does without numpy, unless it is to look at what it copies
+    import numpy
+
     if dtype not in PATTERNS:
         return 0
     kind, bits = PATTERNS[dtype]
-    elements = np.frombuffer(data, kind)
-    return int(np.count_nonzero(np.bitwise_and(elements, elements.dtype.type(bits)) == bits))
+    elements = numpy.frombuffer(data, kind)
+    return int(numpy.count_nonzero(numpy.bitwise_and(elements, elements.dtype.type(bits)) == bits))
+
+
+def count_in(extent: Extent, dtype: str, reads: Reads) -> int:
+    """How many elements of `dtype` in a range of an input are not finite; it is read a piece at a time."""
+    buffer, found = memoryview(bytearray(min(PIECE, extent.nbytes))), 0
+    for offset in range(0, extent.nbytes, PIECE):
+        part = buffer[: extent.nbytes - offset]
+        reads.read_into(extent.file, extent.start + offset, part)
+        found += count_nonfinite(part, dtype)
+    return found

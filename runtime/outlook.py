@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from ..compiler.plan import Plan
 from ..compiler.prune import prune, reuse
-from .earlier import examine
+from .resume.earlier import examine
 from .target import waiting
 
 

@@ -1,98 +1,41 @@
 """Selection of the k largest magnitudes, exactly, by counting bit patterns. Needs no torch.
 
-With the sign cleared, floats order as their bit patterns do, NaN above all. A round counts 16 bits of the pattern,
-the highest first, among the elements that agree with what earlier rounds fixed: two rounds for float32, four for
-float64. Where more elements equal the k-th than are kept, those of lowest index are, so equal ones are counted by
-chunk: the last round remembers what it saw in a chunk if that is little, as it is where values are
-coarse and equal ones many; failing that, there is one more round.
+With the sign cleared, floats order as their bit patterns do, NaN above all. Where more elements equal the k-th than are
+kept, those of lowest index are, so equal ones are counted by chunk: the last round remembers what it saw in a chunk if
+that is little, as it is where values are coarse and equal ones many; failing that, there is one more round.
 """
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Callable
-
 import numpy
-from numpy.typing import NDArray
 
 from ..compiler.plan import CHUNK
-from .reductions import Result, Threshold
-
-DIGIT = 16
-"""Bits of a pattern that one round looks at."""
-
-BINS = 1 << DIGIT
+from .digits import BINS, DIGIT, DigitRounds
+from .reductions import Threshold
 
 FEW = 32
 """Different digits of a chunk that are worth remembering: their bytes are next to nothing beside the chunk's."""
 
-Counts = NDArray[numpy.int64]
 
-
-class LaneHistograms:
-    """One histogram a lane, in the memory that the lane lends a reduction; joined at the end of a round."""
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._lanes: dict[int, Callable[[], Counts]] = {}
-
-    def enter(self, lane: int, counts: Callable[[], Counts]) -> bool:
-        """Whether the lane is new in this round, so that its memory is to be zeroed; `counts` reads it at the end.
-
-        `lane` is the address of that memory, or anything else that is the lane's own.
-        """
-        if lane in self._lanes:
-            return False
-        with self._lock:
-            self._lanes[lane] = counts
-        return True
-
-    def take(self) -> Counts:
-        """The counts of all lanes together; the next round begins at zero."""
-        total = numpy.zeros(BINS, numpy.int64)
-        for counts in self._lanes.values():
-            total += counts()
-        self._lanes.clear()
-        return total
-
-
-class Selection:
+class Selection(DigitRounds):
     """A `Reducer` for `threshold`: finds the `Threshold` that keeps `k` of `numel` numbers of `width` bits.
 
-    A round counts the digit at `shift` of the magnitudes that begin with `prefix`; or, when `counting_ties`, those that
-    are `prefix`, by chunk.
+    The words are magnitudes. When `counting_ties`, a round counts those that are `prefix`, by chunk.
     """
 
     def __init__(self, k: int, numel: int, width: int) -> None:
-        self.width = width
-        self.shift = width - DIGIT
-        self.prefix = 0
-        self.histograms = LaneHistograms()
+        super().__init__(width)
         self._numel, self._rank = numel, k
         self._seen: dict[int, dict[int, int] | None] = {}
         self._ties: dict[int, int] | None = None
-        self._result: Threshold | None = None
         if k <= 0:
             self._result = Threshold(self.magnitude, 0, 0)
         elif k >= numel:
             self._result = Threshold(0, self._end, 0)
 
     @property
-    def magnitude(self) -> int:
-        """All bits but the sign."""
-        return (1 << (self.width - 1)) - 1
-
-    @property
     def counting_ties(self) -> bool:
         return self._ties is not None
-
-    @property
-    def done(self) -> bool:
-        return self._result is not None
-
-    def result(self) -> Result:
-        assert self._result is not None
-        return self._result
 
     def remember(self, chunk: int, digits: dict[int, int] | None) -> None:
         """The last digits of a chunk's elements that begin with the prefix, counted; None where they are many."""
@@ -146,19 +89,11 @@ class Digits(Selection):
     """A `Reducer` for `digits`: counts the digit at `shift` of the magnitudes that begin with `prefix`."""
 
     def __init__(self, prefix: int, shift: int, numel: int, width: int) -> None:
+        # one of several: of which nothing is known before they are counted
         super().__init__(1, max(numel, 2), width)
         self.prefix, self.shift = prefix, shift
-        self._counts: dict[int, int] | None = None
-
-    @property
-    def done(self) -> bool:
-        return self._counts is not None
-
-    def result(self) -> Result:
-        assert self._counts is not None
-        return self._counts
 
     def finish_round(self) -> None:
         found = self.histograms.take()
         used = numpy.flatnonzero(found)
-        self._counts = dict(zip(used.tolist(), found[used].tolist(), strict=True))
+        self._result = dict(zip(used.tolist(), found[used].tolist(), strict=True))

@@ -6,19 +6,18 @@ What a lane does with a block is its side's affair: `portable.py` has torch's ke
 
 from __future__ import annotations
 
-import bisect
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 from ..compiler.ops import OPS
+from ..compiler.owners import Owners
 from ..compiler.plan import (
     Argument,
     Constant,
     Instruction,
     Layout,
     Mask,
-    OutputTensor,
     Pass,
     Plan,
     Reduction,
@@ -35,10 +34,7 @@ from .reductions import Attributes, Reducer, Result, Threshold
 
 @dataclass(frozen=True, slots=True)
 class Context:
-    """What all passes of a run share; `scalars` and `buffers` change as steps run.
-
-    `tensors` are the output's, in the order of their files and bytes.
-    """
+    """What all passes of a run share; `scalars` and `buffers` change as steps run."""
 
     plan: Plan
     reads: Reads
@@ -47,7 +43,7 @@ class Context:
     tally: Tally
     scalars: list[Result]
     buffers: dict[int, Buffer]
-    tensors: Sequence[OutputTensor]
+    owners: Owners
 
     def number(self, argument: Scalar | Constant) -> float:
         """The value of an argument that is a number. Raises RuntimeError for anything else."""
@@ -66,9 +62,9 @@ class Context:
     def not_finite(self, store: ToFile, found: int) -> None:
         """Counts infinities and NaNs of a store."""
         if found:
-            # a store may be a part of its tensor: the last one that begins no later
-            index = bisect.bisect_right(self.tensors, (store.file, store.start), key=lambda t: (t.file, t.start))
-            self.tally.found(self.tensors[index - 1].name, found)
+            owner = self.owners.of(store.file, store.start)
+            assert owner is not None
+            self.tally.found(self.plan.tensors[owner].name, found)
 
 
 class Lane(Protocol):

@@ -81,6 +81,17 @@ def write_all(descriptor: int, data: memoryview, start: int) -> None:
         done += os.pwrite(descriptor, data[done:], start + done)
 
 
+def read_all(descriptor: int, view: memoryview, start: int) -> int:
+    """Fills `view` (contiguous bytes) from byte `start` on; how many bytes that were, fewer where the file ends before.
+
+    Raises OSError.
+    """
+    done = 0
+    while done < view.nbytes and (count := os.preadv(descriptor, [view[done:]], start + done)):
+        done += count
+    return done
+
+
 @cache
 def _function(name: str) -> Callable[..., int] | None:
     try:

@@ -24,7 +24,7 @@ from types import TracebackType
 from ..compiler.plan import Plan
 from ..grammar.diagnostic import MergecError
 from .faults import output_fault, show, writing
-from .journal import Contents, Done, Journal, head_of, other, read
+from .resume.journal import Contents, Done, Journal, head_of, other, read
 from .syscalls import exchange, sync
 
 HOPELESS = ("E0606", "E0607", "E0612", "E0614")
@@ -154,9 +154,13 @@ class Target:
                     self._fail_input("is one of the inputs", place)
                 if _within(checkpoint, target) or _within(checkpoint, followed):
                     self._fail_input("holds one of the inputs", place)
-                # a folder of loose weight files may well hold the output too
+                # where one of a folder's loose weight files is an input, the output may well lie beside it
                 if _within(target, checkpoint) and os.path.exists(os.path.join(checkpoint, "config.json")):
                     self._fail_input("lies in the folder of one of the inputs", place)
+        for folder in self._plan.folders:
+            # what lies there would be a part of that input the next time
+            if _within(target, os.path.realpath(folder)) or _within(followed, os.path.realpath(folder)):
+                self._fail_input("lies in one of the inputs", folder)
 
     def _input_paths(self) -> Sequence[str]:
         return [*(i.path for i in self._plan.inputs), *(t.path for t in self._plan.tagalongs)]

@@ -10,12 +10,13 @@ from dataclasses import dataclass
 from threading import Lock
 from types import TracebackType
 
+from ..compiler.packing import header_bytes
 from ..compiler.plan import Document, Extent, Plan, PlannedOutput, Tagalong
 from .descriptors import Descriptors, room
 from .direct import PIECE, UNIT, Direct
 from .faults import input_fault, output_fault, reason, show, writing
 from .inputs import Inputs
-from .ledger import Ledger
+from .resume.ledger import Ledger
 from .syscalls import reserve, share, start_writeback, sync, write_all
 
 _COPY_CHUNK = 16 << 20
@@ -46,6 +47,7 @@ class Writer:
         self._outputs: Sequence[PlannedOutput] = plan.outputs
         self._documents: Sequence[Document] = plan.documents
         self._tagalongs: Sequence[Tagalong] = plan.tagalongs
+        self._data_starts = tuple(len(header_bytes(output.header)) for output in plan.outputs)
         self.paths = tuple(self._place(output.name) for output in plan.outputs)
         most_open = room(plan.lanes)
         self._descriptors = Descriptors(self._open, most_open)
@@ -71,13 +73,13 @@ class Writer:
         for index, (path, output) in enumerate(zip(self.paths, self._outputs, strict=True)):
             if index in linked:
                 continue
-            header = output.header.encode()
-            if 8 + len(header) > output.size:
+            header = header_bytes(output.header)
+            if len(header) > output.size:
                 raise ValueError(f"header of {output.name} is longer than the file")
             with writing(path), _opened(path) if index in present else _created(path) as descriptor:
                 if not reserve(descriptor, output.size):
                     os.ftruncate(descriptor, output.size)
-                write_all(descriptor, memoryview(len(header).to_bytes(8, "little") + header), 0)
+                write_all(descriptor, memoryview(header), 0)
 
     def write(self, file: int, start: int, data: memoryview) -> None:
         """Writes `data` (contiguous) at byte `start` of weight file `file`."""
@@ -220,7 +222,7 @@ class Writer:
 
     def _check_range(self, file: int, start: int, nbytes: int) -> None:
         output = self._outputs[file]
-        if start < 8 + len(output.header.encode()) or start + nbytes > output.size:
+        if start < self._data_starts[file] or start + nbytes > output.size:
             raise ValueError(f"bytes {start} to {start + nbytes} lie outside the data of {output.name}")
 
     def _borrow(self, file: int) -> AbstractContextManager[int]:

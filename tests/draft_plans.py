@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 import numpy
 import torch
+from mergec.compiler.catalog import InputFile
 from mergec.compiler.dtypes import SIZES
 from mergec.compiler.plan import (
     CHUNK,
@@ -17,7 +18,6 @@ from mergec.compiler.plan import (
     OutputTensor,
     Pass,
     Plan,
-    PlannedInput,
     PlannedOutput,
     Reduction,
     Register,
@@ -155,7 +155,7 @@ class Draft:
             lanes=self.lanes,
             single=False,
             on_nonfinite="report",
-            inputs=tuple(PlannedInput(f"memory:{i}", len(d), 0) for i, d in enumerate(self.inputs)),
+            inputs=tuple(InputFile(f"memory:{i}", len(d), 0) for i, d in enumerate(self.inputs)),
             outputs=tuple(PlannedOutput(f"{i}", "", n) for i, n in enumerate(self.outputs)),
             tensors=tuple(OutputTensor(f"tensor {i}", "U8", (n,), i, 0, n, ()) for i, n in enumerate(self.outputs)),
             documents=(),

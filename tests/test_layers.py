@@ -29,16 +29,16 @@ LAZY = (
     ("", "runtime"),
     ("cli/", "runtime"),
     ("cli/main.py", "cli"),
+    ("runtime/api.py", "runtime.session"),
     ("runtime/executor.py", "runtime.engine"),
     ("runtime/engine.py", "runtime.portable"),
     ("runtime/engine.py", "runtime.devices"),
     ("runtime/host.py", "runtime.devices"),
     ("runtime/direct.py", "runtime.host"),
-    ("runtime/checksums.py", "runtime.native"),
-    ("runtime/scan.py", "runtime.nonfinite"),
+    ("runtime/resume/checksums.py", "runtime.native"),
 )
-"""(prefix of the file, prefix of what it imports) allowed inside a function: what loads torch or numpy is loaded when
-needed."""
+"""(prefix of the file, prefix of what it imports) allowed inside a function: what loads torch or numpy, or only a run
+needs, is loaded when needed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -238,6 +238,19 @@ shapes = {"embed.weight": ("BF16", (64, 32)), "layers.0.mlp.weight": ("BF16", (3
 catalog = MemoryCatalog({"a": {"tensors": shapes}, "b": {"tensors": shapes}})
 mergec.compile('let a = model("a")\\nlet b = model("b")\\noutput(like=a)\\n* = linear(a, b)\\n', catalog=catalog)
 """
+
+
+def test_help_does_without_parser_and_compiler() -> None:
+    code = """
+import contextlib, sys
+from mergec.cli.main import main
+with contextlib.suppress(SystemExit):
+    main(["--help"])
+heavy = {"lark", "networkx", "numpy", "torch", "mergec.grammar.parse", "mergec.compiler.pipeline", "mergec.runtime.api"}
+print(sorted(heavy & sys.modules.keys()), file=sys.stderr)
+"""
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert result.stderr.strip() == "[]"
 
 
 @pytest.mark.parametrize("code", ["import sys, mergec, mergec.cli.main", COMPILE], ids=["import", "compile"])

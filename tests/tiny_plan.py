@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from mergec.compiler.plan import Document, Plan, PlannedInput, PlannedOutput
+from mergec.compiler.catalog import InputFile
+from mergec.compiler.plan import Document, Plan, PlannedOutput
 from mergec.grammar.diagnostic import Exit, MergecError
 from mergec.runtime.target import Target
 from mergec.runtime.writer import Writer
@@ -38,9 +39,9 @@ def code(caught: pytest.ExceptionInfo[MergecError]) -> tuple[str, Exit]:
     return caught.value.diagnostics[0].code, caught.value.exit
 
 
-def planned(path: Path) -> PlannedInput:
+def planned(path: Path) -> InputFile:
     status = path.stat()
-    return PlannedInput(str(path), status.st_size, status.st_mtime_ns)
+    return InputFile(str(path), status.st_size, status.st_mtime_ns, status.st_ctime_ns)
 
 
 def make(path: Path, plan: Plan = PLAN, *, force: bool = False) -> None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import tempfile
 from pathlib import Path
 
 from ...compiler.catalog import Catalog
@@ -13,6 +11,7 @@ from ...grammar.source import Source
 from ...runtime.sources import read_source
 from ..arguments import Parser
 from ..streams import piped_recipe, say, tell
+from ..whole_file import write_whole
 from .sheet import Imported
 from .writing import import_text
 
@@ -60,12 +59,4 @@ def _write(path: Path, text: str, force: bool) -> None:
     if path.exists() and not force:
         help_ = ("`--force` replaces it",)
         raise MergecError(Diagnostic("E0601", "the recipe exists already", help=help_, file=str(path)))
-    try:
-        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-        with os.fdopen(handle, "w", encoding="utf-8", newline="") as f:
-            f.write(text)
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, path)
-    except OSError as error:
-        message = f"can't write it: {(error.strerror or 'unknown').lower()}"
-        raise MergecError(Diagnostic("E0610", message, file=str(path)), Exit.RUN) from None
+    write_whole(path, text)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from ..selection import BINS, Counts, LaneHistograms
+from ..digits import BINS, Counts, LaneHistograms
 
 
 def histogram_of(histograms: LaneHistograms, state: torch.Tensor) -> torch.Tensor:

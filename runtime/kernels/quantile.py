@@ -6,8 +6,8 @@ import numpy
 import torch
 
 from ...compiler.plan import CHUNK
+from ..digits import BINS, DIGIT
 from ..quantile import Quantile
-from ..selection import BINS, DIGIT
 from .histogram import histogram_of
 from .values import Block, bits
 

@@ -7,7 +7,8 @@ import torch
 from numpy.typing import NDArray
 
 from ...compiler.plan import CHUNK
-from ..selection import BINS, DIGIT, FEW, Selection
+from ..digits import BINS, DIGIT
+from ..selection import FEW, Selection
 from .histogram import histogram_of
 from .values import Block, bits
 

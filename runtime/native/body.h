@@ -116,27 +116,21 @@ INSTRUCTION(store_F16) {
     NOT_FINITE(found);
 }
 
-INSTRUCTION(store_F32) {
-    const float *a = s->a;
-    float *out = TARGET(float);
-    uint32_t found = 0;
-    each(i, p->count) {
-        out[i] = a[i];
-        found += (bits_of(a[i]) & 0x7f800000) == 0x7f800000;
+/* types that hold every float as it is */
+#define STORE_EXACTLY(name, type)                                                                                      \
+    INSTRUCTION(name) {                                                                                                \
+        const float *a = s->a;                                                                                         \
+        type *out = TARGET(type);                                                                                      \
+        uint32_t found = 0;                                                                                            \
+        each(i, p->count) {                                                                                            \
+            out[i] = a[i];                                                                                             \
+            found += (bits_of(a[i]) & 0x7f800000) == 0x7f800000;                                                       \
+        }                                                                                                              \
+        NOT_FINITE(found);                                                                                             \
     }
-    NOT_FINITE(found);
-}
 
-INSTRUCTION(store_F64) {
-    const float *a = s->a;
-    double *out = TARGET(double);
-    uint32_t found = 0;
-    each(i, p->count) {
-        out[i] = a[i];
-        found += (bits_of(a[i]) & 0x7f800000) == 0x7f800000;
-    }
-    NOT_FINITE(found);
-}
+STORE_EXACTLY(store_F32, float)
+STORE_EXACTLY(store_F64, double)
 
 /* --- element by element: numbers of the first and second argument are x and y -------------------------------------- */
 
@@ -530,6 +524,7 @@ static void BODY(run)(const struct step *steps, int64_t number, int64_t first, i
 #undef SOURCE
 #undef TARGET
 #undef NOT_FINITE
+#undef STORE_EXACTLY
 #undef FORMS
 #undef ELEMENTWISE
 #undef CHOICE

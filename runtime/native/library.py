@@ -11,6 +11,8 @@ from pathlib import Path
 
 import numpy
 
+from ..selection import FEW
+
 STEP = numpy.dtype(
     [
         ("op", "i8"),
@@ -20,8 +22,6 @@ STEP = numpy.dtype(
     ]
 )
 """One instruction as the library takes it: addresses, numbers, words. `body.h` says what each means to it."""
-
-FEW = 32
 
 SEEN = numpy.dtype([("found", "i8"), ("digit", "u4", FEW), ("count", "u4", FEW)])
 """What an instruction remembers of a chunk's digits."""

@@ -26,12 +26,13 @@ from ...compiler.plan import (
     ToFile,
 )
 from ...compiler.scalars import SCALARS
+from ..digits import BINS, DIGIT
 from ..host import HostArena, HostBuffer
 from ..kernels.load import file_ranges
 from ..memory import Arena
 from ..reducers import REDUCERS
 from ..reductions import Attributes, Partials, Reducer, Threshold
-from ..selection import BINS, DIGIT, Selection
+from ..selection import Selection
 from ..streaming import Context
 from .code import folded, is_number, knows, name_of, piece_of
 from .library import SEEN, STEP, Kernels, kernels

@@ -13,7 +13,7 @@ from ...grammar.diagnostic import Diagnostic, MergecError
 from ..faults import show
 from ..hardware import choose_device, usable_cores
 from ..primitives import Primitives
-from ..record import Record, read_record
+from ..resume.record import Record, read_record
 from .contents import Contents, check_config, check_index, check_tensors, read_contents
 from .data import check_checksums, check_non_finite, read_data
 from .recipe import check_papers, recompile

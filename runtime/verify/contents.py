@@ -18,7 +18,7 @@ from ..documents import read_json
 from ..faults import show
 from ..folders import INDEX_SUFFIX, MAX_INDEX
 from ..headers import read_header
-from ..record import Record
+from ..resume.record import Record
 from .report import Check, Verdict, check
 
 INDEX = "model" + INDEX_SUFFIX

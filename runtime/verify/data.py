@@ -8,11 +8,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from ...grammar.diagnostic import Diagnostic
-from ..checksums import Checksum
 from ..faults import reason, show
 from ..lanes import Lanes
 from ..nonfinite import count_nonfinite
-from ..record import Record
+from ..resume.checksums import Checksum
+from ..resume.record import Record
+from ..syscalls import read_all
 from .contents import Contents, Place
 from .report import Check, Verdict, check
 
@@ -65,17 +66,12 @@ def _fill(place: Place, at: int, view: memoryview) -> str | None:
     try:
         descriptor = os.open(place.path, os.O_RDONLY | os.O_CLOEXEC)
         try:
-            done = 0
-            while done < len(view):
-                count = os.preadv(descriptor, [view[done:]], place.tensor.start + at + done)
-                if count == 0:
-                    return "the file ends early"
-                done += count
+            whole = read_all(descriptor, view, place.tensor.start + at) == view.nbytes
         finally:
             os.close(descriptor)
     except OSError as error:
         return reason(error)
-    return None
+    return None if whole else "the file ends early"
 
 
 def check_checksums(contents: Contents, record: Record, seen: Mapping[str, Seen]) -> Check:

@@ -26,8 +26,9 @@ from ...grammar.diagnostic import Diagnostic, MergecError, Severity
 from ...grammar.parse import parse
 from ...grammar.source import Source
 from ..catalog import LocalCatalog
+from ..compare import holds
 from ..faults import show
-from ..record import Record
+from ..resume.record import Record
 from .contents import base_list
 from .report import Check, Verdict, check
 
@@ -272,8 +273,7 @@ def check_papers(path: str, made: Recompiled) -> Check:
 def _compare(path: str, name: str, wanted: bytes, found: list[Diagnostic]) -> None:
     place = os.path.join(path, name)
     try:
-        with open(place, "rb") as file:
-            same = file.read(len(wanted) + 1) == wanted
+        same = holds(place, wanted)
         message = f"`{show(name)}` is not as it was written"
     except OSError:
         same, message = False, f"`{show(name)}` is missing"

@@ -6,7 +6,6 @@ compared with the bytes that it would replace. So it takes no space, and there i
 
 from __future__ import annotations
 
-import bisect
 import os
 import random
 import threading
@@ -14,6 +13,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy
 
+from ...compiler.owners import Owners
 from ...compiler.plan import Extent, OutputTensor
 from ...compiler.prune import prune
 from ...grammar.diagnostic import Diagnostic, MergecError
@@ -21,8 +21,8 @@ from ..descriptors import Descriptors, room
 from ..executor import execute
 from ..faults import reason, show
 from ..inputs import Inputs
-from ..origin import difference
-from ..record import Record
+from ..resume.made_with import difference
+from ..resume.record import Record
 from .contents import Contents, Place
 from .recipe import Recompiled
 from .report import Check, Verdict, check
@@ -83,7 +83,7 @@ class Compared:
     """
 
     def __init__(self, tensors: Sequence[OutputTensor], places: Mapping[int, Place], lanes: int) -> None:
-        self._order = sorted((t.file, t.start, k) for k, t in enumerate(tensors) if t.nbytes)
+        self._owners = Owners(tensors)
         self._tensors, self._places = tensors, places
         self._paths = tuple(dict.fromkeys(p.path for p in places.values()))
         self._file = {path: number for number, path in enumerate(self._paths)}
@@ -100,8 +100,8 @@ class Compared:
 
     def write(self, file: int, start: int, data: memoryview) -> None:
         """Compares `data` with the bytes of the tensor to which byte `start` of output `file` belongs."""
-        at = bisect.bisect_right(self._order, (file, start), key=lambda found: found[:2])
-        index = self._order[at - 1][2]
+        index = self._owners.of(file, start)
+        assert index is not None
         tensor, place = self._tensors[index], self._places[index]
         first, wanted = start - tensor.start, data.cast("B")
         try:

@@ -64,6 +64,7 @@ class _Broken(io.StringIO):
 def test_progress_is_no_reason_to_stop(tmp_path: Path) -> None:
     plan = compile(make(tmp_path) / "copy.mrg", device="cpu").plan
     line = ProgressLine(plan, _Broken())
+    line.begins(plan, ["taking over nothing"])
     line._shown = 0.0
     line.tensor(0)
     line.moved(1, 1)

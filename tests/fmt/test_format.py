@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import doctest
+import errno
+import os
 import re
 from pathlib import Path
 
@@ -12,7 +14,9 @@ from hypothesis import strategies as st
 from mergec.cli import format as formatting
 from mergec.cli import layout
 from mergec.cli.format import format_expression, format_module
+from mergec.cli.whole_file import write_whole
 from mergec.grammar import ast
+from mergec.grammar.diagnostic import MergecError
 from mergec.grammar.parse import parse, parse_expression
 from mergec.grammar.source import Source, Span
 from syntax_trees import plain
@@ -224,3 +228,19 @@ def test_comments_stay_and_a_second_time_changes_nothing(text: str) -> None:
     assert plain(read.statements) == plain(again.statements)
     assert "\n\n\n" not in once
     assert once == "" or once[-1] == "\n" != once[0]
+
+
+def test_nothing_is_left_where_a_file_can_not_be_replaced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    path = tmp_path / "r.mrg"
+    path.write_text("*=a\n", "utf-8")
+    path.chmod(0o600)
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "replace", refuse)
+        with pytest.raises(MergecError, match="E0610"):
+            write_whole(path, "* = a\n")
+    assert [(p.name, p.read_text("utf-8")) for p in tmp_path.iterdir()] == [("r.mrg", "*=a\n")]
+    write_whole(path, "* = a\n")
+    assert (path.read_text("utf-8"), path.stat().st_mode & 0o777) == ("* = a\n", 0o600)

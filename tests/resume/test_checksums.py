@@ -9,11 +9,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from mergec.compiler.plan import OutputTensor
-from mergec.runtime import checksums
-from mergec.runtime.checksums import Checksum
-from mergec.runtime.confirm import Stored, confirm
-from mergec.runtime.ledger import Ledger
 from mergec.runtime.native.library import kernels
+from mergec.runtime.resume import checksums
+from mergec.runtime.resume.checksums import Checksum
+from mergec.runtime.resume.confirm import Stored, confirm
+from mergec.runtime.resume.ledger import Ledger
 
 M = 1 << 64
 

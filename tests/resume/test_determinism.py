@@ -12,9 +12,9 @@ import torch
 from mergec.compiler.pipeline import Options, compile_recipe
 from mergec.compiler.plan import CHUNK, Plan
 from mergec.grammar.source import Source
-from mergec.runtime import keeper
 from mergec.runtime.catalog import LocalCatalog
 from mergec.runtime.executor import Cancelled
+from mergec.runtime.resume import keeper
 from resume_models import weights
 from safetensors.torch import save_file
 

@@ -11,7 +11,7 @@ from typing import Any
 import mergec
 import pytest
 from mergec.cli.main import main
-from mergec.runtime.earlier import examine
+from mergec.runtime.resume.earlier import examine
 from mergec.runtime.session import Report
 from resume_models import CHANGED, RECIPE, SHAPES, merged, plan_of, weights, write_models
 
@@ -71,6 +71,20 @@ def test_whole_files_are_not_copied(folder: Path, tmp_path: Path) -> None:
     assert sum(before[name] == after[name] for name in before) >= len(before) - 2
     assert all(p.stat().st_nlink == 1 for p in out.iterdir())
     assert report.outcome.bytes_written < sum(p.stat().st_size for p in out.glob("*.safetensors")) / 2
+
+
+def test_an_input_that_shares_a_file_with_the_earlier_output(folder: Path, tmp_path: Path) -> None:
+    """A second name for the earlier output's file would change the status of that input."""
+    out, copy = tmp_path / "out", tmp_path / "copy"
+    mergec.run(plan_of(folder), out)
+    copy.mkdir()
+    for path in out.iterdir():
+        os.link(path, copy / path.name)
+    recipe = RECIPE.replace("0.5*a + 0.5*b", f'0.5*a + 0.5*model("{copy}")')
+    assert recipe != RECIPE
+    wanted = merged(plan_of(folder, recipe), tmp_path / "wanted")
+    assert mergec.run(plan_of(folder, recipe), out, force=True).reused == len(SHAPES) - 3
+    assert weights(out) == wanted
 
 
 def test_nothing_to_do(folder: Path, tmp_path: Path) -> None:

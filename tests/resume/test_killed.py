@@ -12,7 +12,8 @@ from pathlib import Path
 import mergec
 import pytest
 from mergec.compiler.plan import Plan
-from mergec.runtime import keeper, target
+from mergec.runtime import target
+from mergec.runtime.resume import keeper
 from resume_models import CHANGED, merged, plan_of, weights, write_models
 from watched_disk import Disk
 
@@ -88,7 +89,8 @@ KILLED = """
 import os, random, shutil, signal, sys
 from pathlib import Path
 import mergec
-from mergec.runtime import engine, keeper
+from mergec.runtime import engine
+from mergec.runtime.resume import keeper
 from resume_models import merged, plan_of, weights
 
 folder, out, kills = Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3])

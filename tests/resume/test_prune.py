@@ -9,8 +9,9 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from mergec.compiler.catalog import InputFile
 from mergec.compiler.pipeline import Options, compile_recipe
-from mergec.compiler.plan import Copy, Extent, Load, Opaque, Pass, Plan, PlannedInput, from_json, to_json
+from mergec.compiler.plan import Copy, Extent, Load, Opaque, Pass, Plan, from_json, to_json
 from mergec.compiler.prune import Found, prune, reuse
 from mergec.grammar.source import Source
 from mergec.runtime.catalog import LocalCatalog
@@ -183,7 +184,7 @@ def test_reuse_copies_what_was_found(folder: Path, tmp_path: Path) -> None:
     old = tmp_path / "old"
     old.write_bytes(b"ab" + b"".join(wanted))
     status = old.stat()
-    file = PlannedInput(str(old), status.st_size, status.st_mtime_ns)
+    file = InputFile(str(old), status.st_size, status.st_mtime_ns)
     found, at = {}, 2
     for index, bytes_ in enumerate(wanted):
         if index % 2:

@@ -14,8 +14,8 @@ from typing import Any
 import mergec
 import pytest
 from mergec.cli.main import main
-from mergec.runtime import journal, keeper
 from mergec.runtime.executor import Cancelled
+from mergec.runtime.resume import journal, keeper
 from mergec.runtime.writer import Writer
 from resume_models import CHANGED, RECIPE, merged, plan_of, weights, write_models
 

@@ -11,11 +11,14 @@ import sys
 import threading
 from pathlib import Path
 
+import mergec
 import pytest
+import torch
 from mergec.compiler.plan import PlannedOutput
 from mergec.grammar.diagnostic import Exit, MergecError
 from mergec.runtime import target as target_module
 from mergec.runtime.target import Target
+from safetensors.torch import save_file
 from tiny_plan import HEADER, MADE, PLAN, WEIGHTS, code, make, planned, tree
 
 
@@ -233,6 +236,22 @@ def test_target_and_inputs_apart(tmp_path: Path, where: str) -> None:
         make(tmp_path / where, plan, force=True)
     assert code(caught) == ("E0603", Exit.RUN)
     assert tree(model) == {"config.json": b"{}", "model.safetensors": b"x"}
+
+
+@pytest.mark.parametrize("where", ["folder/out", "folder/out.safetensors", "folder", "link/out"])
+def test_no_output_in_a_folder_of_loose_weight_files_that_is_an_input(tmp_path: Path, where: str) -> None:
+    """The next run would take it for a part of that input."""
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "folder")
+    save_file({"x.weight": torch.ones(4, 4)}, tmp_path / "folder" / "a.safetensors")
+    (tmp_path / "r.mrg").write_text('let a = model("folder")\n* = 2*a\n')
+    before = tree(tmp_path / "folder")
+    compiled = mergec.compile(tmp_path / "r.mrg", single=where.endswith(".safetensors"))
+    with pytest.raises(MergecError) as caught:
+        compiled.run(tmp_path / where, force=True)
+    assert code(caught) == ("E0603", Exit.RUN)
+    assert tree(tmp_path / "folder") == before
+    assert not list(tmp_path.glob(".*"))
 
 
 def test_output_beside_loose_weight_files(tmp_path: Path) -> None:

@@ -368,7 +368,7 @@ def test_bytes_and_checksum_changed_alike(folder: Path) -> None:
     out = folder / "out"
     path, start, end = place(out, MADE)
     flip(out, MADE)
-    from mergec.runtime.checksums import Checksum
+    from mergec.runtime.resume.checksums import Checksum
 
     total = Checksum(end - start)
     total.add(memoryview(path.read_bytes()[start:end]), 0)

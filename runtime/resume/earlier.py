@@ -15,15 +15,16 @@ from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 
-from ..compiler.card import PROVENANCE
-from ..compiler.catalog import CatalogError, StoredTensor
-from ..compiler.packing import header_bytes
-from ..compiler.plan import OutputTensor, Plan, PlannedInput, PlannedOutput
-from ..compiler.prune import Found
+from ...compiler.card import PROVENANCE
+from ...compiler.catalog import CatalogError, InputFile, StoredTensor
+from ...compiler.packing import header_bytes
+from ...compiler.plan import OutputTensor, Plan, PlannedOutput
+from ...compiler.prune import Found
+from ..compare import holds
+from ..headers import read_header
 from .confirm import Stored, confirm
-from .headers import read_header
 from .journal import Done
-from .origin import difference
+from .made_with import difference
 from .record import Record, RecordedTensor, read_record
 
 
@@ -78,7 +79,7 @@ def examine(path: str, plan: Plan) -> Earlier | None:
         place = os.path.join(path, weights.name)
         with suppress(CatalogError):
             header = read_header(place)
-            file = PlannedInput(os.path.abspath(place), header.size, header.mtime_ns)
+            file = InputFile(os.path.abspath(place), header.size, header.mtime_ns, header.ctime_ns)
             trusted = (header.size, header.mtime_ns) == (weights.size, weights.mtime_ns)
             for name, tensor in header.tensors.items():
                 if name in record.tensors and record.tensors[name].key:
@@ -152,10 +153,8 @@ def _papers(path: str, plan: Plan, record: Record) -> bool:
             if document.name == PROVENANCE:
                 if json.loads(document.text) != record.base:
                     return False
-            else:
-                with open(os.path.join(path, document.name), "rb") as file:
-                    if file.read(len(document.text.encode()) + 1) != document.text.encode():
-                        return False
+            elif not holds(os.path.join(path, document.name), document.text.encode()):
+                return False
         return all(filecmp.cmp(t.path, os.path.join(path, t.name), shallow=False) for t in plan.tagalongs)
     except OSError:
         return False

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import bisect
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from threading import Lock
 
-from ..compiler.plan import OutputTensor
+from ...compiler.owners import Owners
+from ...compiler.plan import OutputTensor
 from .checksums import Checksum
 
 Finished = Callable[[int, str | None], None]
@@ -17,7 +17,7 @@ Finished = Callable[[int, str | None], None]
 @dataclass(slots=True)
 class _Entry:
     index: int
-    tensor: OutputTensor
+    start: int
     left: int
     sum: Checksum | None
 
@@ -32,8 +32,8 @@ class Ledger:
     def __init__(self, tensors: Sequence[OutputTensor], finished: Finished | None = None) -> None:
         self._finished = finished
         self._lock = Lock()
-        entries = [_Entry(k, t, t.nbytes, Checksum(t.nbytes)) for k, t in enumerate(tensors) if t.nbytes]
-        self._entries = sorted(entries, key=lambda e: (e.tensor.file, e.tensor.start))
+        self._owners = Owners(tensors)
+        self._entries = {k: _Entry(k, t.start, t.nbytes, Checksum(t.nbytes)) for k, t in enumerate(tensors) if t.nbytes}
 
     def wrote(self, file: int, start: int, data: memoryview) -> None:
         """`data` (contiguous bytes) stands at byte `start` of weight file `file`."""
@@ -41,7 +41,7 @@ class Ledger:
         if entry is None:
             return
         if (total := entry.sum) is not None:
-            total.add(data, start - entry.tensor.start)
+            total.add(data, start - entry.start)
         self._count(entry, data.nbytes)
 
     def copied(self, file: int, start: int, nbytes: int) -> None:
@@ -52,8 +52,8 @@ class Ledger:
             self._count(entry, nbytes)
 
     def _entry(self, file: int, start: int) -> _Entry | None:
-        at = bisect.bisect_right(self._entries, (file, start), key=lambda e: (e.tensor.file, e.tensor.start))
-        return self._entries[at - 1] if at and self._entries[at - 1].tensor.file == file else None
+        index = self._owners.of(file, start)
+        return self._entries[index] if index is not None else None
 
     def _count(self, entry: _Entry, nbytes: int) -> None:
         with self._lock:

@@ -9,8 +9,8 @@ from ..compiler.plan import Copy, Extent, Gather, Load, Pass, Plan, Stream
 from ..grammar.diagnostic import Diagnostic, Exit, MergecError
 from .faults import show
 from .headers import read_header
+from .nonfinite import count_in
 from .ports import Reads
-from .scan import count_in
 
 MOST_NAMED = 5
 """Tensors that are named, of the output and of the inputs."""

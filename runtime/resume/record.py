@@ -2,7 +2,7 @@
 
 The compiler writes what is known before the run (`compiler/card.py`). At its end is added:
 
-    made_with   versions, device and processor (`origin.py`)
+    made_with   versions, device and processor (`made_with.py`)
     weights     name of the weight file: [size, mtime_ns]
     tensors     name: [key, checksum or null, numbers that are not finite, dtype, shape]
 
@@ -17,11 +17,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ..compiler.card import PROVENANCE
-from ..compiler.plan import Document, Plan
+from ...compiler.card import PROVENANCE
+from ...compiler.plan import Document, Plan
+from ..writer import SealedFile
 from .journal import Done
-from .origin import made_with
-from .writer import SealedFile
+from .made_with import made_with
 
 _LONGEST = 1 << 29
 """Bytes of a provenance file that are read at most: about a million tensors."""

@@ -8,11 +8,11 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from types import TracebackType
 
-from ..compiler.plan import OutputTensor
-from ..grammar.diagnostic import MergecError
-from .faults import writing
+from ...compiler.plan import OutputTensor
+from ...grammar.diagnostic import MergecError
+from ..faults import writing
+from ..syscalls import sync
 from .journal import Done, Journal
-from .syscalls import sync
 
 SECONDS = 5.0
 """How long a finished tensor waits at most before it is seen onto the disk."""

@@ -15,10 +15,10 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from ..compiler.plan import Plan
-from .faults import show
-from .origin import difference, made_with
-from .syscalls import sync, write_all
+from ...compiler.plan import Plan
+from ..faults import show
+from ..syscalls import sync, write_all
+from .made_with import difference, made_with
 
 _LONGEST = 1 << 28
 """Bytes of a journal that are read at most: about a million tensors."""

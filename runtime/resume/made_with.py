@@ -6,9 +6,10 @@ import os
 import platform
 from collections.abc import Mapping
 from functools import cache
+from importlib import metadata
 
-from ..compiler.plan import Opaque, Plan
-from .hardware import usable_cores
+from ...compiler.plan import Opaque, Plan
+from ..hardware import usable_cores
 
 _LIBRARIES = ("torch", "numpy")
 
@@ -36,9 +37,6 @@ def difference(then: Mapping[str, object], plan: Plan) -> str | None:
 
 @cache
 def _machine() -> Mapping[str, str]:
-    # takes a while, and compiling comes through this module as well
-    from importlib import metadata
-
     found = {"processor": _processor(), "libc": " ".join(platform.libc_ver())}
     for name in _LIBRARIES:
         try:

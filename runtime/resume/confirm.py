@@ -7,8 +7,9 @@ import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from ..lanes import Lanes
+from ..syscalls import read_all
 from .checksums import Checksum
-from .lanes import Lanes
 
 _PIECE = 1 << 20
 
@@ -52,11 +53,11 @@ def checksum_of(stored: Stored, lanes: Lanes) -> str | None:
         done = 0
         while done < stored.nbytes:
             lanes.check()
-            count = os.preadv(descriptor, [buffer[: stored.nbytes - done]], stored.start + done)
-            if count == 0:
+            piece = buffer[: stored.nbytes - done]
+            if read_all(descriptor, piece, stored.start + done) < piece.nbytes:
                 return None
-            total.add(buffer[:count], done)
-            done += count
+            total.add(piece, done)
+            done += piece.nbytes
     except OSError:
         return None
     finally:

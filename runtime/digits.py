@@ -1,0 +1,74 @@
+"""Counting words by their digits, the highest first: how a number is found by its place in an order. Needs no torch.
+
+A round counts 16 bits of the words, among those that agree with what earlier rounds fixed: two rounds for 32 bits, four
+for 64.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+
+import numpy
+from numpy.typing import NDArray
+
+from .reductions import Result
+
+DIGIT = 16
+"""Bits of a word that one round looks at."""
+
+BINS = 1 << DIGIT
+
+Counts = NDArray[numpy.int64]
+
+
+class LaneHistograms:
+    """One histogram a lane, in the memory that the lane lends a reduction; joined at the end of a round."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._lanes: dict[int, Callable[[], Counts]] = {}
+
+    def enter(self, lane: int, counts: Callable[[], Counts]) -> bool:
+        """Whether the lane is new in this round, so that its memory is to be zeroed; `counts` reads it at the end.
+
+        `lane` is the address of that memory, or anything else that is the lane's own.
+        """
+        if lane in self._lanes:
+            return False
+        with self._lock:
+            self._lanes[lane] = counts
+        return True
+
+    def take(self) -> Counts:
+        """The counts of all lanes together; the next round begins at zero."""
+        total = numpy.zeros(BINS, numpy.int64)
+        for counts in self._lanes.values():
+            total += counts()
+        self._lanes.clear()
+        return total
+
+
+class DigitRounds:
+    """What `Reducer`s that count digits have in common: of words of `width` bits, a round counts the digit at `shift`
+    of those that begin with `prefix`."""
+
+    def __init__(self, width: int) -> None:
+        self.width = width
+        self.shift = width - DIGIT
+        self.prefix = 0
+        self.histograms = LaneHistograms()
+        self._result: Result | None = None
+
+    @property
+    def magnitude(self) -> int:
+        """All bits but the sign."""
+        return (1 << (self.width - 1)) - 1
+
+    @property
+    def done(self) -> bool:
+        return self._result is not None
+
+    def result(self) -> Result:
+        assert self._result is not None
+        return self._result
