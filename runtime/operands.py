@@ -5,7 +5,8 @@ from __future__ import annotations
 import torch
 
 from ..compiler.dtypes import SIZES
-from ..compiler.plan import Area, Gather, Held, Layout, Pass, Product, Stream
+from ..compiler.plan import Gather, Held, Pass, Product, Stream
+from ..compiler.scratch import Area, Layout
 from .devices import Stream as Queue
 from .devices import TorchArena, torch_dtype
 from .kernels.load import file_ranges, gather_parts

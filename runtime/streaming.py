@@ -16,7 +16,6 @@ from ..compiler.plan import (
     Argument,
     Constant,
     Instruction,
-    Layout,
     Mask,
     Pass,
     Plan,
@@ -26,6 +25,7 @@ from ..compiler.plan import (
     ToFile,
 )
 from ..compiler.scalars import SCALARS
+from ..compiler.scratch import Layout
 from .lanes import Lanes
 from .memory import Arena, Buffer
 from .ports import Reads, Tally, Writes
