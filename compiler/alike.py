@@ -15,7 +15,6 @@ from collections.abc import Hashable, Iterable, Mapping
 from dataclasses import dataclass
 
 from ..grammar.diagnostic import MergecError
-from .builtins import resolve, varies
 from .graph import Likeness, Node, StoredRange, below
 from .layouts import View
 from .moves import mapped_name, moved
@@ -36,6 +35,7 @@ from .terms import (
     leaves,
     walk,
 )
+from .varying import resolve, varies
 from .vocabulary import Vocabulary
 from .whole_model import WHOLE_MODEL
 

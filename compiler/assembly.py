@@ -11,7 +11,7 @@ from typing import Any
 
 from ..grammar.diagnostic import Diagnostic, Label, MergecError
 from ..grammar.source import Span
-from .builtins import as_region
+from .lifting import as_region
 from .places import Coordinate, Path, Space
 from .terms import Assembly, Leaf, Origins, Region, Stack, before_layers, is_region, owners, picks
 

@@ -11,10 +11,10 @@ from ..grammar.diagnostic import Diagnostic, Label, MergecError
 from ..grammar.source import Span
 from .absences import Absences
 from .adapted import Adapted
-from .builtins import as_region, resolve
 from .dtypes import FLOATS
 from .graph import Graph, Node, StoredRange
 from .layouts import View
+from .lifting import as_region
 from .models import Model
 from .moves import mapped_name, moved
 from .ops import OPS
@@ -41,6 +41,7 @@ from .terms import (
     owners,
     walk,
 )
+from .varying import resolve
 from .vocabulary import Vocabulary
 from .whole import part_node, whole_node
 from .whole_model import WHOLE_MODEL, across, model_threshold

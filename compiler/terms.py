@@ -134,7 +134,10 @@ class Number:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Apply:
-    """An operation on the tensors at the same place; `op` is one of `ops.OPS` or `builtins.TENSOR_FORMS`."""
+    """An operation on the tensors at the same place.
+
+    `op` is one of `ops.OPS`, or of those that `instantiate.py` makes of them once shapes are known, such as `numel`.
+    """
 
     op: str
     args: tuple[Region, ...]
