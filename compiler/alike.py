@@ -219,7 +219,7 @@ def _part_of(region: Region) -> _Part:
 
 
 def _absence(leaf: Leaf, name: str) -> Hashable:
-    """In which way a model lacks a tensor: what `Instantiator.source` tells apart."""
+    """In which way a model lacks a tensor: what `Tensors.node` tells apart."""
     model = leaf.model
     at = model.space.layer_of(name)
     return "no layer" if at is not None and at[1] >= model.space.depths.get(at[0].name, 0) else "missing"
