@@ -195,27 +195,24 @@ def _part_of(region: Region) -> _Part:
     found: list[Leaf] = []
     numbers: list[object] = []
     moves: list[At | Stack | Assembly] = []
-    seen: set[int] = set()
-    todo = [region]
-    while todo:
-        term = todo.pop()
-        if id(term) in seen:
-            continue
-        seen.add(id(term))
+    for term in walk(region, _asked_here):
         if isinstance(term, Leaf):
             found.append(term)
         elif isinstance(term, At | Stack | Assembly):
             moves.append(term)
-        else:
-            if isinstance(term, Number) and varies(term.value):
-                numbers.append(term.value)
-            elif isinstance(term, Choice):
-                numbers.append(term.condition)
-            elif isinstance(term, Among):
-                todo.extend(reversed(term.models))
-            todo.extend(reversed(children(term)))
+        elif isinstance(term, Choice):
+            numbers.append(term.condition)
+        elif isinstance(term, Number) and varies(term.value):
+            numbers.append(term.value)
     plain = not numbers and not moves and all(leaf.path is None for leaf in found)
     return _Part(tuple(found), tuple(numbers), tuple(moves), plain)
+
+
+def _asked_here(term: Region) -> tuple[Region, ...]:
+    """What is asked at the place of a region: nothing below a change of place; of a function its models too."""
+    if isinstance(term, At | Stack | Assembly):
+        return ()
+    return (*children(term), *term.models) if isinstance(term, Among) else children(term)
 
 
 def _absence(leaf: Leaf, name: str) -> Hashable:

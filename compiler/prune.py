@@ -12,23 +12,20 @@ from dataclasses import dataclass, replace
 
 from .catalog import InputFile
 from .costs import costed, live_bytes, with_liveness, without_liveness
+from .live_code import code_for
 from .owners import Owners
 from .plan import (
     Allocation,
-    Constant,
     Copy,
     Extent,
     Instruction,
     Load,
-    Mask,
     Opaque,
     OutputTensor,
     Pass,
     Plan,
-    Register,
     Scalar,
     Step,
-    Store,
     ToBuffer,
     ToFile,
     held_in,
@@ -140,8 +137,9 @@ def _pass(whole: Pass, places: _Places, scalars: set[int], buffers: set[int]) ->
     scalars.difference_update(r.out.index for r in reductions)
     if not (stores or reductions or numbers):
         return None
-    code = _code(whole.code, stores, [a for r in reductions for a in r.args])
-    given = [a for i in code for a in i.args] + [a for r in reductions for a in r.args]
+    reduced = [a for r in reductions for a in r.args]
+    code = code_for(whole.code, [*(s.value for s in stores), *reduced])
+    given = [a for i in code for a in i.args] + reduced
     scalars.update(a.index for a in given if isinstance(a, Scalar))
     used = sorted({int(dict(i.attributes)["operand"]) for i in code if i.op == "load"})
     renumbered = {old: new for new, old in enumerate(used)}
@@ -155,20 +153,6 @@ def _pass(whole: Pass, places: _Places, scalars: set[int], buffers: set[int]) ->
         scalars=tuple(reversed(numbers)),
         stores=stores,
     )
-
-
-def _code(
-    code: Sequence[Instruction], stores: Sequence[Store], reduced: Sequence[Register | Mask | Scalar | Constant]
-) -> list[Instruction]:
-    """The instructions that the stores and reductions depend on; registers are used for one value after another."""
-    live: set[object] = {s.value for s in stores} | {a for a in reduced if isinstance(a, Register | Mask)}
-    kept = []
-    for instruction in reversed(code):
-        if instruction.out in live:
-            kept.append(instruction)
-            live.discard(instruction.out)
-            live.update(a for a in instruction.args if isinstance(a, Register | Mask))
-    return kept[::-1]
 
 
 def _renumbered(instruction: Instruction, operands: Mapping[int, int]) -> Instruction:

@@ -7,7 +7,7 @@ weight or makes a graph node.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -251,8 +251,8 @@ def children(region: Region) -> tuple[Region, ...]:
     return ()
 
 
-def walk(region: Region) -> Iterator[Region]:
-    """The region and all below it, each once."""
+def walk(region: Region, below: Callable[[Region], Sequence[Region]] = children) -> Iterator[Region]:
+    """The region and all below it, each once; `below` says what comes next after a region."""
     seen: set[int] = set()
     todo: list[Region] = [region]
     while todo:
@@ -260,7 +260,7 @@ def walk(region: Region) -> Iterator[Region]:
         if id(term) not in seen:
             seen.add(id(term))
             yield term
-            todo.extend(reversed(children(term)))
+            todo.extend(reversed(below(term)))
 
 
 def leaves(region: Region) -> list[Leaf]:
@@ -281,44 +281,22 @@ def adapters_in(value: object) -> list[Adapter]:
 
 def owners(region: Region) -> list[Leaf | Assembly]:
     """The models that a region takes tensors from, in the order of the text; one that is put together counts as one."""
-    found: list[Leaf | Assembly] = []
-    seen: set[int] = set()
-    todo: list[Region] = [region]
-    while todo:
-        term = todo.pop()
-        if id(term) in seen:
-            continue
-        seen.add(id(term))
-        if isinstance(term, Leaf | Assembly):
-            found.append(term)
-        else:
-            todo.extend(reversed(children(term)))
-    return found
+    found = walk(region, lambda term: () if isinstance(term, Assembly) else children(term))
+    return [term for term in found if isinstance(term, Leaf | Assembly)]
 
 
 def picks(region: Region) -> tuple[list[tuple[Model | Assembly, Path]], list[Leaf | Assembly]]:
     """The places that a region was picked at, each with the model whose layers they number; and models taken whole."""
     picked: list[tuple[Model | Assembly, Path]] = []
     whole: list[Leaf | Assembly] = []
-    seen: set[int] = set()
-    todo: list[Region] = [region]
-    while todo:
-        term = todo.pop()
-        if id(term) in seen:
-            continue
-        seen.add(id(term))
-        if isinstance(term, Leaf):
-            if term.path is None:
-                whole.append(term)
-            else:
-                picked.append((term.model, term.path))
-        elif isinstance(term, Assembly):
+    for term in walk(region, lambda term: () if isinstance(term, Assembly | At) else children(term)):
+        if isinstance(term, Leaf) and term.path is not None:
+            picked.append((term.model, term.path))
+        elif isinstance(term, Leaf | Assembly):
             whole.append(term)
         elif isinstance(term, At):
             for owner in owners(term.region)[:1]:
                 picked.append((owner.model if isinstance(owner, Leaf) else owner, term.path))
-        else:
-            todo.extend(reversed(children(term)))
     return picked, whole
 
 
