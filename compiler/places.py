@@ -215,10 +215,10 @@ class Space:
                 Diagnostic("E0301", "a glob covers full tensor names and takes no further parts", (Label(path.span),))
             )
         pattern = glob_pattern(step.pattern)
-        found = [((), name, name) for name in self.names if pattern.fullmatch(name)]
+        found = dict.fromkeys(name for name in self.names if pattern.fullmatch(name))
         for stored, canonical in self.stored.items():
             if pattern.fullmatch(stored):
-                found.extend(((), name, name) for name in canonical if ((), name, name) not in found)
+                found.update(dict.fromkeys(canonical))
         if not found:
             raise MergecError(
                 Diagnostic(
@@ -228,7 +228,7 @@ class Space:
                     help=_near(step.pattern, self.names, "did you mean"),
                 )
             )
-        return _selection(found, (), (), None)
+        return _selection([((), name, name) for name in found], (), (), None)
 
     def _candidates(self, path: Path) -> list[_Candidate]:
         """Ways to read the path, in order of preference: stacks and roles, model-level roles, module paths."""
