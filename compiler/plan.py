@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import typing
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -360,7 +360,7 @@ def to_json(plan: Plan, indent: int | None = None) -> str:
 
 def from_json(text: str) -> Plan:
     """The plan that `to_json` wrote. Raises ValueError on anything else."""
-    plan = _decode(json.loads(text))
+    plan = _decode(json.loads(text), _classes())
     if not isinstance(plan, Plan):
         raise ValueError("not a plan")
     return plan
@@ -376,15 +376,16 @@ def _encode(value: Any) -> Any:
 
 
 def _classes() -> dict[str, type]:
+    """What a plan is made of, by name."""
     return {k: v for k, v in globals().items() if isinstance(v, type) and dataclasses.is_dataclass(v)}
 
 
-def _decode(value: Any) -> Any:
+def _decode(value: Any, classes: Mapping[str, type]) -> Any:
     if isinstance(value, dict):
-        kind = _classes().get(typing.cast(str, value.pop("is", "")))
+        kind = classes.get(value.pop("is", ""))
         if kind is None:
             raise ValueError("unknown part of a plan")
-        return kind(**{k: _decode(v) for k, v in value.items()})
+        return kind(**{k: _decode(v, classes) for k, v in value.items()})
     if isinstance(value, list):
-        return tuple(_decode(v) for v in value)
+        return tuple(_decode(v, classes) for v in value)
     return value
