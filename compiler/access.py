@@ -9,8 +9,10 @@ from ..grammar import ast
 from ..grammar.diagnostic import Diagnostic, Label, MergecError
 from ..grammar.source import Span
 from .calls import kind_of
-from .places import GlobStep, IndexStep, Interval, NameStep, Path
-from .terms import Leaf, Namespace, Scope, at, is_region
+from .paths import GlobStep, IndexStep, Interval, NameStep, Path
+from .placing import at
+from .scopes import Namespace, Scope
+from .terms import Leaf, is_region
 
 
 class Access:

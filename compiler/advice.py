@@ -12,7 +12,8 @@ from ..grammar.diagnostic import Diagnostic, Label, MergecError, Severity
 from ..grammar.source import Span
 from .calls import Parameter, kind_of, match
 from .expressions import Expressions
-from .terms import Scope, Vary, Where
+from .scopes import Scope
+from .terms import Vary, Where
 from .varying import resolve, varies
 
 _PARAMETERS = (

@@ -12,7 +12,8 @@ from typing import Any
 from ..grammar.diagnostic import Diagnostic, Label, MergecError
 from ..grammar.source import Span
 from .lifting import as_region
-from .places import Coordinate, Path, Space
+from .paths import Path
+from .places import Coordinate, Space
 from .terms import Assembly, Leaf, Origins, Region, Stack, before_layers, is_region, owners, picks
 
 

@@ -8,7 +8,7 @@ from ..grammar import ast
 from ..grammar.diagnostic import Diagnostic, Label, MergecError
 from .dtypes import NAMES as DTYPE_NAMES
 from .near import near
-from .terms import Scope
+from .scopes import Scope
 
 VARYING = ("layer", "depth")
 """Names of numbers that vary over the output."""

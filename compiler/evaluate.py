@@ -24,9 +24,10 @@ from .forms import FORMS, Models, catalog_diagnostic
 from .library import Library
 from .models import Model
 from .names import bound_and_free, cycles
-from .places import Path
+from .paths import Path
 from .primitives import Primitive
-from .terms import Function, Namespace, Poison, Scope, is_region, named
+from .scopes import Function, Namespace, Poison, Scope
+from .terms import is_region, named
 
 MOST_ERRORS = 100
 """After so many a recipe is not looked at any further."""

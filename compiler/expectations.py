@@ -12,7 +12,8 @@ from .elaborate import Elaboration
 from .evaluate import Recipe
 from .expressions import Expressions, too_deep
 from .library import Library
-from .terms import Scope, is_region
+from .scopes import Scope
+from .terms import is_region
 from .varying import varies
 
 

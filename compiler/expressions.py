@@ -17,17 +17,10 @@ from .calls import Given, check_kind, kind_of, match
 from .functions import Functions
 from .library import Library
 from .lifting import as_region, lift, power
-from .places import Path
+from .paths import Path
 from .primitives import PrimitiveError
-from .terms import (
-    Choice,
-    Function,
-    PlaceMap,
-    Poison,
-    Scope,
-    Vary,
-    is_region,
-)
+from .scopes import Function, Poison, Scope
+from .terms import Choice, PlaceMap, Vary, is_region
 from .varying import once, resolve, varies
 
 

@@ -13,19 +13,8 @@ from .bindings import Cascade, declare
 from .budget import Budget
 from .calls import REQUIRED, Given, Parameter, check_kind, match
 from .presence import may_lack
-from .terms import (
-    Among,
-    Choice,
-    Function,
-    Poison,
-    Present,
-    Scope,
-    Stack,
-    Tie,
-    Vary,
-    Where,
-    is_region,
-)
+from .scopes import Function, Poison, Scope
+from .terms import Among, Choice, Present, Stack, Tie, Vary, Where, is_region
 from .varying import resolve, varies
 
 

@@ -11,7 +11,8 @@ from typing import Any
 
 from .assembly import part_at
 from .models import Model
-from .places import Path, Selection
+from .paths import Path
+from .places import Selection
 from .terms import Among, Apply, Assembly, At, Choice, Leaf, Lora, Number, Region, Stack, Where, leaves, owners
 
 Resolve = Callable[[Any, Where], Any]

@@ -8,15 +8,14 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
-from ..grammar import ast
-from ..grammar.diagnostic import Diagnostic, Label, MergecError
 from ..grammar.source import Span
 from .adapters import Adapter
 from .models import Model
-from .places import Coordinate, Path, Space
+from .paths import Path
+from .places import Coordinate, Space
 
 
 @dataclass(frozen=True, slots=True)
@@ -300,82 +299,6 @@ def picks(region: Region) -> tuple[list[tuple[Model | Assembly, Path]], list[Lea
     return picked, whole
 
 
-def at(region: Region, path: Path, span: Span) -> Region:
-    """A region at a place: pushed down to explicit places, a view of the whole otherwise.
-
-    Raises MergecError (E0454) for an adapter, which has no places without a model.
-    """
-    done: dict[int, Region] = {}
-    placed = _over_places(region)
-
-    def pushed(region: Region) -> Region:
-        """What a region that several others are made of comes to, once."""
-        if id(region) not in done:
-            done[id(region)] = push(region)
-        return done[id(region)]
-
-    def push(region: Region) -> Region:
-        if isinstance(region, Lora):
-            raise MergecError(
-                Diagnostic(
-                    "E0454",
-                    "an adapter has no places of its own",
-                    (Label(span, "part of an adapter"),),
-                    help=("pick from the model that it is applied to: `(base + lora(…)).layers[3]`",),
-                )
-            )
-        if isinstance(region, Leaf):
-            inner = path if region.path is None else region.path.join(path)
-            return Leaf(region.model, Path(inner.steps, span), span)
-        if isinstance(region, At):
-            return At(region.region, Path(region.path.join(path).steps, span), span)
-        if isinstance(region, Apply) and id(region) in placed:
-            args = tuple(a if isinstance(a, Number) else pushed(a) for a in region.args)
-            return dataclasses.replace(region, args=args)
-        if isinstance(region, Choice | Among) and id(region) in placed:
-            return _pushed(region, path, span, pushed)
-        return At(region, path, span)
-
-    return pushed(region)
-
-
-def _over_places(region: Region) -> set[int]:
-    """Of a region and those below it, the ids of the ones that are made of a model at a place."""
-    users: dict[int, list[Region]] = {}
-    todo: list[Region] = []
-    for term in walk(region):
-        if isinstance(term, Leaf) and term.path is not None:
-            todo.append(term)
-        if not isinstance(term, Assembly):  # its parts have places that are its own affair
-            for below in children(term):
-                users.setdefault(id(below), []).append(term)
-    found: set[int] = set()
-    while todo:
-        term = todo.pop()
-        if id(term) not in found:
-            found.add(id(term))
-            todo.extend(users.get(id(term), ()))
-    return found
-
-
-def _pushed(region: Choice | Among, path: Path, span: Span, pushed: Callable[[Region], Region]) -> Region:
-    """A place handed on to what a region is chosen from; `pushed` does so for a part of it."""
-
-    def inner(part: Region) -> Region:
-        return part if isinstance(part, Number) else pushed(part)
-
-    def later(part: Region) -> Region:
-        return part if isinstance(part, Number) else at(part, path, span)
-
-    if isinstance(region, Choice):
-        return dataclasses.replace(region, then=inner(region.then), other=inner(region.other))
-    again = region.again
-    models = tuple([inner(m) for m in region.models])
-    return dataclasses.replace(
-        region, full=inner(region.full), models=models, again=lambda present: later(again(present))
-    )
-
-
 class Present(tuple[Any, ...]):
     """The models that a function is called with, where others of its call lack the tensor.
 
@@ -390,53 +313,3 @@ class Present(tuple[Any, ...]):
         present = cls(models)
         present.numbers, present.total = numbers, total
         return present
-
-
-# --- functions -----------------------------------------------------------------------------------
-
-
-@dataclass(slots=True, eq=False)
-class Scope:
-    """Names to values, inside an outer scope."""
-
-    values: dict[str, Any]
-    outer: Scope | None = None
-    spans: dict[str, Span] = field(default_factory=dict)
-
-    def find(self, name: str) -> tuple[bool, Any]:
-        scope: Scope | None = self
-        while scope is not None:
-            if name in scope.values:
-                return True, scope.values[name]
-            scope = scope.outer
-        return False, None
-
-    def span_of(self, name: str) -> Span | None:
-        """Where the argument of a parameter stands in the recipe."""
-        return self.spans.get(name) or (self.outer.span_of(name) if self.outer else None)
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Function:
-    """A `def` with the scope that it was written in. `library`: not of the recipe itself."""
-
-    definition: ast.Def
-    scope: Scope
-    library: bool
-
-    @property
-    def name(self) -> str:
-        return self.definition.name.id
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Namespace:
-    """`use "lib.mrg" as ns`."""
-
-    scope: Scope
-    name: str
-
-
-@dataclass(frozen=True, slots=True)
-class Poison:
-    """The value of a name whose own statement is wrong; using it adds no second error."""
