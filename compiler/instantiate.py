@@ -131,7 +131,7 @@ class Instantiator:
 
     def _leaf(self, term: Leaf, where: Where) -> Node:
         model, name = term.model, where.name
-        if not exists(term, where, resolve):
+        if not exists(term, where):
             self.absences.count_as_zero(model, term.span, where.output)
             return self.graph.const(0.0)
         if term.path is not None:
@@ -140,7 +140,7 @@ class Instantiator:
 
     def _among(self, term: Among, where: Where) -> Node:
         """The function's value for those of its models that have the tensor."""
-        present = tuple([i for i, m in enumerate(term.models) if exists(m, where, resolve)])
+        present = tuple([i for i, m in enumerate(term.models) if exists(m, where)])
         if len(present) in (0, len(term.models)):
             return self.node(term.full, where)
         absent = [m for i, m in enumerate(term.models) if i not in present]
