@@ -159,7 +159,7 @@ class Adapted:
 
     def _stored(self, adapter: Adapter, tensor: StoredTensor, first: int, shape: Shape) -> Node:
         place = StoredRange(adapter.model.number, tensor.name, tensor.dtype, first)
-        return self.graph.add("source", (), (("range", place),), "tensor", shape)
+        return self.graph.source(place, shape)
 
 
 def _unfit(adapter: Adapter, name: str, shape: Shape, stored: StoredTensor, span: Span) -> MergecError:

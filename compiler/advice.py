@@ -10,10 +10,11 @@ from typing import Any
 from ..grammar import ast
 from ..grammar.diagnostic import Diagnostic, Label, MergecError, Severity
 from ..grammar.source import Span
-from .builtins import resolve, varies
 from .calls import Parameter, kind_of, match
 from .expressions import Expressions
-from .terms import Scope, Vary, Where
+from .scopes import Scope
+from .terms import Vary, Where
+from .varying import resolve, varies
 
 _PARAMETERS = (
     Parameter("condition"),

@@ -15,7 +15,6 @@ from collections.abc import Hashable, Iterable, Mapping
 from dataclasses import dataclass
 
 from ..grammar.diagnostic import MergecError
-from .builtins import resolve, varies
 from .graph import Likeness, Node, StoredRange, below
 from .layouts import View
 from .moves import mapped_name, moved
@@ -36,6 +35,7 @@ from .terms import (
     leaves,
     walk,
 )
+from .varying import resolve, varies
 from .vocabulary import Vocabulary
 from .whole_model import WHOLE_MODEL
 
@@ -195,31 +195,28 @@ def _part_of(region: Region) -> _Part:
     found: list[Leaf] = []
     numbers: list[object] = []
     moves: list[At | Stack | Assembly] = []
-    seen: set[int] = set()
-    todo = [region]
-    while todo:
-        term = todo.pop()
-        if id(term) in seen:
-            continue
-        seen.add(id(term))
+    for term in walk(region, _asked_here):
         if isinstance(term, Leaf):
             found.append(term)
         elif isinstance(term, At | Stack | Assembly):
             moves.append(term)
-        else:
-            if isinstance(term, Number) and varies(term.value):
-                numbers.append(term.value)
-            elif isinstance(term, Choice):
-                numbers.append(term.condition)
-            elif isinstance(term, Among):
-                todo.extend(reversed(term.models))
-            todo.extend(reversed(children(term)))
+        elif isinstance(term, Choice):
+            numbers.append(term.condition)
+        elif isinstance(term, Number) and varies(term.value):
+            numbers.append(term.value)
     plain = not numbers and not moves and all(leaf.path is None for leaf in found)
     return _Part(tuple(found), tuple(numbers), tuple(moves), plain)
 
 
+def _asked_here(term: Region) -> tuple[Region, ...]:
+    """What is asked at the place of a region: nothing below a change of place; of a function its models too."""
+    if isinstance(term, At | Stack | Assembly):
+        return ()
+    return (*children(term), *term.models) if isinstance(term, Among) else children(term)
+
+
 def _absence(leaf: Leaf, name: str) -> Hashable:
-    """In which way a model lacks a tensor: what `Instantiator.source` tells apart."""
+    """In which way a model lacks a tensor: what `Tensors.node` tells apart."""
     model = leaf.model
     at = model.space.layer_of(name)
     return "no layer" if at is not None and at[1] >= model.space.depths.get(at[0].name, 0) else "missing"

@@ -11,8 +11,9 @@ from typing import Any
 
 from ..grammar.diagnostic import Diagnostic, Label, MergecError
 from ..grammar.source import Span
-from .builtins import as_region
-from .places import Coordinate, Path, Space
+from .lifting import as_region
+from .paths import Path
+from .places import Coordinate, Space
 from .terms import Assembly, Leaf, Origins, Region, Stack, before_layers, is_region, owners, picks
 
 

@@ -13,13 +13,10 @@ from typing import Any
 
 from ..grammar.diagnostic import Diagnostic, Label, MergecError
 from ..grammar.source import Span
-from .calls import REQUIRED, Parameter, kind_of
-from .terms import Among, Apply, Number, PlaceMap, Present, Vary, Where, is_region
-
-TENSOR_FORMS = frozenset(
-    {"numel", "topk_mask", "rank_mask", "quantile", "bernoulli", "ndim", "row_length", "part", "model_threshold"}
-)
-"""Apply ops beyond `ops.OPS` that `elaborate.py` turns into nodes once shapes are known."""
+from . import lists
+from .calls import Parameter
+from .lifting import as_region, lift
+from .terms import Among, Apply, Number, Vary
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,152 +29,17 @@ class Builtin:
     run: Callable[[dict[str, Any], Span], Any]
 
 
-def resolve(value: Any, where: Where) -> Any:
-    """The plain number (or boolean, string, none) that a value is at a tensor."""
-    if isinstance(value, Vary):
-        return value.at(where)
-    if isinstance(value, PlaceMap):
-        return resolve_map(value, where)
-    return value
-
-
-def resolve_map(mapping: PlaceMap, where: Where) -> Any:
-    """The value of the key that covers the tensor; of several, the one that covers fewest tensors, the later of
-    equals."""
-    best: tuple[int, int] | None = None
-    chosen: Any = None
-    for order, (path, _, value) in enumerate(mapping.entries):
-        if path is None:
-            rank = (len(where.space.names) + 1, -order)
-        else:
-            covered = where.space.part(path)
-            if where.name not in covered:
-                continue
-            rank = (len(covered), -order)
-        if best is None or rank < best:
-            best, chosen = rank, value
-    if best is None:
-        raise MergecError(
-            Diagnostic(
-                "E0314",
-                f"this place map has no value for `{where.name}`",
-                (Label(mapping.span, "no key covers it"),),
-                help=("add a default: `_: 1`",),
-            )
-        )
-    return resolve(chosen, where)
-
-
-def once(compute: Callable[[Where], Any], span: Span, text: str) -> Vary:
-    """A varying number that is worked out once a tensor, however often it is named in others."""
-    last: list[tuple[Where, Any]] = []
-
-    def value(where: Where) -> Any:
-        if not last or last[0][0] is not where:
-            last[:] = [(where, compute(where))]
-        return last[0][1]
-
-    return Vary(value, span, text)
-
-
-def varies(value: Any) -> bool:
-    return isinstance(value, Vary | PlaceMap)
-
-
-def as_region(value: Any, span: Span) -> Any:
-    """A number (or place map) as a region; a region as it is. Raises MergecError (E0208) for anything else."""
-    if is_region(value):
-        return value
-    if isinstance(value, int | float | Vary | PlaceMap):
-        return Number(value, span)
-    raise MergecError(
-        Diagnostic("E0208", f"expected a region or a number, not {kind_of(value)}", (Label(span, kind_of(value)),))
-    )
-
-
-def lift(
-    op: str,
-    function: Callable[..., Any],
-    values: tuple[Any, ...],
-    span: Span,
-    text: str,
-    operands: tuple[Span, ...] = (),
-) -> Any:
-    """An operation on whatever it is given: numbers at once, varying numbers later, regions as a term.
-
-    `operands` are the spans of the values where they stand in the recipe itself.
-    """
-    spans = operands or (span,) * len(values)
-    for v, at in zip(values, spans, strict=True):
-        if not is_region(v) and not isinstance(v, int | float | Vary | PlaceMap):
-            raise MergecError(
-                Diagnostic("E0208", f"`{text}` can't take {kind_of(v)}", (Label(at, f"{kind_of(v)} here"),))
-            )
-    if any(is_region(v) for v in values):
-        return Apply(op, tuple(as_region(v, at) for v, at in zip(values, spans, strict=True)), span)
-    if any(varies(v) for v in values):
-
-        def vary(where: Where) -> Any:
-            return guarded(function, [resolve(v, where) for v in values], span, text, where.output)
-
-        return once(vary, span, span.text)
-    return guarded(function, list(values), span, text)
-
-
-def guarded(function: Callable[..., Any], values: list[Any], span: Span, text: str, tensor: str = "") -> Any:
-    """Plain arithmetic whose failures are diagnostics (E0216): division by zero, overflow, domain.
-
-    `tensor` is the output tensor that the values were resolved for, where they vary.
-    """
-    odd = next((v for v in values if not isinstance(v, int | float)), 0)
-    if not isinstance(odd, int | float):
-        at = f" at `{tensor}`" if tensor else ""
-        raise MergecError(
-            Diagnostic("E0208", f"`{text}` can't take {kind_of(odd)}", (Label(span, f"{kind_of(odd)}{at}"),))
-        )
-    try:
-        result = function(*values)
-        fault = "no real number" if isinstance(result, complex) else ""
-        if isinstance(result, float) and not math.isfinite(result):
-            fault = "too large for a number"
-        if isinstance(result, int):
-            float(result)  # whole numbers are exact as far as there are floats, and end where those end
-    except ZeroDivisionError:
-        fault = "division by zero"
-    except OverflowError:
-        fault = "too large for a number"
-    except ValueError:
-        fault = "no real number"
-    if fault:
-        shown = " and ".join(f"{v:g}" for v in values)
-        notes = (f"at `{tensor}`",) if tensor else ()
-        raise MergecError(Diagnostic("E0216", f"`{text}` of {shown} is not a number", (Label(span, fault),), notes))
-    return result
-
-
-def power(base: Any, exponent: Any) -> Any:
-    """`base ** exponent`; one that is clearly too large is not worked out. Raises OverflowError."""
-    if isinstance(base, int) and isinstance(exponent, int) and (base.bit_length() - 1) * exponent > 1100:
-        raise OverflowError
-    return base**exponent
-
-
-# --- the functions -------------------------------------------------------------------------------
-
-
 def _unary(name: str, op: str, function: Callable[[float], float], doc: str) -> Builtin:
     return Builtin(name, (Parameter("x"),), doc, lambda given, span: lift(op, function, (given["x"],), span, name))
 
 
 def _fold(name: str, op: str, function: Callable[[Any, Any], Any], doc: str, empty: Any = None) -> Builtin:
     def run(given: dict[str, Any], span: Span) -> Any:
-        values = given["values"]
-        if len(values) == 1 and isinstance(values[0], tuple):
-            values = values[0]
+        values = _listed(given["values"])
         if not values:
             if empty is not None:
                 return empty
-            raise MergecError(Diagnostic("E0204", f"`{name}` of nothing", (Label(span, "an empty list"),)))
+            raise _nothing(name, span)
         total = values[0]
         for value in values[1:]:
             total = lift(op, function, (total, value), span, name)
@@ -203,12 +65,19 @@ def _whole(op: str, numbers: tuple[str, ...], doc: str) -> Builtin:
 
 
 def _several(given: dict[str, Any], name: str, span: Span) -> tuple[Any, ...]:
-    values = given["deltas"]
-    if len(values) == 1 and isinstance(values[0], tuple):
-        values = values[0]
+    values = _listed(given["deltas"])
     if not values:
-        raise MergecError(Diagnostic("E0204", f"`{name}` of nothing", (Label(span, "an empty list"),)))
+        raise _nothing(name, span)
     return tuple(as_region(v, span) for v in values)
+
+
+def _listed(values: tuple[Any, ...]) -> tuple[Any, ...]:
+    """Arguments given one by one or as one list."""
+    return values[0] if len(values) == 1 and isinstance(values[0], tuple) else values
+
+
+def _nothing(name: str, span: Span) -> MergecError:
+    return MergecError(Diagnostic("E0204", f"`{name}` of nothing", (Label(span, "an empty list"),)))
 
 
 def _shared(given: dict[str, Any], span: Span) -> Any:
@@ -230,11 +99,6 @@ def _where(given: dict[str, Any], span: Span) -> Any:
     return lift("where", lambda c, a, b: a if c else b, values, span, "where")
 
 
-def _topk(given: dict[str, Any], span: Span) -> Any:
-    density = as_region(given["density"], span)
-    return Apply("topk_mask", (as_region(given["x"], span), density), span)
-
-
 def _triangle(given: dict[str, Any], name: str, span: Span) -> tuple[Any, ...]:
     """The upper triangle of a square list of lists of numbers or regions, row by row."""
     rows = given["products"]
@@ -248,7 +112,7 @@ def _triangle(given: dict[str, Any], name: str, span: Span) -> tuple[Any, ...]:
 
 def _karcher(given: dict[str, Any], span: Span) -> Any:
     products = _triangle(given, "karcher_factors", span)
-    weights = _each({"value": given["weight"], "models": given["products"]}, span)
+    weights = lists.each({"value": given["weight"], "models": given["products"]}, span)
     options = [as_region(given[name], span) for name in ("max_iter", "tol")]
     rest = (*options, *(as_region(w, span) for w in weights), *products)
     return tuple(Apply("karcher", (Number(i, span), *rest), span) for i in range(len(weights)))
@@ -276,93 +140,10 @@ def _keep(given: dict[str, Any], span: Span) -> Any:
     return Apply("bernoulli", (model, as_region(given["density"], span)), span, attributes)
 
 
-def _each(given: dict[str, Any], span: Span) -> Any:
-    value, models = given["value"], given["models"]
-    if not isinstance(models, tuple):
-        raise MergecError(Diagnostic("E0208", "`each` needs a list of models", (Label(span, "no list here"),)))
-    if not isinstance(value, tuple):
-        return (value,) * len(models)
-    if len(value) != len(models):
-        raise MergecError(
-            Diagnostic(
-                "E0210",
-                f"a list of {len(value)} for {len(models)} model{'s' if len(models) != 1 else ''}",
-                (Label(span, "one value a model, or one for all"),),
-            )
-        )
-    return value
-
-
-def _position(given: dict[str, Any], span: Span) -> Any:
-    models, number = given["models"], given["number"]
-    if not isinstance(models, tuple):
-        raise MergecError(Diagnostic("E0208", "`position` needs a list of models", (Label(span, "no list here"),)))
-    total = models.total if isinstance(models, Present) else len(models)
-    if isinstance(number, bool) or not isinstance(number, int) or not 0 <= number < total:
-        raise MergecError(
-            Diagnostic(
-                "E0209",
-                f"there is no model number {number}" if isinstance(number, int) else "a model's number is needed",
-                (Label(span, f"models are numbered 0 to {total - 1}"),),
-            )
-        )
-    numbers = models.numbers if isinstance(models, Present) else tuple(range(total))
-    if number not in numbers:
-        raise MergecError(
-            Diagnostic("E0470", f"the model number {number} lacks a tensor", (Label(span, "asked for here"),))
-        )
-    return numbers.index(number)
-
-
 def _or_sole(given: dict[str, Any], span: Span) -> Any:
     models = tuple([as_region(given[name], span) for name in ("a", "b")])
     method = span.text.partition("(")[0].strip()  # inside a library the span is that of the recipe's call
     return Among(as_region(given["merged"], span), models, lambda present: models[present[0]], method, span)
-
-
-def _length(given: dict[str, Any], span: Span) -> Any:
-    if not isinstance(given["list"], tuple):
-        raise MergecError(Diagnostic("E0208", f"`len` of {kind_of(given['list'])}", (Label(span, "not a list"),)))
-    return len(given["list"])
-
-
-def _zip(given: dict[str, Any], span: Span) -> Any:
-    lists = given["lists"]
-    if not all(isinstance(x, tuple) for x in lists):
-        raise MergecError(Diagnostic("E0208", "`zip` takes lists", (Label(span, "not only lists here"),)))
-    if len({len(x) for x in lists}) > 1:
-        counts = " and ".join(str(len(x)) for x in lists)
-        raise MergecError(Diagnostic("E0210", f"`zip` of lists of {counts}", (Label(span, "lengths differ"),)))
-    return tuple(zip(*lists, strict=True))
-
-
-def _range(given: dict[str, Any], span: Span) -> Any:
-    count = given["count"]
-    if not isinstance(count, int) or not 0 <= count <= 100_000:
-        raise MergecError(
-            Diagnostic("E0209", "`range` takes a whole number from 0 to 100000", (Label(span, "not such a number"),))
-        )
-    return tuple(range(count))
-
-
-def _curve(given: dict[str, Any], span: Span) -> Any:
-    points = given["points"]
-    if (
-        not isinstance(points, tuple)
-        or not points
-        or not all(isinstance(p, int | float) and not isinstance(p, bool) for p in points)
-    ):
-        raise MergecError(Diagnostic("E0208", "`curve` takes a list of numbers", (Label(span, "not such a list"),)))
-
-    def value(where: Where) -> float:
-        position = where.depth * (len(points) - 1)
-        below = min(int(position), len(points) - 1)
-        above = min(below + 1, len(points) - 1)
-        share = position - below
-        # rounded as mergekit does it: a density decides with int(density·n) how many elements are kept
-        return float((1 - share) * points[below] + share * points[above])
-
-    return Vary(value, span, span.text)
 
 
 def _table(*rows: Builtin) -> Mapping[str, Builtin]:
@@ -467,17 +248,17 @@ BUILTINS: Mapping[str, Builtin] = _table(
     ),
     _whole("interference_descent", ("iters", "lr"), "steps of Adam from the sum of several matrices; see `wudi`"),
     _whole("interference_solve", (), "the least squares that `interference_descent` goes for, solved"),
-    Builtin(
+    _tensor(
         "topk_mask",
-        (Parameter("x"), Parameter("density", kind=None)),
+        "topk_mask",
+        ("x", "density"),
         "1 for the max(1, int(density·n)) elements of largest magnitude, 0 elsewhere; of equals the first are kept",
-        _topk,
     ),
-    Builtin(
+    _tensor(
         "rank_mask",
-        (Parameter("x"), Parameter("k", kind=None)),
+        "rank_mask",
+        ("x", "k"),
         "1 for the `k` elements of largest magnitude, 0 elsewhere; `k` is a number and may come of the weights",
-        lambda given, span: Apply("rank_mask", (as_region(given["x"], span), as_region(given["k"], span)), span),
     ),
     Builtin(
         "karcher_factors",
@@ -502,13 +283,13 @@ BUILTINS: Mapping[str, Builtin] = _table(
         "each",
         (Parameter("value"), Parameter("models")),
         "a per-model option as a list: one value for all, or a list with one a model",
-        _each,
+        lists.each,
     ),
     Builtin(
         "position",
         (Parameter("models"), Parameter("number")),
         "where the model of that number stands in a list of models, some of which may have dropped out",
-        _position,
+        lists.position,
     ),
     Builtin(
         "or_sole",
@@ -516,13 +297,13 @@ BUILTINS: Mapping[str, Builtin] = _table(
         "`merged`, but where a tensor is optional and one of `a` and `b` lacks it, that of the other",
         _or_sole,
     ),
-    Builtin("len", (Parameter("list"),), "the length of a list", _length),
-    Builtin("zip", (Parameter("lists", REQUIRED, True),), "lists of equal length, side by side", _zip),
-    Builtin("range", (Parameter("count"),), "the list 0, 1, …, count - 1", _range),
+    Builtin("len", (Parameter("list"),), "the length of a list", lists.length),
+    Builtin("zip", (Parameter("lists", variadic=True),), "lists of equal length, side by side", lists.side_by_side),
+    Builtin("range", (Parameter("count"),), "the list 0, 1, …, count - 1", lists.counting),
     Builtin(
         "curve",
         (Parameter("points"),),
         "a number that follows the depth of the layer: piecewise linear through the points",
-        _curve,
+        lists.curve,
     ),
 )

@@ -9,7 +9,8 @@ from typing import Any
 from ..grammar.diagnostic import Diagnostic, Label, MergecError
 from ..grammar.source import Span
 from .near import near
-from .terms import Function, PlaceMap, Token, Union, Vary, Where, is_region
+from .scopes import Function
+from .terms import PlaceMap, Token, Union, Vary, Where, is_region
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import fnmatch
 import functools
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from importlib import resources
-from typing import Any
 
 from .catalog import Catalog
 from .documents import is_text, json_beside, json_text, said_of
@@ -83,7 +82,7 @@ def _is(name: str, patterns: tuple[str, ...]) -> bool:
     return any(fnmatch.fnmatchcase(name, p) for p in patterns)
 
 
-def _from(model: Model, wanted: Any) -> list[Tagalong]:
+def _from(model: Model, wanted: Callable[[str], bool]) -> list[Tagalong]:
     location = model.checkpoint.location
     return [
         Tagalong(f"{location}/{name}", name)

@@ -14,6 +14,7 @@ from .elaborate import Elaboration
 from .graph import Output
 from .models import Model
 from .settings import Settings
+from .shapes import elements
 
 
 def config_text(elaboration: Elaboration, settings: Settings, origin: Model) -> str | None:
@@ -122,13 +123,10 @@ def has_head(config: Mapping[str, Any]) -> bool:
 
 
 def _dtype(config: dict[str, Any], outputs: Sequence[Output]) -> None:
-    """The dtype that most bytes have, under the key that the config uses."""
+    """The dtype that most numbers have, under the key that the config uses."""
     count: Counter[str] = Counter()
     for output in outputs:
-        n = 1
-        for size in output.shape:
-            n *= size
-        count[output.dtype] += n
+        count[output.dtype] += elements(output.shape)
     if not count:
         return
     name = TORCH_NAMES.get(count.most_common(1)[0][0])

@@ -14,18 +14,20 @@ from ..grammar import ast
 from ..grammar.diagnostic import Diagnostic, Label, MergecError
 from ..grammar.source import Span
 from .adapters import Adapter
+from .bindings import VARYING, Cascade, declare, unknown
 from .budget import Budget
 from .builtins import BUILTINS
 from .calls import Given, kind_of
 from .catalog import Catalog, CatalogError
-from .expressions import Cascade, Expressions, key_span, too_deep
+from .expressions import Expressions, key_span, too_deep
 from .forms import FORMS, Models, catalog_diagnostic
 from .library import Library
 from .models import Model
 from .names import bound_and_free, cycles
-from .places import Path
+from .paths import Path
 from .primitives import Primitive
-from .terms import Function, Namespace, Poison, Scope, is_region, named
+from .scopes import Function, Namespace, Poison, Scope
+from .terms import is_region, named
 
 MOST_ERRORS = 100
 """After so many a recipe is not looked at any further."""
@@ -110,15 +112,16 @@ class _Evaluator:
             inner.values.update((s.name.id, None) for s in statement.body.statements if isinstance(s, ast.Let))
             bound, free = bound_and_free(statement.body)
             inner.values.update((name, None) for name in bound)
-            known = {*BUILTINS, *self.library.names, *self.expressions.forms, "layer", "depth"}
+            known = {*BUILTINS, *self.library.names, *self.expressions.forms, *VARYING}
             reported = {d.labels[0].span for d in self.result.diagnostics if d.labels}
             for name in free:
                 if len(self.result.diagnostics) > MOST_ERRORS:
                     return
                 if name.id in known or inner.find(name.id)[0] or name.span in reported:
                     continue
+                # asked last, as it looks for installed packages
                 if name.id not in self.library.primitives:
-                    self.result.diagnostics.extend(self.expressions.unknown(name, inner).diagnostics)
+                    self.result.diagnostics.extend(unknown(name, inner, self.expressions.known()).diagnostics)
 
     def _guard(self, statement: ast.Statement) -> None:
         try:
@@ -140,7 +143,7 @@ class _Evaluator:
         for statement in module.statements:
             if isinstance(statement, ast.Def):
                 try:
-                    self.expressions.declare(statement.name, scope)
+                    declare(statement.name, scope)
                     scope.values[statement.name.id] = Function(statement, scope, library)
                 except MergecError as error:
                     self.result.diagnostics.extend(error.diagnostics)
@@ -167,7 +170,7 @@ class _Evaluator:
             self.result.expects.append(statement)
 
     def _let(self, statement: ast.Let, scope: Scope, *, library: bool) -> None:
-        self.expressions.declare(statement.name, scope)
+        declare(statement.name, scope)
         name, call = statement.name.id, statement.value
         called = call.function.id if isinstance(call, ast.Call) and isinstance(call.function, ast.Name) else ""
         opens = {"model": self.models.open, "lora": self.models.adapter}.get(called)
@@ -197,7 +200,7 @@ class _Evaluator:
         path = statement.path.value
         inner = self._library_scope(path, posixpath.normpath(path), self.near, statement.span, ())
         if statement.alias is not None:
-            self.expressions.declare(statement.alias, scope)
+            declare(statement.alias, scope)
             scope.values[statement.alias.id] = Namespace(inner, statement.alias.id)
             return
         for name, value in inner.values.items():

@@ -7,12 +7,14 @@ from typing import Any
 from ..grammar import ast
 from ..grammar.diagnostic import Diagnostic, Label, MergecError
 from .advice import advise
-from .builtins import varies
+from .bindings import Cascade
 from .elaborate import Elaboration
 from .evaluate import Recipe
-from .expressions import Cascade, Expressions, too_deep
+from .expressions import Expressions, too_deep
 from .library import Library
-from .terms import Scope, is_region
+from .scopes import Scope
+from .terms import is_region
+from .varying import varies
 
 
 def check_expectations(recipe: Recipe, elaboration: Elaboration, library: Library, parameters: int) -> None:

@@ -2,52 +2,31 @@
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from ..grammar import ast
 from ..grammar.diagnostic import Diagnostic, Label, MergecError
 from ..grammar.source import Span
+from .access import Access
 from .assembly import assemble, is_assembly
+from .bindings import Cascade, unknown
 from .budget import Budget
-from .builtins import BUILTINS, Builtin, as_region, lift, once, power, resolve, varies
-from .calls import REQUIRED, Given, Parameter, check_kind, kind_of, match
-from .dtypes import NAMES as DTYPE_NAMES
+from .builtins import BUILTINS, Builtin
+from .calls import Given, check_kind, kind_of, match
+from .functions import Functions
 from .library import Library
-from .near import near
-from .places import GlobStep, IndexStep, Interval, NameStep, Path
-from .presence import may_lack
+from .lifting import as_region, lift, power
+from .paths import Path
 from .primitives import PrimitiveError
-from .terms import (
-    Among,
-    Choice,
-    Function,
-    Leaf,
-    Namespace,
-    PlaceMap,
-    Poison,
-    Present,
-    Scope,
-    Stack,
-    Tie,
-    Vary,
-    Where,
-    at,
-    is_region,
-)
-
-PLACE_WORDS = frozenset({"layers", "embed", "head", "norm", "encoder", "decoder", "text", "vision", "layer", "depth"})
-"""Names that a `let` or `def` can't take: they are places, or numbers that vary over the output."""
+from .scopes import Function, Poison, Scope
+from .terms import Choice, PlaceMap, Vary, is_region
+from .varying import once, resolve, varies
 
 
 def too_deep(span: Span) -> Diagnostic:
     """The error (E0211) for what would exhaust the interpreter's stack."""
     return Diagnostic("E0211", "this expression is nested too deeply", (Label(span),))
-
-
-class Cascade(Exception):
-    """The expression uses a name that has its own error."""
 
 
 class Expressions:
@@ -69,13 +48,16 @@ class Expressions:
         self.library, self.forms, self.root = library, forms, root
         self.advice: list[Diagnostic] = [] if advice is None else advice
         self.budget = budget or Budget()
-        self.active: list[str] = []
-        self.origin: Span | None = None
-        self.optional: dict[int, frozenset[str]] = {}
+        self._functions = Functions(self.value, root, self.budget)
+        self._access = Access(self.value, self.span)
 
     def span(self, node: ast.Expr) -> Span:
         """Where to point: into the recipe, not into a library that it calls."""
-        return self.origin or node.span
+        return self._functions.origin or node.span
+
+    def known(self) -> set[str]:
+        """The names that are known without being bound in the recipe."""
+        return {*BUILTINS, *self.library.names, *self.library.primitives, *self.forms}
 
     def value(self, node: ast.Expr, scope: Scope) -> Any:
         handler = _HANDLERS.get(type(node))
@@ -120,23 +102,7 @@ class Expressions:
             ) from None
         if primitive is not None:
             return primitive
-        raise self.unknown(node, scope)
-
-    def unknown(self, node: ast.Name, scope: Scope) -> MergecError:
-        names = {*BUILTINS, *self.library.names, *self.library.primitives, *self.forms, "layer", "depth"}
-        inner: Scope | None = scope
-        while inner is not None:
-            names |= set(inner.values)
-            inner = inner.outer
-        likely = near(node.id, sorted(names), 2)
-        help_: tuple[str, ...] = (f"did you mean {' or '.join(f'`{n}`' for n in likely)}?",) if likely else ()
-        if node.id in PLACE_WORDS:
-            help_ = (f"`{node.id}` is a place: say of which model, as in `base.{node.id}`",)
-        if node.id in DTYPE_NAMES:
-            help_ = (f'a dtype is a string: `"{node.id}"`',)
-        return MergecError(
-            Diagnostic("E0201", f"no `{node.id}` is known here", (Label(node.span, "unknown name"),), help=help_)
-        )
+        raise unknown(node, scope, self.known())
 
     def _list(self, node: ast.ListExpr, scope: Scope) -> Any:
         return tuple([self.value(item, scope) for item in node.items])
@@ -192,7 +158,7 @@ class Expressions:
             return function(left, right)
         if node.op == "+" and isinstance(left, tuple) and isinstance(right, tuple):
             return left + right
-        operands = (node.left.span, node.right.span) if self.origin is None else ()
+        operands = (node.left.span, node.right.span) if self._functions.origin is None else ()
         return lift(op, function, (left, right), self.span(node), node.op, operands)
 
     def _conditional(self, node: ast.Conditional, scope: Scope) -> Any:
@@ -252,115 +218,12 @@ class Expressions:
             out.append(self.value(node.element, inner))
         return tuple(out)
 
-    # --- places
+    def _accessed(self, node: ast.Member | ast.Index, scope: Scope) -> Any:
+        return self._access.of(node, scope)
 
     def path(self, place: ast.Expr, scope: Scope) -> Path:
         """A place expression with its indices evaluated. Raises MergecError (E0108) for what is no place."""
-        if isinstance(place, ast.Star):
-            return Path((), place.span)
-        steps: list[NameStep | IndexStep | GlobStep] = []
-        node: ast.Expr = place
-        while True:
-            if isinstance(node, ast.Name):
-                steps.append(NameStep(node.id, node.span))
-                break
-            if isinstance(node, ast.String):
-                steps.append(GlobStep(node.value, node.span))
-                break
-            if not isinstance(node, ast.Member | ast.Index):
-                raise MergecError(Diagnostic("E0108", "this is not a place", (Label(node.span),)))
-            steps.append(self._step(node, scope))
-            node = node.object
-        return Path(tuple(reversed(steps)), place.span)
-
-    def _step(self, node: ast.Member | ast.Index, scope: Scope) -> NameStep | IndexStep | GlobStep:
-        if isinstance(node, ast.Member):
-            tail = _tail(node)
-            return GlobStep(node.name, tail) if node.glob else NameStep(node.name, tail)
-        intervals = []
-        for selector in node.selectors:
-            if isinstance(selector, ast.All):
-                return IndexStep((), selector.span)
-            if isinstance(selector, ast.Item):
-                n = self._whole(selector.value, scope)
-                intervals.append(Interval(n, n, 1, True, selector.span))
-            else:
-                start = None if selector.start is None else self._whole(selector.start, scope)
-                stop = None if selector.stop is None else self._whole(selector.stop, scope)
-                step = 1 if selector.step is None else self._whole(selector.step, scope)
-                if step < 1:
-                    raise MergecError(
-                        Diagnostic("E0303", "a step is 1 or more", (Label(selector.span, f"this goes by {step}"),))
-                    )
-                intervals.append(Interval(start, stop, step, False, selector.span))
-        return IndexStep(tuple(intervals), node.span)
-
-    def _whole(self, node: ast.Expr, scope: Scope) -> int:
-        value = self.value(node, scope)
-        if isinstance(value, bool) or not isinstance(value, int):
-            shown = f"{value:g}" if isinstance(value, float) else kind_of(value)
-            raise MergecError(
-                Diagnostic(
-                    "E0208",
-                    f"an index is a whole number, not {shown}",
-                    (Label(node.span, "a layer's number is needed"),),
-                )
-            )
-        return value
-
-    # --- members and indices
-
-    def _access(self, node: ast.Member | ast.Index, scope: Scope) -> Any:
-        chain: list[ast.Member | ast.Index] = []
-        inner: ast.Expr = node
-        while isinstance(inner, ast.Member | ast.Index):
-            chain.append(inner)
-            inner = inner.object
-        value = self.value(inner, scope)
-        steps: list[NameStep | IndexStep | GlobStep] = []
-        for part in reversed(chain):
-            if is_region(value):
-                steps.append(self._step(part, scope))
-            elif isinstance(value, Namespace) and isinstance(part, ast.Member):
-                if part.name not in value.scope.values:
-                    known = ", ".join(f"`{n}`" for n in value.scope.values)
-                    raise MergecError(
-                        Diagnostic(
-                            "E0201",
-                            f"`{value.name}` has no `{part.name}`",
-                            (Label(_tail(part), "unknown name"),),
-                            notes=(f"it has {known}",) if known else (),
-                        )
-                    )
-                value = value.scope.values[part.name]
-            elif isinstance(value, tuple) and isinstance(part, ast.Index):
-                value = self._item(value, part, scope)
-            else:
-                raise MergecError(
-                    Diagnostic("E0208", f"{kind_of(value)} has no parts", (Label(part.span, "not a region"),))
-                )
-        if not steps:
-            return value
-        path = Path(tuple(steps), node.span)
-        region = at(value, path, self.span(node))
-        if isinstance(region, Leaf) and region.path is not None:
-            region.model.space.select(region.path)
-        return region
-
-    def _item(self, value: tuple[Any, ...], node: ast.Index, scope: Scope) -> Any:
-        selector = node.selectors[0]
-        if len(node.selectors) != 1 or not isinstance(selector, ast.Item):
-            raise MergecError(Diagnostic("E0208", "a list takes a single index", (Label(node.span),)))
-        n = self._whole(selector.value, scope)
-        if not -len(value) <= n < len(value):
-            raise MergecError(
-                Diagnostic(
-                    "E0303",
-                    f"index {n} is out of range of a list of {len(value)}",
-                    (Label(selector.span, f"not in 0..{len(value) - 1}"),),
-                )
-            )
-        return value[n]
+        return self._access.path(place, scope)
 
     # --- calls
 
@@ -371,9 +234,10 @@ class Expressions:
                 return special(self, node, scope)
         function = self.value(node.function, scope)
         given = self.arguments(node, scope)
-        return self.call(function, given, node)
+        return self._apply(function, given, node)
 
     def arguments(self, node: ast.Call, scope: Scope) -> list[Given]:
+        """The arguments of a call, lists spread."""
         out: list[Given] = []
         for argument in node.arguments:
             value = self.value(argument.value, scope)
@@ -386,24 +250,24 @@ class Expressions:
                             "E0208", f"`*` spreads a list, not {kind_of(value)}", (Label(argument.span, "not a list"),)
                         )
                     )
-                span = self.argument_span(argument, scope)
+                span = self._argument_span(argument, scope)
                 out.extend(Given(None, v, span) for v in value)
             else:
-                key = key_span(argument) if self.origin is None else None
-                out.append(Given(argument.name, value, self.argument_span(argument, scope), key))
+                key = key_span(argument) if self._functions.origin is None else None
+                out.append(Given(argument.name, value, self._argument_span(argument, scope), key))
         return out
 
-    def argument_span(self, argument: ast.Argument, scope: Scope) -> Span:
+    def _argument_span(self, argument: ast.Argument, scope: Scope) -> Span:
         """Where to point for an argument; inside a library, where the recipe gave the parameter that it is."""
-        if self.origin is None:
+        if self._functions.origin is None:
             return argument.span if argument.splat else argument.value.span
         node = argument.value
-        return (scope.span_of(node.id) if isinstance(node, ast.Name) else None) or self.origin
+        return (scope.span_of(node.id) if isinstance(node, ast.Name) else None) or self._functions.origin
 
-    def call(self, function: Any, given: list[Given], node: ast.Call) -> Any:
+    def _apply(self, function: Any, given: list[Given], node: ast.Call) -> Any:
         span = self.span(node)
         if isinstance(function, Builtin):
-            if self.origin is not None and given:
+            if self._functions.origin is not None and given:
                 span = given[0].span
             bound = match(function.name, function.parameters, given, span)
             values: dict[str, Any] = {}
@@ -414,194 +278,16 @@ class Expressions:
                     values[p.name] = () if p.variadic else p.default
             return function.run(values, span)
         if isinstance(function, Function):
-            return self._apply(function, given, span)
+            return self._functions.apply(function, given, span)
         raise MergecError(
             Diagnostic(
                 "E0208", f"{kind_of(function)} can't be called", (Label(self.span(node.function), "not a function"),)
             )
         )
 
-    def _apply(self, function: Function, given: list[Given], span: Span) -> Any:
-        self.budget.call(span)
-        parameters = [_parameter(p) for p in function.definition.parameters]
-        bound = match(function.name, parameters, given, span)
-        value = self._expand(function, parameters, bound, span)
-        several = next((p.name for p in parameters if p.variadic and p.kind == "region"), None)
-        models = bound[several].value if several in bound else ()
-        if several is None or not is_region(value) or isinstance(value, Stack | Tie):
-            return value
-        if len(models) < 2 or not may_lack(models, self.optional):
-            return value
-        origin = self.origin
-
-        def again(present: tuple[int, ...]) -> Any:
-            before, self.origin = self.origin, origin
-            try:
-                return self._expand(function, parameters, _fewer(parameters, bound, several, present), span)
-            finally:
-                self.origin = before
-
-        return Among(value, models, again, function.name, span)
-
-    def _expand(self, function: Function, parameters: Sequence[Parameter], bound: dict[str, Given], span: Span) -> Any:
-        """A def's value for arguments that are matched to its parameters."""
-        name = function.name
-        scope = Scope({}, function.scope)
-        outer_origin = self.origin
-        if function.library and self.origin is None:
-            self.origin = span
-        self.active.append(name)
-        try:
-            for declared, parameter in zip(function.definition.parameters, parameters, strict=True):
-                if parameter.name in bound:
-                    value = bound[parameter.name].value
-                    where = bound[parameter.name].span
-                elif parameter.variadic:
-                    value, where = (), span
-                elif declared.default is not None:
-                    value, where = self.value(declared.default, scope), span
-                else:
-                    value, where = self._base(name, span), span
-                parts = bound[parameter.name].parts if parameter.name in bound else ()
-                if parts:
-                    one = dataclasses.replace(parameter, variadic=False)
-                    checked = tuple([check_kind(name, one, v, s) for v, s in zip(value, parts, strict=True)])
-                    fewer = isinstance(value, Present)
-                    scope.values[parameter.name] = Present.of(checked, value.numbers, value.total) if fewer else checked
-                else:
-                    scope.values[parameter.name] = check_kind(name, parameter, value, where)
-                scope.spans[parameter.name] = where
-            checks: list[Vary] = []
-            for statement in function.definition.body.statements:
-                if isinstance(statement, ast.Let):
-                    self.let(statement, scope)
-                else:
-                    checks.extend(self.expect(statement, scope, span))
-            return _checked(self.value(function.definition.body.result, scope), checks, span)
-        except MergecError as error:
-            raise (_inside(error, name, span) if function.library and outer_origin is None else error) from None
-        finally:
-            self.active.pop()
-            self.origin = outer_origin
-
-    def _base(self, function: str, span: Span) -> Any:
-        """A parameter `base` that is not given is the recipe's model of that name."""
-        value = self.root.values.get("base")
-        if isinstance(value, Poison):
-            raise Cascade
-        if value is None or not is_region(value):
-            raise MergecError(
-                Diagnostic(
-                    "E0217",
-                    f"`{function}` needs a base, and the recipe has no model named `base`",
-                    (Label(span, "no base"),),
-                    help=("pass one: `base=…`", 'or name one: `let base = model("…")`'),
-                )
-            )
-        return value
-
-    def expect(self, statement: ast.Expect, scope: Scope, span: Span) -> list[Vary]:
-        """An `expect` inside a def, checked now; where it varies over the output, the check to make at each tensor."""
-        condition = self.value(statement.condition, scope)
-        message = statement.message.value if statement.message else "an expectation does not hold"
-        if is_region(condition):
-            raise MergecError(
-                Diagnostic(
-                    "E0218",
-                    "this expectation depends on the weights, which are not known while compiling",
-                    (Label(self.span(statement.condition), "a region"),),
-                )
-            )
-        failure = Diagnostic("E0214", message, (Label(span, "here"),))
-        if varies(condition):
-
-            def holds(where: Where) -> bool:
-                if resolve(condition, where) is not True:
-                    raise MergecError(dataclasses.replace(failure, notes=(f"at `{where.output}`",)))
-                return True
-
-            return [Vary(holds, span, statement.condition.span.text)]
-        if condition is not True:
-            raise MergecError(failure)
-        return []
-
-    # --- names
-
-    def declare(self, name: ast.Name, scope: Scope) -> None:
-        """Sees that a name may be bound. Raises MergecError (E0213, E0206)."""
-        if name.id in PLACE_WORDS:
-            what = "varies over the layers" if name.id in ("layer", "depth") else "is the name of a place"
-            raise MergecError(
-                Diagnostic(
-                    "E0213",
-                    f"`{name.id}` {what} and can't be bound",
-                    (Label(name.span, "choose another name"),),
-                )
-            )
-        if name.id in scope.values:
-            raise MergecError(
-                Diagnostic("E0206", f"`{name.id}` is bound twice", (Label(name.span, "a name is never rebound"),))
-            )
-
-    def let(self, statement: ast.Let, scope: Scope) -> None:
-        """Binds a name inside a def or a library."""
-        self.declare(statement.name, scope)
-        # no label: a name inside a def would be the same for every call, and so the masks that it keys
-        scope.values[statement.name.id] = self.value(statement.value, scope)
-
 
 Form = Callable[[Expressions, ast.Call, Scope], Any]
 """A call that is evaluated its own way."""
-
-
-def _parameter(declared: ast.Parameter) -> Parameter:
-    kind = declared.kind
-    return Parameter(
-        declared.name.id,
-        REQUIRED if declared.default is None else None,
-        declared.variadic,
-        kind.name if kind else None,
-        kind.low if kind else None,
-        kind.high if kind else None,
-    )
-
-
-def _fewer(
-    parameters: Sequence[Parameter], bound: dict[str, Given], several: str, present: tuple[int, ...]
-) -> dict[str, Given]:
-    """The arguments for some of the models: these models, and their items of per-model options."""
-    out = dict(bound)
-    models = bound[several]
-    total = len(models.value)
-    taken = Present.of(tuple([models.value[i] for i in present]), present, total)
-    out[several] = dataclasses.replace(models, value=taken, parts=tuple([models.parts[i] for i in present]))
-    for parameter in parameters:
-        given = out.get(parameter.name)
-        if given is None or parameter.variadic or parameter.kind not in ("number", "integer", "boolean"):
-            continue
-        if isinstance(given.value, tuple) and len(given.value) == total:
-            out[parameter.name] = dataclasses.replace(given, value=tuple([given.value[i] for i in present]))
-    return out
-
-
-def _inside(error: MergecError, function: str, span: Span) -> MergecError:
-    """The error with a word on where it arose, if it can only point at the call of a library function."""
-    return MergecError(
-        [
-            dataclasses.replace(d, notes=(*d.notes, f"inside `{function}`"))
-            if d.code in ("E0208", "E0216") and d.labels and d.labels[0].span == span
-            else d
-            for d in error.diagnostics
-        ],
-        error.exit,
-    )
-
-
-def _tail(node: ast.Member) -> Span:
-    """The span of a member's name."""
-    tail = Span(node.span.source, node.object.span.end, node.span.end)
-    offset = len(tail.text) - len(tail.text.lstrip(". \t\n"))
-    return Span(tail.source, tail.start + offset, tail.end)
 
 
 def key_span(argument: ast.Argument) -> Span | None:
@@ -615,14 +301,6 @@ def _layer(where: Any) -> int:
     if where.layer is not None:
         return int(where.layer)
     return 0 if where.depth == 0 else where.layers - 1
-
-
-def _checked(value: Any, checks: list[Vary], span: Span) -> Any:
-    """A value that makes the checks wherever it is asked for a tensor."""
-    for check in checks:
-        if is_region(value) and not isinstance(value, Stack | Tie):
-            value = Choice(check, value, value, span, value.label)
-    return value
 
 
 _BINARY: dict[str, tuple[str, Callable[[Any, Any], Any]]] = {
@@ -654,8 +332,8 @@ _HANDLERS: dict[type, Callable[..., Any]] = {
     ast.Binary: Expressions._binary,
     ast.Conditional: Expressions._conditional,
     ast.Comprehension: Expressions._comprehension,
-    ast.Member: Expressions._access,
-    ast.Index: Expressions._access,
+    ast.Member: Expressions._accessed,
+    ast.Index: Expressions._accessed,
     ast.Call: Expressions._call,
 }
 

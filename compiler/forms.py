@@ -17,7 +17,8 @@ from .family import build
 from .layouts import CANONICAL, Recognised, View
 from .models import Model, bind
 from .places import Space
-from .terms import Leaf, Lora, PlaceMap, Scope, Stack, Tie, Token, Union, is_region, picks
+from .scopes import Scope
+from .terms import Leaf, Lora, PlaceMap, Stack, Tie, Token, Union, is_region, picks
 
 _MODEL = (
     Parameter("source", kind="string"),

@@ -135,6 +135,10 @@ class Graph:
             self._known[key] = found
         return found
 
+    def source(self, place: StoredRange, shape: tuple[int, ...]) -> Node:
+        """What is read of a stored tensor, seen with a shape."""
+        return self.add("source", (), (("range", place),), "tensor", shape)
+
     def const(self, value: float) -> Node:
         # repr keeps -0.0 and 0.0 (and 1 and True) apart, which equality would not
         return self.add("const", (), (("value", float(value)), ("text", repr(float(value)))), "number")

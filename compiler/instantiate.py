@@ -11,18 +11,17 @@ from ..grammar.diagnostic import Diagnostic, Label, MergecError
 from ..grammar.source import Span
 from .absences import Absences
 from .adapted import Adapted
-from .builtins import as_region, resolve
-from .dtypes import FLOATS
-from .graph import Graph, Node, StoredRange
-from .layouts import View
+from .arithmetic import check_arithmetic
+from .graph import Graph, Node
+from .lifting import as_region
 from .models import Model
 from .moves import mapped_name, moved
 from .ops import OPS
-from .presence import exists, matching
+from .presence import exists
 from .randomness import mask_key
-from .resize import common_shape, units
 from .scalars import SCALARS
 from .shapes import elements
+from .tensors import Tensors
 from .terms import (
     Among,
     Apply,
@@ -37,10 +36,10 @@ from .terms import (
     Tie,
     Where,
     is_region,
-    leaves,
     owners,
     walk,
 )
+from .varying import resolve
 from .vocabulary import Vocabulary
 from .whole import part_node, whole_node
 from .whole_model import WHOLE_MODEL, across, model_threshold
@@ -55,13 +54,12 @@ class Instantiator:
     def __init__(
         self, graph: Graph, seed: int, vocabulary: Vocabulary | None, template: Model, *, wide: bool, resize: str
     ) -> None:
-        self.graph, self.seed, self.vocabulary, self.wide = graph, seed, vocabulary, wide
+        self.graph, self.seed, self.wide = graph, seed, wide
         self.adapted = Adapted(graph, template, vocabulary)
-        self.template, self.resize = template, resize
+        self.tensors = Tensors(graph, vocabulary, template, resize)
         self._root: Region | None = None
         self.domain: tuple[Where, ...] = ()
         self._models: dict[tuple[int, int], tuple[Node, Apply]] = {}
-        self._sources: dict[int, tuple[Model, str, str]] = {}
         self.absences = Absences()
         self._fewer: dict[tuple[int, tuple[int, ...]], tuple[Among, Region]] = {}
         self._memo: dict[tuple[int, int], Node] = {}
@@ -133,16 +131,16 @@ class Instantiator:
 
     def _leaf(self, term: Leaf, where: Where) -> Node:
         model, name = term.model, where.name
-        if not exists(term, where, resolve):
+        if not exists(term, where):
             self.absences.count_as_zero(model, term.span, where.output)
             return self.graph.const(0.0)
         if term.path is not None:
             name = mapped_name(term, term.path, term.span, where)
-        return self.source(model, name, term.span, where)
+        return self.tensors.node(model, name, term.span, where, self._root)
 
     def _among(self, term: Among, where: Where) -> Node:
         """The function's value for those of its models that have the tensor."""
-        present = tuple([i for i, m in enumerate(term.models) if exists(m, where, resolve)])
+        present = tuple([i for i, m in enumerate(term.models) if exists(m, where)])
         if len(present) in (0, len(term.models)):
             return self.node(term.full, where)
         absent = [m for i, m in enumerate(term.models) if i not in present]
@@ -174,110 +172,6 @@ class Instantiator:
             raise MergecError(
                 [dataclasses.replace(d, notes=(*d.notes, note), help=(*d.help, mend)) for d in error.diagnostics]
             ) from None
-
-    def source(self, model: Model, name: str, span: Span, where: Where) -> Node:
-        """A tensor of a model: rows gathered where the vocabulary is reconciled, a range of a stored tensor else."""
-        found = model.find(name)
-        if found is None:
-            at = model.space.layer_of(name)
-            depth = model.space.depths.get(at[0].name, 0) if at else 0
-            if at is not None and at[1] >= depth:
-                raise MergecError(
-                    Diagnostic(
-                        "E0306",
-                        f"`{model.label}` has no layer {at[1]}",
-                        (Label(span, f"{depth} layers, 0 to {depth - 1}"),),
-                        help=(f"layers of another number are picked so: `{model.label}.{at[0].name}[…]`",),
-                    )
-                )
-            raise MergecError(
-                Diagnostic(
-                    "E0306",
-                    f"`{model.label}` has no tensor for `{where.output}`",
-                    (Label(model.span, f"no `{name}` among its {len(model.tensors)} tensors"),),
-                    help=(f'leave it to another model: `"{where.output}" = …` in a later statement',),
-                )
-            )
-        stored_name, view = found
-        if self.vocabulary is not None and name in model.family.vocabulary and model.family.vocabulary[name] == 0:
-            return self._gather(model, name, view.shape)
-        node = self._stored(model, stored_name, view)
-        target = self._target(where) if self.resize != "error" and model.dtype(view) in FLOATS else None
-        if target is None or target == view.shape or len(target) != len(view.shape):
-            return node
-        width, runs = units(view.shape, target)
-        inputs = [node]
-        if any(source for _, terms in runs for source, _ in terms):
-            own = self.template.find(where.output)
-            assert own is not None
-            inputs.append(self._stored(self.template, *own))
-        return self.graph.add("gather", tuple(inputs), (("runs", runs), ("width", width)), "tensor", target)
-
-    def _stored(self, model: Model, name: str, view: View) -> Node:
-        dtype = model.dtype(view)
-        place = StoredRange(model.number, view.stored, dtype, view.first)
-        node = self.graph.add("source", (), (("range", place),), "tensor", view.shape)
-        self._sources.setdefault(node.id, (model, name, dtype))
-        return node
-
-    def _target(self, where: Where) -> tuple[int, ...] | None:
-        """The shape that the tensors of the statement are brought to at an output tensor."""
-        if self.resize == "base":
-            own = self.template.find(where.output)
-            return own[1].shape if own is not None else None
-        shapes = []
-        for leaf in leaves(self._root) if self._root is not None else ():
-            name = where.name if leaf.path is None else matching(leaf.model.space.select(leaf.path), where)
-            found = leaf.model.find(name) if name is not None else None
-            shapes.extend([found[1].shape] if found is not None else [])
-        return common_shape(shapes)
-
-    def _gather(self, model: Model, name: str, shape: tuple[int, ...]) -> Node:
-        assert self.vocabulary is not None
-        inputs, runs, whole = [], self.vocabulary.runs(model), []
-        for other in runs.models:
-            found = other.find(name)
-            if found is None:
-                raise MergecError(
-                    Diagnostic("E0311", f"`{other.label}` has no `{name}` to take rows from", (Label(other.span),))
-                )
-            view = found[1]
-            if view.shape[1:] != shape[1:]:
-                raise MergecError(
-                    Diagnostic(
-                        "E0307",
-                        f"rows of `{name}` are {shape_text(shape[1:])} in `{model.label}`"
-                        f" and {shape_text(view.shape[1:])} in `{other.label}`",
-                        (Label(model.span), Label(other.span)),
-                    )
-                )
-            dtype = other.dtype(view)
-            place = StoredRange(other.number, view.stored, dtype, view.first)
-            source = self.graph.add("source", (), (("range", place),), "tensor", view.shape)
-            self._sources.setdefault(source.id, (other, found[0], dtype))
-            inputs.append(source)
-            whole.append(view.shape[0])
-        if len(inputs) == 1 and runs.is_identity(whole[0]):
-            return inputs[0]
-        rows = self.vocabulary.size
-        gathered = self.graph.add("gather", tuple(inputs), (("runs", runs.table),), "tensor", (rows, *shape[1:]))
-        padding = self.vocabulary.padding
-        if not padding or not self.vocabulary.mean_padding:
-            return gathered
-        text = ",".join(f"{first}:{end}" for first, end in padding)
-        return self.graph.apply("mean_rows", (gathered,), (("rows", text),))
-
-    def first_dtype(self, node: Node) -> str | None:
-        """The stored dtype of the first tensor that a node is made from."""
-        todo, seen = [node], set()
-        while todo:
-            n = todo.pop()
-            if n.id in self._sources:
-                return self._sources[n.id][2]
-            if n.id not in seen:
-                seen.add(n.id)
-                todo.extend(reversed(n.inputs))
-        return None
 
     # --- operations
 
@@ -311,7 +205,7 @@ class Instantiator:
             return self._quantile(term, nodes)
         row = OPS[term.op]
         if row.shape is None or row.kind != "opaque" or row.arity < 0:
-            self._arithmetic(term, nodes)
+            check_arithmetic(self.tensors, term, nodes)
         if row.kind == "opaque" or term.op == "installed":
             return whole_node(self.graph, term, tuple(self._plain(n) for n in nodes), self._constant)
         if row.kind == "reduction":
@@ -353,7 +247,7 @@ class Instantiator:
             return self.graph.apply("add", (node, self.adapted.delta(lora, where.name)))
         made = self.adapted.applied(lora, node, found[0].model, where.name)
         if made is not node:
-            self._arithmetic(term, (node,))
+            check_arithmetic(self.tensors, term, (node,))
         return made
 
     def _whole_model(self, term: Apply) -> Node:
@@ -426,7 +320,7 @@ class Instantiator:
             raise MergecError(Diagnostic("E0208", "`rank_mask` takes a tensor and a number", (where,)))
         known = self._constant(count)
         if known is None:
-            self._arithmetic(term, (x,))
+            check_arithmetic(self.tensors, term, (x,))
             x = self._plain(x)
             return self.graph.apply("above", (x, self.graph.apply("threshold_at", (x, count))))
         n = elements(x.shape or ())
@@ -437,7 +331,7 @@ class Instantiator:
         n = elements(x.shape or ())
         if k <= 0 or k >= n:
             return self.graph.const(0.0 if k <= 0 else 1.0)
-        self._arithmetic(term, (x,))
+        check_arithmetic(self.tensors, term, (x,))
         x = self._plain(x)
         threshold = self.graph.apply("threshold", (x,), (("k", k),))
         return self.graph.apply("above", (x, threshold))
@@ -457,7 +351,7 @@ class Instantiator:
             return self._reduction(Apply("minimum", term.args[:1], term.span), (x,))
         if not elements(x.shape):
             return self.graph.const(0.0)
-        self._arithmetic(term, (x,))
+        check_arithmetic(self.tensors, term, (x,))
         return self.graph.apply("kth_smallest", (self._plain(x),), (("k", int(share * (elements(x.shape) - 1))),))
 
     def _bernoulli(self, term: Apply, where: Where) -> Node:
@@ -473,63 +367,5 @@ class Instantiator:
         if shape is None:
             return self.graph.const(1.0)
         if probability.shape is not None:
-            self._arithmetic(term, (self.node(model, where), probability))
+            check_arithmetic(self.tensors, term, (self.node(model, where), probability))
         return self.graph.add("bernoulli", (probability,), (("key", key),), "mask", shape)
-
-    def _arithmetic(self, term: Apply, nodes: tuple[Node, ...]) -> None:
-        """Shapes must agree and integers may not be computed with (E0307, E0311, E0309)."""
-        tensors = [(a, n) for a, n in zip(term.args, nodes, strict=False) if n.shape is not None]
-        for _, n in tensors:
-            if n.op == "source" and n.attribute("range").dtype not in FLOATS:
-                model, name, dtype = self._sources[n.id]
-                raise MergecError(
-                    Diagnostic(
-                        "E0309",
-                        f"`{name}` of `{model.label}` is {dtype} and may only be copied",
-                        (Label(term.span, "arithmetic on integers"),),
-                        help=(f'copy it from one model: `"{name}" = {model.label}`',),
-                    )
-                )
-        if len({n.shape for _, n in tensors}) < 2:
-            return
-        (_, first), (_, second) = tensors[0], next(t for t in tensors if t[1].shape != tensors[0][1].shape)
-        origin, other = self._origin(first), self._origin(second)
-        labels = [Label(term.span, "shapes meet here")]
-        notes = [f"{text} is {shape_text(n.shape or ())}" for (_, text), n in ((origin, first), (other, second))]
-        labels += [
-            Label(m.span, f"has {shape_text(n.shape or ())}") for (m, _), n in ((origin, first), (other, second)) if m
-        ]
-        owner = origin[0]
-        vocabulary = owner is not None and self._sources[self._first(first)][1] in owner.family.vocabulary
-        if vocabulary and (first.shape or ())[1:] != (second.shape or ())[1:]:
-            vocabulary = False
-        raise MergecError(
-            Diagnostic(
-                "E0311" if vocabulary else "E0307",
-                "the vocabularies differ" if vocabulary else "the shapes differ",
-                tuple(labels),
-                notes=tuple(notes),
-                help=("say how to reconcile them: `output(tokenizer=…)`, a model or `union(a, b)`",)
-                if vocabulary
-                else ('cut or fill what differs: `output(resize="base")`, or `"common"`',)
-                if len(first.shape or ()) == len(second.shape or ())
-                else (),
-            )
-        )
-
-    def _first(self, node: Node) -> int:
-        todo = [node]
-        while todo:
-            n = todo.pop()
-            if n.id in self._sources:
-                return n.id
-            todo.extend(reversed(n.inputs))
-        return -1
-
-    def _origin(self, node: Node) -> tuple[Model | None, str]:
-        found = self._sources.get(self._first(node))
-        return (found[0], f"`{found[1]}` of `{found[0].label}`") if found else (None, "the result")
-
-
-def shape_text(shape: tuple[int, ...]) -> str:
-    return "[" + ", ".join(str(n) for n in shape) + "]"

@@ -8,7 +8,8 @@ from ..grammar.diagnostic import Diagnostic, Label
 from .assembly import stack_origins
 from .coverage import Covering
 from .models import Model
-from .places import IndexStep, Space
+from .paths import IndexStep
+from .places import Space
 from .settings import Settings
 from .terms import Assembly, Region, Stack, Tie, is_region, picks
 

@@ -12,7 +12,7 @@ from ..grammar.parse import parse
 from ..grammar.source import Source
 from .builtins import Builtin
 from .primitives import Primitive, as_function
-from .terms import Function, Scope
+from .scopes import Function, Scope
 
 _DEF = re.compile(r"^def ([A-Za-z_]\w*)", re.MULTILINE)
 

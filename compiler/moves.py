@@ -5,7 +5,8 @@ from __future__ import annotations
 from ..grammar.diagnostic import Diagnostic, Label, MergecError
 from ..grammar.source import Span
 from .assembly import part_at
-from .places import Path, Space
+from .paths import Path
+from .places import Space
 from .terms import Assembly, At, Leaf, Region, Stack, Where, owners
 
 

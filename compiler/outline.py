@@ -9,7 +9,8 @@ from .assembly import output_names, stack_origins
 from .evaluate import Recipe
 from .layouts import CANONICAL, pack
 from .models import Model
-from .places import IndexStep, NameStep, Space
+from .paths import IndexStep, NameStep
+from .places import Space
 from .settings import Settings
 from .terms import Assembly, Origins, Stack, is_region, picks
 

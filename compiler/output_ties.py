@@ -6,9 +6,9 @@ from collections.abc import Mapping
 
 from ..grammar.diagnostic import Diagnostic, Label, MergecError
 from .coverage import Covering
-from .instantiate import shape_text
 from .models import Model
 from .places import Space
+from .shapes import shape_text
 from .terms import Tie, adapters_in, models_in
 
 

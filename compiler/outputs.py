@@ -14,11 +14,12 @@ from .aliases import config_value
 from .alike import Sight, Signature, is_shared, read_twice
 from .dtypes import FLOATS, NAMES
 from .graph import Graph, Likeness, Node, Output
-from .instantiate import Instantiator, shape_text
+from .instantiate import Instantiator
 from .layouts import View
 from .places import Coordinate, Space
 from .resize import common_shape
 from .settings import Settings
+from .shapes import shape_text
 from .terms import Where, is_region
 from .vocabulary import Vocabulary
 
@@ -260,8 +261,9 @@ class Maker:
 
     def _dtype(self, node: Node, like: tuple[str, View] | None) -> str:
         """The setting for floats, else the template's, else that of the first source."""
-        stored = self._template.dtype(like[1]) if like is not None else self._instantiator.first_dtype(node)
-        first = self._instantiator.first_dtype(node)
+        origin = self._instantiator.tensors.origin(node)
+        first = origin.dtype if origin is not None else None
+        stored = self._template.dtype(like[1]) if like is not None else first
         if first is not None and first not in FLOATS:
             return first
         if self._settings.dtype is not None and (stored is None or stored in FLOATS):

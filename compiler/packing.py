@@ -12,7 +12,8 @@ from .dtypes import SIZES
 from .family import Family
 from .graph import Output
 from .layouts import pack
-from .plan import PAGE, OutputTensor, PlannedOutput
+from .plan import OutputTensor, PlannedOutput
+from .scratch import PAGE
 from .slots import Slot
 
 LARGE = 1 << 20

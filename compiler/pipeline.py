@@ -6,7 +6,7 @@ settings    output(…)       -> Settings             settings.py
 elaborate   terms           -> Graph                elaborate.py, instantiate.py
 PASSES      Graph           -> Graph                passes/       (verified in between)
 pack        outputs         -> files, offsets       packing.py
-schedule    Graph           -> steps with peaks     schedule.py
+schedule    Graph           -> steps with peaks     schedule.py, steps.py
 assemble                    -> Plan                 here
 """
 
@@ -31,6 +31,7 @@ from .evaluate import Recipe, evaluate
 from .expectations import check_expectations
 from .graph import Graph
 from .library import Library
+from .machine import Machine
 from .models import Model
 from .outline import check_places
 from .packing import Packing, index_text, pack_outputs
@@ -38,7 +39,7 @@ from .passes.simplify import simplify
 from .plan import CHUNK, Document, Plan, Tagalong
 from .primitives import Primitive
 from .quantised import quantised
-from .schedule import Machine, Schedule, schedule
+from .schedule import Schedule, schedule
 from .settings import Settings, settings_of
 from .shapes import elements
 from .verify import verify

@@ -1,8 +1,9 @@
 """Places: from `layers[0..15].mlp` to the tensors that it covers in a checkpoint or in the output.
 
-A `Path` is a place with its indices evaluated, still symbolic. A `Space` is the set of canonical tensor names that
-paths are resolved against. A `Selection` maps each covered tensor to its coordinate: the position along every index of
-the path, and the rest of its name below the path. Tensors of two selections correspond where the coordinates agree.
+A `Path` (`paths.py`) is a place with its indices evaluated, still symbolic. A `Space` is the set of canonical tensor
+names that paths are resolved against. A `Selection` maps each covered tensor to its coordinate: the position along
+every index of the path, and the rest of its name below the path. Tensors of two selections correspond where the
+coordinates agree.
 """
 
 from __future__ import annotations
@@ -12,85 +13,12 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from ..grammar.diagnostic import Diagnostic, Label, MergecError
-from ..grammar.source import Span
 from .family import Family, Stack, stack_index
 from .near import near
-
-# --- paths ---------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True)
-class Interval:
-    """Both ends included; None is open. A single index has `single` set."""
-
-    start: int | None
-    stop: int | None
-    step: int
-    single: bool
-    span: Span
-
-
-@dataclass(frozen=True, slots=True)
-class IndexStep:
-    """`[0..7, 12]`; no interval at all is `[*]`."""
-
-    intervals: tuple[Interval, ...]
-    span: Span
-
-
-@dataclass(frozen=True, slots=True)
-class NameStep:
-    name: str
-    span: Span
-
-
-@dataclass(frozen=True, slots=True)
-class GlobStep:
-    pattern: str
-    span: Span
-
-
-@dataclass(frozen=True, slots=True)
-class Path:
-    """A place. No steps: everything (`*`)."""
-
-    steps: tuple[NameStep | IndexStep | GlobStep, ...]
-    span: Span
-    text: str = field(init=False, repr=False, compare=False)
-    """The path spelled canonically: equal text, equal place."""
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "text", self._spelled())
-
-    def __str__(self) -> str:
-        return self.span.text
-
-    def join(self, other: Path) -> Path:
-        return Path(self.steps + other.steps, self.span)
-
-    def _spelled(self) -> str:
-        out: list[str] = []
-        for step in self.steps:
-            if isinstance(step, IndexStep):
-                parts = [
-                    str(i.start)
-                    if i.single
-                    else f"{'' if i.start is None else i.start}..{'' if i.stop is None else i.stop}"
-                    + (f" by {i.step}" if i.step != 1 else "")
-                    for i in step.intervals
-                ]
-                out.append(f"[{', '.join(parts) or '*'}]")
-            else:
-                shown = step.name if isinstance(step, NameStep) else f'"{step.pattern}"'
-                out.append(("." if out else "") + shown)
-        return "".join(out) or "*"
-
+from .paths import GlobStep, IndexStep, NameStep, Path
 
 _MOST_NUMBERED = 1_000_000  # a name is free to claim any number, and what it claims is listed
 _MOST_GLOBS = 3  # in one place: a long name can be split between more in too many ways
-
-
-# --- selections ----------------------------------------------------------------------------------
 
 Coordinate = tuple[tuple[int, ...], str]
 """Positions along the indices of the path (those of length one left out), and the rest of the name."""
@@ -215,10 +143,10 @@ class Space:
                 Diagnostic("E0301", "a glob covers full tensor names and takes no further parts", (Label(path.span),))
             )
         pattern = glob_pattern(step.pattern)
-        found = [((), name, name) for name in self.names if pattern.fullmatch(name)]
+        found = dict.fromkeys(name for name in self.names if pattern.fullmatch(name))
         for stored, canonical in self.stored.items():
             if pattern.fullmatch(stored):
-                found.extend(((), name, name) for name in canonical if ((), name, name) not in found)
+                found.update(dict.fromkeys(canonical))
         if not found:
             raise MergecError(
                 Diagnostic(
@@ -228,7 +156,7 @@ class Space:
                     help=_near(step.pattern, self.names, "did you mean"),
                 )
             )
-        return _selection(found, (), (), None)
+        return _selection([((), name, name) for name in found], (), (), None)
 
     def _candidates(self, path: Path) -> list[_Candidate]:
         """Ways to read the path, in order of preference: stacks and roles, model-level roles, module paths."""

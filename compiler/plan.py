@@ -14,13 +14,11 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import typing
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from .catalog import InputFile
-from .dtypes import SIZES
-from .ops import OPS
 
 CHUNK = 1 << 16
 """Elements in the unit of blocking and of deterministic summation."""
@@ -280,133 +278,6 @@ class Step:
     writes: int
 
 
-# --- scratch of a pass ---------------------------------------------------------------------------
-
-PAGE = 1 << 12
-"""Bytes of a page of memory, and at least of a block of a disk."""
-
-ALIGNMENT = 64
-"""Bytes to which every area of a lane's scratch is aligned: a cache line, a vector register."""
-
-LOAD_STAGING = 1 << 24
-"""Most bytes of host memory that a `Load` uses on its way to an accelerator."""
-
-
-@dataclass(frozen=True, slots=True)
-class Area:
-    """Bytes `[start, start + nbytes)` of a lane's scratch."""
-
-    start: int
-    nbytes: int
-
-
-@dataclass(frozen=True, slots=True)
-class Layout:
-    """Where everything lies in a lane's scratch: areas in the order of the pass's parts, None for what needs no area.
-
-    Elements of a mean over several rows of a `Gather` are converted behind its staging, in the same area.
-    `states` belong to the reductions, `shared` to whichever kernel runs. The first `staging` bytes are those
-    that files are read into and written from; an accelerator has them on both sides. `nbytes` is the sum.
-    """
-
-    operands: tuple[Area | None, ...]
-    stores: tuple[Area | None, ...]
-    staging: int
-    registers: tuple[Area, ...]
-    masks: tuple[Area, ...]
-    states: tuple[Area | None, ...]
-    shared: Area
-    nbytes: int
-
-
-def scratch_layout(
-    operands: tuple[Operand, ...],
-    registers: int,
-    masks: int,
-    code: tuple[Instruction, ...],
-    reductions: tuple[Reduction, ...],
-    stores: tuple[Store, ...],
-    *,
-    block: int,
-    compute: str,
-    accelerator: bool = False,
-) -> Layout:
-    """The layout of one lane's scratch for a pass of these parts; `block` in elements, `compute` is F32 or F64."""
-    size, end = SIZES[compute], 0
-
-    def area(nbytes: int) -> Area:
-        nonlocal end
-        start, end = end, end + -(-nbytes // ALIGNMENT) * ALIGNMENT
-        return Area(start, nbytes)
-
-    # first, and of whole pages where it is large, what is written: the disk may take it from there
-    def paged(nbytes: int) -> int:
-        return nbytes if nbytes < PAGE else -(-nbytes // PAGE) * PAGE
-
-    stored = tuple(area(paged(SIZES[s.dtype] * block)) if isinstance(s, ToFile) else None for s in stores)
-    staged = tuple(None if isinstance(o, Held | Product) else area(_staged_size(o, size) * block) for o in operands)
-    staging = end
-    ops = [OPS[i.op] for i in code if i.op != "load"] + [OPS[r.op] for r in reductions]
-    states = [OPS[r.op].state for r in reductions]
-    chunk = min(CHUNK, block)
-    if accelerator:
-        shared = max((op.device_scratch * block for op in ops), default=0)
-    else:
-        shared = max((op.scratch * block + op.chunk * chunk + op.fixed for op in ops), default=0)
-    # operations of installed packages say themselves what they need
-    shared = max(shared, max((int(v) for i in code for k, v in i.attributes if k == "scratch"), default=0) * block)
-    return Layout(
-        operands=staged,
-        stores=stored,
-        staging=staging,
-        registers=tuple(area(size * block) for _ in range(registers)),
-        masks=tuple(area(block) for _ in range(masks)),
-        states=tuple(area(n) if n else None for n in states),
-        shared=area(shared),
-        nbytes=end,
-    )
-
-
-def scratch_bytes(
-    operands: tuple[Operand, ...],
-    registers: int,
-    masks: int,
-    code: tuple[Instruction, ...],
-    reductions: tuple[Reduction, ...],
-    stores: tuple[Store, ...],
-    *,
-    block: int,
-    compute: str,
-    accelerator: bool = False,
-) -> int:
-    """Exactly the bytes that a lane needs for a pass of these parts: `Pass.nbytes`.
-
-    On the CPU they are host memory. An accelerator has them on the device, and `Layout.staging` of them on the
-    host too.
-    """
-    return scratch_layout(
-        operands,
-        registers,
-        masks,
-        code,
-        reductions,
-        stores,
-        block=block,
-        compute=compute,
-        accelerator=accelerator,
-    ).nbytes
-
-
-def _staged_size(operand: Stream | Gather, size: int) -> int:
-    """Bytes an element that an operand's staging needs, `size` being those of a number in the compute dtype."""
-    if isinstance(operand, Stream):
-        return SIZES[operand.dtype]
-    stored = max((SIZES[s.dtype] for s in operand.sources), default=0)
-    means = any(len(run.terms) > 1 for run in operand.runs)
-    # a number's alignment holds behind the stored elements as long as these are padded to its size
-    return max(stored, size) + size if means else stored
-
-
 # --- the whole -----------------------------------------------------------------------------------
 
 
@@ -489,7 +360,7 @@ def to_json(plan: Plan, indent: int | None = None) -> str:
 
 def from_json(text: str) -> Plan:
     """The plan that `to_json` wrote. Raises ValueError on anything else."""
-    plan = _decode(json.loads(text))
+    plan = _decode(json.loads(text), _classes())
     if not isinstance(plan, Plan):
         raise ValueError("not a plan")
     return plan
@@ -505,15 +376,16 @@ def _encode(value: Any) -> Any:
 
 
 def _classes() -> dict[str, type]:
+    """What a plan is made of, by name."""
     return {k: v for k, v in globals().items() if isinstance(v, type) and dataclasses.is_dataclass(v)}
 
 
-def _decode(value: Any) -> Any:
+def _decode(value: Any, classes: Mapping[str, type]) -> Any:
     if isinstance(value, dict):
-        kind = _classes().get(typing.cast(str, value.pop("is", "")))
+        kind = classes.get(value.pop("is", ""))
         if kind is None:
             raise ValueError("unknown part of a plan")
-        return kind(**{k: _decode(v) for k, v in value.items()})
+        return kind(**{k: _decode(v, classes) for k, v in value.items()})
     if isinstance(value, list):
-        return tuple(_decode(v) for v in value)
+        return tuple(_decode(v, classes) for v in value)
     return value

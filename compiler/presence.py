@@ -6,15 +6,12 @@ over models (`Among`) is then called with those that have it. Elsewhere a tensor
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
-
 from .assembly import part_at
 from .models import Model
-from .places import Path, Selection
+from .paths import Path
+from .places import Selection
 from .terms import Among, Apply, Assembly, At, Choice, Leaf, Lora, Number, Region, Stack, Where, leaves, owners
-
-Resolve = Callable[[Any, Where], Any]
+from .varying import resolve
 
 
 def may_lack(regions: tuple[Region, ...], known: dict[int, frozenset[str]]) -> bool:
@@ -30,16 +27,15 @@ def _optional(model: Model, known: dict[int, frozenset[str]]) -> frozenset[str]:
     return known[model.number]
 
 
-def exists(term: Region, where: Where, resolve: Resolve) -> bool:
+def exists(term: Region, where: Where) -> bool:
     """Whether a region has a tensor at a place; one that is not optional it has, or its own error tells."""
-    return _Search(resolve).exists(term, where)
+    return _Search().exists(term, where)
 
 
 class _Search:
     """Asks each region at a place once, however often others are made of it."""
 
-    def __init__(self, resolve: Resolve) -> None:
-        self._resolve = resolve
+    def __init__(self) -> None:
         self._known: dict[tuple[int, Where], bool] = {}
 
     def exists(self, term: Region, where: Where) -> bool:
@@ -59,7 +55,7 @@ class _Search:
         if isinstance(term, Number):
             return True
         if isinstance(term, Choice):
-            return self.exists(term.then if self._resolve(term.condition, where) else term.other, where)
+            return self.exists(term.then if resolve(term.condition, where) else term.other, where)
         if isinstance(term, Among):
             return any(self.exists(m, where) for m in term.models)
         if isinstance(term, At):

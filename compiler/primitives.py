@@ -14,8 +14,9 @@ from typing import Any
 
 from ..grammar.diagnostic import Diagnostic, Label, MergecError
 from ..grammar.source import Span
-from .builtins import Builtin, as_region
+from .builtins import Builtin
 from .calls import Missing, Parameter
+from .lifting import as_region
 from .terms import Apply
 
 GROUP = "mergec.primitives"

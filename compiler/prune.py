@@ -11,30 +11,25 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from .catalog import InputFile
-from .dtypes import SIZES
+from .costs import costed, live_bytes, with_liveness, without_liveness
+from .live_code import code_for
 from .owners import Owners
 from .plan import (
     Allocation,
-    Constant,
     Copy,
     Extent,
     Instruction,
     Load,
-    Mask,
     Opaque,
     OutputTensor,
     Pass,
     Plan,
-    Register,
     Scalar,
     Step,
-    Store,
     ToBuffer,
     ToFile,
     held_in,
-    scratch_layout,
 )
-from .schedule import read_bytes, with_liveness
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +67,7 @@ def prune(plan: Plan, done: Collection[int]) -> Plan:
     scalars: set[int] = set()
     buffers: set[int] = set()
     kept: list[Step] = []
-    live = _live(plan.steps)
+    live = live_bytes(plan.steps)
     for step, held in zip(reversed(plan.steps), reversed(live), strict=True):
         needed = _needed(step, held, places, scalars, buffers, plan)
         if needed is not None:
@@ -111,22 +106,22 @@ def _needed(step: Step, held: int, places: _Places, scalars: set[int], buffers: 
     """
     match step.action:
         case Copy() as copy:
-            return None if places.done(copy) else _own(step, held, plan)
+            return None if places.done(copy) else without_liveness(step, held, plan.device)
         case Load() as load:
-            return _own(step, held, plan) if load.buffer in buffers else None
+            return without_liveness(step, held, plan.device) if load.buffer in buffers else None
         case Opaque() as opaque:
             if opaque.output not in buffers:
                 return None
             buffers.update(i.buffer for i in opaque.inputs)
             scalars.update(s.index for s in opaque.scalars if isinstance(s, Scalar))
-            return _own(step, held, plan)
+            return without_liveness(step, held, plan.device)
         case Pass() as whole:
             part = _pass(whole, places, scalars, buffers)
             if part is None:
                 return None
             if part == whole:
-                return _own(step, held, plan)
-            return _resized(step, part, plan)
+                return without_liveness(step, held, plan.device)
+            return costed(step, part, compute=plan.compute, device=plan.device)
 
 
 def _pass(whole: Pass, places: _Places, scalars: set[int], buffers: set[int]) -> Pass | None:
@@ -142,8 +137,9 @@ def _pass(whole: Pass, places: _Places, scalars: set[int], buffers: set[int]) ->
     scalars.difference_update(r.out.index for r in reductions)
     if not (stores or reductions or numbers):
         return None
-    code = _code(whole.code, stores, [a for r in reductions for a in r.args])
-    given = [a for i in code for a in i.args] + [a for r in reductions for a in r.args]
+    reduced = [a for r in reductions for a in r.args]
+    code = code_for(whole.code, [*(s.value for s in stores), *reduced])
+    given = [a for i in code for a in i.args] + reduced
     scalars.update(a.index for a in given if isinstance(a, Scalar))
     used = sorted({int(dict(i.attributes)["operand"]) for i in code if i.op == "load"})
     renumbered = {old: new for new, old in enumerate(used)}
@@ -159,72 +155,11 @@ def _pass(whole: Pass, places: _Places, scalars: set[int], buffers: set[int]) ->
     )
 
 
-def _code(
-    code: Sequence[Instruction], stores: Sequence[Store], reduced: Sequence[Register | Mask | Scalar | Constant]
-) -> list[Instruction]:
-    """The instructions that the stores and reductions depend on; registers are used for one value after another."""
-    live: set[object] = {s.value for s in stores} | {a for a in reduced if isinstance(a, Register | Mask)}
-    kept = []
-    for instruction in reversed(code):
-        if instruction.out in live:
-            kept.append(instruction)
-            live.discard(instruction.out)
-            live.update(a for a in instruction.args if isinstance(a, Register | Mask))
-    return kept[::-1]
-
-
 def _renumbered(instruction: Instruction, operands: Mapping[int, int]) -> Instruction:
     if instruction.op != "load":
         return instruction
     changed = [(k, operands[int(v)] if k == "operand" else v) for k, v in instruction.attributes]
     return replace(instruction, attributes=tuple(changed))
-
-
-# --- memory --------------------------------------------------------------------------------------
-
-
-def _live(steps: Sequence[Step]) -> list[int]:
-    """The bytes of the held buffers that live at each step."""
-    out: list[int] = []
-    sizes: dict[int, int] = {}
-    for step in steps:
-        sizes.update((a.buffer, a.nbytes) for a in step.allocate)
-        out.append(sum(sizes.values()))
-        for buffer in step.release:
-            del sizes[buffer]
-    return out
-
-
-def _own(step: Step, held: int, plan: Plan) -> Step:
-    """The step with the bytes of its own scratch alone."""
-    if plan.device == "cpu":
-        return replace(step, host=step.host - held)
-    return replace(step, device=step.device - held)
-
-
-def _resized(step: Step, part: Pass, plan: Plan) -> Step:
-    """The step with a smaller pass, and the bytes of that pass's scratch."""
-    accelerator = plan.device != "cpu"
-    layout = scratch_layout(
-        part.operands,
-        part.registers,
-        part.masks,
-        part.code,
-        part.reductions,
-        part.stores,
-        block=part.block,
-        compute=plan.compute,
-        accelerator=accelerator,
-    )
-    busy = min(part.lanes, max(1, -(-part.numel // part.block)))
-    return replace(
-        step,
-        action=replace(part, nbytes=layout.nbytes),
-        host=busy * (layout.staging if accelerator else layout.nbytes),
-        device=busy * layout.nbytes,
-        reads=sum(read_bytes(o) for o in part.operands),
-        writes=sum(part.numel * SIZES[s.dtype] for s in part.stores if isinstance(s, ToFile)),
-    )
 
 
 def _with_releases(steps: Sequence[Step]) -> list[Step]:

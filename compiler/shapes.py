@@ -18,6 +18,11 @@ def elements(shape: Shape | None) -> int:
     return math.prod(shape or ())
 
 
+def shape_text(shape: Shape) -> str:
+    """A shape as people read it."""
+    return "[" + ", ".join(str(n) for n in shape) + "]"
+
+
 def product(shapes: Shapes) -> Shape:
     """Of two matrices' product."""
     return (shapes[0][0], shapes[1][1])

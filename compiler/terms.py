@@ -7,16 +7,15 @@ weight or makes a graph node.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
-from ..grammar import ast
-from ..grammar.diagnostic import Diagnostic, Label, MergecError
 from ..grammar.source import Span
 from .adapters import Adapter
 from .models import Model
-from .places import Coordinate, Path, Space
+from .paths import Path
+from .places import Coordinate, Space
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,7 +133,10 @@ class Number:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Apply:
-    """An operation on the tensors at the same place; `op` is one of `ops.OPS` or `builtins.TENSOR_FORMS`."""
+    """An operation on the tensors at the same place.
+
+    `op` is one of `ops.OPS`, or of those that `instantiate.py` makes of them once shapes are known, such as `numel`.
+    """
 
     op: str
     args: tuple[Region, ...]
@@ -248,8 +250,8 @@ def children(region: Region) -> tuple[Region, ...]:
     return ()
 
 
-def walk(region: Region) -> Iterator[Region]:
-    """The region and all below it, each once."""
+def walk(region: Region, below: Callable[[Region], Sequence[Region]] = children) -> Iterator[Region]:
+    """The region and all below it, each once; `below` says what comes next after a region."""
     seen: set[int] = set()
     todo: list[Region] = [region]
     while todo:
@@ -257,7 +259,7 @@ def walk(region: Region) -> Iterator[Region]:
         if id(term) not in seen:
             seen.add(id(term))
             yield term
-            todo.extend(reversed(children(term)))
+            todo.extend(reversed(below(term)))
 
 
 def leaves(region: Region) -> list[Leaf]:
@@ -278,121 +280,23 @@ def adapters_in(value: object) -> list[Adapter]:
 
 def owners(region: Region) -> list[Leaf | Assembly]:
     """The models that a region takes tensors from, in the order of the text; one that is put together counts as one."""
-    found: list[Leaf | Assembly] = []
-    seen: set[int] = set()
-    todo: list[Region] = [region]
-    while todo:
-        term = todo.pop()
-        if id(term) in seen:
-            continue
-        seen.add(id(term))
-        if isinstance(term, Leaf | Assembly):
-            found.append(term)
-        else:
-            todo.extend(reversed(children(term)))
-    return found
+    found = walk(region, lambda term: () if isinstance(term, Assembly) else children(term))
+    return [term for term in found if isinstance(term, Leaf | Assembly)]
 
 
 def picks(region: Region) -> tuple[list[tuple[Model | Assembly, Path]], list[Leaf | Assembly]]:
     """The places that a region was picked at, each with the model whose layers they number; and models taken whole."""
     picked: list[tuple[Model | Assembly, Path]] = []
     whole: list[Leaf | Assembly] = []
-    seen: set[int] = set()
-    todo: list[Region] = [region]
-    while todo:
-        term = todo.pop()
-        if id(term) in seen:
-            continue
-        seen.add(id(term))
-        if isinstance(term, Leaf):
-            if term.path is None:
-                whole.append(term)
-            else:
-                picked.append((term.model, term.path))
-        elif isinstance(term, Assembly):
+    for term in walk(region, lambda term: () if isinstance(term, Assembly | At) else children(term)):
+        if isinstance(term, Leaf) and term.path is not None:
+            picked.append((term.model, term.path))
+        elif isinstance(term, Leaf | Assembly):
             whole.append(term)
         elif isinstance(term, At):
             for owner in owners(term.region)[:1]:
                 picked.append((owner.model if isinstance(owner, Leaf) else owner, term.path))
-        else:
-            todo.extend(reversed(children(term)))
     return picked, whole
-
-
-def at(region: Region, path: Path, span: Span) -> Region:
-    """A region at a place: pushed down to explicit places, a view of the whole otherwise.
-
-    Raises MergecError (E0454) for an adapter, which has no places without a model.
-    """
-    done: dict[int, Region] = {}
-    placed = _over_places(region)
-
-    def pushed(region: Region) -> Region:
-        """What a region that several others are made of comes to, once."""
-        if id(region) not in done:
-            done[id(region)] = push(region)
-        return done[id(region)]
-
-    def push(region: Region) -> Region:
-        if isinstance(region, Lora):
-            raise MergecError(
-                Diagnostic(
-                    "E0454",
-                    "an adapter has no places of its own",
-                    (Label(span, "part of an adapter"),),
-                    help=("pick from the model that it is applied to: `(base + lora(…)).layers[3]`",),
-                )
-            )
-        if isinstance(region, Leaf):
-            inner = path if region.path is None else region.path.join(path)
-            return Leaf(region.model, Path(inner.steps, span), span)
-        if isinstance(region, At):
-            return At(region.region, Path(region.path.join(path).steps, span), span)
-        if isinstance(region, Apply) and id(region) in placed:
-            args = tuple(a if isinstance(a, Number) else pushed(a) for a in region.args)
-            return dataclasses.replace(region, args=args)
-        if isinstance(region, Choice | Among) and id(region) in placed:
-            return _pushed(region, path, span, pushed)
-        return At(region, path, span)
-
-    return pushed(region)
-
-
-def _over_places(region: Region) -> set[int]:
-    """Of a region and those below it, the ids of the ones that are made of a model at a place."""
-    users: dict[int, list[Region]] = {}
-    todo: list[Region] = []
-    for term in walk(region):
-        if isinstance(term, Leaf) and term.path is not None:
-            todo.append(term)
-        if not isinstance(term, Assembly):  # its parts have places that are its own affair
-            for below in children(term):
-                users.setdefault(id(below), []).append(term)
-    found: set[int] = set()
-    while todo:
-        term = todo.pop()
-        if id(term) not in found:
-            found.add(id(term))
-            todo.extend(users.get(id(term), ()))
-    return found
-
-
-def _pushed(region: Choice | Among, path: Path, span: Span, pushed: Callable[[Region], Region]) -> Region:
-    """A place handed on to what a region is chosen from; `pushed` does so for a part of it."""
-
-    def inner(part: Region) -> Region:
-        return part if isinstance(part, Number) else pushed(part)
-
-    def later(part: Region) -> Region:
-        return part if isinstance(part, Number) else at(part, path, span)
-
-    if isinstance(region, Choice):
-        return dataclasses.replace(region, then=inner(region.then), other=inner(region.other))
-    again = region.again
-    models = tuple([inner(m) for m in region.models])
-    return dataclasses.replace(
-        region, full=inner(region.full), models=models, again=lambda present: later(again(present))
-    )
 
 
 class Present(tuple[Any, ...]):
@@ -409,53 +313,3 @@ class Present(tuple[Any, ...]):
         present = cls(models)
         present.numbers, present.total = numbers, total
         return present
-
-
-# --- functions -----------------------------------------------------------------------------------
-
-
-@dataclass(slots=True, eq=False)
-class Scope:
-    """Names to values, inside an outer scope."""
-
-    values: dict[str, Any]
-    outer: Scope | None = None
-    spans: dict[str, Span] = field(default_factory=dict)
-
-    def find(self, name: str) -> tuple[bool, Any]:
-        scope: Scope | None = self
-        while scope is not None:
-            if name in scope.values:
-                return True, scope.values[name]
-            scope = scope.outer
-        return False, None
-
-    def span_of(self, name: str) -> Span | None:
-        """Where the argument of a parameter stands in the recipe."""
-        return self.spans.get(name) or (self.outer.span_of(name) if self.outer else None)
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Function:
-    """A `def` with the scope that it was written in. `library`: not of the recipe itself."""
-
-    definition: ast.Def
-    scope: Scope
-    library: bool
-
-    @property
-    def name(self) -> str:
-        return self.definition.name.id
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Namespace:
-    """`use "lib.mrg" as ns`."""
-
-    scope: Scope
-    name: str
-
-
-@dataclass(frozen=True, slots=True)
-class Poison:
-    """The value of a name whose own statement is wrong; using it adds no second error."""

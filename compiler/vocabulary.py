@@ -136,15 +136,12 @@ def vocabulary_of(settings: Any, models: tuple[Model, ...], catalog: Catalog) ->
     tokens: list[str | None] = [None] * size
     for token, n in ids[origin.label].items():
         tokens[n] = token
-    added: list[str] = []
+    more: list[str] = []
     if isinstance(chosen, Union):
         for model in chosen.models[1:]:
-            for token, _ in sorted(ids[model.label].items(), key=lambda item: item[1]):
-                if token not in ids[origin.label] and token not in added:
-                    added.append(token)
-    for token in settings.tokens:
-        if token not in ids[origin.label] and token not in added:
-            added.append(token)
+            more.extend(sorted(ids[model.label], key=ids[model.label].__getitem__))
+    more.extend(settings.tokens)
+    added = tuple(dict.fromkeys(token for token in more if token not in ids[origin.label]))
     tokens.extend(added)
     for token, choice in settings.tokens.items():
         holder, wanted = _row_of(choice, token)
@@ -165,7 +162,7 @@ def vocabulary_of(settings: Any, models: tuple[Model, ...], catalog: Catalog) ->
         tuple(distinct.values()),
         base,
         settings.tokens,
-        tuple(added),
+        added,
         origin,
         settings.pad_rows == "mean",
     )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from ..grammar.diagnostic import Diagnostic, Label, MergecError
 from .graph import Graph, Node
@@ -22,11 +22,7 @@ def whole_node(graph: Graph, term: Apply, nodes: tuple[Node, ...], constant: Cal
         return _installed_node(graph, term, nodes)
     split = len(nodes) - len(row.numbers)
     tensors, numbers = nodes[:split], nodes[split:]
-    for argument, node in zip(term.args[split:], numbers, strict=True):
-        if node.shape is not None:
-            raise MergecError(
-                Diagnostic("E0208", f"`{term.op}` takes a number here", (Label(argument.span, "a tensor"),))
-            )
+    _check_numbers(term.op, term, numbers)
     shape = next((n.shape for n in tensors if n.shape is not None), None)
     if shape is None:
         if all(constant(n) == 0 for n in tensors):
@@ -34,15 +30,7 @@ def whole_node(graph: Graph, term: Apply, nodes: tuple[Node, ...], constant: Cal
         raise MergecError(
             Diagnostic("E0208", "this needs a tensor, not a number", (Label(term.span, "a number here"),))
         )
-    if row.axes is not None and len(shape) != row.axes:
-        raise MergecError(
-            Diagnostic(
-                "E0307",
-                f"`{term.op}` takes tensors of {row.axes} axes",
-                (Label(term.span, f"a tensor of {len(shape)} here"),),
-                help=("choose by shape: `where(ndim(x) == 2, …, …)`",),
-            )
-        )
+    _check_axes(term.op, term, row.axes, shape)
     if term.op == "matmul" and tensors[1].shape is not None and shape[1] != tensors[1].shape[0]:
         raise MergecError(
             Diagnostic(
@@ -51,8 +39,7 @@ def whole_node(graph: Graph, term: Apply, nodes: tuple[Node, ...], constant: Cal
                 (Label(term.span, f"{shape[1]} columns meet {tensors[1].shape[0]} rows"),),
             )
         )
-    filled = tuple(n if n.shape is not None else graph.add("fill", (n,), (), "tensor", shape) for n in tensors)
-    return graph.apply(term.op, (*filled, *numbers))
+    return graph.apply(term.op, (*_filled(graph, tensors, shape), *numbers))
 
 
 def _installed_node(graph: Graph, term: Apply, nodes: tuple[Node, ...]) -> Node:
@@ -62,11 +49,7 @@ def _installed_node(graph: Graph, term: Apply, nodes: tuple[Node, ...]) -> Node:
     """
     given = dict(term.attributes)
     split = len(nodes) - int(given["numbers"])
-    for argument, node in zip(term.args[split:], nodes[split:], strict=True):
-        if node.shape is not None:
-            raise MergecError(
-                Diagnostic("E0208", f"`{given['name']}` takes a number here", (Label(argument.span, "a tensor"),))
-            )
+    _check_numbers(given["name"], term, nodes[split:])
     shape = next((n.shape for n in nodes if n.shape is not None), None)
     if shape is None:
         raise MergecError(
@@ -74,17 +57,33 @@ def _installed_node(graph: Graph, term: Apply, nodes: tuple[Node, ...]) -> Node:
                 "E0208", f"`{given['name']}` needs a tensor, not a number", (Label(term.span, "no tensor here"),)
             )
         )
-    if given.get("axes", len(shape)) != len(shape):
+    _check_axes(given["name"], term, given.get("axes"), shape)
+    return graph.apply(term.op, (*_filled(graph, nodes[:split], shape), *nodes[split:]), term.attributes)
+
+
+def _check_numbers(name: str, term: Apply, numbers: Sequence[Node]) -> None:
+    """The last arguments of an operation must be numbers."""
+    for argument, node in zip(term.args[len(term.args) - len(numbers) :], numbers, strict=True):
+        if node.shape is not None:
+            raise MergecError(Diagnostic("E0208", f"`{name}` takes a number here", (Label(argument.span, "a tensor"),)))
+
+
+def _check_axes(name: str, term: Apply, axes: int | None, shape: tuple[int, ...]) -> None:
+    """Tensors must have as many axes as the operation takes; None: any."""
+    if axes is not None and len(shape) != axes:
         raise MergecError(
             Diagnostic(
                 "E0307",
-                f"`{given['name']}` takes tensors of {given['axes']} axes",
+                f"`{name}` takes tensors of {axes} axes",
                 (Label(term.span, f"a tensor of {len(shape)} here"),),
                 help=("choose by shape: `where(ndim(x) == 2, …, …)`",),
             )
         )
-    tensors = (n if n.shape is not None else graph.add("fill", (n,), (), "tensor", shape) for n in nodes[:split])
-    return graph.apply(term.op, (*tensors, *nodes[split:]), term.attributes)
+
+
+def _filled(graph: Graph, nodes: Sequence[Node], shape: tuple[int, ...]) -> tuple[Node, ...]:
+    """The nodes, numbers among them as tensors of this shape."""
+    return tuple(n if n.shape is not None else graph.add("fill", (n,), (), "tensor", shape) for n in nodes)
 
 
 def part_node(graph: Graph, packed: Node, index: int) -> Node:

@@ -23,9 +23,6 @@ WHOLE_MODEL = frozenset({"across_sum", "across_max", "across_min", "model_thresh
 DIGIT = 16
 """Bits of a pattern that one pass counts."""
 
-WHOLE_MODEL = frozenset({"across_sum", "across_max", "across_min", "model_threshold"})
-"""Apply ops that are a number of the whole model."""
-
 
 def across(graph: Graph, ask: Ask, term: Apply, domain: Sequence[Where]) -> Node:
     """The sum, maximum or minimum over the domain's tensors of the number that the term's argument is at each."""

@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 import re
 
-# What `\x` stands for, by x; `\uXXXX` and `\UXXXXXXXX` are handled apart.
+# What a backslash and one letter stand for, by the letter; `u` and `U`, which four or eight hexadecimal digits follow,
+# are handled apart.
 _ESCAPES = {"n": "\n", "t": "\t", "r": "\r", "0": "\0", "\\": "\\", '"': '"', "'": "'"}
 _ESCAPE = re.compile(r"\\(?:u([0-9A-Fa-f]{4})|U([0-9A-Fa-f]{8})|([\s\S]))")
 _LARGEST_INTEGER = 2**64 - 1

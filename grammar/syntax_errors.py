@@ -31,6 +31,7 @@ class Slip:
 
 _OPERAND_END = r"[\w\"\])}]\s*$"
 _OPERAND_START = r"[\w\"(\[{]"
+_LINE_OF_BLOCK = r"^\s*def\b[^{]*\{([\s\S]*[;\n])?\s*"
 
 SLIPS = (
     # --- words and signs of other languages
@@ -335,7 +336,7 @@ SLIPS = (
         "E0109",
         "a block must end with a value",
         ("def f(x) {\n  let y = x\n}", "def f(x) { }", 'def f(x) { expect x > 0, "positive"; }'),
-        before=r"^\s*def\b[^{]*\{([\s\S]*[;\n])?\s*$",
+        before=_LINE_OF_BLOCK + r"$",
         rest=r"\}",
         help="the last line is an expression: what the function gives back",
     ),
@@ -347,7 +348,7 @@ SLIPS = (
             "def f(x) {\n  output(dtype=x)\n  x\n}",
             "def f(x) { def g(y) = y; g(x) }",
         ),
-        before=r"^\s*def\b[^{]*\{([\s\S]*[;\n])?\s*((use|def)\s+)?$",
+        before=_LINE_OF_BLOCK + r"((use|def)\s+)?$",
         rest=r"[\w\"]",
         help="a block has `let` and `expect` lines, then one value",
     ),
@@ -355,7 +356,7 @@ SLIPS = (
         "E0109",
         "a place can't get a value inside a function",
         ("def f(x) {\n  head = x\n  x\n}", "def f(x) { y = x; y }"),
-        before=r"^\s*def\b[^{]*\{([\s\S]*[;\n])?\s*[\w.]+\s*$",
+        before=_LINE_OF_BLOCK + r"[\w.]+\s*$",
         rest=r"=(?!=)",
         help="a name is given to a value with `let name = …`",
     ),

@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 
 from ..compiler.dtypes import SIZES, TORCH_NAMES
-from ..compiler.plan import ALIGNMENT, PAGE, Area
+from ..compiler.scratch import ALIGNMENT, PAGE, Area
 from ..grammar.diagnostic import Diagnostic, Exit, MergecError
 from .host import HostArena
 

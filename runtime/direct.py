@@ -12,7 +12,7 @@ import os
 import threading
 from collections.abc import Callable
 
-from ..compiler.plan import PAGE
+from ..compiler.scratch import PAGE
 from .descriptors import Descriptors
 from .syscalls import write_all
 

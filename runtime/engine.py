@@ -10,7 +10,8 @@ import importlib
 from typing import Any
 
 from ..compiler.owners import Owners
-from ..compiler.plan import LOAD_STAGING, Copy, Layout, Load, Opaque, Pass, Plan, Step, scratch_layout
+from ..compiler.plan import Copy, Load, Opaque, Pass, Plan, Step
+from ..compiler.scratch import LOAD_STAGING, Layout, scratch_layout
 from .host import Host, HostBuffer
 from .kernels.load import file_ranges
 from .lanes import Lanes
@@ -115,17 +116,7 @@ class Engine:
     # --- memory
 
     def _layout(self, pass_: Pass) -> Layout:
-        layout = scratch_layout(
-            pass_.operands,
-            pass_.registers,
-            pass_.masks,
-            pass_.code,
-            pass_.reductions,
-            pass_.stores,
-            block=pass_.block,
-            compute=self._plan.compute,
-            accelerator=self._memory.accelerator,
-        )
+        layout = scratch_layout(pass_, compute=self._plan.compute, accelerator=self._memory.accelerator)
         if layout.nbytes != pass_.nbytes:
             raise RuntimeError(f"a pass needs {layout.nbytes} bytes of scratch, the plan says {pass_.nbytes}")
         return layout

@@ -11,7 +11,7 @@ import numpy
 from numpy.typing import NDArray
 
 from ..compiler.dtypes import SIZES
-from ..compiler.plan import Area
+from ..compiler.scratch import Area
 
 if TYPE_CHECKING:
     import torch

@@ -5,10 +5,11 @@ from __future__ import annotations
 import torch
 
 from ..compiler.dtypes import SIZES
-from ..compiler.plan import Area, Gather, Held, Layout, Pass, Product, Stream
+from ..compiler.plan import Gather, Held, Pass, Product, Stream
+from ..compiler.scratch import Area, Layout
 from .devices import Stream as Queue
 from .devices import TorchArena, torch_dtype
-from .kernels.load import file_ranges, gather_parts
+from .kernels.load import GatherParts, file_ranges
 from .ports import Reads
 
 
@@ -27,6 +28,7 @@ class Operands:
     ) -> None:
         self._reads, self._pass, self._layout = reads, pass_, layout
         self._arena, self._queue, self._compute, self._device = arena, queue, compute, device
+        self._parts = {k: GatherParts(o) for k, o in enumerate(pass_.operands) if isinstance(o, Gather)}
 
     def load(self, index: int, first: int, count: int, out: torch.Tensor) -> int:
         """Elements `[first, first + count)` of operand `index` into `out`; returns the bytes read."""
@@ -36,7 +38,7 @@ class Operands:
             case Stream():
                 return self._stream(operand, first, count, area, out)
             case Gather():
-                return self._gather(operand, first, count, area, out)
+                return self._gather(operand, self._parts[index], first, count, area, out)
             case Held() | Product():
                 raise RuntimeError("what is held needs no reading")
 
@@ -48,14 +50,13 @@ class Operands:
         out.copy_(self._staged(part, stream.dtype))
         return part.nbytes
 
-    def _gather(self, gather: Gather, first: int, count: int, area: Area, out: torch.Tensor) -> int:
+    def _gather(self, gather: Gather, parts: GatherParts, first: int, count: int, area: Area, out: torch.Tensor) -> int:
         """Every part has staging of its own, at its place in the block; the rows of a mean take turns in it."""
         read = 0
         number = out.element_size()
-        means = any(len(run.terms) > 1 for run in gather.runs)
         width = max((SIZES[s.dtype] for s in gather.sources), default=0)
-        width = max(width, number) if means else width
-        for part in gather_parts(gather, first, count):
+        width = max(width, number) if parts.means else width
+        for part in parts.of(first, count):
             to = out[part.first : part.first + part.count]
             if not part.terms:
                 to.zero_()

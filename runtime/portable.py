@@ -10,13 +10,10 @@ import torch
 
 from ..compiler.plan import (
     CHUNK,
-    LOAD_STAGING,
-    Area,
     Argument,
     Constant,
     Held,
     Instruction,
-    Layout,
     Load,
     Mask,
     Opaque,
@@ -27,6 +24,7 @@ from ..compiler.plan import (
     ToBuffer,
 )
 from ..compiler.scalars import SCALARS
+from ..compiler.scratch import LOAD_STAGING, Area, Layout
 from .devices import DeviceArena, Stream, TorchArena, torch_dtype
 from .host import HostArena
 from .kernels.elementwise import ELEMENTWISE, ELEMENTWISE_CPU

@@ -10,22 +10,20 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from ..compiler.live_code import code_for
 from ..compiler.ops import OPS
 from ..compiler.owners import Owners
 from ..compiler.plan import (
-    Argument,
     Constant,
     Instruction,
-    Layout,
-    Mask,
     Pass,
     Plan,
     Reduction,
-    Register,
     Scalar,
     ToFile,
 )
 from ..compiler.scalars import SCALARS
+from ..compiler.scratch import Layout
 from .lanes import Lanes
 from .memory import Arena, Buffer
 from .ports import Reads, Tally, Writes
@@ -108,23 +106,12 @@ def run_pass(context: Context, pass_: Pass, layout: Layout, arenas: Sequence[Are
 
     active = stream(pass_.code, list(range(len(reducers))), again=False)
     while active:
-        active = stream(needed(pass_.code, [pass_.reductions[i] for i in active]), active, again=True)
+        code = code_for(pass_.code, [a for i in active for a in pass_.reductions[i].args])
+        active = stream(code, active, again=True)
     for reduction, reducer in zip(pass_.reductions, reducers, strict=True):
         context.scalars[reduction.out.index] = reducer.result()
     for scalar in pass_.scalars:
         context.scalars[scalar.out.index] = SCALARS[scalar.op](*(context.plain(a) for a in scalar.args))
-
-
-def needed(code: tuple[Instruction, ...], reductions: Sequence[Reduction]) -> tuple[Instruction, ...]:
-    """The instructions that the reductions' arguments depend on; registers may be used more than once."""
-    live: set[Argument] = {a for r in reductions for a in r.args}
-    kept = []
-    for instruction in reversed(code):
-        if instruction.out in live:
-            kept.append(instruction)
-            live.discard(instruction.out)
-            live.update(a for a in instruction.args if isinstance(a, Register | Mask))
-    return tuple(reversed(kept))
 
 
 def _attributes(context: Context, reduction: Reduction) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy
 import torch
@@ -26,8 +26,8 @@ from mergec.compiler.plan import (
     Stream,
     ToBuffer,
     ToFile,
-    scratch_bytes,
 )
+from mergec.compiler.scratch import scratch_layout
 from mergec.runtime.executor import Outcome, execute
 
 DTYPES = {"F32": torch.float32, "BF16": torch.bfloat16, "F16": torch.float16, "F64": torch.float64}
@@ -130,16 +130,17 @@ class Draft:
         masks = 1 + max((p.index for p in places if isinstance(p, Mask)), default=-1)
         parts = (tuple(operands), registers, masks, tuple(everything), tuple(reductions or ()))
         written = tuple(stores or ())
-        nbytes = scratch_bytes(*parts, written, block=self.block, compute=self.compute)
-        pass_ = Pass(
+        bare = Pass(
             numel,
             self.block,
             self.lanes,
             *parts,
             tuple(scalars or ()),
             written,
-            nbytes,  # type: ignore[arg-type]
+            0,  # type: ignore[arg-type]
         )
+        nbytes = scratch_layout(bare, compute=self.compute).nbytes
+        pass_ = replace(bare, nbytes=nbytes)
         busy = min(self.lanes, -(-numel // self.block))
         self.held += sum(a.nbytes for a in allocate or ())
         self.steps.append(

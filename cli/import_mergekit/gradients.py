@@ -14,7 +14,8 @@ import math
 import re
 from dataclasses import dataclass
 
-from ...compiler.places import GlobStep, NameStep, Path, Space
+from ...compiler.paths import GlobStep, NameStep, Path
+from ...compiler.places import Space
 from ...grammar.diagnostic import Diagnostic, Label, MergecError
 from ...grammar.literals import write_string
 from ...grammar.source import Source, Span

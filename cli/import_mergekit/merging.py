@@ -6,7 +6,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
 
-from ...compiler.places import GlobStep, NameStep, Path, Space
+from ...compiler.paths import GlobStep, NameStep, Path
+from ...compiler.places import Space
 from ...compiler.terms import before_layers
 from ...grammar.diagnostic import Diagnostic, Label, MergecError, Severity
 from ...grammar.literals import write_string

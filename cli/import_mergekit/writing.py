@@ -9,10 +9,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from ...compiler.bindings import PLACE_WORDS
 from ...compiler.builtins import BUILTINS
 from ...compiler.catalog import Catalog
 from ...compiler.dtypes import FLOATS, NAMES
-from ...compiler.expressions import PLACE_WORDS
 from ...compiler.library import Library
 from ...grammar.diagnostic import Diagnostic, Label, MergecError, Severity
 from ...grammar.literals import write_string

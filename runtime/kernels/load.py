@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import bisect
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import accumulate
 
 from ...compiler.dtypes import SIZES
 from ...compiler.plan import Gather, Stream
@@ -34,16 +36,26 @@ def file_ranges(stream: Stream, first: int, count: int) -> Iterator[tuple[int, i
         raise ValueError("a stream is shorter than what is read of it")
 
 
-def gather_parts(gather: Gather, first: int, count: int) -> Iterator[Part]:
-    """The parts of elements `[first, first + count)`, in order; within a part every term is contiguous."""
-    width, end, begin = gather.width, first + count, 0
-    for run in gather.runs:
-        stop = begin + run.rows * width
-        low, high = max(begin, first), min(stop, end)
-        if low < high:
-            yield Part(low - first, high - low, tuple((s, row * width + low - begin) for s, row in run.terms))
-        begin = stop
-        if begin >= end:
-            return
-    if begin < end:
-        raise ValueError("a gather's runs are fewer than its rows")
+class GatherParts:
+    """Finds the parts of a gather, which may have as many runs as a vocabulary has rows; `means`: of several rows."""
+
+    def __init__(self, gather: Gather) -> None:
+        self._gather = gather
+        self._ends = list(accumulate(run.rows * gather.width for run in gather.runs))
+        self.means = any(len(run.terms) > 1 for run in gather.runs)
+
+    def of(self, first: int, count: int) -> Iterator[Part]:
+        """The parts of elements `[first, first + count)`, in order; within a part every term is contiguous.
+
+        Raises ValueError past the end.
+        """
+        width, end = self._gather.width, first + count
+        k, low = bisect.bisect_right(self._ends, first), first
+        while low < end:
+            if k == len(self._ends):
+                raise ValueError("a gather's runs are fewer than its rows")
+            run, stop = self._gather.runs[k], self._ends[k]
+            begin, high = stop - run.rows * width, min(stop, end)
+            if low < high:
+                yield Part(low - first, high - low, tuple((s, row * width + low - begin) for s, row in run.terms))
+            low, k = high, k + 1

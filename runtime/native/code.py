@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from ...compiler.plan import Argument, Constant, Held, Instruction, Layout, Mask, Pass, Register, Stream, ToBuffer
+from ...compiler.plan import Argument, Constant, Held, Instruction, Mask, Pass, Register, Stream, ToBuffer
 from ...compiler.scalars import SCALARS
+from ...compiler.scratch import Layout
 
 PIECE = 1024
 """Elements that the code runs over at a time: a dozen registers of as many stay in the first levels of cache."""

@@ -15,7 +15,6 @@ from ...compiler.plan import (
     Argument,
     Held,
     Instruction,
-    Layout,
     Mask,
     Pass,
     Reduction,
@@ -26,6 +25,7 @@ from ...compiler.plan import (
     ToFile,
 )
 from ...compiler.scalars import SCALARS
+from ...compiler.scratch import Layout
 from ..digits import BINS, DIGIT
 from ..host import HostArena, HostBuffer
 from ..kernels.load import file_ranges

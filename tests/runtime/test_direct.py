@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from mergec.compiler.plan import PAGE
+from mergec.compiler.scratch import PAGE
 from mergec.runtime import direct
 from mergec.runtime.direct import LEAST, Direct
 from mergec.runtime.host import pages

@@ -14,7 +14,7 @@ from mergec.compiler.plan import CHUNK, Extent, Gather, Run, Stream
 from mergec.compiler.scalars import SCALARS
 from mergec.runtime.kernels import selection
 from mergec.runtime.kernels.elementwise import ELEMENTWISE, ELEMENTWISE_CPU
-from mergec.runtime.kernels.load import file_ranges, gather_parts
+from mergec.runtime.kernels.load import GatherParts, file_ranges
 from mergec.runtime.kernels.opaque import OPAQUE
 from mergec.runtime.kernels.random import STEP, finalise
 from mergec.runtime.kernels.reductions import FEEDS, _chunk_sums_device
@@ -210,8 +210,9 @@ def test_ranges_of_a_stream() -> None:
 
 def test_parts_of_a_gather() -> None:
     gather = Gather(24, 4, (), (Run(2, ((0, 5),)), Run(1, ()), Run(3, ((0, 0), (1, 9)))))
-    parts = [(p.first, p.count, p.terms) for p in gather_parts(gather, 6, 12)]
+    found = GatherParts(gather)
+    parts = [(p.first, p.count, p.terms) for p in found.of(6, 12)]
     assert parts == [(0, 2, ((0, 26),)), (2, 4, ()), (6, 6, ((0, 0), (1, 36)))]
-    assert [p.terms for p in gather_parts(gather, 18, 6)] == [((0, 6), (1, 42))]
+    assert [p.terms for p in found.of(18, 6)] == [((0, 6), (1, 42))]
     with pytest.raises(ValueError, match="fewer"):
-        list(gather_parts(gather, 20, 5))
+        list(found.of(20, 5))

@@ -1,0 +1,56 @@
+"""Names: which may be bound, and what is said of one that is not known."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from ..grammar import ast
+from ..grammar.diagnostic import Diagnostic, Label, MergecError
+from .dtypes import NAMES as DTYPE_NAMES
+from .near import near
+from .scopes import Scope
+
+VARYING = ("layer", "depth")
+"""Names of numbers that vary over the output."""
+
+PLACE_WORDS = frozenset({"layers", "embed", "head", "norm", "encoder", "decoder", "text", "vision", *VARYING})
+"""Names that a `let` or `def` can't take: they are places, or numbers that vary over the output."""
+
+
+class Cascade(Exception):
+    """The expression uses a name that has its own error."""
+
+
+def declare(name: ast.Name, scope: Scope) -> None:
+    """Sees that a name may be bound. Raises MergecError (E0213, E0206)."""
+    if name.id in PLACE_WORDS:
+        what = "varies over the layers" if name.id in VARYING else "is the name of a place"
+        raise MergecError(
+            Diagnostic(
+                "E0213",
+                f"`{name.id}` {what} and can't be bound",
+                (Label(name.span, "choose another name"),),
+            )
+        )
+    if name.id in scope.values:
+        raise MergecError(
+            Diagnostic("E0206", f"`{name.id}` is bound twice", (Label(name.span, "a name is never rebound"),))
+        )
+
+
+def unknown(node: ast.Name, scope: Scope, others: Iterable[str]) -> MergecError:
+    """The error (E0201) for a name that is bound nowhere; `others` are known without being in a scope."""
+    names = {*others, *VARYING}
+    inner: Scope | None = scope
+    while inner is not None:
+        names |= set(inner.values)
+        inner = inner.outer
+    likely = near(node.id, sorted(names), 2)
+    help_: tuple[str, ...] = (f"did you mean {' or '.join(f'`{n}`' for n in likely)}?",) if likely else ()
+    if node.id in PLACE_WORDS:
+        help_ = (f"`{node.id}` is a place: say of which model, as in `base.{node.id}`",)
+    if node.id in DTYPE_NAMES:
+        help_ = (f'a dtype is a string: `"{node.id}"`',)
+    return MergecError(
+        Diagnostic("E0201", f"no `{node.id}` is known here", (Label(node.span, "unknown name"),), help=help_)
+    )
