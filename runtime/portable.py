@@ -59,6 +59,9 @@ class Portable:
     def reducer(self, op: str, attributes: Attributes, numel: int) -> Reducer:
         return REDUCERS[op](attributes, numel, 8 * self.compute.itemsize)
 
+    def guesses(self, pass_: Pass, layout: Layout) -> Sequence[int]:  # noqa: ARG002
+        return ()
+
     def lane(self, pass_: Pass, layout: Layout, arena: Any, index: int) -> TorchLane:
         return TorchLane(self, pass_, layout, TorchArena(arena), self.streams[index])
 

@@ -3,6 +3,9 @@
 With the sign cleared, floats order as their bit patterns do, NaN above all. Where more elements equal the k-th than are
 kept, those of lowest index are, so equal ones are counted by chunk: the last round remembers what it saw in a chunk if
 that is little, as it is where values are coarse and equal ones many; failing that, there is one more round.
+
+A round over a few blocks may come before all (`sample`). The digit that it finds is a guess: where it is right, the
+next digit has been counted along with the first, and a round over everything is spared.
 """
 
 from __future__ import annotations
@@ -10,7 +13,7 @@ from __future__ import annotations
 import numpy
 
 from ..compiler.plan import CHUNK
-from .digits import BINS, DIGIT, DigitRounds
+from .digits import BINS, DIGIT, Counts, DigitRounds, LaneHistograms
 from .reductions import Threshold
 
 FEW = 32
@@ -20,7 +23,8 @@ FEW = 32
 class Selection(DigitRounds):
     """A `Reducer` for `threshold`: finds the `Threshold` that keeps `k` of `numel` numbers of `width` bits.
 
-    The words are magnitudes. When `counting_ties`, a round counts those that are `prefix`, by chunk.
+    The words are magnitudes. When `counting_ties`, a round counts those that are `prefix`, by chunk. With a `guess` at
+    the first digit, the first round counts the next digit of the words that begin with it, too, into `along`.
     """
 
     def __init__(self, k: int, numel: int, width: int) -> None:
@@ -28,6 +32,9 @@ class Selection(DigitRounds):
         self._numel, self._rank = numel, k
         self._seen: dict[int, dict[int, int] | None] = {}
         self._ties: dict[int, int] | None = None
+        self.sampling = False
+        self.guess: int | None = None
+        self.along = LaneHistograms()
         if k <= 0:
             self._result = Threshold(self.magnitude, 0, 0)
         elif k >= numel:
@@ -46,6 +53,10 @@ class Selection(DigitRounds):
         assert self._ties is not None
         self._ties[chunk] = count
 
+    def sample(self) -> None:
+        """The round that begins looks at a few of the elements, for a guess at the first digit."""
+        self.sampling = True
+
     def finish_round(self) -> None:
         if self._result is not None:
             return
@@ -53,10 +64,23 @@ class Selection(DigitRounds):
             self._cut(self._ties)
             return
         counts = self.histograms.take()
-        above = counts[::-1].cumsum()
-        found = int(numpy.searchsorted(above, self._rank))
-        digit = BINS - 1 - found
-        self._rank -= int(above[found] - counts[digit])
+        if self.sampling:
+            share = int(counts.sum()) / self._numel
+            self.sampling, self.guess = False, _place(counts, max(1, round(self._rank * share)))[0]
+            return
+        self._next_digit(counts)
+        guess, self.guess = self.guess, None
+        if guess is None or self._result is not None:
+            return
+        if guess == self.prefix:
+            self._next_digit(self.along.take())
+        else:
+            self.along.take()
+            self._seen.clear()
+
+    def _next_digit(self, counts: Counts) -> None:
+        digit, before = _place(counts, self._rank)
+        self._rank -= before
         self.prefix = self.prefix << DIGIT | digit
         if self._rank == counts[digit]:
             # every element that begins like this is kept, so the rest of the pattern doesn't matter
@@ -83,6 +107,14 @@ class Selection(DigitRounds):
                 return
             left -= ties[chunk]
         raise RuntimeError("a pass gave other numbers when it was repeated")
+
+
+def _place(counts: Counts, rank: int) -> tuple[int, int]:
+    """The digit of the word of that rank, from 1 for the largest, and how many words have a higher one."""
+    above = counts[::-1].cumsum()
+    found = int(numpy.searchsorted(above, rank))
+    digit = BINS - 1 - found
+    return digit, int(above[found] - counts[digit])
 
 
 class Digits(Selection):

@@ -28,6 +28,13 @@ from .lanes import Lanes
 from .memory import Arena, Buffer
 from .ports import Reads, Tally, Writes
 from .reductions import Attributes, Reducer, Result, Threshold
+from .selection import Selection
+
+SAMPLED = 64
+"""One of so many blocks is looked at for a guess."""
+
+WORTH_A_GUESS = 8
+"""With fewer blocks, a guess costs more than the round that it spares now and then."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +92,10 @@ class Side(Protocol):
 
     def lane(self, pass_: Pass, layout: Layout, arena: Arena, index: int) -> Lane: ...
 
+    def guesses(self, pass_: Pass, layout: Layout) -> Sequence[int]:
+        """The reductions for which lanes count along what follows from a guess (`selection.py`)."""
+        ...
+
 
 def run_pass(context: Context, pass_: Pass, layout: Layout, arenas: Sequence[Arena], side: Side) -> None:
     """Runs a pass to its end; there are as many arenas as lanes can be busy with it."""
@@ -95,19 +106,22 @@ def run_pass(context: Context, pass_: Pass, layout: Layout, arenas: Sequence[Are
         first = index * pass_.block
         lanes[lane].run(first, min(pass_.block, pass_.numel - first))
 
-    def stream(code: tuple[Instruction, ...], active: list[int], *, again: bool) -> list[int]:
-        """One round over all blocks; which of the active reductions need another."""
+    def stream(blocks: range, active: Sequence[int], *, again: bool) -> list[int]:
+        """One round over these blocks; which of the active reductions need another."""
+        code = code_for(pass_.code, [a for i in active for a in pass_.reductions[i].args]) if again else pass_.code
         for lane in lanes:
             lane.begin(code, [(i, reducers[i]) for i in active], again=again)
-        context.lanes.spread(-(-pass_.numel // pass_.block) if pass_.numel else 0, work)
+        context.lanes.spread(len(blocks), lambda lane, index: work(lane, blocks[index]))
         for i in active:
             reducers[i].finish_round()
         return [i for i in active if not reducers[i].done]
 
-    active = stream(pass_.code, list(range(len(reducers))), again=False)
+    blocks = range(-(-pass_.numel // pass_.block) if pass_.numel else 0)
+    if len(blocks) >= WORTH_A_GUESS and (unsure := _to_guess(reducers, side.guesses(pass_, layout))):
+        stream(blocks[min(len(blocks), SAMPLED) // 2 :: SAMPLED], unsure, again=True)
+    active = stream(blocks, range(len(reducers)), again=False)
     while active:
-        code = code_for(pass_.code, [a for i in active for a in pass_.reductions[i].args])
-        active = stream(code, active, again=True)
+        active = stream(blocks, active, again=True)
     for reduction, reducer in zip(pass_.reductions, reducers, strict=True):
         context.scalars[reduction.out.index] = reducer.result()
     for scalar in pass_.scalars:
@@ -118,3 +132,14 @@ def _attributes(context: Context, reduction: Reduction) -> dict[str, Any]:
     """A reduction's attributes, and its inputs that are numbers under their names."""
     numbers = [context.plain(a) for a in reduction.args if isinstance(a, Scalar | Constant)]
     return dict(reduction.attributes) | dict(zip(OPS[reduction.op].numbers, numbers, strict=True))
+
+
+def _to_guess(reducers: Sequence[Reducer], able: Sequence[int]) -> list[int]:
+    """Of these reducers, those that a guess helps; they are told to take what comes as a sample."""
+    found = []
+    for i in able:
+        reducer = reducers[i]
+        if isinstance(reducer, Selection) and not reducer.done:
+            reducer.sample()
+            found.append(i)
+    return found

@@ -10,6 +10,7 @@ import numpy
 from numpy.typing import NDArray
 
 from ...compiler.dtypes import SIZES
+from ...compiler.ops import OPS
 from ...compiler.plan import (
     CHUNK,
     Argument,
@@ -25,7 +26,7 @@ from ...compiler.plan import (
     ToFile,
 )
 from ...compiler.scalars import SCALARS
-from ...compiler.scratch import Layout
+from ...compiler.scratch import Area, Layout
 from ..digits import BINS, DIGIT
 from ..host import HostArena, HostBuffer
 from ..kernels.load import file_ranges
@@ -63,6 +64,9 @@ class Native:
     def reducer(self, op: str, attributes: Attributes, numel: int) -> Reducer:
         return REDUCERS[op](attributes, numel, 32)
 
+    def guesses(self, pass_: Pass, layout: Layout) -> Sequence[int]:
+        return tuple(_tables(pass_, layout))
+
     def lane(self, pass_: Pass, layout: Layout, arena: Arena, index: int) -> NativeLane:
         del index
         assert isinstance(arena, HostArena)
@@ -87,6 +91,7 @@ class NativeLane:
         self._steps = numpy.empty(0, STEP)
         self._loaded: list[int] = []
         self._active: Sequence[tuple[int, Reducer]] = ()
+        self._tables = _tables(pass_, layout)
         self._chunks = -(-pass_.block // CHUNK)
         self._found: dict[int, NDArray[Any]] = {}
         self._counters = numpy.zeros(max(1, len(pass_.code) + len(pass_.stores)), numpy.int64)
@@ -220,11 +225,21 @@ class NativeLane:
 
         if selection.histograms.enter(state.ctypes.data, read):
             counts.fill(0)
-        if first:
-            self._add("histogram_v", out=state.ctypes.data, a=a)
-        else:
-            seen = self._found[i] = numpy.zeros(self._chunks, SEEN)
-            self._add("digits_v", out=state.ctypes.data, a=a, b=seen.ctypes.data, u=selection.prefix)
+        if not first:
+            self._count_digits(i, a, state, selection.prefix)
+            return
+        self._add("histogram_v", out=state.ctypes.data, a=a)
+        if selection.guess is not None:
+            place = self._tables[i]
+            table = self._arena.bytes[place.start : place.start + place.nbytes]
+            digits = table.view(numpy.uint32)
+            if selection.along.enter(table.ctypes.data, lambda: digits.astype(numpy.int64)):
+                digits.fill(0)
+            self._count_digits(i, a, table, selection.guess)
+
+    def _count_digits(self, i: int, a: int, table: NDArray[numpy.uint8], prefix: int) -> None:
+        seen = self._found[i] = numpy.zeros(self._chunks, SEEN)
+        self._add("digits_v", out=table.ctypes.data, a=a, b=seen.ctypes.data, u=prefix)
 
     # --- blocks
 
@@ -276,6 +291,17 @@ class NativeLane:
     def _number(self, argument: Argument) -> float:
         assert not isinstance(argument, Register | Mask)
         return float(self._context.number(argument))
+
+
+def _tables(pass_: Pass, layout: Layout) -> dict[int, Area]:
+    """Room for the digits that are counted along with a guess, by reduction.
+
+    It is what registers leave: their areas are as long as a block, and only a piece of them is in use.
+    """
+    thresholds = [i for i, r in enumerate(pass_.reductions) if OPS[r.op].result == "threshold"]
+    nbytes, piece = 4 * BINS, piece_of(pass_, layout)
+    roomy = [a for a in layout.registers if piece is not None and a.nbytes >= nbytes + 4 * piece]
+    return {i: Area(a.start + a.nbytes - nbytes, nbytes) for i, a in zip(thresholds, roomy, strict=False)}
 
 
 def _bound(p: float) -> int:
