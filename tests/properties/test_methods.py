@@ -11,16 +11,17 @@ import pytest
 import reference
 import torch
 from drawn import Inputs, agree, densities, inputs, names_in, numbers, text, wide
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, given
 from hypothesis import strategies as st
 from merging import merge
+from profiles import examples
 
 LAYERS = 4
 
 
 # --- averages and arcs ---------------------------------------------------------------------------
 
-slow = settings(max_examples=30, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+slow = examples(30, *HealthCheck)
 
 
 @slow

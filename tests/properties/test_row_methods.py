@@ -11,12 +11,13 @@ import reference
 import reference_rows as naive
 import torch
 from drawn import LABELS, Inputs, agree, inputs, names_in, numbers, text, wide
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, given
 from hypothesis import strategies as st
 from mergec.compiler.pipeline import Options
 from merging import Tensors, merge
+from profiles import examples
 
-few = settings(max_examples=20, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+few = examples(20, *HealthCheck)
 NAMES = ("x", "y.weight", "z")
 windows = st.one_of(
     st.sampled_from([(1.0, 0.15), (0.0, 0.15), (0.5, 0.0), (0.5, 0.15)]),

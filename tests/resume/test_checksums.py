@@ -6,7 +6,7 @@ from itertools import pairwise
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from mergec.compiler.plan import OutputTensor
 from mergec.runtime.native.library import kernels
@@ -51,7 +51,6 @@ def test_both_implementations(compiled: bool, monkeypatch: pytest.MonkeyPatch) -
         assert total.value() == naive(bytes_)
 
 
-@settings(deadline=None)
 @given(st.data())
 def test_pieces_in_any_order(data: st.DataObject) -> None:
     bytes_ = data.draw(st.binary(max_size=300).map(lambda b: b * data.draw(st.sampled_from([1, 1, 700]))))

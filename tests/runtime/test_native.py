@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 from draft_plans import Draft
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from mergec.compiler.ops import OPS
 from mergec.compiler.pipeline import Options, compile_recipe
@@ -22,6 +22,7 @@ from mergec.runtime.native import side
 from mergec.runtime.native.code import REDUCTIONS
 from mergec.runtime.native.library import kernels
 from mergec.runtime.session import run_plan
+from profiles import examples
 from safetensors.torch import save_file
 
 pytestmark = pytest.mark.skipif(kernels() is None, reason="built without a C compiler")
@@ -153,7 +154,7 @@ def test_a_reduction(op: str, finite: bool, sides: list[str], monkeypatch: pytes
     assert same(compiled, portable)
 
 
-@settings(max_examples=25, deadline=None)
+@examples(25)
 @given(
     levels=st.sampled_from([1, 3, 40, 5000, 1 << 23]),
     share=st.floats(0.0, 1.0),
