@@ -116,6 +116,18 @@ def test_nuslerp_of_columns(given: Inputs, weights: tuple[float, float], based: 
         agree(made[name], found.value, found.size, found.sure)
 
 
+def test_nuslerp_of_nearly_opposite_columns() -> None:
+    """An angle little below half a turn: factors of hundreds, and rounding the cosine moves them by a hundredth."""
+    given = Inputs({"x": (2, 5, 5), "y.weight": (2,), "z": ()}, False, "bfloat16", 1)
+    inputs_ = models(given, ("a", "b"))
+    made = merge("* = nuslerp(a, b, weight=[0.0, 0.0], flatten=false, row_wise=true)", inputs_)
+    a, b = (wide(inputs_[label])["y.weight"] for label in "ab")
+    found = naive.nuslerp_of_columns(a, b, [0.0, 0.0], None)
+    assert found.sure.all()
+    assert abs(found.value).max() > 20
+    agree(made["y.weight"], found.value, found.size, found.sure)
+
+
 @few
 @given(inputs(NAMES), st.floats(0, 1))
 def test_quantile(given: Inputs, q: float) -> None:
