@@ -6,10 +6,10 @@ from itertools import pairwise
 from pathlib import Path
 
 import pytest
+from compiled import none_and_no_compiler
 from hypothesis import given
 from hypothesis import strategies as st
 from mergec.compiler.plan import OutputTensor
-from mergec.runtime.native.library import kernels
 from mergec.runtime.resume import checksums
 from mergec.runtime.resume.checksums import Checksum
 from mergec.runtime.resume.confirm import Stored, confirm
@@ -37,8 +37,8 @@ def whole(data: bytes) -> str:
 
 @pytest.mark.parametrize("compiled", [False, True])
 def test_both_implementations(compiled: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    if compiled and kernels() is None:
-        pytest.skip("no compiled kernels here")
+    if compiled and none_and_no_compiler():
+        pytest.skip("no C compiler here")
     if not compiled:
         monkeypatch.setattr(checksums, "_compiled", lambda: None)
     for size in (0, 1, 8, 17, 4096, 100_003):

@@ -9,6 +9,7 @@ import mergec
 import numpy as np
 import pytest
 import torch
+from compiled import none_and_no_compiler
 from draft_plans import Draft
 from hypothesis import given
 from hypothesis import strategies as st
@@ -20,12 +21,16 @@ from mergec.runtime import engine
 from mergec.runtime.catalog import LocalCatalog
 from mergec.runtime.native import side
 from mergec.runtime.native.code import REDUCTIONS
-from mergec.runtime.native.library import kernels
 from mergec.runtime.session import run_plan
 from profiles import examples
 from safetensors.torch import save_file
 
-pytestmark = pytest.mark.skipif(kernels() is None, reason="built without a C compiler")
+
+@pytest.fixture(autouse=True, scope="module")
+def _built() -> None:
+    if none_and_no_compiler():
+        pytest.skip("no C compiler here")
+
 
 N = CHUNK + 1037
 """More than a chunk, and no multiple of a piece, a vector or a lane."""
