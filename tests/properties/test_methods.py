@@ -259,7 +259,7 @@ def test_weights_that_cancel_are_an_error_even_where_they_vary() -> None:
     given = Inputs(LAYERED, False, "float32", 5)
     models = {"a": given.tensors(0), "b": given.tensors(1)}
     for weights in ("[1, -1]", "[depth, 0.5 - depth - 0.5]", "[0.1 + 0.2 * (depth + 1), -0.3 + 0 * depth]"):
-        with pytest.raises(mergec.MergecError):
+        with pytest.raises(mergec.MergecError, match="E0214: the weights of `linear` add up to zero"):
             merge(f"* = linear(a, b, weight={weights})", models)
 
 
