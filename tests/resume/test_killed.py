@@ -59,19 +59,22 @@ def test_stopped_at_any_instant(before: str, folder: Path, tmp_path: Path, monke
         monkeypatch.setattr(target, "exchange", _no_exchange)
     if lanes == 1:
         in_step(monkeypatch.setattr)
-    count = _run(plan, earlier_plan, tmp_path / "count", set(), monkeypatch).instants
-    stops = set(random.Random(1).sample(range(count), INSTANTS[before]))
+    counted = _run(plan, earlier_plan, tmp_path / "count", set(), monkeypatch)
+    count = counted.instants
+    # the last rename too: with two of them, there is no output at all before it
+    stops = {*random.Random(1).sample(range(count), INSTANTS[before]), *counted.renames[-1:]}
     disk = _run(plan, earlier_plan, tmp_path / "stopped", stops, monkeypatch)
     assert lanes > 1 or disk.instants == count
     assert weights(disk.root / "out") == wanted
     earlier = weights(disk.root / "earlier") if earlier_plan else None
     monkeypatch.setattr(os, "fsync", _no_sync)
-    gone_on = 0
+    gone_on = between = 0
     for copy in sorted((tmp_path / "stopped").glob("*/[0-9]*")):
         found, there = weights(copy / "out") if (copy / "out").exists() else None, told(copy / "out")
         if found is None and earlier is not None:
             # between two renames the old output has its other name
             assert weights(copy / ".out.partial" / "old") == earlier, copy
+            between += 1
         else:
             assert found in (earlier, wanted), copy
         report = mergec.run(plan, copy / "out", force=True)
@@ -80,6 +83,7 @@ def test_stopped_at_any_instant(before: str, folder: Path, tmp_path: Path, monke
         assert (report.unchanged, report.resumed) == (True, 0) if found == wanted else (False, there), copy
         gone_on += report.resumed > 0
     assert gone_on >= GONE_ON.get(before, 0)
+    assert between == (2 if before.endswith("renames") else 0)
 
 
 def _run(plan: Plan, earlier: Plan | None, place: Path, stops: set[int], monkeypatch: pytest.MonkeyPatch) -> Disk:
