@@ -1,4 +1,4 @@
-"""Fixtures for all tests, and a guard against testing an install that is not this source tree."""
+"""Fixtures for all tests, how hypothesis draws, and a guard against testing an install that is not this source tree."""
 
 from __future__ import annotations
 
@@ -9,10 +9,13 @@ from pathlib import Path
 
 import checkpoints
 import mergec
+import profiles
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 SUFFIXES = (".py", ".mrg", ".lark", ".toml")
+
+profiles.load()
 
 
 def _packaged() -> Iterator[Path]:

@@ -25,6 +25,11 @@ def write(folder: Path, tensors: Mapping[str, torch.Tensor], **config: Any) -> P
     return folder
 
 
+def normal(*shape: int, seed: int) -> torch.Tensor:
+    """Normally distributed numbers, the same ones each time."""
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+
+
 def factors(
     base: Mapping[str, torch.Tensor],
     modules: Sequence[str],

@@ -46,19 +46,32 @@ def nuslerp(a: Array, b: Array, weights: Numbers, base: Array | None, along: str
     t = 0.5 if abs(sum(weights)) < 1e-6 else weights[1] / sum(weights)
     x, y = (a, b) if base is None else deltas([a, b], base)
     start = np.zeros(a.shape) if base is None else base
-    value, size = np.zeros(a.shape), np.zeros(a.shape)
+    value, size, sure = np.zeros(a.shape), np.zeros(a.shape), everywhere(a, True)
     for at in pieces(a.shape, along):
         p, q = x[at], y[at]
         c = inner(p, q) / (max(norm(p), 1e-7) * max(norm(q), 1e-7))
         c = max(-1.0, min(1.0, c))
+        sure[at] = abs(1 - abs(c) - guard) > 2e-7
         if 1 - abs(c) <= guard:
-            value[at], factor = (1 - t) * p + t * q, 1.0
+            value[at] = (1 - t) * p + t * q
+            size[at] = (abs(t) + abs(1 - t)) * (np.abs(p) + np.abs(q))
         else:
-            angle = math.acos(c)
-            value[at] = (math.sin((1 - t) * angle) * p + math.sin(t * angle) * q) / math.sin(angle)
-            factor = 1 / math.sin(angle) ** 2
-        size[at] = (abs(t) + abs(1 - t)) * factor * (np.abs(p) + np.abs(q))
-    return Merged(start + value, np.abs(start) + size, everywhere(a, True))
+            (u, from_p), (v, from_q) = along_arc(1 - t, c), along_arc(t, c)
+            value[at] = u * p + v * q
+            size[at] = from_p * np.abs(p) + from_q * np.abs(q)
+    return Merged(start + value, np.abs(start) + size, sure)
+
+
+def along_arc(share: float, c: float) -> tuple[float, float]:
+    """The factor sin(share·φ) / sin φ where c = cos φ, and what errors of size 1 in it, c and share·φ come to.
+
+    Between nearly opposite tensors a factor grows as 1 / sin φ, and with it the cube of that for what c is off by.
+    """
+    angle = math.acos(c)
+    turned, sine = share * angle, math.sin(angle)
+    factor = math.sin(turned) / sine
+    by_cosine = (math.sin(turned) * c - share * math.cos(turned) * sine) / sine**3
+    return factor, abs(factor) + abs(by_cosine) + abs(turned) / sine
 
 
 def multislerp(

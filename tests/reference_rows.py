@@ -96,11 +96,11 @@ def arcee_fusion(a: Array, b: Array) -> Merged:
 
 def nuslerp_of_columns(a: Array, b: Array, weights: Numbers, base: Array | None) -> Merged:
     """`nuslerp` of each column for itself."""
-    value, size = np.zeros(a.shape), np.zeros(a.shape)
+    value, size, sure = np.zeros(a.shape), np.zeros(a.shape), everywhere(a, True)
     for at in columns(a):
-        found = nuslerp(a[at], b[at], weights, None if base is None else base[at], True)
-        value[at], size[at] = found.value, found.size
-    return Merged(value, size, everywhere(a, True))
+        found = nuslerp(a[at], b[at], weights, None if base is None else base[at], "tensor")
+        value[at], size[at], sure[at] = found.value, found.size, found.sure
+    return Merged(value, size, sure)
 
 
 def cosine(x: Array, y: Array) -> float:

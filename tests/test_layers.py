@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -141,8 +142,9 @@ def sources() -> Iterator[Path]:
         yield from (p.relative_to(ROOT) for p in sorted((ROOT / folder).rglob("*.py")))
 
 
-def imports() -> list[Import]:
-    return [found for file in sources() for found in read(file, (ROOT / file).read_text("utf-8"))]
+@functools.cache
+def imports() -> tuple[Import, ...]:
+    return tuple(found for file in sources() for found in read(file, (ROOT / file).read_text("utf-8")))
 
 
 def upward(found: Import) -> bool:

@@ -21,11 +21,13 @@ class Disk:
     `stops`, the folder is copied: to `killed/N` as it is, which is what a killed process leaves, and to `dark/N` as a
     loss of power may leave it. Of a file, only what was there when it was last synced is sure: any page written since
     may be there or not, and a file that was never synced may be there with its size, its pages, or not at all.
+    `renames` are the instants of renames.
     """
 
     def __init__(self, root: Path, copies: Path, stops: Collection[int], seed: int = 0) -> None:
         self.root, self.copies, self.stops = root, copies, frozenset(stops)
         self.instants = 0
+        self.renames: list[int] = []
         self._lock = threading.RLock()
         self._random = random.Random(seed)
         self._synced = {self._id(p): p.read_bytes() for p in root.rglob("*") if p.is_file()}
@@ -39,6 +41,8 @@ class Disk:
     def _watched(self, call: Callable[..., Any]) -> Callable[..., Any]:
         def watched(*args: Any, **more: Any) -> Any:
             with self._lock:
+                if call.__name__ == "rename":
+                    self.renames.append(self.instants)
                 self.tick()
                 return call(*args, **more)
 

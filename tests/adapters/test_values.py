@@ -13,6 +13,7 @@ import mergec
 import numpy as np
 import pytest
 import torch
+from lora_adapters import normal
 from mergec.compiler.plan import Pass, Product
 from mergec.compiler.prune import prune
 from merging import merge_folders
@@ -78,11 +79,11 @@ def test_embeddings_and_biases_and_whole_tensors(checkpoint: Make, tmp_path: Pat
     old = checkpoints.load(base)
     modules = [f"{layer}.self_attn.{x}" for layer in LAYERS for x in ("q_proj", "dense")]
     tensors = lora_adapters.factors(old, modules)
-    for module in modules:
-        tensors[f"{module}.lora_B.bias"] = torch.randn(old[f"{module}.bias"].shape)
+    for k, module in enumerate(modules):
+        tensors[f"{module}.lora_B.bias"] = normal(*old[f"{module}.bias"].shape, seed=k)
     vocabulary, width = old["model.embed_tokens.weight"].shape
-    tensors["model.embed_tokens.lora_embedding_A"] = torch.randn(4, vocabulary) * 0.1
-    tensors["model.embed_tokens.lora_embedding_B"] = torch.randn(width, 4) * 0.1
+    tensors["model.embed_tokens.lora_embedding_A"] = normal(4, vocabulary, seed=12) * 0.1
+    tensors["model.embed_tokens.lora_embedding_B"] = normal(width, 4, seed=13) * 0.1
     tensors["model.embed_tokens.base_layer.weight"] = old["model.embed_tokens.weight"] * 1.5
     tensors["lm_head.weight"] = old["lm_head.weight"] + 1
     tensors["lm_head.bias"] = old["lm_head.bias"] - 1
@@ -97,14 +98,14 @@ def test_magnitudes(family: str, checkpoint: Make, tmp_path: Path) -> None:
     old, turned = checkpoints.load(base), family == "gpt2"
     modules = [f"transformer.h.{k}.attn.c_attn" for k in range(4)] if turned else [*ATTENTION, *MLP]
     tensors = lora_adapters.factors(old, modules, turned=turned)
-    for module in modules:
+    for k, module in enumerate(modules):
         outputs = old[f"{module}.weight"].shape[1 if turned else 0]
-        tensors[f"{module}.lora_magnitude_vector"] = torch.rand(outputs) + 0.5
+        tensors[f"{module}.lora_magnitude_vector"] = normal(outputs, seed=k).abs() + 0.5
     embed = "transformer.wte" if turned else "model.embed_tokens"
     vocabulary, width = old[f"{embed}.weight"].shape
-    tensors[f"{embed}.lora_embedding_A"] = torch.randn(4, vocabulary) * 0.1
-    tensors[f"{embed}.lora_embedding_B"] = torch.randn(width, 4) * 0.1
-    tensors[f"{embed}.lora_magnitude_vector"] = torch.rand(width) + 0.5
+    tensors[f"{embed}.lora_embedding_A"] = normal(4, vocabulary, seed=15) * 0.1
+    tensors[f"{embed}.lora_embedding_B"] = normal(width, 4, seed=16) * 0.1
+    tensors[f"{embed}.lora_magnitude_vector"] = normal(width, seed=17).abs() + 0.5
     check(base, tmp_path, tensors, {"r": 4, "lora_alpha": 8, "use_dora": True, "fan_in_fan_out": turned})
 
 
@@ -115,7 +116,8 @@ def test_an_adapter_for_another_layout(checkpoint: Make, tmp_path: Path) -> None
     modules = [f"transformer.h.{k}.mixer.{m}" for k in range(4) for m in ("Wqkv", "out_proj")]
     tensors = lora_adapters.factors(before, modules)
     tensors["lm_head.ln.weight"] = before["lm_head.ln.weight"] * 2
-    tensors["transformer.h.1.mixer.Wqkv.lora_B.bias"] = torch.randn(before["transformer.h.1.mixer.Wqkv.bias"].shape)
+    module = "transformer.h.1.mixer.Wqkv"
+    tensors[f"{module}.lora_B.bias"] = normal(*before[f"{module}.bias"].shape, seed=18)
     config = {"r": 4, "lora_alpha": 8}
     folder = lora_adapters.write(tmp_path / "adapter", tensors, **config)
     wanted = lora_adapters.applied(before, tensors, config)
@@ -170,7 +172,11 @@ def test_what_an_adapter_adds_is_a_region(checkpoint: Make, tmp_path: Path) -> N
 
 def test_the_same_bytes_whatever_blocks_and_lanes(tmp_path: Path) -> None:
     """Weights of several blocks: one under a reduction, one with rows of an odd length, one turned."""
-    tensors = {"x.weight": torch.randn(2003, 256), "y.weight": torch.randn(613, 701), "z.weight": torch.randn(701, 613)}
+    tensors = {
+        "x.weight": normal(2003, 256, seed=19),
+        "y.weight": normal(613, 701, seed=20),
+        "z.weight": normal(701, 613, seed=21),
+    }
     (tmp_path / "base").mkdir()
     checkpoints.store(tensors, tmp_path / "base")
     made = lora_adapters.factors(tensors, ["x", "y"], 16) | lora_adapters.factors(tensors, ["z"], 16, turned=True)
@@ -191,7 +197,8 @@ def test_a_tied_model_gets_what_is_meant_for_its_head(checkpoint: Make, tmp_path
     base = checkpoint("llama-tied")
     old = checkpoints.load(base)
     embed, config = "model.embed_tokens", {"r": 4, "lora_alpha": 8}
-    a, b = torch.randn(4, old[f"{embed}.weight"].shape[1]), torch.randn(old[f"{embed}.weight"].shape[0], 4)
+    rows, width = old[f"{embed}.weight"].shape
+    a, b = normal(4, width, seed=22), normal(rows, 4, seed=23)
     tensors = {"lm_head.lora_A.weight": a, "lm_head.lora_B.weight": b}
     tensors[f"{embed}.lora_embedding_A"], tensors[f"{embed}.lora_embedding_B"] = b.T * 0.5, a.T
     folder = lora_adapters.write(tmp_path / "adapter", tensors, **config)
@@ -204,7 +211,7 @@ def test_a_tied_model_gets_what_is_meant_for_its_head(checkpoint: Make, tmp_path
 
 def test_a_head_of_its_own_unties(checkpoint: Make, tmp_path: Path) -> None:
     base = checkpoint("llama-tied")
-    head = torch.randn(checkpoints.load(base)["model.embed_tokens.weight"].shape)
+    head = normal(*checkpoints.load(base)["model.embed_tokens.weight"].shape, seed=24)
     folder = lora_adapters.write(tmp_path / "adapter", {"lm_head.weight": head}, r=4, lora_alpha=8)
     with pytest.raises(mergec.MergecError) as caught:
         merge_folders(f'* = base + lora("{folder}")', tmp_path / "out", base=base)

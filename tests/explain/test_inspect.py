@@ -84,4 +84,4 @@ def test_what_is_not_there(catalog: mergec.MemoryCatalog, tmp_path: Path) -> Non
 def test_a_wrong_option_is_a_usage_error() -> None:
     with pytest.raises(MergecError) as caught:
         inspect_command(["--frobnicate"])
-    assert caught.value.exit is Exit.USAGE
+    assert ([d.code for d in caught.value.diagnostics], caught.value.exit) == (["E0002"], Exit.USAGE)

@@ -198,7 +198,7 @@ def test_text_that_is_no_place(compilation: Compile, text: str) -> None:
 def test_a_place_goes_with_text_alone(compilation: Compile) -> None:
     with pytest.raises(MergecError) as caught:
         explain(compilation(PARTIAL), "json", "head")
-    assert caught.value.exit is Exit.USAGE
+    assert ([d.code for d in caught.value.diagnostics], caught.value.exit) == (["E0002"], Exit.USAGE)
 
 
 def test_no_line_is_wider_than_a_hundred(compilation: Compile) -> None:

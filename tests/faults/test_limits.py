@@ -219,12 +219,14 @@ def test_no_memory_on_the_device(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     run_plan(plan, tmp_path / "out")
 
 
-@pytest.mark.skipif(torch.cuda.is_available(), reason="there is one")
 def test_no_device(tmp_path: Path) -> None:
-    for name in ("cuda:0", "cuda:7", "mps"):
-        if name == "mps" and torch.backends.mps.is_available():
-            continue
+    """One more than there are, and far more."""
+    names = [f"cuda:{torch.cuda.device_count()}", "cuda:77"]
+    if not torch.backends.mps.is_available():
+        names.append("mps")
+    for name in names:
         with pytest.raises(MergecError, match=f"E0613: no device `{name}`") as caught:
             compile(make(tmp_path) / "linear.mrg", device=name).run(tmp_path / "out")
         assert caught.value.exit == Exit.RUN
         assert caught.value.diagnostics[0].help[0] == "`--device cpu`"
+        assert not (tmp_path / "out").exists()

@@ -54,7 +54,10 @@ def test_a_reader_that_is_gone_does_not_stop_a_merge(tmp_path: Path, stream: str
 
 
 class _Broken(io.StringIO):
+    tried = 0
+
     def write(self, text: str) -> int:
+        self.tried += 1
         raise BrokenPipeError(text)
 
     def isatty(self) -> bool:
@@ -63,12 +66,14 @@ class _Broken(io.StringIO):
 
 def test_progress_is_no_reason_to_stop(tmp_path: Path) -> None:
     plan = compile(make(tmp_path) / "copy.mrg", device="cpu").plan
-    line = ProgressLine(plan, _Broken())
+    stream = _Broken()
+    line = ProgressLine(plan, stream)
     line.begins(plan, ["taking over nothing"])
     line._shown = 0.0
     line.tensor(0)
     line.moved(1, 1)
     line.close()
+    assert stream.tried == 3
 
 
 def test_progress_fits_a_narrow_terminal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,7 +9,7 @@ import re
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from mergec.cli import format as formatting
 from mergec.cli import layout
@@ -19,6 +19,7 @@ from mergec.grammar import ast
 from mergec.grammar.diagnostic import MergecError
 from mergec.grammar.parse import parse, parse_expression
 from mergec.grammar.source import Source, Span
+from profiles import examples
 from syntax_trees import plain
 
 CASES = re.split(r"(?m)^(?===== )", (Path(__file__).parent / "format.txt").read_text("utf-8"))[1:]
@@ -162,7 +163,7 @@ _statements = st.one_of(
 )
 
 
-@settings(max_examples=100, deadline=None)
+@examples(100)
 @given(_tuples(_statements))
 def test_what_is_written_reads_back_as_the_same_tree(statements: tuple[ast.Statement, ...]) -> None:
     text = format_module(ast.Module(NOWHERE.source, statements, ()))
@@ -218,7 +219,7 @@ def _numbered(text: str) -> str:
     return re.sub(r"c\{\}", lambda _: f"comment {next(count)}", text)
 
 
-@settings(max_examples=300, deadline=None)
+@examples(300)
 @given(_commented())
 def test_comments_stay_and_a_second_time_changes_nothing(text: str) -> None:
     once = _format(text)

@@ -7,8 +7,9 @@ import sys
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, given
 from hypothesis import strategies as st
+from profiles import examples
 
 sys.path.insert(0, str(Path(__file__).parent))
 
@@ -21,7 +22,7 @@ EXAMPLES = {"recipe": 60, "format": 80, "header": 200, "folder": 40, "tokenizer"
 def test_nothing_but_diagnostics_comes_out(name: str) -> None:
     target = TARGETS[name]
 
-    @settings(max_examples=EXAMPLES[name], deadline=None, suppress_health_check=list(HealthCheck))
+    @examples(EXAMPLES[name], *HealthCheck)
     @given(st.randoms(use_true_random=False))
     def run(rng: random.Random) -> None:
         target.check(target.make(rng))

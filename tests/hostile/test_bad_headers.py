@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from mergec.compiler.catalog import CatalogError
 from mergec.runtime.headers import parse_header, read_header
+from profiles import examples
 
 F32 = {"dtype": "F32", "shape": [2], "data_offsets": [0, 8]}
 
@@ -180,7 +181,7 @@ JSON = st.recursive(
 )
 
 
-@settings(max_examples=200, deadline=None)
+@examples(200)
 @given(st.dictionaries(st.sampled_from(["a", "b", "__metadata__"]), JSON) | st.binary(max_size=64), st.integers(0, 64))
 def test_anything_else_is_a_catalog_error(header: Any, size: int) -> None:
     text = header if isinstance(header, bytes) else json.dumps(header).encode()

@@ -10,9 +10,10 @@ from typing import Any
 import mergec
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, given
 from hypothesis import strategies as st
 from import_cases import MODELS, imported
+from profiles import examples
 from safetensors.numpy import load_file
 
 FILTERS = (
@@ -71,7 +72,7 @@ def parameters(own: Any) -> dict[str, Any]:
     return {} if own is None else {"parameters": {"weight": own}}
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@examples(25, HealthCheck.function_scoped_fixture)
 @given(first=weights, second=weights, shared=weights)
 def test_whole_models(first: Any, second: Any, shared: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     whole = {"normalize": False, "weight": _ended(shared)}
@@ -85,7 +86,7 @@ def test_whole_models(first: Any, second: Any, shared: Any, monkeypatch: pytest.
     check({"merge_method": "linear", "models": inputs, "parameters": whole}, expected, monkeypatch)
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@examples(25, HealthCheck.function_scoped_fixture)
 @given(spans=ranges, first=weights, second=weights, part=weights, shared=weights)
 def test_slices(
     spans: list[tuple[int, int, int]], first: Any, second: Any, part: Any, shared: Any, monkeypatch: pytest.MonkeyPatch

@@ -7,7 +7,7 @@ from typing import Any
 
 import mergec
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from mergec.compiler.keys import output_keys
 from mergec.compiler.outputs import Given, Maker
@@ -15,6 +15,7 @@ from mergec.compiler.pipeline import Compilation, Options, compile_recipe
 from mergec.compiler.plan import Pass, Plan, Scalar
 from mergec.compiler.verify import verify
 from mergec.grammar.source import Source
+from profiles import examples
 
 LAYERS = 4
 
@@ -217,7 +218,7 @@ def statements(draw: st.DrawFn) -> str:
     return f"{place} = {draw(leaf)} + {method.format(' + '.join(terms))}"
 
 
-@settings(max_examples=40, deadline=None)
+@examples(40)
 @given(st.lists(statements(), min_size=1, max_size=3), st.sampled_from([None, "float16"]))
 def test_any_recipe_has_the_plan_of_each_by_itself(lines: list[str], dtype: str | None) -> None:
     recipe = (

@@ -72,7 +72,8 @@ def test_those_that_the_merge_makes(tmp_path: Path, models: str) -> None:
     with pytest.raises(mergec.MergecError) as caught:
         mergec.compile(recipe, device="cpu").run(tmp_path / "out")
     (found,) = caught.value.diagnostics
-    assert found.notes == ("20 in `x.weight`", "3 in `y.weight`")
+    assert (found.code, found.notes) == ("E0614", ("20 in `x.weight`", "3 in `y.weight`"))
+    assert not (tmp_path / "out").exists()
     assert found.help[0].startswith("the inputs of these tensors have none")
 
 

@@ -8,13 +8,14 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from mergec.grammar import ast
 from mergec.grammar.diagnostic import MergecError
 from mergec.grammar.parse import parse, parse_expression, parse_place
 from mergec.grammar.scan import MAX_DEPTH, MAX_ERRORS
 from mergec.grammar.source import Source
+from profiles import examples
 from syntax_trees import sketch
 
 CASES = re.split(r"(?m)^(?=# )", (Path(__file__).parent / "syntax.txt").read_text("utf-8"))[1:]
@@ -200,14 +201,14 @@ def _check(text: str, read: Callable[[Source], object]) -> None:
     assert all(0 <= each.start <= each.end <= len(text) for each in spans)
 
 
-@settings(max_examples=300, deadline=None)
+@examples(300)
 @given(st.lists(st.sampled_from(_WORDS + _SIGNS), max_size=40).map("".join))
 def test_any_words_parse_or_are_diagnosed(text: str) -> None:
     for read in (parse, parse_expression, parse_place):
         _check(text, read)
 
 
-@settings(max_examples=100, deadline=None)
+@examples(100)
 @given(st.text(max_size=60))
 def test_any_characters_parse_or_are_diagnosed(text: str) -> None:
     _check(text, parse)

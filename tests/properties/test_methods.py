@@ -11,16 +11,17 @@ import pytest
 import reference
 import torch
 from drawn import Inputs, agree, densities, inputs, names_in, numbers, text, wide
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, given
 from hypothesis import strategies as st
 from merging import merge
+from profiles import examples
 
 LAYERS = 4
 
 
 # --- averages and arcs ---------------------------------------------------------------------------
 
-slow = settings(max_examples=30, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+slow = examples(30, *HealthCheck)
 
 
 @slow
@@ -258,7 +259,7 @@ def test_weights_that_cancel_are_an_error_even_where_they_vary() -> None:
     given = Inputs(LAYERED, False, "float32", 5)
     models = {"a": given.tensors(0), "b": given.tensors(1)}
     for weights in ("[1, -1]", "[depth, 0.5 - depth - 0.5]", "[0.1 + 0.2 * (depth + 1), -0.3 + 0 * depth]"):
-        with pytest.raises(mergec.MergecError):
+        with pytest.raises(mergec.MergecError, match="E0214: the weights of `linear` add up to zero"):
             merge(f"* = linear(a, b, weight={weights})", models)
 
 

@@ -13,11 +13,12 @@ import reference
 import reference_more as naive
 import torch
 from drawn import LABELS, Inputs, agree, inputs, names_in, numbers, text, wide
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, given
 from hypothesis import strategies as st
 from merging import Tensors, merge
+from profiles import examples
 
-few = settings(max_examples=25, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+few = examples(25, *HealthCheck)
 NAMES = ("x", "y.weight", "z")
 above_zero = st.one_of(st.just(1.0), st.floats(0.05, 2).map(lambda x: round(x, 3)))
 shares = st.one_of(st.sampled_from([0.0, 1.0, 0.5, 0.29]), st.floats(0, 1).map(lambda x: round(x, 3)))

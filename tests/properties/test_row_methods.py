@@ -11,12 +11,13 @@ import reference
 import reference_rows as naive
 import torch
 from drawn import LABELS, Inputs, agree, inputs, names_in, numbers, text, wide
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, given
 from hypothesis import strategies as st
 from mergec.compiler.pipeline import Options
 from merging import Tensors, merge
+from profiles import examples
 
-few = settings(max_examples=20, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+few = examples(20, *HealthCheck)
 NAMES = ("x", "y.weight", "z")
 windows = st.one_of(
     st.sampled_from([(1.0, 0.15), (0.0, 0.15), (0.5, 0.0), (0.5, 0.15)]),
@@ -113,6 +114,18 @@ def test_nuslerp_of_columns(given: Inputs, weights: tuple[float, float], based: 
         base, a, b = (wide(inputs_[label])[name] for label in ("base", "a", "b"))
         found = naive.nuslerp_of_columns(a, b, weights, base if based else None)
         agree(made[name], found.value, found.size, found.sure)
+
+
+def test_nuslerp_of_nearly_opposite_columns() -> None:
+    """An angle little below half a turn: factors of hundreds, and rounding the cosine moves them by a hundredth."""
+    given = Inputs({"x": (2, 5, 5), "y.weight": (2,), "z": ()}, False, "bfloat16", 1)
+    inputs_ = models(given, ("a", "b"))
+    made = merge("* = nuslerp(a, b, weight=[0.0, 0.0], flatten=false, row_wise=true)", inputs_)
+    a, b = (wide(inputs_[label])["y.weight"] for label in "ab")
+    found = naive.nuslerp_of_columns(a, b, [0.0, 0.0], None)
+    assert found.sure.all()
+    assert abs(found.value).max() > 20
+    agree(made["y.weight"], found.value, found.size, found.sure)
 
 
 @few

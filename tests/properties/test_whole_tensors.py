@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 import reference_svd as naive
 import torch
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, given
 from hypothesis import strategies as st
 from mergec.compiler.pipeline import Options
 from merging import merge
+from profiles import examples
 from reference import Array
 
 Shape = tuple[int, ...]
@@ -19,7 +20,7 @@ LABELS = ("a", "b", "c", "d")
 MATRICES: list[Shape] = [(12, 7), (7, 12), (9, 9), (1, 5), (5, 1), (40, 30), (2, 2), (1, 1)]
 OTHERS: list[Shape] = [(), (7,), (0,), (3, 4, 5), (2, 3, 3, 3), (0, 4), (4, 0), (2, 3, 1, 1)]
 
-few = settings(max_examples=40, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+few = examples(40, *HealthCheck)
 
 
 def models(

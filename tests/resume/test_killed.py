@@ -11,14 +11,18 @@ from pathlib import Path
 
 import mergec
 import pytest
+from in_step import in_step, told
 from mergec.compiler.plan import Plan
 from mergec.runtime import target
 from mergec.runtime.resume import keeper
 from resume_models import CHANGED, merged, plan_of, weights, write_models
 from watched_disk import Disk
 
-INSTANTS = {"nothing": 25, "an output": 8, "an output, two renames": 8}
-"""At how many instants a run is stopped, in two ways each, by what is there before."""
+INSTANTS = {"nothing": 25, "nothing, two lanes": 8, "an output": 8, "an output, two renames": 8}
+"""At how many instants a run is stopped, in two ways each, by what is there before and how it runs."""
+
+GONE_ON = {"nothing": 40, "an output": 4, "an output, two renames": 4}
+"""From how many of these the next run at least has something to go on from; two lanes are never twice at one point."""
 
 KILLS = int(os.environ.get("MERGEC_TEST_KILLS", "4"))
 """How many processes are killed; 50 of them take a while."""
@@ -45,30 +49,41 @@ def _no_sync(descriptor: int) -> None:
 
 @pytest.mark.parametrize("before", INSTANTS)
 def test_stopped_at_any_instant(before: str, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """An earlier output is there whole until the new one is; the next run makes the bytes of an undisturbed one."""
-    plan = plan_of(folder)
-    earlier_plan = plan_of(folder, CHANGED) if before != "nothing" else None
+    """An earlier output is there whole until the new one is; the next run makes the bytes of an undisturbed one, and
+    has every tensor of which the journal told."""
+    lanes = 2 if before.endswith("lanes") else 1
+    plan = plan_of(folder, lanes=lanes)
+    earlier_plan = plan_of(folder, CHANGED, lanes=lanes) if before.startswith("an output") else None
     wanted = merged(plan, tmp_path / "wanted")
     if before.endswith("renames"):
         monkeypatch.setattr(target, "exchange", _no_exchange)
-    count = _run(plan, earlier_plan, tmp_path / "count", set(), monkeypatch).instants
-    stops = set(random.Random(1).sample(range(count), min(INSTANTS[before], count)))
-    root = _run(plan, earlier_plan, tmp_path / "stopped", stops, monkeypatch).root
-    assert weights(root / "out") == wanted
-    earlier = weights(root / "earlier") if earlier_plan else None
+    if lanes == 1:
+        in_step(monkeypatch.setattr)
+    counted = _run(plan, earlier_plan, tmp_path / "count", set(), monkeypatch)
+    count = counted.instants
+    # the last rename too: with two of them, there is no output at all before it
+    stops = {*random.Random(1).sample(range(count), INSTANTS[before]), *counted.renames[-1:]}
+    disk = _run(plan, earlier_plan, tmp_path / "stopped", stops, monkeypatch)
+    assert lanes > 1 or disk.instants == count
+    assert weights(disk.root / "out") == wanted
+    earlier = weights(disk.root / "earlier") if earlier_plan else None
     monkeypatch.setattr(os, "fsync", _no_sync)
-    resumed = 0
+    gone_on = between = 0
     for copy in sorted((tmp_path / "stopped").glob("*/[0-9]*")):
-        if (copy / "out").exists():
-            assert weights(copy / "out") in (earlier, wanted), copy
-        elif earlier is not None:
+        found, there = weights(copy / "out") if (copy / "out").exists() else None, told(copy / "out")
+        if found is None and earlier is not None:
             # between two renames the old output has its other name
             assert weights(copy / ".out.partial" / "old") == earlier, copy
+            between += 1
+        else:
+            assert found in (earlier, wanted), copy
         report = mergec.run(plan, copy / "out", force=True)
         assert weights(copy / "out") == wanted, copy
         assert {p.name for p in copy.iterdir()} <= {"out", "earlier"}
-        resumed += report.resumed > 0
-    assert earlier is not None or resumed > 10  # few instants are tried over an earlier output
+        assert (report.unchanged, report.resumed) == (True, 0) if found == wanted else (False, there), copy
+        gone_on += report.resumed > 0
+    assert gone_on >= GONE_ON.get(before, 0)
+    assert between == (2 if before.endswith("renames") else 0)
 
 
 def _run(plan: Plan, earlier: Plan | None, place: Path, stops: set[int], monkeypatch: pytest.MonkeyPatch) -> Disk:
@@ -89,44 +104,59 @@ KILLED = """
 import os, random, shutil, signal, sys
 from pathlib import Path
 import mergec
+from in_step import in_step, told
 from mergec.runtime import engine
 from mergec.runtime.resume import keeper
-from resume_models import merged, plan_of, weights
+from mergec.runtime.resume.journal import Journal
+from resume_models import plan_of, weights
 
 folder, out, kills = Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3])
 plan = plan_of(folder)
 keeper.SECONDS = 0.0
+in_step(setattr)
+os.fsync = lambda descriptor: None
 random.seed(kills)
+
+def kill_at(place, name, left):
+    call = getattr(place, name)
+    def counted(*args):
+        nonlocal left
+        left -= 1
+        if left == 0:
+            os.killpg(0, signal.SIGKILL)
+        return call(*args)
+    setattr(place, name, counted)
+
 for kill in range(kills):
+    there, write = told(out), random.randrange(1, 60)
     process = os.fork()
     if process == 0:
         os.setpgid(0, 0)
-        write, left = os.pwrite, random.randrange(1, 60)
-        def pwrite(*args):
-            global left
-            left -= 1
-            if left == 0:
-                os.killpg(0, signal.SIGKILL)
-            return write(*args)
-        os.pwrite = pwrite
-        os.fsync = lambda descriptor: None
-        mergec.run(plan, out)
-        os._exit(0)
+        if kill == 0:
+            kill_at(Journal, "append", 3)
+        else:
+            kill_at(os, "pwrite", write)
+        report = mergec.run(plan, out)
+        os._exit(0 if report.resumed == there else 1)
     _, status = os.waitpid(process, 0)
     if os.WIFEXITED(status):
         # it came to its end before its turn to be killed
+        assert kill > 0
         assert os.WEXITSTATUS(status) == 0
         assert weights(out) == weights(folder.parent / "wanted")
         shutil.rmtree(out)
     else:
         assert os.WTERMSIG(status) == signal.SIGKILL
         assert not out.exists()
-mergec.run(plan, out)
+        assert told(out) >= max(there, 2 * (kill == 0))
+there = told(out)
+assert mergec.run(plan, out).resumed == there
 """
 
 
 def test_killed_processes(folder: Path, tmp_path: Path) -> None:
-    """The real thing: SIGKILL to the process group at a random write, over and over, and each run goes on."""
+    """The real thing: SIGKILL to the process group, at the journal's third line and then at random writes; every run
+    has what the journal tells of."""
     wanted = folder.parent / "wanted"
     if not wanted.exists():
         merged(plan_of(folder), wanted)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from mergec.compiler.catalog import InputFile
 from mergec.compiler.pipeline import Options, compile_recipe
@@ -17,6 +17,7 @@ from mergec.grammar.source import Source
 from mergec.runtime.catalog import LocalCatalog
 from mergec.runtime.executor import execute
 from mergec.runtime.inputs import Inputs
+from profiles import examples
 from safetensors.torch import save_file
 from standin import stand_in
 
@@ -137,7 +138,7 @@ def test_what_is_left_is_made_as_before(
     plan = plan_of(folder, recipe, device)
     wanted = whole(folder, recipe, device)
 
-    @settings(max_examples=8, deadline=None)
+    @examples(8)
     @given(done=st.sets(st.integers(0, len(plan.tensors) - 1)))
     def check(done: set[int]) -> None:
         less = prune(plan, done)

@@ -9,16 +9,17 @@ from pathlib import Path
 import mergec
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, given
 from hypothesis import strategies as st
 from mergec.compiler.scratch import PAGE
 from mergec.runtime import direct
 from mergec.runtime.direct import LEAST, Direct
 from mergec.runtime.host import pages
+from profiles import examples
 from safetensors.numpy import load_file, save_file
 
 
-@settings(max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@examples(30, HealthCheck.function_scoped_fixture)
 @given(start=st.integers(0, 3 * PAGE), nbytes=st.integers(0, 2 * LEAST), align=st.booleans())
 def test_only_whole_pages_go_directly(tmp_path: Path, start: int, nbytes: int, align: bool) -> None:
     if align:

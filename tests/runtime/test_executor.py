@@ -12,7 +12,7 @@ import numpy
 import pytest
 import torch
 from draft_plans import DTYPES, Draft, MemoryInputs, MemoryOutputs, Seen
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from mergec.compiler.plan import (
     CHUNK,
@@ -37,6 +37,7 @@ from mergec.compiler.plan import (
 )
 from mergec.compiler.scalars import SCALARS
 from mergec.runtime.executor import Cancelled, execute
+from profiles import examples
 
 SIZES_TRIED = [0, 1, 7, CHUNK - 1, CHUNK, CHUNK + 1, 3 * CHUNK + 5]
 R, C = Register, Constant
@@ -94,7 +95,7 @@ def everything(draft: Draft, a: torch.Tensor, b: torch.Tensor, k: int, out: str)
     )
 
 
-@settings(max_examples=25, deadline=None)
+@examples(25)
 @given(
     numel=st.one_of(st.sampled_from(SIZES_TRIED), st.integers(0, 4 * CHUNK)),
     dtypes=st.tuples(*[st.sampled_from(sorted(DTYPES))] * 3),
@@ -117,7 +118,7 @@ def test_bytes_depend_on_neither_blocks_nor_lanes(
     assert all(r == results[0] for r in results)
 
 
-@settings(max_examples=30, deadline=None)
+@examples(30)
 @given(
     numel=st.sampled_from(SIZES_TRIED),
     dtypes=st.tuples(*[st.sampled_from(sorted(DTYPES))] * 3),

@@ -11,10 +11,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, given
 from hypothesis import strategies as st
 from mergec.compiler.catalog import CatalogError, StoredTensor
 from mergec.runtime.headers import Header, parse_header, read_header
+from profiles import examples
 from safetensors.numpy import save_file
 
 DTYPES = {
@@ -74,7 +75,7 @@ names = st.text(st.characters(exclude_categories=["Cs"]), max_size=20).filter(la
 shapes = st.lists(st.integers(0, 4), max_size=4).map(tuple)
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@examples(60, HealthCheck.function_scoped_fixture)
 @given(
     st.dictionaries(names, st.tuples(st.sampled_from(sorted(DTYPES)), shapes), max_size=8),
     st.none() | st.dictionaries(names, st.text(st.characters(exclude_categories=["Cs"]), max_size=9), max_size=3),

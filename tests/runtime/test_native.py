@@ -9,8 +9,9 @@ import mergec
 import numpy as np
 import pytest
 import torch
+from compiled import none_and_no_compiler
 from draft_plans import Draft
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from mergec.compiler.ops import OPS
 from mergec.compiler.pipeline import Options, compile_recipe
@@ -20,11 +21,16 @@ from mergec.runtime import engine
 from mergec.runtime.catalog import LocalCatalog
 from mergec.runtime.native import side
 from mergec.runtime.native.code import REDUCTIONS
-from mergec.runtime.native.library import kernels
 from mergec.runtime.session import run_plan
+from profiles import examples
 from safetensors.torch import save_file
 
-pytestmark = pytest.mark.skipif(kernels() is None, reason="built without a C compiler")
+
+@pytest.fixture(autouse=True, scope="module")
+def _built() -> None:
+    if none_and_no_compiler():
+        pytest.skip("no C compiler here")
+
 
 N = CHUNK + 1037
 """More than a chunk, and no multiple of a piece, a vector or a lane."""
@@ -153,7 +159,7 @@ def test_a_reduction(op: str, finite: bool, sides: list[str], monkeypatch: pytes
     assert same(compiled, portable)
 
 
-@settings(max_examples=25, deadline=None)
+@examples(25)
 @given(
     levels=st.sampled_from([1, 3, 40, 5000, 1 << 23]),
     share=st.floats(0.0, 1.0),

@@ -349,19 +349,22 @@ def test_another_version_is_no_fault(folder: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "change",
+    ("change", "failed", "unchecked"),
     [
-        {"inputs": 3},
-        {"inputs": [3, {"name": 4, "files": 5}]},
-        {"libraries": {"x": 1}},
-        {"defines": [1], "sets": "x"},
-        {"recipe": None},
-        {"parameters": "many\n"},
+        ({"inputs": 3}, {"inputs"}, {"recipe", "rerun"}),
+        ({"inputs": [3, {"name": 4, "files": 5}]}, set(), {"inputs", "recipe", "rerun"}),
+        ({"libraries": {"x": 1}}, set(), set()),
+        ({"defines": [1], "sets": "x"}, set(), set()),
+        ({"recipe": None}, {"recipe"}, {"rerun"}),
+        ({"parameters": "many\n"}, {"tensors"}, set()),
     ],
 )
-def test_a_record_of_wrong_types(change: dict[str, Any], folder: Path) -> None:
+def test_a_record_of_wrong_types(change: dict[str, Any], failed: set[str], unchecked: set[str], folder: Path) -> None:
+    """It says what it can, and raises nothing."""
     edit(folder / "out" / "mergec.json", lambda data: data.update(change))
-    mergec.verify(folder / "out", rerun=1)  # says what it can, and raises nothing
+    found = verdicts(mergec.verify(folder / "out", rerun=1))
+    assert {name for name, verdict in found.items() if verdict == "failed"} == failed
+    assert {name for name, verdict in found.items() if verdict == "not checked"} == unchecked
 
 
 def test_bytes_and_checksum_changed_alike(folder: Path) -> None:
