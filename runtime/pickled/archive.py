@@ -16,6 +16,7 @@ from typing import NoReturn
 from ...compiler.catalog import CatalogError
 from ..faults import show
 from ..headers import MAGIC
+from ..syscalls import read_all
 from .convert import CONVERT, CONVERT_SCRIPT
 
 MAX_LIST = 32 << 20
@@ -71,7 +72,7 @@ def read_records(descriptor: int, size: int, path: str) -> Mapping[str, Record]:
         help = (seen,) if seen else CONVERT
         raise CatalogError("E0440", "file is no archive that `torch.save` writes", file=path, help=help)
     begin, end, count = _whereabouts(descriptor, size, path)
-    raw = _read(descriptor, begin, end - begin)
+    raw = read_range(descriptor, begin, end - begin)
     if len(raw) != end - begin:
         _fail("file ends within its list of contents", path)
     listed = _listed(raw, count, path)
@@ -93,6 +94,12 @@ def read_records(descriptor: int, size: int, path: str) -> Mapping[str, Record]:
     return records
 
 
+def read_range(descriptor: int, start: int, length: int) -> bytes:
+    """The file's bytes from `start` on, fewer where it ends before. Raises OSError."""
+    raw = bytearray(length)
+    return bytes(raw[: read_all(descriptor, memoryview(raw), start)])
+
+
 def _whereabouts(descriptor: int, size: int, path: str) -> tuple[int, int, int]:
     """Where the list of contents begins and ends, and how many records it has.
 
@@ -100,7 +107,7 @@ def _whereabouts(descriptor: int, size: int, path: str) -> tuple[int, int, int]:
     two readers find two ends.
     """
     tail_start = max(0, size - _END.size - _LOCATOR.size)
-    tail = _read(descriptor, tail_start, size - tail_start)
+    tail = read_range(descriptor, tail_start, size - tail_start)
     if len(tail) < _END.size or not tail[-_END.size :].startswith(b"PK\x05\x06"):
         _fail("file has no end of an archive: it is truncated, or something follows", path, "fetch the file again")
     _, disk, first_disk, here, count, length, begin, comment = _END.unpack(tail[-_END.size :])
@@ -125,7 +132,7 @@ def _large(descriptor: int, tail: bytes, size: int, path: str) -> tuple[int, int
     _, disk, at, disks = _LOCATOR.unpack(tail[: _LOCATOR.size])
     if disk or disks != 1 or at + _END64.size != size - _END.size - _LOCATOR.size:
         _fail("the archive's 64-bit end is not where it should be", path)
-    raw = _read(descriptor, at, _END64.size)
+    raw = read_range(descriptor, at, _END64.size)
     if len(raw) != _END64.size:
         _fail("the archive's 64-bit end is truncated", path)
     magic, rest, _, _, disk, first_disk, here, count, length, begin = _END64.unpack(raw)
@@ -200,7 +207,7 @@ def _record(descriptor: int, entry: _Listed, limit: int, name: str, path: str) -
         _fail_record(name, f"has {entry.size} bytes in {entry.packed}, though it is not compressed", path)
     if entry.header + _LOCAL.size + len(entry.name) > limit:
         _fail_record(name, "begins past the end of the data", path)
-    raw = _read(descriptor, entry.header, _LOCAL.size + len(entry.name))
+    raw = read_range(descriptor, entry.header, _LOCAL.size + len(entry.name))
     if len(raw) != _LOCAL.size + len(entry.name):
         _fail_record(name, "is cut off", path)
     magic, _, flags, method, _, _, _, _, _, name_length, extra_length = _LOCAL.unpack_from(raw)
@@ -217,13 +224,6 @@ def _record(descriptor: int, entry: _Listed, limit: int, name: str, path: str) -
 
 def _text(name: bytes) -> str:
     return name.decode("utf-8", "backslashreplace")
-
-
-def _read(descriptor: int, start: int, length: int) -> bytes:
-    raw = os.pread(descriptor, length, start)
-    while len(raw) < length and (more := os.pread(descriptor, length - len(raw), start + len(raw))):
-        raw += more
-    return raw
 
 
 def _fail_record(name: str, what: str, path: str, *help: str) -> NoReturn:

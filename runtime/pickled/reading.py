@@ -13,7 +13,7 @@ from ...compiler.collector import collector_paused
 from ...compiler.dtypes import SIZES
 from ..faults import show, unreadable
 from ..headers import MAX_NAME, Header
-from .archive import Record, read_records
+from .archive import Record, read_range, read_records
 from .convert import CONVERT
 from .machine import interpret
 from .standins import Foreign, Storage, Tensor
@@ -56,7 +56,7 @@ def _check_order(descriptor: int, records: Mapping[str, Record], path: str) -> N
     record = records.get("byteorder")
     if record is None:
         return  # before version 2.1 it was not written, and no machine in use was big endian
-    order = os.pread(descriptor, min(record.size, 16), record.start)
+    order = read_range(descriptor, record.start, min(record.size, 16))
     if order != b"little":
         message = f"numbers are stored in the byte order `{show(order.decode('utf-8', 'backslashreplace'))}`"
         raise CatalogError("E0448", message, file=path, help=CONVERT)
@@ -69,10 +69,7 @@ def _pickle(descriptor: int, records: Mapping[str, Record], path: str) -> bytes:
     if record.size > MAX_PICKLE:
         message = f"the pickle has {record.size} bytes, over the limit of {MAX_PICKLE}"
         raise CatalogError("E0443", message, file=path)
-    raw = os.pread(descriptor, record.size, record.start)
-    while len(raw) < record.size and (more := os.pread(descriptor, record.size - len(raw), record.start + len(raw))):
-        raw += more
-    return raw
+    return read_range(descriptor, record.start, record.size)
 
 
 def _stored(name: str, found: Tensor | Foreign, records: Mapping[str, Record], file: int, path: str) -> StoredTensor:
