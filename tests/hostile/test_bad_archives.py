@@ -280,4 +280,4 @@ def test_damage(tmp_path_factory: pytest.TempPathFactory, data: st.DataObject) -
         header = read_pickle(str(path))
     except CatalogError:
         return
-    assert all(0 <= t.start <= t.end <= len(raw) and t.nbytes == 8 for t in header.tensors.values())
+    assert all(0 <= t.start <= t.end <= len(raw) and t.nbytes <= 8 for t in header.tensors.values())
