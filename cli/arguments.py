@@ -38,6 +38,7 @@ ELSEWHERE = {
     "--cuda": "--device cuda",
     "--gpu": "--device cuda",
     "--overwrite": "--force",
+    "--lazy-unpickle": "--allow-pickle",
     "--dry-run": "--check",
     "-n": "--check",
     "-f": "--force",
@@ -46,6 +47,9 @@ ELSEWHERE = {
 
 MOST_LANES = 256
 """Blocks worked on at once: beyond the cores of any machine more of them only cost memory."""
+
+ALLOW_PICKLE = "read weights that PyTorch pickled (.bin, .pt, .pth, .ckpt) as data; no code of theirs is run"
+"""Help of `--allow-pickle`, which several commands have."""
 
 FORMATS = ("text", "json", "dot", "mermaid")
 STAGES = ("ast", "graph", "schedule")
@@ -70,6 +74,7 @@ class Arguments:
     memory: int | None
     device_memory: int | None
     strict: bool
+    allow_pickle: bool
     quiet: bool
     error_format: str
     color: str
@@ -129,6 +134,7 @@ def parse_arguments(argv: list[str]) -> Arguments:
         memory=_bytes(given.memory, "--memory"),
         device_memory=_bytes(given.device_memory, "--device-memory"),
         strict=given.strict,
+        allow_pickle=given.allow_pickle,
         quiet=given.quiet,
         error_format=given.error_format,
         color=given.color,
@@ -159,6 +165,7 @@ def _parser() -> Parser:
     add("--memory", metavar="SIZE", help="budget of host memory, such as 2GiB")
     add("--device-memory", metavar="SIZE", help="budget of device memory")
     add("--strict", action="store_true", help="warnings are errors")
+    add("--allow-pickle", action="store_true", help=ALLOW_PICKLE)
     add("-q", "--quiet", action="store_true", help="no progress, no summary")
     add("--error-format", choices=("text", "json"), default="text", help="diagnostics for people or for editors")
     add("--color", choices=("auto", "always", "never"), default="auto")

@@ -18,24 +18,29 @@ from ..grammar.render import to_json as diagnostics_json
 from ..grammar.source import Source, Span
 from ..runtime.catalog import LocalCatalog
 from .amounts import count, size
-from .arguments import Parser
+from .arguments import ALLOW_PICKLE, Parser
 from .explain.checkpoint import depths_text, dtypes, family_text, listed, nbytes, place_of, ties_text
 from .explain.columns import facts
 from .streams import say
 
 
 def inspect_command(words: list[str]) -> int:
-    """`mergec inspect [--format text|json] MODEL…`: prints each and returns the exit status. Raises MergecError."""
+    """`mergec inspect [--format text|json] [--allow-pickle] MODEL…`: prints each and returns the exit status.
+
+    Raises MergecError.
+    """
     parser = Parser(
         prog="mergec inspect", description="What a checkpoint is: family, layout, ties, dtypes, parameters."
     )
     parser.add_argument("models", nargs="+", metavar="MODEL", help="a folder, or a file that ends in .safetensors")
     parser.add_argument("--format", choices=("text", "json"), default="text")
+    parser.add_argument("--allow-pickle", action="store_true", help=ALLOW_PICKLE)
     given = parser.parse_args(words)
+    catalog = LocalCatalog(allow_pickle=given.allow_pickle)
     if given.format == "json":
-        say("\n".join(inspect_json(model) for model in given.models).rstrip("\n"), exact=True)
+        say("\n".join(inspect_json(model, catalog) for model in given.models).rstrip("\n"), exact=True)
     else:
-        say("\n".join(inspect_text(model) for model in given.models).rstrip("\n"))
+        say("\n".join(inspect_text(model, catalog) for model in given.models).rstrip("\n"))
     return int(Exit.DONE)
 
 

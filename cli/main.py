@@ -114,10 +114,9 @@ def _command(name: str, words: list[str]) -> int:
 
         return format_files(words)
     if name == "import":
-        from ..runtime.catalog import LocalCatalog
         from .import_mergekit.command import import_command
 
-        return import_command(words, LocalCatalog())
+        return import_command(words)
     if name == "verify":
         from .verify import verify_command
 
@@ -193,7 +192,7 @@ def _compile(arguments: Arguments, looks: bool) -> int:
 
 def _recipe(word: str) -> Any:
     if is_yaml(word):
-        return _imported(word)[0]
+        return _imported(word, False)[0]
     return piped_recipe() if word == "-" else Path(word).expanduser()
 
 
@@ -202,18 +201,18 @@ def is_yaml(word: str) -> bool:
     return word.endswith((".yml", ".yaml"))
 
 
-def _imported(word: str) -> tuple[Source, Imported]:
+def _imported(word: str, allow_pickle: bool) -> tuple[Source, Imported]:
     from ..runtime.catalog import LocalCatalog
     from .import_mergekit.command import import_file
 
-    return import_file(word, LocalCatalog())
+    return import_file(word, LocalCatalog(allow_pickle=allow_pickle))
 
 
 def _compiled(arguments: Arguments) -> Compiled:
     word = arguments.words[0]
     if not is_yaml(word):
         return _compiled_from(_recipe(word), arguments)
-    source, imported = _imported(word)
+    source, imported = _imported(word, arguments.allow_pickle)
     show(imported.warnings, arguments.error_format == "json", _color(arguments.color))
     try:
         compiled = _compiled_from(source, arguments)
@@ -236,6 +235,7 @@ def _compiled_from(recipe: Any, arguments: Arguments) -> Compiled:
         settings=arguments.sets,
         strict=arguments.strict,
         single=(arguments.output or "").endswith(".safetensors"),
+        allow_pickle=arguments.allow_pickle,
     )
 
 

@@ -12,7 +12,7 @@ from ..grammar.render import escape
 from ..grammar.render import to_json as diagnostics_json
 from ..runtime.verify.check import SAMPLE, Sample, verify
 from ..runtime.verify.report import Check, Verification
-from .arguments import Parser
+from .arguments import ALLOW_PICKLE, Parser
 from .explain.columns import columns
 from .streams import say
 
@@ -27,7 +27,9 @@ def verify_command(words: list[str]) -> int:
     `--format json` that is a part of what is printed, and the status is returned.
     """
     given = _parser().parse_args(words)
-    found = verify(given.output, rerun=given.rerun, seed=given.seed, folder=given.folder)
+    found = verify(
+        given.output, rerun=given.rerun, seed=given.seed, folder=given.folder, allow_pickle=given.allow_pickle
+    )
     if given.format == "json":
         say(verification_json(found).rstrip("\n"))
         return int(Exit.DONE if found.ok else Exit.INPUT)
@@ -55,6 +57,7 @@ def _parser() -> Parser:
     )
     add("--seed", type=int, default=0, metavar="N", help="which tensors `--rerun` draws (default: 0)")
     add("--folder", metavar="FOLDER", help="where the recipe lay: its relative paths begin there")
+    add("--allow-pickle", action="store_true", help=ALLOW_PICKLE)
     add("--format", choices=("text", "json"), default="text")
     return parser
 

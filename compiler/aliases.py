@@ -2,7 +2,8 @@
 
 Candidates come from the family's ties, where the config (or the family's default) says tied, where one side is not in
 the file, and from names that the header's metadata maps to each other. One side missing: one tensor. Both stored with
-equal bytes: one tensor. Both stored with different bytes: two, and a warning.
+equal bytes: one tensor. Both stored with different bytes: two, and a warning. Two names for the very same bytes, which
+a pickle can have and a safetensors header can't, are one tensor whatever the flags say.
 """
 
 from __future__ import annotations
@@ -53,7 +54,7 @@ def read_ties(catalog: Catalog, checkpoint: Checkpoint, family: Family, views: d
         if rule.primary not in views:
             views[rule.primary] = views[stored[0]]
         for alias in rule.aliases:
-            if alias not in views or views[alias] == views[rule.primary]:
+            if alias not in views or _stored_once(checkpoint, views[rule.primary], views[alias]):
                 aliases[alias] = rule.primary
             elif tied:
                 first, second = views[rule.primary], views[alias]
@@ -69,4 +70,30 @@ def read_ties(catalog: Catalog, checkpoint: Checkpoint, family: Family, views: d
     for alias, primary in checkpoint.metadata.items():
         if primary in views and alias not in views and alias not in aliases and "." in alias:
             aliases[alias] = primary
+    if checkpoint.shared:
+        aliases |= _further(checkpoint, views, aliases)
     return Ties(aliases, tuple(differ), tuple(undetermined))
+
+
+_Range = tuple[int, int, int, str, tuple[int, ...]]
+
+
+def _range(checkpoint: Checkpoint, view: View) -> _Range:
+    stored = checkpoint.tensors[view.stored]
+    return stored.file, stored.start, view.first, stored.dtype, view.shape
+
+
+def _stored_once(checkpoint: Checkpoint, one: View, other: View) -> bool:
+    return one == other or (checkpoint.shared and _range(checkpoint, one) == _range(checkpoint, other))
+
+
+def _further(checkpoint: Checkpoint, views: Mapping[str, View], aliases: Mapping[str, str]) -> dict[str, str]:
+    """Names for bytes that have a name already, beside those of the family's ties; the first in the file is primary."""
+    first: dict[_Range, str] = {}
+    found: dict[str, str] = {}
+    for name, view in views.items():
+        if name not in aliases and 0 not in view.shape:
+            primary = first.setdefault(_range(checkpoint, view), name)
+            if primary != name:
+                found[name] = primary
+    return found

@@ -66,6 +66,8 @@ class Checkpoint:
 
     `location` is the absolute folder or file (or `memory:…`), `config` the parsed config.json or None (a
     raw file), `metadata` the headers' `__metadata__` merged, `extras` the names of the other files beside the weights.
+    `shared`: two names may stand for the very same bytes of a file, as in a pickle. `passed_over` names what is in the
+    weight files beside tensors.
     """
 
     location: str
@@ -75,6 +77,8 @@ class Checkpoint:
     metadata: Mapping[str, str] = field(default_factory=dict)
     extras: tuple[str, ...] = ()
     revision: str | None = None
+    shared: bool = False
+    passed_over: tuple[str, ...] = ()
 
     @property
     def is_folder(self) -> bool:
@@ -142,8 +146,8 @@ class MemoryCatalog:
     4096
 
     Each checkpoint is a dict with `tensors` (name to (dtype, shape)) and optionally `config`, `metadata`,
-    `equal` (pairs of names that hold the same bytes; None: that can't be told), `documents` (name to text). `libraries`
-    maps paths to texts.
+    `equal` (pairs of names that hold the same bytes; None: that can't be told), `documents` (name to text),
+    `passed_over` (names of what is beside the tensors). `libraries` maps paths to texts.
     """
 
     def __init__(
@@ -172,6 +176,7 @@ class MemoryCatalog:
                 config=spec.get("config"),
                 metadata=spec.get("metadata", {}),
                 extras=tuple(spec.get("documents", {})),
+                passed_over=tuple(spec.get("passed_over", ())),
             )
         return self._open[source]
 

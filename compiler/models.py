@@ -15,6 +15,8 @@ from .family import Family, family_for
 from .layouts import Recognised, View, recognise, rename_stored
 from .places import Space
 
+_MOST_NAMED = 5
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Model:
@@ -111,6 +113,17 @@ def bind(
         )
         for primary, alias in ties.undetermined
     ]
+    if checkpoint.passed_over:
+        count = len(checkpoint.passed_over)
+        some = ", ".join(f"`{name}`" for name in checkpoint.passed_over[:_MOST_NAMED]) + ", …" * (count > _MOST_NAMED)
+        warnings.append(
+            Diagnostic(
+                "W0574",
+                f"what `{label}` has beside its weights is passed over: {some}",
+                (Label(span, f"{count} such {'entry' if count == 1 else 'entries'}"),),
+                severity=Severity.WARNING,
+            )
+        )
     stored: dict[str, tuple[str, ...]] = {}
     if seen.layout != "canonical":
         for name, view in tensors.items():

@@ -81,6 +81,7 @@ def compile(
     primitives: Iterable[Primitive] = (),
     strict: bool = False,
     single: bool = False,
+    allow_pickle: bool = False,
 ) -> Compiled:
     """Compiles a recipe (text, or the path of a file) from its inputs' headers; reads no weight.
 
@@ -88,7 +89,8 @@ def compile(
     `device` is `auto`, `cpu`, `cuda`, `cuda:1`, …; `lanes` is how many blocks are worked on at once (the usable cores
     by default). `memory` and `device_memory` are budgets in bytes. `defines` replaces lets, `settings` those of
     `output(…)`. `primitives` are functions that the recipe can call, beside those of installed packages. `strict` makes
-    warnings errors; `single` plans one weight file instead of a folder.
+    warnings errors; `single` plans one weight file instead of a folder. `allow_pickle` lets local files be weights that
+    PyTorch pickled; they are read as data, and no code of theirs is run.
 
     Raises MergecError with every error found.
     """
@@ -104,7 +106,7 @@ def compile(
         strict=strict,
         single=single,
     )
-    return Compiled(compile_recipe(source, catalog or LocalCatalog(), __version__, options))
+    return Compiled(compile_recipe(source, catalog or LocalCatalog(allow_pickle=allow_pickle), __version__, options))
 
 
 def run(

@@ -15,8 +15,9 @@ from .compare import same_ranges
 from .documents import read_json, read_text
 from .faults import show, unreadable
 from .folders import Folder, check_inside, pickle_error, pickled, survey
-from .headers import Header, read_header
+from .headers import Header
 from .paths import native, near_names
+from .weights import read_weights
 
 MAX_CONFIG = 10 << 20
 """The longest config.json accepted, in bytes."""
@@ -28,40 +29,49 @@ _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 
 
 class LocalCatalog:
-    """Implements `compiler.catalog.Catalog` over the file system. A checkpoint is read once and then kept."""
+    """Implements `compiler.catalog.Catalog` over the file system. A checkpoint is read once and then kept.
 
-    def __init__(self) -> None:
+    `allow_pickle`: weights that PyTorch pickled are read too, as data; nothing that they name is run.
+    """
+
+    def __init__(self, *, allow_pickle: bool = False) -> None:
+        self._allow_pickle = allow_pickle
         self._open: dict[tuple[str, str | None], Checkpoint] = {}
 
     def open(self, source: str, *, revision: str | None, subfolder: str | None, near: str) -> Checkpoint:
         """The checkpoint in the folder or file `source`, relative to the folder of the recipe `near`.
 
         Raises CatalogError: E0401 where there is nothing, E0403 to E0409 where it can't be used, E0410 to E0429 for
-        an unsound header, E0430 to E0435 for an unsound config or index.
+        an unsound header, E0430 to E0435 for an unsound config or index, E0440 to E0448 for an unsound pickle.
         """
         location = _location(source, subfolder, near)
         key = (location, revision)
         if key not in self._open:
-            self._open[key] = _read_folder(location) if os.path.isdir(location) else _read_file(location)
+            read = _read_folder if os.path.isdir(location) else _read_file
+            self._open[key] = read(location, self._allow_pickle)
         return self._open[key]
 
     def adapter(self, source: str, *, revision: str | None, subfolder: str | None, near: str) -> Checkpoint:  # noqa: ARG002
-        """The adapter in the folder `source`: adapter_config.json and adapter_model.safetensors.
+        """The adapter in the folder `source`: adapter_config.json and adapter_model.safetensors, or else
+        adapter_model.bin where pickles are allowed.
 
         Raises CatalogError: E0450 where these are not there, E0451 for a config that is no JSON, else as `open` does.
         """
         location = _location(source, subfolder, near)
-        for name in (ADAPTER_CONFIG, ADAPTER_WEIGHTS):
+        stored = ADAPTER_WEIGHTS
+        if self._allow_pickle and not os.path.lexists(os.path.join(location, stored)):
+            stored = ADAPTER_PICKLE if os.path.lexists(os.path.join(location, ADAPTER_PICKLE)) else stored
+        for name in (ADAPTER_CONFIG, stored):
             if not os.path.lexists(os.path.join(location, name)):
-                pickle = os.path.join(location, "adapter_model.bin")
+                pickle = os.path.join(location, ADAPTER_PICKLE)
                 if name == ADAPTER_WEIGHTS and os.path.exists(pickle):
-                    raise pickle_error(pickle, "adapter_model.bin")
+                    raise pickle_error(pickle, ADAPTER_PICKLE)
                 message = f"no adapter in `{show(source)}`: it has no `{name}`"
                 help = ("name a folder that PEFT's `save_pretrained` wrote",)
                 raise CatalogError("E0450", message, help=help, missing=True)
         config = read_json(check_inside(location, ADAPTER_CONFIG), limit=MAX_CONFIG, code="E0451")
-        weights = check_inside(location, ADAPTER_WEIGHTS)
-        return _checkpoint(location, (weights,), (read_header(weights),), config)
+        weights = check_inside(location, stored)
+        return _checkpoint(location, (weights,), (read_weights(weights),), config)
 
     def same_bytes(self, checkpoint: Checkpoint, first: str, second: str) -> bool | None:
         """Whether two stored tensors hold equal bytes, whatever their shapes.
@@ -71,6 +81,8 @@ class LocalCatalog:
         one, two = checkpoint.tensors[first], checkpoint.tensors[second]
         if one.nbytes != two.nbytes:
             return False
+        if (one.file, one.start) == (two.file, two.start):
+            return True
         descriptors: list[int] = []
         file = checkpoint.files[one.file]
         try:
@@ -110,6 +122,7 @@ class LocalCatalog:
 
 ADAPTER_CONFIG = "adapter_config.json"
 ADAPTER_WEIGHTS = "adapter_model.safetensors"
+ADAPTER_PICKLE = "adapter_model.bin"
 
 
 # --- from source to location -----------------------------------------------------------------------
@@ -156,20 +169,20 @@ def _below(location: str, subfolder: str) -> str:
 # --- from location to checkpoint -------------------------------------------------------------------
 
 
-def _read_file(path: str) -> Checkpoint:
+def _read_file(path: str, allow_pickle: bool) -> Checkpoint:
     name = os.path.basename(path)
-    if pickled(name):
+    if pickled(name) and not allow_pickle:
         raise pickle_error(path, name)
-    if not name.endswith(".safetensors"):
+    if not (pickled(name) or name.endswith(".safetensors")):
         help = ("name a folder, or a file that ends in `.safetensors`",)
         raise CatalogError("E0407", f"`{show(name)}` is not a safetensors file", file=path, help=help)
-    return _checkpoint(path, (path,), (read_header(path),))
+    return _checkpoint(path, (path,), (read_weights(path),))
 
 
-def _read_folder(location: str) -> Checkpoint:
-    folder = survey(location)
+def _read_folder(location: str, allow_pickle: bool) -> Checkpoint:
+    folder = survey(location, allow_pickle)
     paths = tuple(os.path.join(location, name) for name in folder.weights)
-    headers = tuple(read_header(path, file) for file, path in enumerate(paths))
+    headers = tuple(read_weights(path, file) for file, path in enumerate(paths))
     _check_agreement(location, folder, headers)
     config = None
     if "config.json" in folder.extras:
@@ -212,4 +225,6 @@ def _checkpoint(
         tensors.update(header.tensors)
         metadata.update(header.metadata)
     files = tuple(InputFile(path, h.size, h.mtime_ns, h.ctime_ns) for path, h in zip(paths, headers, strict=True))
-    return Checkpoint(location, files, tensors, config, metadata, extras)
+    shared = any(header.shared for header in headers)
+    passed_over = tuple(dict.fromkeys(name for header in headers for name in header.passed_over))
+    return Checkpoint(location, files, tensors, config, metadata, extras, None, shared, passed_over)

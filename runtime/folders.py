@@ -15,6 +15,7 @@ from .documents import read_json
 from .faults import show, unreadable
 
 INDEX_SUFFIX = ".safetensors.index.json"
+PICKLED_INDEX = "pytorch_model.bin.index.json"
 MAX_INDEX = 100 << 20
 """The longest index.json accepted, in bytes."""
 
@@ -36,8 +37,8 @@ class Folder:
     extras: tuple[str, ...]
 
 
-def survey(folder: str) -> Folder:
-    """Looks through `folder`, an absolute path.
+def survey(folder: str, allow_pickle: bool = False) -> Folder:
+    """Looks through `folder`, an absolute path. Pickles are its weights where it has no others and they are allowed.
 
     Raises CatalogError: E0405 where it holds pickles alone, E0406 where it holds no weights, E0408 for a link that
     leaves it, E0431 to E0433 for an index that is not sound.
@@ -56,6 +57,8 @@ def survey(folder: str) -> Folder:
         _check_shards(folder, index, weights)
     else:
         weights = [name for name in names if name.endswith(".safetensors") and not name.startswith((".", "adapter_"))]
+    if not weights and allow_pickle:
+        weights, index, listed = _pickles(folder, names)
     if not weights:
         _fail_empty(folder, names)
     extras = [name for name in names if not name.startswith(".") and not _is_weight(name)] + _templates(folder)
@@ -95,8 +98,8 @@ def check_inside(folder: str, name: str) -> str:
 
 
 def pickled(name: str) -> bool:
-    """Whether a file of this name holds weights as a pickle."""
-    return name.endswith(_PICKLES) and not _PICKLED_STATES.fullmatch(name)
+    """Whether a file of this name or path holds weights as a pickle."""
+    return name.endswith(_PICKLES) and not _PICKLED_STATES.fullmatch(os.path.basename(name))
 
 
 def pickle_error(path: str, name: str) -> CatalogError:
@@ -105,8 +108,23 @@ def pickle_error(path: str, name: str) -> CatalogError:
         "E0405",
         f"weights are in pickle format (`{show(name)}`), which can run code when it is read",
         file=path,
-        help=("convert them: `model.save_pretrained(folder)` of transformers writes safetensors",),
+        help=(
+            "convert them: `model.save_pretrained(folder)` of transformers writes safetensors",
+            "or pass `--allow-pickle`: then they are read as data, and no code of theirs is run",
+        ),
     )
+
+
+def _pickles(folder: str, names: list[str]) -> tuple[list[str], str | None, Mapping[str, str]]:
+    """The pickled weights of a folder, their index and what it lists."""
+    if "pytorch_model.bin" in names:
+        return ["pytorch_model.bin"], None, {}
+    if PICKLED_INDEX in names:
+        listed = _read_index(os.path.join(folder, PICKLED_INDEX))
+        weights = sorted(set(listed.values()))
+        _check_shards(folder, PICKLED_INDEX, weights)
+        return weights, PICKLED_INDEX, listed
+    return [name for name in names if pickled(name) and not name.startswith((".", "adapter_"))], None, {}
 
 
 def _is_weight(name: str) -> bool:
@@ -136,11 +154,13 @@ def _read_index(path: str) -> dict[str, str]:
 
 
 def _check_shards(folder: str, index: str, shards: list[str]) -> None:
+    kind = "pickled weight" if index == PICKLED_INDEX else "safetensors"
     for shard in shards:
         parts = shard.split("/")
         plain = all(part not in ("", ".", "..") for part in parts) and shard.isprintable() and "\\" not in shard
-        if not plain or os.path.isabs(shard) or not shard.endswith(".safetensors"):
-            message = f"index names `{show(shard)}`, which is not a safetensors file inside the folder"
+        right = pickled(shard) if index == PICKLED_INDEX else shard.endswith(".safetensors")
+        if not plain or os.path.isabs(shard) or not right:
+            message = f"index names `{show(shard)}`, which is not a {kind} file inside the folder"
             raise CatalogError("E0432", message, file=os.path.join(folder, index))
     missing = [shard for shard in shards if not os.path.lexists(os.path.join(folder, shard))]
     if missing:

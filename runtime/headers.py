@@ -33,7 +33,7 @@ MAX_RANK = 64
 
 _LIMIT = 1 << 63
 
-_MAGIC = (
+MAGIC = (
     (b"version ", "this is a Git LFS pointer and not the file itself: fetch it with `git lfs pull` or `hf download`"),
     (b"PK\x03\x04", "this looks like a PyTorch or zip archive, which is not safetensors"),
     (b"GGUF", "this looks like a GGUF file, which is not safetensors"),
@@ -41,17 +41,23 @@ _MAGIC = (
     (b"<!DOC", "this looks like a web page: the download went wrong"),
     (b"<html", "this looks like a web page: the download went wrong"),
 )
+"""How files begin that are taken for weights and are none."""
 
 
 @dataclass(frozen=True, slots=True)
 class Header:
-    """A validated header. `tensors` in the order of the header, with absolute offsets; `size` in bytes."""
+    """A validated header. `tensors` in the order of the header, with absolute offsets; `size` in bytes.
+
+    Only a pickle has `shared` (two names for the very same bytes) and `passed_over` (what is beside its tensors).
+    """
 
     tensors: Mapping[str, StoredTensor]
     metadata: Mapping[str, str]
     size: int
     mtime_ns: int
     ctime_ns: int = 0
+    shared: bool = False
+    passed_over: tuple[str, ...] = ()
 
 
 def read_header(path: str, file: int = 0) -> Header:
@@ -83,7 +89,7 @@ def header_length(start: bytes, size: int, path: str) -> int:
 
     Raises CatalogError E0410 to E0412.
     """
-    help = next((text for magic, text in _MAGIC if start.startswith(magic)), None)
+    help = next((text for magic, text in MAGIC if start.startswith(magic)), None)
     if len(start) < 8:
         _fail("E0410", f"file of {size} bytes is too short for a safetensors header", path, help)
     length = int.from_bytes(start, "little")

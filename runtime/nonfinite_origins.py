@@ -8,9 +8,9 @@ from ..compiler.catalog import CatalogError
 from ..compiler.plan import Copy, Extent, Gather, Load, Pass, Plan, Stream
 from ..grammar.diagnostic import Diagnostic, Exit, MergecError
 from .faults import show
-from .headers import read_header
 from .nonfinite import count_in
 from .ports import Reads
+from .weights import read_weights
 
 MOST_NAMED = 5
 """Tensors that are named, of the output and of the inputs."""
@@ -74,7 +74,7 @@ def _reads(plan: Plan) -> Iterator[tuple[int, str, Extent]]:
 def _stored(path: str, start: int) -> str:
     """The tensor that lies at byte `start` of a file, as said in a sentence."""
     try:
-        tensors = read_header(path).tensors.values()
+        tensors = read_weights(path).tensors.values()
     except CatalogError:
         return ""
     return next((f" in `{show(t.name)}`" for t in tensors if t.start <= start < t.end), "")

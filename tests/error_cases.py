@@ -7,6 +7,7 @@ let base = model("base")
 config {"model_type": "llama"}
 model.layers.{0..1}.mlp.{gate,up}_proj.weight  F32 [6, 4]
 equal lm_head.weight model.embed_tokens.weight   or: equal unknown
+beside epoch optimizer        what a pickle has beside tensors
 --- file lib.mrg              a file that the recipe uses
 --- document NAME FILE        a small file beside a checkpoint's weights
 --- options                   keywords of `mergec.compile`, as JSON
@@ -96,6 +97,8 @@ def checkpoint(table: str) -> dict[str, Any]:
         word, _, rest = line.partition(" ")
         if word == "config":
             out["config"] = json.loads(rest)
+        elif word == "beside":
+            out["passed_over"] = rest.split()
         elif word == "equal" and rest == "unknown":
             out["equal"] = None
         elif word == "equal":

@@ -8,8 +8,9 @@ from ...compiler.catalog import Catalog
 from ...grammar.diagnostic import Diagnostic, Exit, MergecError
 from ...grammar.render import render
 from ...grammar.source import Source
+from ...runtime.catalog import LocalCatalog
 from ...runtime.sources import read_source
-from ..arguments import Parser
+from ..arguments import ALLOW_PICKLE, Parser
 from ..streams import piped_recipe, say, tell
 from ..whole_file import write_whole
 from .sheet import Imported
@@ -26,7 +27,7 @@ def import_file(path: str, catalog: Catalog, target: Path | None = None) -> tupl
     return Source(source.name, imported.text), imported
 
 
-def import_command(words: list[str], catalog: Catalog) -> int:
+def import_command(words: list[str]) -> int:
     """Runs `mergec import`. Raises MergecError."""
     p = Parser(
         prog="mergec import",
@@ -37,9 +38,10 @@ def import_command(words: list[str], catalog: Catalog) -> int:
     p.add_argument("-o", "--output", metavar="RECIPE", help="where to write the recipe (default: standard output)")
     p.add_argument("--force", action="store_true", help="replace a recipe that exists")
     p.add_argument("--strict", action="store_true", help="fail where something is passed over")
+    p.add_argument("--allow-pickle", action="store_true", help=ALLOW_PICKLE)
     given = p.parse_args(words)
     target = Path(given.output).parent if given.output else Path()
-    _, imported = import_file(given.config, catalog, target)
+    _, imported = import_file(given.config, LocalCatalog(allow_pickle=given.allow_pickle), target)
     if imported.warnings:
         tell(render(imported.warnings).rstrip("\n"))
         if given.strict:

@@ -10,6 +10,7 @@ from typing import Literal
 from ...compiler.card import PROVENANCE
 from ...compiler.primitives import Primitive
 from ...grammar.diagnostic import Diagnostic, MergecError
+from ..catalog import LocalCatalog
 from ..faults import show
 from ..hardware import choose_device, usable_cores
 from ..primitives import Primitives
@@ -34,12 +35,14 @@ def verify(
     folder: str | os.PathLike[str] | None = None,
     primitives: Iterable[Primitive] = (),
     cancel: threading.Event | None = None,
+    allow_pickle: bool = False,
 ) -> Verification:
     """Checks an output of mergec's against its own record, its config and, where they are at hand, its inputs.
 
     Reads every byte of the output once. `rerun` makes that many tensors again from the inputs (`"all"`: every one),
     drawn by `seed`, and compares their bytes. Relative paths of the recipe begin in `folder`; by default they are
-    looked for in the working folder and beside the output. `primitives` as for `mergec.compile`. Writes nothing.
+    looked for in the working folder and beside the output. `primitives` and `allow_pickle` as for `mergec.compile`.
+    Writes nothing.
 
     What is wrong with the output is in the result. Raises MergecError (E0401) where there is no output, `Cancelled`
     where `cancel` was set.
@@ -65,7 +68,10 @@ def verify(
     checks.append(check_non_finite(contents, record, seen))
     if record is not None:
         folders = [os.getcwd(), os.path.dirname(where)] if folder is None else [os.path.abspath(os.fspath(folder))]
-        checks += _from_inputs(where, contents, record, folders, Primitives(primitives), lanes, rerun, seed, cancel)
+        disk = LocalCatalog(allow_pickle=allow_pickle)
+        checks += _from_inputs(
+            where, contents, record, folders, disk, Primitives(primitives), lanes, rerun, seed, cancel
+        )
     return Verification(where, tuple(checks))
 
 
@@ -85,6 +91,7 @@ def _from_inputs(
     contents: Contents,
     record: Record,
     folders: list[str],
+    disk: LocalCatalog,
     primitives: Primitives,
     lanes: int,
     rerun: Sample,
@@ -95,7 +102,7 @@ def _from_inputs(
     try:
         device = choose_device({"cuda": "cuda", "mps": "mps"}.get(str(record.made_with.get("device")), "cpu"))
         place = os.path.join(path, PROVENANCE)
-        made, checks = recompile(record, folders, primitives, lanes, device, place)
+        made, checks = recompile(record, folders, disk, primitives, lanes, device, place)
     except RecursionError:
         return [Check("recipe", Verdict.UNKNOWN, "it is nested too deeply")]
     if made is None:

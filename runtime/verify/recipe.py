@@ -54,8 +54,8 @@ class Recorded:
     Implements `compiler.catalog.Catalog`.
     """
 
-    def __init__(self, libraries: Mapping[str, str], recipe: str) -> None:
-        self._disk, self._libraries, self._recipe = LocalCatalog(), libraries, recipe
+    def __init__(self, disk: LocalCatalog, libraries: Mapping[str, str], recipe: str) -> None:
+        self._disk, self._libraries, self._recipe = disk, libraries, recipe
 
     def open(self, source: str, *, revision: str | None, subfolder: str | None, near: str) -> Checkpoint:
         return self._disk.open(source, revision=revision, subfolder=subfolder, near=near)
@@ -89,20 +89,27 @@ class _Attempt:
 
 
 def recompile(
-    record: Record, folders: Sequence[str], primitives: Mapping[str, Primitive], lanes: int, device: str, place: str
+    record: Record,
+    folders: Sequence[str],
+    disk: LocalCatalog,
+    primitives: Mapping[str, Primitive],
+    lanes: int,
+    device: str,
+    place: str,
 ) -> tuple[Recompiled | None, list[Check]]:
     """Compiles the recipe of a record from the first of `folders` in which all its inputs are.
 
-    None where it can't be compiled; the checks `inputs` and `recipe` say why. `place` is the record's path.
+    None where it can't be compiled; the checks `inputs` and `recipe` say why. `disk` opens the inputs, `place` is the
+    record's path.
     """
-    attempts = [_attempt(record, folder, primitives) for folder in dict.fromkeys(folders)]
+    attempts = [_attempt(record, folder, disk, primitives) for folder in dict.fromkeys(folders)]
     best = max(attempts, key=lambda a: (a.ok, len(a.models)))
     if best.error is not None:
         return None, [_failed(record, best.error, place)]
     inputs, touched, sound = _inputs(record, best.models, place)
     if not sound:
         return None, [inputs, Check("recipe", Verdict.UNKNOWN, "compiles only from the inputs that are recorded")]
-    catalog, source = _sources(record, best.folder)
+    catalog, source = _sources(record, best.folder, disk)
     options = Options(
         device=device,
         lanes=lanes,
@@ -124,18 +131,18 @@ def _object(record: Record, name: str) -> dict[str, Any]:
     return value if isinstance(value, dict) else {}
 
 
-def _sources(record: Record, folder: str) -> tuple[Recorded, Source]:
+def _sources(record: Record, folder: str, disk: LocalCatalog) -> tuple[Recorded, Source]:
     """The catalog and the recipe, as if it lay in `folder`."""
     libraries = {}
     for library in base_list(record, "libraries"):
         if isinstance(library, dict):
             libraries[str(library.get("name"))] = str(library.get("text"))
     name = os.path.join(folder, "the recipe of the record")
-    return Recorded(libraries, name), Source(name, str(record.base.get("recipe")))
+    return Recorded(disk, libraries, name), Source(name, str(record.base.get("recipe")))
 
 
-def _attempt(record: Record, folder: str, primitives: Mapping[str, Primitive]) -> _Attempt:
-    catalog, source = _sources(record, folder)
+def _attempt(record: Record, folder: str, disk: LocalCatalog, primitives: Mapping[str, Primitive]) -> _Attempt:
+    catalog, source = _sources(record, folder, disk)
     try:
         recipe = evaluate(parse(source), catalog, Library(primitives), _object(record, "defines"))
     except MergecError as error:

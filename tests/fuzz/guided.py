@@ -22,7 +22,7 @@ def main() -> None:
     check = TARGETS[name].check
 
     def one(data: bytes) -> None:
-        if name == "header":
+        if name in ("header", "pickle"):
             check(data)
         else:
             check(data.decode("utf-8", "replace"))

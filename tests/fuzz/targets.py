@@ -7,7 +7,9 @@ import dataclasses
 import functools
 import itertools
 import json
+import math
 import random
+import sys
 import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -17,6 +19,7 @@ from typing import Any
 from mergec.cli.format import format_module
 from mergec.cli.import_mergekit.writing import import_text
 from mergec.compiler.catalog import CatalogError, Checkpoint, MemoryCatalog
+from mergec.compiler.dtypes import SIZES
 from mergec.compiler.pipeline import Options, compile_recipe
 from mergec.compiler.tokenizer import read_vocabulary
 from mergec.grammar.ast import Module
@@ -26,7 +29,13 @@ from mergec.grammar.render import render, to_json
 from mergec.grammar.source import Source, Span
 from mergec.runtime.catalog import LocalCatalog
 from mergec.runtime.headers import parse_header
+from mergec.runtime.pickled.reading import read_pickle
 from mutations import JSON_WORDS, RECIPE_WORDS, YAML_WORDS, corpus, mutated, strewn, swapped
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from pickled_files import ORDERED, REBUILD, number, saved, state, storage, tensor
+from pickled_files import text as written
 
 _LETS = "".join(f'let {name} = model("{name}")\n' for name in ("a", "b", "base"))
 _HEADER = {
@@ -216,6 +225,59 @@ def check_tokenizer(text: str) -> None:
     assert found is None or all(isinstance(k, str) and type(v) is int and v >= 0 for k, v in found.items())
 
 
+# --- pickles ---------------------------------------------------------------------------------------
+
+_PICKLES = (
+    state(w=tensor(), v=tensor((1,), (1,), 1), epoch=number(3)),
+    state(state_dict=ORDERED + b"(" + written("w") + tensor() + b"u}b", optimizer=b"]q\x00(h\x00N\x88e", n=b"N"),
+    b"\x80\x04\x95\x10" + bytes(7) + b"}\x94\x8c\x01w\x94" + tensor((2, 1), (1, 1)) + b"s.",
+)
+_INSTRUCTIONS = (
+    *(bytes([code]) for code in b"(01N})]tsaeubQR.q\x85\x86\x87\x88\x89\x8f\x90\x91\x93\x94\x81\x82\x92io"),
+    *(b"h" + bytes([k]) for k in range(4)),
+    *(b"q" + bytes([k]) for k in range(4)),
+    *(storage("0", 2), storage("0", 8, "torch.storage\nUntypedStorage"), tensor(), REBUILD, ORDERED),
+    *(number(n) for n in (-1, 0, 1, 2, 1 << 31, 1 << 62, 1 << 63, 1 << 200)),
+    *(written(word) for word in ("w", "model", "storage", "0", "cpu", "\x1b[31m", "")),
+    *(b"cos\nsystem\n", b"ctorch._tensor\n_rebuild_from_type_v2\n", b"ctorch._utils\n_rebuild_parameter\n"),
+    *(b"ctorch._utils\n_rebuild_tensor_v3\n", b"ctorch\nfloat16\n", b"ctorch\nSize\n", b"ctorch\nHalfStorage\n"),
+    *(
+        b"X\xff\xff\xff\xff",
+        b"\x8d" + b"\xff" * 8,
+        b"\x95" + b"\xff" * 8,
+        b"\x8b\xff\xff\xff\x7f",
+        b"r\xff\xff\xff\xff",
+    ),
+)
+
+
+def make_pickle(rng: random.Random) -> bytes:
+    """A pickle with instructions put in, or an archive of one with bytes changed."""
+    raw = bytearray(rng.choice(_PICKLES))
+    for _ in range(rng.randrange(5)):
+        at = rng.randrange(2, len(raw) + 1)
+        raw[at : at + rng.choice((0, 0, 0, 1, 3))] = rng.choice(_INSTRUCTIONS) * rng.choice((1, 1, 1, 2, 50))
+    data = strewn(rng, bytes(raw), 1)
+    return data if rng.random() < 0.6 else strewn(rng, saved(data), 3)
+
+
+def check_pickle(raw: bytes) -> None:
+    """Reads `raw` as an archive and as the pickle in one: what is not refused lies within the file."""
+    with tempfile.TemporaryDirectory(prefix="mergec-fuzz-") as folder:
+        path = Path(folder) / "pytorch_model.bin"
+        for data in (raw, saved(raw)):
+            path.write_bytes(data)
+            try:
+                header = read_pickle(str(path))
+            except CatalogError as error:
+                refused = " ".join((error.message, *error.notes, *error.help))
+                assert refused.isprintable(), ascii(refused)
+                continue
+            for found in header.tensors.values():
+                assert 0 <= found.start <= found.end <= len(data), "a tensor outside the file"
+                assert found.nbytes == math.prod(found.shape) * SIZES[found.dtype], "a tensor of another size"
+
+
 # --- configurations of mergekit ------------------------------------------------------------------
 
 
@@ -242,6 +304,7 @@ TARGETS: Mapping[str, Target] = MappingProxyType(
         "header": Target(make_header, check_header),
         "folder": Target(make_folder, check_folder),
         "tokenizer": Target(make_tokenizer, check_tokenizer),
+        "pickle": Target(make_pickle, check_pickle),
         "yaml": Target(make_yaml, check_yaml),
     }
 )

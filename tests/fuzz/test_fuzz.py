@@ -15,7 +15,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 from targets import TARGETS
 
-EXAMPLES = {"recipe": 60, "format": 80, "header": 200, "folder": 40, "tokenizer": 100, "yaml": 80}
+EXAMPLES = {"recipe": 60, "format": 80, "header": 200, "folder": 40, "tokenizer": 100, "pickle": 200, "yaml": 80}
 
 
 @pytest.mark.parametrize("name", TARGETS)
