@@ -161,7 +161,7 @@ def _parser() -> Parser:
     add("-D", dest="define", action="append", default=[], metavar="NAME=VALUE", help="replace a `let` of the recipe")
     add("--set", action="append", default=[], metavar="output.KEY=VALUE", help="replace a setting of the output")
     add("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps (default: auto)")
-    add("--lanes", type=_lanes, metavar="N", help="blocks worked on at once (default: the usable cores)")
+    add("--lanes", type=_lanes, metavar="N", help="blocks worked on at once (default: the usable cores and one)")
     add("--memory", metavar="SIZE", help="budget of host memory, such as 2GiB")
     add("--device-memory", metavar="SIZE", help="budget of device memory")
     add("--strict", action="store_true", help="warnings are errors")

@@ -18,7 +18,7 @@ from ..grammar.diagnostic import Diagnostic
 from ..grammar.parse import parse as parse_source
 from ..grammar.source import Source
 from .catalog import LocalCatalog
-from .hardware import choose_device, usable_cores
+from .hardware import choose_device, usual_lanes
 from .ports import Progress
 from .primitives import Primitives
 from .sources import read_source
@@ -87,7 +87,7 @@ def compile(
 
     `catalog` says where checkpoints come from: local files by default, `mergec.MemoryCatalog` for plain dicts.
     `device` is `auto`, `cpu`, `cuda`, `cuda:1`, …; `lanes` is how many blocks are worked on at once (the usable cores
-    by default). `memory` and `device_memory` are budgets in bytes. `defines` replaces lets, `settings` those of
+    and one by default). `memory` and `device_memory` are budgets in bytes. `defines` replaces lets, `settings` those of
     `output(…)`. `primitives` are functions that the recipe can call, beside those of installed packages. `strict` makes
     warnings errors; `single` plans one weight file instead of a folder. `allow_pickle` lets local files be weights that
     PyTorch pickled; they are read as data, and no code of theirs is run.
@@ -97,7 +97,7 @@ def compile(
     source = read_source(recipe)
     options = Options(
         device=choose_device(device),
-        lanes=lanes or usable_cores(),
+        lanes=lanes or usual_lanes(),
         host_memory=memory,
         device_memory=device_memory,
         defines=dict(defines or {}),

@@ -17,6 +17,11 @@ def usable_cores() -> int:
     return os.cpu_count() or 1
 
 
+def usual_lanes() -> int:
+    """One more than the cores: while one lane waits for the disk, another computes."""
+    return usable_cores() + 1
+
+
 def choose_device(wanted: str) -> str:
     """The device that `auto` stands for, or the one asked for in its full form. Raises MergecError (E0613).
 

@@ -452,39 +452,42 @@ INSTRUCTION(histogram_v) {
         table[bits_of(a[i]) >> 16 & 0x7fff]++;
 }
 
+/* `digits_v` of some elements of one chunk. Few of them match, and which ones can't be foreseen: where there are any,
+   their places are gathered without a branch for each. */
+static inline __attribute__((always_inline)) void BODY(count_digits)(
+    const float *a, int64_t count, uint32_t prefix, uint32_t *table, struct seen *seen
+) {
+    uint32_t any = 0;
+    for (int64_t k = 0; k < count; k++)
+        any |= (bits_of(a[k]) >> 16 & 0x7fff) == prefix;
+    if (!any)
+        return;
+    uint8_t places[GROUP];
+    int64_t found = 0;
+    for (int64_t k = 0; k < count; k++) {
+        places[found] = (uint8_t)k;
+        found += (bits_of(a[k]) >> 16 & 0x7fff) == prefix;
+    }
+    for (int64_t k = 0; k < found; k++) {
+        uint32_t digit = bits_of(a[places[k]]) & 0xffff;
+        table[digit]++;
+        remember(seen, digit);
+    }
+}
+
 /* The lowest 16 bits, of the elements whose bits above them are u, counted at out; for every chunk of the block b has
    those that are few (`struct seen`). */
 INSTRUCTION(digits_v) {
     const float *a = s->a;
     uint32_t *table = s->out, prefix = (uint32_t)s->u;
     for (int64_t i = 0; i < p->count;) {
-        int64_t at = p->at + i, stop = i + 16 < p->count ? i + 16 : p->count;
-        struct seen *seen = (struct seen *)s->b + at / CHUNK;
-        if (at % CHUNK == 0)
+        int64_t at = (p->at + i) % CHUNK, stop = i + CHUNK - at < p->count ? i + CHUNK - at : p->count;
+        struct seen *seen = (struct seen *)s->b + (p->at + i) / CHUNK;
+        if (at == 0)
             seen->found = 0;
-        if ((at + stop - i - 1) / CHUNK != at / CHUNK)
-            stop = i + (CHUNK - at % CHUNK);
-        uint32_t any = 0;
-        for (int64_t k = i; k < stop; k++)
-            any |= (bits_of(a[k]) >> 16 & 0x7fff) == prefix;
-        for (; any && i < stop; i++) {
-            uint32_t bits = bits_of(a[i]), digit = bits & 0xffff;
-            if ((bits >> 16 & 0x7fff) != prefix)
-                continue;
-            table[digit]++;
-            int64_t k = 0;
-            while (k < seen->found && seen->digit[k] != digit)
-                k++;
-            if (k < seen->found)
-                seen->count[k]++;
-            else if (k == FEW)
-                seen->found = -1;
-            else if (seen->found >= 0) {
-                seen->digit[k] = digit;
-                seen->count[k] = 1;
-                seen->found++;
-            }
-        }
+        for (; i + GROUP <= stop; i += GROUP)
+            BODY(count_digits)(a + i, GROUP, prefix, table, seen);
+        BODY(count_digits)(a + i, stop - i, prefix, table, seen);
         i = stop;
     }
 }

@@ -16,6 +16,7 @@
 #define CHUNK ((int64_t)1 << 16) /* compiler/plan.py's */
 #define LANES 64                 /* order.py's */
 #define FEW 32                   /* selection.py's: distinct digits of a chunk that are remembered */
+#define GROUP 16                 /* elements that are looked at together for a rare one */
 #define TABLES 4                 /* histograms side by side, as one that is hit twice in a row must wait for itself */
 
 /* One instruction, its arguments in place. What x to w mean is said at each instruction. */
@@ -37,6 +38,21 @@ struct seen {
     int64_t found;
     uint32_t digit[FEW], count[FEW];
 };
+
+static void remember(struct seen *seen, uint32_t digit) {
+    int64_t k = 0;
+    while (k < seen->found && seen->digit[k] != digit)
+        k++;
+    if (k < seen->found)
+        seen->count[k]++;
+    else if (k == FEW)
+        seen->found = -1;
+    else if (seen->found >= 0) {
+        seen->digit[k] = digit;
+        seen->count[k] = 1;
+        seen->found++;
+    }
+}
 
 #include "instructions.h"
 
