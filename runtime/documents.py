@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import json
-import os
-import stat
 from typing import Any
 
 from ..compiler.catalog import CatalogError
-from .faults import show, unreadable
+from .faults import show
+from .regular import opened
 
 MAX_DEPTH = 64
 """The deepest nesting of JSON accepted."""
@@ -19,17 +18,10 @@ def read_text(path: str, *, limit: int, code: str) -> str:
 
     Raises CatalogError: E0403 where it can't be read, `code` where it is too long or not text.
     """
-    try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-        with open(descriptor, "rb") as file:
-            status = os.fstat(descriptor)
-            if not stat.S_ISREG(status.st_mode):
-                raise CatalogError(code, "not a regular file", file=path)
-            if status.st_size > limit:
-                raise CatalogError(code, f"file has {status.st_size} bytes, over the limit of {limit}", file=path)
-            raw = file.read(limit)
-    except OSError as error:
-        raise unreadable(path, error) from error
+    with opened(path, code) as (descriptor, status), open(descriptor, "rb", closefd=False) as file:
+        if status.st_size > limit:
+            raise CatalogError(code, f"file has {status.st_size} bytes, over the limit of {limit}", file=path)
+        raw = file.read(limit)
     try:
         return raw.decode("utf-8")
     except UnicodeDecodeError as error:

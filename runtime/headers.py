@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import math
 import os
-import stat
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -20,7 +19,8 @@ from typing import Any, NoReturn
 from ..compiler.catalog import CatalogError, StoredTensor
 from ..compiler.collector import collector_paused
 from ..compiler.dtypes import SIZES
-from .faults import show, unreadable
+from .faults import show
+from .regular import opened
 
 MAX_HEADER = 100 << 20
 """The longest header accepted, in bytes; the safetensors library has the same limit."""
@@ -65,21 +65,9 @@ def read_header(path: str, file: int = 0) -> Header:
 
     Raises CatalogError: E0403 where the file can't be read, E0410 to E0429 where it is not sound.
     """
-    try:
-        # without O_NONBLOCK, opening a pipe would wait for its writer
-        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-    except OSError as error:
-        raise unreadable(path, error) from error
-    try:
-        status = os.fstat(descriptor)
-        if not stat.S_ISREG(status.st_mode):
-            _fail("E0429", "not a regular file", path)
+    with opened(path, "E0429") as (descriptor, status):
         start = os.pread(descriptor, 8, 0)
         raw = _read(descriptor, header_length(start, status.st_size, path))
-    except OSError as error:
-        raise unreadable(path, error) from error
-    finally:
-        os.close(descriptor)
     tensors, metadata = parse_header(raw, status.st_size, path, file)
     return Header(tensors, metadata, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
 

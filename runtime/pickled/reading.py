@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import math
-import os
-import stat
 from collections.abc import Iterable, Mapping
 from typing import NoReturn
 
 from ...compiler.catalog import CatalogError, StoredTensor
 from ...compiler.collector import collector_paused
 from ...compiler.dtypes import SIZES
-from ..faults import show, unreadable
+from ..faults import show
 from ..headers import MAX_NAME, Header
+from ..regular import opened
 from .archive import Record, read_range, read_records
 from .convert import CONVERT
 from .machine import interpret
@@ -30,24 +29,11 @@ def read_pickle(path: str, file: int = 0) -> Header:
 
     Raises CatalogError: E0403 where the file can't be read, E0429 and E0440 to E0448 where it is not what can be used.
     """
-    try:
-        # without O_NONBLOCK, opening a pipe would wait for its writer
-        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-    except OSError as error:
-        raise unreadable(path, error) from error
-    try:
-        status = os.fstat(descriptor)
-        if not stat.S_ISREG(status.st_mode):
-            raise CatalogError("E0429", "not a regular file", file=path)
-        with collector_paused():
-            records = read_records(descriptor, status.st_size, path)
-            _check_order(descriptor, records, path)
-            state = find_state(interpret(_pickle(descriptor, records, path), path), path)
-            tensors = {name: _stored(name, found, records, file, path) for name, found in state.tensors.items()}
-    except OSError as error:
-        raise unreadable(path, error) from error
-    finally:
-        os.close(descriptor)
+    with opened(path, "E0429") as (descriptor, status), collector_paused():
+        records = read_records(descriptor, status.st_size, path)
+        _check_order(descriptor, records, path)
+        state = find_state(interpret(_pickle(descriptor, records, path), path), path)
+        tensors = {name: _stored(name, found, records, file, path) for name, found in state.tensors.items()}
     shared = _shared(tensors.values())
     return Header(tensors, {}, status.st_size, status.st_mtime_ns, status.st_ctime_ns, shared, state.others)
 
