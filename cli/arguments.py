@@ -160,7 +160,7 @@ def _parser() -> Parser:
     add("--emit", metavar="STAGE", choices=STAGES, help="print the compiler's ast, graph or schedule")
     add("-D", dest="define", action="append", default=[], metavar="NAME=VALUE", help="replace a `let` of the recipe")
     add("--set", action="append", default=[], metavar="output.KEY=VALUE", help="replace a setting of the output")
-    add("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps (default: auto)")
+    add("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps, or several: cuda:0,cuda:1 (default: auto)")
     add("--lanes", type=_lanes, metavar="N", help="blocks worked on at once (default: the usable cores and one)")
     add("--memory", metavar="SIZE", help="budget of host memory, such as 2GiB")
     add("--device-memory", metavar="SIZE", help="budget of device memory")

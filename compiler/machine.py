@@ -13,7 +13,8 @@ from .plan import CHUNK, PRODUCT_ROWS, Instruction, Operand, Product
 class Machine:
     """What the schedule is made for.
 
-    `device` is its name, `lanes` how many blocks are in flight at once, `block` their largest size in elements.
+    `device` is its name, or those of several with commas between; lanes and device memory are then those of each.
+    `lanes` is how many blocks are in flight at once, `block` their largest size in elements.
     `hold`: an accelerator keeps what several passes read, instead of having it sent again.
     """
 

@@ -19,6 +19,7 @@ from .machine import Machine
 from .models import Model
 from .plan import Scalar, Step
 from .slots import Origins, Slot
+from .split import devices_of
 from .stamps import Stamp, extents_of
 from .steps import Numbering, Setting, ValueSteps
 
@@ -113,7 +114,8 @@ def schedule(
         tuple(parts),
         setting.numbering.scalars,
         machine.lanes,
-        host=max((s.host for _, like in found for s in like), default=0),
+        # every device has staging of its own on the host
+        host=max((s.host for _, like in found for s in like), default=0) * len(devices_of(machine.device)),
         device=max((s.device for _, like in found for s in like), default=0),
         reads=sum(count * s.reads for count, like in found for s in like),
         writes=sum(count * s.writes for count, like in found for s in like),

@@ -7,6 +7,7 @@ import os
 import re
 from pathlib import Path
 
+from ..compiler.split import devices_of
 from ..grammar.diagnostic import Diagnostic, Exit, MergecError
 
 
@@ -31,11 +32,12 @@ def choose_device(wanted: str) -> str:
         return "cuda:0" if _has_nvidia_driver() and _torch_has_cuda() else "cpu"
     if wanted == "cuda":
         return "cuda:0"
-    if wanted in ("cpu", "mps") or re.fullmatch(r"cuda:\d+", wanted):
+    names = devices_of(wanted)
+    numbered = len(set(names)) == len(names) and all(re.fullmatch(r"cuda:\d+", name) for name in names)
+    if wanted in ("cpu", "mps") or numbered:
         return wanted
-    raise MergecError(
-        Diagnostic("E0613", f"no device `{wanted}`", help=("use `auto`, `cpu`, `cuda`, `cuda:1` or `mps`",)), Exit.USAGE
-    )
+    help = ("use `auto`, `cpu`, `cuda`, `cuda:1`, `cuda:0,cuda:1` or `mps`",)
+    raise MergecError(Diagnostic("E0613", f"no device `{wanted}`", help=help), Exit.USAGE)
 
 
 def _has_nvidia_driver() -> bool:

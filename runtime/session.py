@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from ..compiler.plan import Plan
 from ..compiler.prune import Found, prune, reuse
 from ..grammar.diagnostic import MergecError
-from .executor import Outcome, Progress, execute
+from .executor import Outcome, Progress
 from .faults import show
 from .inputs import Inputs
 from .nonfinite_origins import non_finite_error
@@ -21,6 +21,7 @@ from .resume.journal import Done
 from .resume.keeper import Keeper
 from .resume.ledger import Ledger
 from .resume.record import with_record
+from .several import execute_everywhere
 from .target import Target, Unfinished, clear_leftovers
 from .writer import Writer
 
@@ -101,7 +102,7 @@ def _make(
         Writer(target.folder, plan, Ledger(plan.tensors, keeper.finished)) as writer,
     ):
         writer.start({plan.tensors[k].file for k in done}, linked)
-        outcome = execute(work, inputs, writer, progress, cancel, non_finite)
+        outcome = execute_everywhere(work, inputs, writer, progress, cancel, non_finite)
         inputs.check()
         if plan.on_nonfinite == "error" and outcome.non_finite:
             raise non_finite_error(plan, inputs, outcome.non_finite)
