@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from ..grammar import ast
 from ..grammar.diagnostic import Diagnostic, Label, MergecError
 from ..grammar.source import Span
 from .near import near
@@ -20,10 +21,15 @@ class Missing:
 
 REQUIRED = Missing()
 
+KINDS = ("number", "integer", "boolean", "string", "region")
+"""What a parameter can be declared to accept."""
+
+_BOUNDED = ("number", "integer")
+
 
 @dataclass(frozen=True, slots=True)
 class Parameter:
-    """`kind` is one of number, integer, boolean, string, region, or None for anything."""
+    """`kind` is one of `KINDS`, or None for anything."""
 
     name: str
     default: Any = REQUIRED
@@ -104,6 +110,19 @@ def match(function: str, parameters: Sequence[Parameter], given: Sequence[Given]
             )
         )
     return out
+
+
+def check_declared(parameters: Sequence[ast.Parameter]) -> None:
+    """Raises MergecError (E0223) for a kind that there is not, or that has no bounds."""
+    for kind in [p.kind for p in parameters if p.kind is not None]:
+        if kind.name not in KINDS:
+            meant = near(kind.name, KINDS, 1)
+            help_ = f"did you mean `{meant[0]}`?" if meant else "the kinds are " + ", ".join(f"`{k}`" for k in KINDS)
+            label = Label(kind.span, "no such kind")
+            raise MergecError(Diagnostic("E0223", f"no kind `{kind.name}`", (label,), help=(help_,)))
+        if kind.name not in _BOUNDED and (kind.low is not None or kind.high is not None):
+            label = Label(kind.span, "only numbers have them")
+            raise MergecError(Diagnostic("E0223", f"{article(kind.name)} has no bounds", (label,)))
 
 
 def check_kind(function: str, parameter: Parameter, value: Any, span: Span, tensor: str = "") -> Any:

@@ -17,7 +17,7 @@ from .adapters import Adapter
 from .bindings import VARYING, Cascade, declare, unknown
 from .budget import Budget
 from .builtins import BUILTINS
-from .calls import Given, kind_of
+from .calls import Given, check_declared, kind_of
 from .catalog import Catalog, CatalogError
 from .expressions import Expressions, key_span, too_deep
 from .forms import FORMS, Models, catalog_diagnostic
@@ -144,6 +144,8 @@ class _Evaluator:
             if isinstance(statement, ast.Def):
                 try:
                     declare(statement.name, scope)
+                    scope.values[statement.name.id] = Poison()
+                    check_declared(statement.parameters)
                     scope.values[statement.name.id] = Function(statement, scope, library)
                 except MergecError as error:
                     self.result.diagnostics.extend(error.diagnostics)
