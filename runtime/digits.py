@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from typing import Any
 
 import numpy
 from numpy.typing import NDArray
@@ -20,6 +21,7 @@ DIGIT = 16
 BINS = 1 << DIGIT
 
 Counts = NDArray[numpy.int64]
+"""How many words have each digit."""
 
 
 class LaneHistograms:
@@ -27,10 +29,11 @@ class LaneHistograms:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._lanes: dict[int, Callable[[], Counts]] = {}
+        self._lanes: dict[int, Callable[[], NDArray[numpy.integer[Any]]]] = {}
 
-    def enter(self, lane: int, counts: Callable[[], Counts]) -> bool:
-        """Whether the lane is new in this round, so that its memory is to be zeroed; `counts` reads it at the end.
+    def enter(self, lane: int, counts: Callable[[], NDArray[numpy.integer[Any]]]) -> bool:
+        """Whether the lane is new in this round, so that its memory is to be zeroed; `counts` reads it at the end, as
+        far as there are digits.
 
         `lane` is the address of that memory, or anything else that is the lane's own.
         """
@@ -44,7 +47,8 @@ class LaneHistograms:
         """The counts of all lanes together; the next round begins at zero."""
         total = numpy.zeros(BINS, numpy.int64)
         for counts in self._lanes.values():
-            total += counts()
+            found = counts()
+            total[: found.size] += found
         self._lanes.clear()
         return total
 

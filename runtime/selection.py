@@ -13,8 +13,10 @@ from __future__ import annotations
 import numpy
 
 from ..compiler.plan import CHUNK
-from .digits import BINS, DIGIT, Counts, DigitRounds, LaneHistograms
+from .digits import DIGIT, Counts, DigitRounds, LaneHistograms
 from .reductions import Threshold
+
+_GROUP = 256
 
 FEW = 32
 """Different digits of a chunk that are worth remembering: their bytes are next to nothing beside the chunk's."""
@@ -111,10 +113,16 @@ class Selection(DigitRounds):
 
 def _place(counts: Counts, rank: int) -> tuple[int, int]:
     """The digit of the word of that rank, from 1 for the largest, and how many words have a higher one."""
-    above = counts[::-1].cumsum()
-    found = int(numpy.searchsorted(above, rank))
-    digit = BINS - 1 - found
-    return digit, int(above[found] - counts[digit])
+    # first among groups of digits: to add up all of them one by one takes as long as counting a small tensor
+    groups = counts.reshape(-1, _GROUP)
+    above = groups.sum(axis=1)[::-1].cumsum()
+    passed = int(numpy.searchsorted(above, rank))
+    group = len(groups) - 1 - passed
+    before = int(above[passed] - groups[group].sum())
+    within = groups[group][::-1].cumsum()
+    found = int(numpy.searchsorted(within, rank - before))
+    digit = _GROUP - 1 - found
+    return group * _GROUP + digit, before + int(within[found] - groups[group][digit])
 
 
 class Digits(Selection):

@@ -14,6 +14,7 @@ from ..compiler.live_code import code_for
 from ..compiler.ops import OPS
 from ..compiler.owners import Owners
 from ..compiler.plan import (
+    CHUNK,
     Constant,
     Instruction,
     Pass,
@@ -31,10 +32,10 @@ from .reductions import Attributes, Reducer, Result, Threshold
 from .selection import Selection
 
 SAMPLED = 64
-"""One of so many blocks is looked at for a guess."""
+"""One of so many parts of a tensor is looked at for a guess."""
 
-WORTH_A_GUESS = 8
-"""With fewer blocks, a guess costs more than the round that it spares now and then."""
+WORTH_A_GUESS = 16 * CHUNK
+"""With fewer elements, a guess costs more than the round that it spares now and then."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,26 +103,31 @@ def run_pass(context: Context, pass_: Pass, layout: Layout, arenas: Sequence[Are
     reducers = [side.reducer(r.op, _attributes(context, r), pass_.numel) for r in pass_.reductions]
     lanes = [side.lane(pass_, layout, arena, index) for index, arena in enumerate(arenas)]
 
-    def work(lane: int, index: int) -> None:
-        first = index * pass_.block
-        lanes[lane].run(first, min(pass_.block, pass_.numel - first))
-
-    def stream(blocks: range, active: Sequence[int], *, again: bool) -> list[int]:
-        """One round over these blocks; which of the active reductions need another."""
+    def stream(size: int, blocks: range, active: Sequence[int], *, again: bool) -> list[int]:
+        """One round over these blocks of `size` elements; which of the active reductions need another."""
         code = code_for(pass_.code, [a for i in active for a in pass_.reductions[i].args]) if again else pass_.code
         for lane in lanes:
             lane.begin(code, [(i, reducers[i]) for i in active], again=again)
-        context.lanes.spread(len(blocks), lambda lane, index: work(lane, blocks[index]))
+
+        def work(lane: int, index: int) -> None:
+            first = blocks[index] * size
+            lanes[lane].run(first, min(size, pass_.numel - first))
+
+        context.lanes.spread(len(blocks), work)
         for i in active:
             reducers[i].finish_round()
         return [i for i in active if not reducers[i].done]
 
-    blocks = range(-(-pass_.numel // pass_.block) if pass_.numel else 0)
-    if len(blocks) >= WORTH_A_GUESS and (unsure := _to_guess(reducers, side.guesses(pass_, layout))):
-        stream(blocks[min(len(blocks), SAMPLED) // 2 :: SAMPLED], unsure, again=True)
-    active = stream(blocks, range(len(reducers)), again=False)
+    able = side.guesses(pass_, layout) if pass_.numel >= WORTH_A_GUESS else ()
+    if unsure := _to_guess(reducers, able):
+        # operations along rows see whole ones only where blocks are as planned
+        part = pass_.block if any(k == "row" for i in pass_.code for k, _ in i.attributes) else min(CHUNK, pass_.block)
+        parts = range(-(-pass_.numel // part))
+        stream(part, parts[min(len(parts), SAMPLED) // 2 :: SAMPLED], unsure, again=True)
+    size, blocks = pass_.block, range(-(-pass_.numel // pass_.block) if pass_.numel else 0)
+    active = stream(size, blocks, range(len(reducers)), again=False)
     while active:
-        active = stream(blocks, active, again=True)
+        active = stream(size, blocks, active, again=True)
     for reduction, reducer in zip(pass_.reductions, reducers, strict=True):
         context.scalars[reduction.out.index] = reducer.result()
     for scalar in pass_.scalars:

@@ -73,4 +73,6 @@ def knows(instructions: Mapping[str, int], pass_: Pass, layout: Layout) -> bool:
     names = [name_of(i, pass_) for i in pass_.code]
     names += [name for r in pass_.reductions for name in REDUCTIONS.get(r.op, (None,))]
     names += ["store_F32" if isinstance(s, ToBuffer) else f"store_{s.dtype}" for s in pass_.stores]
-    return all(name in instructions for name in names) and piece_of(pass_, layout) is not None
+    # histograms count in 32 bits
+    countable = not pass_.reductions or pass_.numel < 1 << 32
+    return countable and all(name in instructions for name in names) and piece_of(pass_, layout) is not None

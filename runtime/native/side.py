@@ -212,16 +212,12 @@ class NativeLane:
         area = self._layout.states[i]
         assert area is not None
         state = self._arena.bytes[area.start : area.start + area.nbytes]
-        counts = state.view(numpy.uint32)
         first = selection.shift + DIGIT == selection.width
+        counts = state.view(numpy.uint32)[: TABLES * BINS // 2 if first else BINS]
 
-        def read() -> NDArray[numpy.int64]:
-            total = numpy.zeros(BINS, numpy.int64)
-            if first:
-                total[: BINS // 2] = counts.reshape(TABLES, -1).sum(axis=0, dtype=numpy.int64)
-            else:
-                total[:] = counts[:BINS]
-            return total
+        def read() -> NDArray[numpy.uint32]:
+            # of fewer than 2^32 elements, as `knows` sees to
+            return counts.reshape(TABLES, -1).sum(axis=0, dtype=numpy.uint32) if first else counts
 
         if selection.histograms.enter(state.ctypes.data, read):
             counts.fill(0)
@@ -233,7 +229,7 @@ class NativeLane:
             place = self._tables[i]
             table = self._arena.bytes[place.start : place.start + place.nbytes]
             digits = table.view(numpy.uint32)
-            if selection.along.enter(table.ctypes.data, lambda: digits.astype(numpy.int64)):
+            if selection.along.enter(table.ctypes.data, lambda: digits):
                 digits.fill(0)
             self._count_digits(i, a, table, selection.guess)
 
