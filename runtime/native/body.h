@@ -352,52 +352,45 @@ INSTRUCTION(row_max_v) {
     }
 }
 
-/* Ascending, of equals the first lower, NaNs last. c is scratch: four words an element of a row. */
+/* Ascending, of equals the first lower, NaNs last. c is scratch: four words an element of a row. Sorts a row by its keys'
+   bytes, the lowest first; what is moved is a key with its element's number below it. */
 INSTRUCTION(row_rank_v) {
     const float *a = s->a;
     float *out = s->out;
     int64_t row = (int64_t)s->u;
-    uint32_t *key = (uint32_t *)s->c, *index = key + row, *key2 = index + row, *index2 = key2 + row;
     if (row == 1) {
         each(i, p->count) out[i] = 0.5f;
         return;
     }
     float step = (float)(row - 1);
     for (int64_t r = 0; r < p->count; r += row) {
-        uint32_t counts[3][2048] = {{0}};
+        uint64_t *from = (uint64_t *)s->c, *to = from + row;
+        uint32_t counts[4][256] = {{0}};
         for (int64_t i = 0; i < row; i++) {
             uint32_t bits = bits_of(a[r + i]);
             bits = (bits & 0x7fffffff) > 0x7f800000 ? 0x7fffffff : bits == 0x80000000 ? 0 : bits;
             bits = bits & 0x80000000 ? ~bits : bits | 0x80000000; /* unsigned order is that of the numbers */
-            key[i] = bits;
-            index[i] = (uint32_t)i;
-            counts[0][bits & 2047]++;
-            counts[1][bits >> 11 & 2047]++;
-            counts[2][bits >> 22]++;
+            from[i] = (uint64_t)bits << 32 | (uint64_t)i;
+            for (int digit = 0; digit < 4; digit++)
+                counts[digit][bits >> 8 * digit & 255]++;
         }
-        uint32_t *from = key, *which = index, *to = key2, *place = index2;
-        for (int digit = 0; digit < 3; digit++) {
+        for (int digit = 0; digit < 4; digit++) {
             uint32_t *count = counts[digit], start = 0;
-            int shift = 11 * digit;
-            if (count[from[0] >> shift & 2047] == row) /* all alike in this digit, as they often are in the highest */
+            int shift = 32 + 8 * digit;
+            if (count[from[0] >> shift & 255] == row) /* all alike in this byte, as they often are in the lowest */
                 continue;
-            for (int64_t k = 0; k < 2048; k++) {
+            for (int64_t k = 0; k < 256; k++) {
                 uint32_t n = count[k];
                 count[k] = start;
                 start += n;
             }
-            for (int64_t i = 0; i < row; i++) {
-                uint32_t at = count[from[i] >> shift & 2047]++;
-                to[at] = from[i];
-                place[at] = which[i];
-            }
-            uint32_t *swap = from;
+            for (int64_t i = 0; i < row; i++)
+                to[count[from[i] >> shift & 255]++] = from[i];
+            uint64_t *swap = from;
             from = to, to = swap;
-            swap = which;
-            which = place, place = swap;
         }
         for (int64_t i = 0; i < row; i++)
-            out[r + which[i]] = (float)i / step;
+            out[r + (int64_t)(uint32_t)from[i]] = (float)i / step;
     }
 }
 
