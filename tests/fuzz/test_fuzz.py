@@ -38,6 +38,8 @@ FOUND = {
     "yaml float": ("yaml", "merge_method: " + ":".join(["59"] * 400) + ".0\nmodels: [{model: a}]\n"),
     # a document of the output that could not be written
     "half of a character": ("recipe", 'let a = model("a")\nlet x = "\ud800"\n* = a\n'),
+    # KeyError in the call of a def whose parameter has a kind that there is not
+    "odd kind": ("recipe", 'let a = model("a")\ndef f(*rest: range) = sum(rest)\n* = f(a)\n'),
     # OverflowError where a whole number became a tensor's
     "long whole number": ("recipe", 'let a = model("a")\n* = a * 10 ** 400\n'),
     # KeyError in the inference of families: a key that looks like a path
