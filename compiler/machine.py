@@ -25,6 +25,11 @@ class Machine:
     hold: bool = True
 
 
+def devices_of(device: str) -> tuple[str, ...]:
+    """The single devices of a plan's `device`."""
+    return tuple(device.split(","))
+
+
 def block_size(numel: int, machine: Machine) -> int:
     """Elements a block: a multiple of CHUNK, small enough to occupy all lanes, no larger than the machine's limit."""
     share = -(-max(numel, 1) // (machine.lanes * 2)) if machine.lanes > 1 else max(numel, 1)

@@ -15,11 +15,10 @@ from dataclasses import dataclass
 
 from .barriers import barrier_levels
 from .graph import Graph, Likeness, Output
-from .machine import Machine
+from .machine import Machine, devices_of
 from .models import Model
 from .plan import Scalar, Step
 from .slots import Origins, Slot
-from .split import devices_of
 from .stamps import Stamp, extents_of
 from .steps import Numbering, Setting, ValueSteps
 

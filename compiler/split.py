@@ -9,12 +9,9 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from .machine import devices_of
 from .plan import Plan
-
-
-def devices_of(device: str) -> tuple[str, ...]:
-    """The single devices of a plan's `device`."""
-    return tuple(device.split(","))
+from .prune import prune
 
 
 def split(plan: Plan) -> tuple[Plan, ...]:
@@ -25,9 +22,6 @@ def split(plan: Plan) -> tuple[Plan, ...]:
     devices = devices_of(plan.device)
     if len(devices) == 1:
         return (plan,)
-    # most runs have one device, and no use for this
-    from .prune import prune
-
     moved = [0] * len(plan.tensors)
     for step in plan.steps:
         moved[step.tensor] += step.reads + step.writes

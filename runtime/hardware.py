@@ -7,7 +7,7 @@ import os
 import re
 from pathlib import Path
 
-from ..compiler.split import devices_of
+from ..compiler.machine import devices_of
 from ..grammar.diagnostic import Diagnostic, Exit, MergecError
 
 
