@@ -24,6 +24,26 @@ Counts = NDArray[numpy.int64]
 """How many words have each digit."""
 
 
+_GROUP = 256
+
+
+def place(counts: Counts, rank: int) -> tuple[int, int]:
+    """The digit of the word of that rank, from 1 for the lowest, and how many words have a lower one.
+
+    Raises RuntimeError where there are fewer words.
+    """
+    # first among groups of digits: to add up all of them one by one takes as long as counting a small tensor
+    groups = counts.reshape(-1, _GROUP)
+    below = groups.sum(axis=1).cumsum()
+    group = int(numpy.searchsorted(below, rank))
+    if group == len(groups):
+        raise RuntimeError("a pass gave other numbers when it was repeated")
+    before = int(below[group] - groups[group].sum())
+    within = groups[group].cumsum()
+    digit = int(numpy.searchsorted(within, rank - before))
+    return group * _GROUP + digit, before + int(within[digit] - groups[group][digit])
+
+
 class LaneHistograms:
     """One histogram a lane, in the memory that the lane lends a reduction; joined at the end of a round."""
 

@@ -8,9 +8,7 @@ from __future__ import annotations
 
 import struct
 
-import numpy
-
-from .digits import BINS, DIGIT, DigitRounds
+from .digits import DIGIT, DigitRounds, place
 
 
 class Quantile(DigitRounds):
@@ -25,12 +23,8 @@ class Quantile(DigitRounds):
     def finish_round(self) -> None:
         if self._result is not None:
             return
-        counts = self.histograms.take()
-        below = counts.cumsum()
-        digit = int(numpy.searchsorted(below, self._rank, side="right"))
-        if digit == BINS:
-            raise RuntimeError("a pass gave other numbers when it was repeated")
-        self._rank -= int(below[digit] - counts[digit])
+        digit, before = place(self.histograms.take(), self._rank + 1)
+        self._rank -= before
         self.prefix = self.prefix << DIGIT | digit
         if self.shift:
             self.shift -= DIGIT

@@ -13,10 +13,8 @@ from __future__ import annotations
 import numpy
 
 from ..compiler.plan import CHUNK
-from .digits import DIGIT, Counts, DigitRounds, LaneHistograms
+from .digits import BINS, DIGIT, Counts, DigitRounds, LaneHistograms, place
 from .reductions import Threshold
-
-_GROUP = 256
 
 FEW = 32
 """Different digits of a chunk that are worth remembering: their bytes are next to nothing beside the chunk's."""
@@ -68,7 +66,7 @@ class Selection(DigitRounds):
         counts = self.histograms.take()
         if self.sampling:
             share = int(counts.sum()) / self._numel
-            self.sampling, self.guess = False, _place(counts, max(1, round(self._rank * share)))[0]
+            self.sampling, self.guess = False, _from_the_top(counts, max(1, round(self._rank * share)))[0]
             return
         self._next_digit(counts)
         guess, self.guess = self.guess, None
@@ -81,7 +79,7 @@ class Selection(DigitRounds):
             self._seen.clear()
 
     def _next_digit(self, counts: Counts) -> None:
-        digit, before = _place(counts, self._rank)
+        digit, before = _from_the_top(counts, self._rank)
         self._rank -= before
         self.prefix = self.prefix << DIGIT | digit
         if self._rank == counts[digit]:
@@ -111,18 +109,10 @@ class Selection(DigitRounds):
         raise RuntimeError("a pass gave other numbers when it was repeated")
 
 
-def _place(counts: Counts, rank: int) -> tuple[int, int]:
+def _from_the_top(counts: Counts, rank: int) -> tuple[int, int]:
     """The digit of the word of that rank, from 1 for the largest, and how many words have a higher one."""
-    # first among groups of digits: to add up all of them one by one takes as long as counting a small tensor
-    groups = counts.reshape(-1, _GROUP)
-    above = groups.sum(axis=1)[::-1].cumsum()
-    passed = int(numpy.searchsorted(above, rank))
-    group = len(groups) - 1 - passed
-    before = int(above[passed] - groups[group].sum())
-    within = groups[group][::-1].cumsum()
-    found = int(numpy.searchsorted(within, rank - before))
-    digit = _GROUP - 1 - found
-    return group * _GROUP + digit, before + int(within[found] - groups[group][digit])
+    passed, before = place(counts[::-1], rank)
+    return BINS - 1 - passed, before
 
 
 class Digits(Selection):

@@ -295,6 +295,8 @@ def _tables(pass_: Pass, layout: Layout) -> dict[int, Area]:
     It is what registers leave: their areas are as long as a block, and only a piece of them is in use.
     """
     thresholds = [i for i, r in enumerate(pass_.reductions) if OPS[r.op].result == "threshold"]
+    if not thresholds:
+        return {}
     nbytes, piece = 4 * BINS, piece_of(pass_, layout)
     roomy = [a for a in layout.registers if piece is not None and a.nbytes >= nbytes + 4 * piece]
     return {i: Area(a.start + a.nbytes - nbytes, nbytes) for i, a in zip(thresholds, roomy, strict=False)}
