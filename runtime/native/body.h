@@ -1,9 +1,10 @@
 /* The instructions and the loop over pieces, for one level of the instruction set: BODY(name) is the level's name.
 
    The loops are written for the compiler to turn into vectors: `each` promises that an output is one of the inputs or
-   apart from all of them, never shifted against one. */
+   apart from all of them, never shifted against one, and looks at its bound once: a store of bytes could change what the
+   bound is read from, for all that the compiler knows, and such a loop has no vectors. */
 
-#define each(i, n) _Pragma("GCC ivdep") for (int64_t i = 0; i < (n); i++)
+#define each(i, n) _Pragma("GCC ivdep") for (int64_t i = 0, end_ = (n); i < end_; i++)
 #define INSTRUCTION(name) static inline void BODY(name)(const struct step *s, const struct place *p)
 
 #ifndef BITS_OF
