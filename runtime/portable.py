@@ -45,6 +45,8 @@ _Call = Callable[[Block], int]
 class Portable:
     """Torch's kernels for one run; `close` gives torch its threads back."""
 
+    samples = False
+
     def __init__(self, context: Context, device: str) -> None:
         self.device = torch.device(device)
         self.context = context
@@ -58,9 +60,6 @@ class Portable:
 
     def reducer(self, op: str, attributes: Attributes, numel: int) -> Reducer:
         return REDUCERS[op](attributes, numel, 8 * self.compute.itemsize)
-
-    def guesses(self, pass_: Pass, layout: Layout) -> Sequence[int]:  # noqa: ARG002
-        return ()
 
     def lane(self, pass_: Pass, layout: Layout, arena: Any, index: int) -> TorchLane:
         return TorchLane(self, pass_, layout, TorchArena(arena), self.streams[index])

@@ -21,8 +21,8 @@ def _threshold(attributes: Attributes, numel: int, width: int) -> Reducer:
     return Selection(rank_of(attributes, numel), numel, width)
 
 
-def _digits(attributes: Attributes, numel: int, width: int) -> Reducer:
-    return Digits(int(attributes["prefix"]), int(attributes["shift"]), numel, width)
+def _digits(attributes: Attributes, _: int, width: int) -> Reducer:
+    return Digits(int(attributes["prefix"]), int(attributes["shift"]), width)
 
 
 def _kth_smallest(attributes: Attributes, numel: int, width: int) -> Reducer:

@@ -1,40 +1,89 @@
 """Selection of the k largest magnitudes, exactly, by counting bit patterns. Needs no torch.
 
-With the sign cleared, floats order as their bit patterns do, NaN above all. Where more elements equal the k-th than are
-kept, those of lowest index are, so equal ones are counted by chunk: the last round remembers what it saw in a chunk if
-that is little, as it is where values are coarse and equal ones many; failing that, there is one more round.
+With the sign cleared, floats order as their bit patterns do, NaN above all. A round counts those of a window into
+65,536 bins (`windows.py`); the bin that holds the k-th is the next round's window, until a bin is one pattern. The
+first window is everything there is, so that two rounds find a float32.
 
-A round over a few blocks may come before all (`sample`). The digit that it finds is a guess: where it is right, the
-next digit has been counted along with the first, and a round over everything is spared.
+Where more elements equal the k-th than are kept, those of lowest index are, so equal ones are counted by chunk: a round
+whose bins are single patterns remembers what it saw in a chunk if that is little, as it is where values are coarse and
+equal ones many; failing that, there is one more round.
+
+A round over a few blocks may come before all (`sample`). It tells about where the k-th is, and the next round counts a
+window that holds it, but for bad luck, and a narrow one of single patterns in its midst: where that has it, as is the
+rule, one round over everything was enough. A bad guess costs rounds, never exactness.
 """
 
 from __future__ import annotations
 
+import math
+
 import numpy
 
 from ..compiler.plan import CHUNK
-from .digits import BINS, DIGIT, Counts, DigitRounds, LaneHistograms, place
+from .digits import BINS, DIGIT, Counts, place
 from .reductions import Threshold
+from .windows import Counting, Window, everything
 
 FEW = 32
-"""Different digits of a chunk that are worth remembering: their bytes are next to nothing beside the chunk's."""
+"""Different patterns of a chunk that are worth remembering: their bytes are next to nothing beside the chunk's."""
+
+SURE = 4.0
+"""Half the width in ranks, over the square root of the sample's size, of a window that should hold the k-th: eight
+standard deviations of a median, were the sample drawn element by element. It is drawn in parts, within which elements
+are alike, and that takes some of them."""
 
 
-class Selection(DigitRounds):
+class Magnitudes:
+    """What the `Reducer`s have in common that count magnitudes of `width` bits. `counting` has a round's windows, the
+    widest first."""
+
+    def __init__(self, width: int) -> None:
+        self.width = width
+        self.counting = self._everything()
+        self._result: Threshold | dict[int, int] | None = None
+
+    @property
+    def magnitude(self) -> int:
+        """All bits but the sign."""
+        return (1 << (self.width - 1)) - 1
+
+    @property
+    def done(self) -> bool:
+        return self._result is not None
+
+    def result(self) -> Threshold | dict[int, int]:
+        assert self._result is not None
+        return self._result
+
+    def _everything(self) -> tuple[Counting, ...]:
+        return (Counting(everything(self.width), above=0),)
+
+
+class Digits(Magnitudes):
+    """A `Reducer` for `digits`: counts the digit at `shift` of the magnitudes that begin with `prefix`."""
+
+    def __init__(self, prefix: int, shift: int, width: int) -> None:
+        super().__init__(width)
+        self.counting = (Counting(Window(prefix << (shift + DIGIT), shift), above=0),)
+
+    def finish_round(self) -> None:
+        found = self.counting[0].counts()
+        used = numpy.flatnonzero(found)
+        self._result = dict(zip(used.tolist(), found[used].tolist(), strict=True))
+
+
+class Selection(Magnitudes):
     """A `Reducer` for `threshold`: finds the `Threshold` that keeps `k` of `numel` numbers of `width` bits.
 
-    The words are magnitudes. When `counting_ties`, a round counts those that are `prefix`, by chunk. With a `guess` at
-    the first digit, the first round counts the next digit of the words that begin with it, too, into `along`.
+    When `counting_ties`, a round counts those magnitudes that are `pattern`, by chunk.
     """
 
     def __init__(self, k: int, numel: int, width: int) -> None:
         super().__init__(width)
+        self.pattern = 0
         self._numel, self._rank = numel, k
-        self._seen: dict[int, dict[int, int] | None] = {}
         self._ties: dict[int, int] | None = None
-        self.sampling = False
-        self.guess: int | None = None
-        self.along = LaneHistograms()
+        self._sampling = self._guessed = False
         if k <= 0:
             self._result = Threshold(self.magnitude, 0, 0)
         elif k >= numel:
@@ -44,53 +93,74 @@ class Selection(DigitRounds):
     def counting_ties(self) -> bool:
         return self._ties is not None
 
-    def remember(self, chunk: int, digits: dict[int, int] | None) -> None:
-        """The last digits of a chunk's elements that begin with the prefix, counted; None where they are many."""
-        self._seen[chunk] = digits
-
     def tie(self, chunk: int, count: int) -> None:
         """How many of a chunk's magnitudes are the one sought."""
         assert self._ties is not None
         self._ties[chunk] = count
 
     def sample(self) -> None:
-        """The round that begins looks at a few of the elements, for a guess at the first digit."""
-        self.sampling = True
+        """The round that begins looks at a few of the elements, for a guess at where the k-th is."""
+        self._sampling = True
 
     def finish_round(self) -> None:
         if self._result is not None:
             return
         if self._ties is not None:
             self._cut(self._ties)
-            return
-        counts = self.histograms.take()
-        if self.sampling:
-            share = int(counts.sum()) / self._numel
-            self.sampling, self.guess = False, _from_the_top(counts, max(1, round(self._rank * share)))[0]
-            return
-        self._next_digit(counts)
-        guess, self.guess = self.guess, None
-        if guess is None or self._result is not None:
-            return
-        if guess == self.prefix:
-            self._next_digit(self.along.take())
+        elif self._sampling:
+            self._sampling = False
+            self.counting = self._around(self.counting[0].counts())
         else:
-            self.along.take()
-            self._seen.clear()
+            self._narrow()
 
-    def _next_digit(self, counts: Counts) -> None:
-        digit, before = _from_the_top(counts, self._rank)
-        self._rank -= before
-        self.prefix = self.prefix << DIGIT | digit
-        if self._rank == counts[digit]:
-            # every element that begins like this is kept, so the rest of the pattern doesn't matter
-            self._result = Threshold(self.prefix << self.shift, self._end, 0)
-        elif self.shift:
-            self.shift -= DIGIT
+    def _around(self, counts: Counts) -> tuple[Counting, ...]:
+        """The windows that the counts of a sample suggest."""
+        total = int(counts.sum())
+        if not total:
+            return self.counting
+        rank, spread = self._rank / self._numel * total, SURE * math.sqrt(total)
+        lowest = _from_the_top(counts, min(total, math.ceil(rank + spread)))[0]
+        highest = _from_the_top(counts, max(1, math.floor(rank - spread)))[0]
+        shift = self.width - DIGIT
+        wide = Window(lowest << shift, shift - DIGIT + (highest - lowest).bit_length())
+        self._guessed = True
+        if lowest == highest:
+            return (Counting(wide, above=None),)
+        rank = min(total, max(1, round(rank)))
+        bin_, before = _from_the_top(counts, rank)
+        middle = (bin_ + 1 << shift) - int((rank - before) / int(counts[bin_]) * (1 << shift))
+        first = min(max(0, middle - (1 << shift - 1)), self.magnitude + 1 - (1 << shift))
+        return (Counting(wide, above=None), Counting(Window(first, shift - DIGIT), above=None))
+
+    def _narrow(self) -> None:
+        """Looks for the k-th in what was counted, in the narrowest window first."""
+        guessed, self._guessed = self._guessed, False
+        for counting in reversed(self.counting):
+            above, counts = counting.above, counting.counts()
+            if above < self._rank <= above + int(counts.sum()):
+                self._in(counting, counts)
+                return
+        if not guessed:
+            raise RuntimeError("a pass gave other numbers when it was repeated")
+        self.counting = self._everything()
+
+    def _in(self, counting: Counting, counts: Counts) -> None:
+        window = counting.window
+        bin_, before = _from_the_top(counts, self._rank - counting.above)
+        above = counting.above + before
+        self.pattern = window.first + (bin_ << window.shift)
+        if self._rank - above == counts[bin_]:
+            # all in the bin are kept, so the rest of the pattern doesn't matter
+            self._result = Threshold(self.pattern, self._end, 0)
+        elif window.shift >= DIGIT:
+            self.counting = (Counting(Window(self.pattern, window.shift - DIGIT), above=above),)
+        elif window.shift:
+            # reaches beyond the bin, and what is above it has not been counted
+            self.counting = (Counting(Window(self.pattern, 0), above=None),)
         else:
-            seen = {chunk: digits for chunk, digits in self._seen.items() if digits is not None}
-            if seen and len(seen) == len(self._seen):
-                self._cut({chunk: digits.get(digit, 0) for chunk, digits in seen.items()})
+            self._rank -= above
+            if (seen := counting.seen_of(bin_)) is not None:
+                self._cut(seen)
             else:
                 self._ties = {}
 
@@ -103,27 +173,13 @@ class Selection(DigitRounds):
         left = self._rank
         for chunk in sorted(ties):
             if left <= ties[chunk]:
-                self._result = Threshold(self.prefix, chunk * CHUNK, left)
+                self._result = Threshold(self.pattern, chunk * CHUNK, left)
                 return
             left -= ties[chunk]
         raise RuntimeError("a pass gave other numbers when it was repeated")
 
 
 def _from_the_top(counts: Counts, rank: int) -> tuple[int, int]:
-    """The digit of the word of that rank, from 1 for the largest, and how many words have a higher one."""
+    """The bin of the word of that rank, from 1 for the largest, and how many words are in higher ones."""
     passed, before = place(counts[::-1], rank)
     return BINS - 1 - passed, before
-
-
-class Digits(Selection):
-    """A `Reducer` for `digits`: counts the digit at `shift` of the magnitudes that begin with `prefix`."""
-
-    def __init__(self, prefix: int, shift: int, numel: int, width: int) -> None:
-        # one of several: of which nothing is known before they are counted
-        super().__init__(1, max(numel, 2), width)
-        self.prefix, self.shift = prefix, shift
-
-    def finish_round(self) -> None:
-        found = self.histograms.take()
-        used = numpy.flatnonzero(found)
-        self._result = dict(zip(used.tolist(), found[used].tolist(), strict=True))

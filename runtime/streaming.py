@@ -31,11 +31,17 @@ from .ports import Reads, Tally, Writes
 from .reductions import Attributes, Reducer, Result, Threshold
 from .selection import Selection
 
-SAMPLED = 64
-"""One of so many parts of a tensor is looked at for a guess."""
+SAMPLED = 16
+"""One of so many parts of a tensor is looked at for a guess, of large tensors (`ENOUGH`) fewer."""
+
+ENOUGH = 1 << 20
+"""Elements that tell enough, but for one of 16 * SAMPLED beyond them."""
+
+SAMPLE = CHUNK // 4
+"""Elements of a part: the more parts, the better they stand for all, and the more each costs beside its numbers."""
 
 WORTH_A_GUESS = 16 * CHUNK
-"""With fewer elements, a guess costs more than the round that it spares now and then."""
+"""With fewer elements, a guess costs more than the rounds that it spares."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,8 +99,9 @@ class Side(Protocol):
 
     def lane(self, pass_: Pass, layout: Layout, arena: Arena, index: int) -> Lane: ...
 
-    def guesses(self, pass_: Pass, layout: Layout) -> Sequence[int]:
-        """The reductions for which lanes count along what follows from a guess (`selection.py`)."""
+    @property
+    def samples(self) -> bool:
+        """Whether lanes can count the windows that a sample suggests (`selection.py`)."""
         ...
 
 
@@ -118,12 +125,12 @@ def run_pass(context: Context, pass_: Pass, layout: Layout, arenas: Sequence[Are
             reducers[i].finish_round()
         return [i for i in active if not reducers[i].done]
 
-    able = side.guesses(pass_, layout) if pass_.numel >= WORTH_A_GUESS else ()
-    if unsure := _to_guess(reducers, able):
+    if side.samples and pass_.numel >= WORTH_A_GUESS and (unsure := _to_guess(reducers)):
         # operations along rows see whole ones only where blocks are as planned
-        part = pass_.block if any(k == "row" for i in pass_.code for k, _ in i.attributes) else min(CHUNK, pass_.block)
+        part = pass_.block if any(k == "row" for i in pass_.code for k, _ in i.attributes) else min(SAMPLE, pass_.block)
         parts = range(-(-pass_.numel // part))
-        stream(part, parts[min(len(parts), SAMPLED) // 2 :: SAMPLED], unsure, again=True)
+        every = _every(pass_.numel)
+        stream(part, parts[min(len(parts), every) // 2 :: every], unsure, again=True)
     size, blocks = pass_.block, range(-(-pass_.numel // pass_.block) if pass_.numel else 0)
     active = stream(size, blocks, range(len(reducers)), again=False)
     while active:
@@ -140,11 +147,16 @@ def _attributes(context: Context, reduction: Reduction) -> dict[str, Any]:
     return dict(reduction.attributes) | dict(zip(OPS[reduction.op].numbers, numbers, strict=True))
 
 
-def _to_guess(reducers: Sequence[Reducer], able: Sequence[int]) -> list[int]:
-    """Of these reducers, those that a guess helps; they are told to take what comes as a sample."""
+def _every(numel: int) -> int:
+    """Of how many parts of a tensor one is sampled."""
+    fewest = ENOUGH + numel // (16 * SAMPLED)
+    return max(SAMPLED, numel // fewest)
+
+
+def _to_guess(reducers: Sequence[Reducer]) -> list[int]:
+    """The reducers that a guess helps; they are told to take what comes as a sample."""
     found = []
-    for i in able:
-        reducer = reducers[i]
+    for i, reducer in enumerate(reducers):
         if isinstance(reducer, Selection) and not reducer.done:
             reducer.sample()
             found.append(i)

@@ -446,44 +446,62 @@ INSTRUCTION(histogram_v) {
         table[bits_of(a[i]) >> 16 & 0x7fff]++;
 }
 
-/* `digits_v` of some elements of one chunk. Few of them match, and which ones can't be foreseen: where there are any,
-   their places are gathered without a branch for each. */
-static inline __attribute__((always_inline)) void BODY(count_digits)(
-    const float *a, int64_t count, uint32_t prefix, uint32_t *table, struct seen *seen
+/* Gathers, of `count` magnitudes, how far those in [first, first + span) lie above `first`; returns how many they are. Adds
+   those beyond the window to `above`. Few are in it, as a rule, and which ones can't be foreseen. */
+static inline int64_t BODY(gather)(
+    const float *a, int64_t count, uint32_t first, uint32_t span, uint32_t *out, int64_t *above
 ) {
-    uint32_t any = 0;
-    for (int64_t k = 0; k < count; k++)
-        any |= (bits_of(a[k]) >> 16 & 0x7fff) == prefix;
-    if (!any)
-        return;
-    uint8_t places[GROUP];
-    int64_t found = 0;
-    for (int64_t k = 0; k < count; k++) {
-        places[found] = (uint8_t)k;
-        found += (bits_of(a[k]) >> 16 & 0x7fff) == prefix;
+    int64_t found = 0, i = 0;
+    uint32_t beyond = 0, end = first + span;
+#ifdef __AVX512F__
+    const __m512i magnitude = _mm512_set1_epi32(0x7fffffff), start = _mm512_set1_epi32((int)first);
+    for (; i + 16 <= count; i += 16) {
+        __m512i bits = _mm512_and_si512(_mm512_loadu_si512(a + i), magnitude), far = _mm512_sub_epi32(bits, start);
+        __mmask16 inside = _mm512_cmplt_epu32_mask(far, _mm512_set1_epi32((int)span));
+        beyond += (uint32_t)__builtin_popcount(_mm512_cmpge_epu32_mask(bits, _mm512_set1_epi32((int)end)));
+        _mm512_storeu_si512(out + found, _mm512_maskz_compress_epi32(inside, far));
+        found += __builtin_popcount(inside);
     }
-    for (int64_t k = 0; k < found; k++) {
-        uint32_t digit = bits_of(a[places[k]]) & 0xffff;
-        table[digit]++;
-        remember(seen, digit);
+#endif
+    for (; i < count; i += GROUP) {
+        int64_t n = count - i < GROUP ? count - i : GROUP;
+        uint32_t far[GROUP], any = 0;
+        each(k, n) {
+            uint32_t bits = bits_of(a[i + k]) & 0x7fffffff;
+            far[k] = bits - first;
+            any |= far[k] < span;
+            beyond += bits >= end;
+        }
+        for (int64_t k = 0; any && k < n; k++) {
+            out[found] = far[k];
+            found += far[k] < span;
+        }
     }
+    *above += beyond;
+    return found;
 }
 
-/* The lowest 16 bits, of the elements whose bits above them are u, counted at out; for every chunk of the block b has
-   those that are few (`struct seen`). */
-INSTRUCTION(digits_v) {
+/* A window of 65536 bins of 2^v magnitudes, from u on: those in it are counted at out by their bins, those above it at c.
+   Where b is, it gets for every chunk of the block the bins that are few (`struct seen`). */
+INSTRUCTION(window_v) {
     const float *a = s->a;
-    uint32_t *table = s->out, prefix = (uint32_t)s->u;
-    for (int64_t i = 0; i < p->count;) {
-        int64_t at = (p->at + i) % CHUNK, stop = i + CHUNK - at < p->count ? i + CHUNK - at : p->count;
+    uint32_t *table = s->out, first = (uint32_t)s->u, shift = (uint32_t)s->v, inside[BATCH + GROUP];
+    int64_t above = 0, *passed = (int64_t *)s->c;
+    for (int64_t i = 0, n; i < p->count; i += n) {
+        int64_t at = (p->at + i) % CHUNK, left = p->count - i < CHUNK - at ? p->count - i : CHUNK - at;
+        n = left < BATCH ? left : BATCH;
+        int64_t found = BODY(gather)(a + i, n, first, (uint32_t)1 << (16 + shift), inside, &above);
+        for (int64_t k = 0; k < found; k++)
+            table[inside[k] >> shift]++;
+        if (!s->b)
+            continue;
         struct seen *seen = (struct seen *)s->b + (p->at + i) / CHUNK;
         if (at == 0)
             seen->found = 0;
-        for (; i + GROUP <= stop; i += GROUP)
-            BODY(count_digits)(a + i, GROUP, prefix, table, seen);
-        BODY(count_digits)(a + i, stop - i, prefix, table, seen);
-        i = stop;
+        for (int64_t k = 0; k < found; k++)
+            remember(seen, inside[k] >> shift);
     }
+    *passed = (p->at ? *passed : 0) + above;
 }
 
 /* How many magnitudes of every chunk of the block are the pattern u, to out. */

@@ -20,9 +20,9 @@ REDUCTIONS: Mapping[str, tuple[str, ...]] = {
     "count": ("count_m",),
     "maximum": ("maximum_v",),
     "minimum": ("minimum_v",),
-    "threshold": ("histogram_v", "digits_v", "ties_v"),
-    "threshold_at": ("histogram_v", "digits_v", "ties_v"),
-    "digits": ("histogram_v", "digits_v"),
+    "threshold": ("histogram_v", "window_v", "ties_v"),
+    "threshold_at": ("histogram_v", "window_v", "ties_v"),
+    "digits": ("histogram_v", "window_v"),
 }
 """The instructions of each reduction that has any."""
 

@@ -15,8 +15,9 @@
 
 #define CHUNK ((int64_t)1 << 16) /* compiler/plan.py's */
 #define LANES 64                 /* order.py's */
-#define FEW 32                   /* selection.py's: distinct digits of a chunk that are remembered */
+#define FEW 32                   /* selection.py's: distinct bins of a chunk that are remembered */
 #define GROUP 16                 /* elements that are looked at together for a rare one */
+#define BATCH 512                /* elements of which the rare ones are gathered together */
 #define TABLES 4                 /* histograms side by side, as one that is hit twice in a row must wait for itself */
 
 /* One instruction, its arguments in place. What x to w mean is said at each instruction. */
@@ -33,22 +34,22 @@ struct place {
     int64_t first, at, count, block;
 };
 
-/* Digits of a chunk with their counts; more than FEW: `found` is -1. */
+/* Bins of a window that a chunk has, with their counts; more than FEW: `found` is -1. */
 struct seen {
     int64_t found;
-    uint32_t digit[FEW], count[FEW];
+    uint32_t bin[FEW], count[FEW];
 };
 
-static void remember(struct seen *seen, uint32_t digit) {
+static void remember(struct seen *seen, uint32_t bin) {
     int64_t k = 0;
-    while (k < seen->found && seen->digit[k] != digit)
+    while (k < seen->found && seen->bin[k] != bin)
         k++;
     if (k < seen->found)
         seen->count[k]++;
     else if (k == FEW)
         seen->found = -1;
     else if (seen->found >= 0) {
-        seen->digit[k] = digit;
+        seen->bin[k] = bin;
         seen->count[k] = 1;
         seen->found++;
     }

@@ -23,7 +23,7 @@ STEP = numpy.dtype(
 )
 """One instruction as the library takes it: addresses, numbers, words. `body.h` says what each means to it."""
 
-SEEN = numpy.dtype([("found", "i8"), ("digit", "u4", FEW), ("count", "u4", FEW)])
+SEEN = numpy.dtype([("found", "i8"), ("bin", "u4", FEW), ("count", "u4", FEW)])
 """What an instruction remembers of a chunk's digits."""
 
 

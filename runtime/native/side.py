@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy
 from numpy.typing import NDArray
 
 from ...compiler.dtypes import SIZES
-from ...compiler.ops import OPS
 from ...compiler.plan import (
     CHUNK,
     Argument,
@@ -26,20 +25,24 @@ from ...compiler.plan import (
     ToFile,
 )
 from ...compiler.scalars import SCALARS
-from ...compiler.scratch import Area, Layout
-from ..digits import BINS, DIGIT
+from ...compiler.scratch import Layout
+from ..digits import BINS
 from ..host import HostArena, HostBuffer
 from ..kernels.load import file_ranges
 from ..memory import Arena
 from ..reducers import REDUCERS
 from ..reductions import Attributes, Partials, Reducer, Threshold
-from ..selection import Selection
+from ..selection import Magnitudes, Selection
 from ..streaming import Context
+from ..windows import Counting, everything
 from .code import folded, is_number, knows, name_of, piece_of
 from .library import SEEN, STEP, Kernels, kernels
 
 LANES = 64
 TABLES = 4
+
+_Counted = tuple[Counting, NDArray[numpy.int64], NDArray[Any]]
+"""A window of a round; how many magnitudes of a block lie above it; what was seen of the block's chunks (SEEN)."""
 
 Row = tuple[int, int, int, int, int, float, float, int, int, int]
 """One instruction with all that it needs: op; addresses out, a, b, c; numbers x, y; words u, v, w."""
@@ -47,6 +50,8 @@ Row = tuple[int, int, int, int, int, float, float, int, int, int]
 
 class Native:
     """The compiled kernels for one run, on the CPU in float32."""
+
+    samples = True
 
     def __init__(self, context: Context, found: Kernels) -> None:
         self.context, self.kernels = context, found
@@ -63,9 +68,6 @@ class Native:
 
     def reducer(self, op: str, attributes: Attributes, numel: int) -> Reducer:
         return REDUCERS[op](attributes, numel, 32)
-
-    def guesses(self, pass_: Pass, layout: Layout) -> Sequence[int]:
-        return tuple(_tables(pass_, layout))
 
     def lane(self, pass_: Pass, layout: Layout, arena: Arena, index: int) -> NativeLane:
         del index
@@ -91,15 +93,15 @@ class NativeLane:
         self._steps = numpy.empty(0, STEP)
         self._loaded: list[int] = []
         self._active: Sequence[tuple[int, Reducer]] = ()
-        self._tables = _tables(pass_, layout)
         self._chunks = -(-pass_.block // CHUNK)
         self._found: dict[int, NDArray[Any]] = {}
+        self._windows: list[_Counted] = []
         self._counters = numpy.zeros(max(1, len(pass_.code) + len(pass_.stores)), numpy.int64)
         self._lanes = numpy.empty((max(1, len(pass_.reductions)), LANES))
 
     def begin(self, code: tuple[Instruction, ...], active: Sequence[tuple[int, Reducer]], *, again: bool) -> None:
         self._again, self._active = again, active
-        self._rows, self._loaded, self._found = [], [], {}
+        self._rows, self._loaded, self._found, self._windows = [], [], {}, []
         for i, instruction in enumerate(code):
             self._bind(i, instruction)
         for i, reducer in active:
@@ -115,6 +117,7 @@ class NativeLane:
         self._kernels.run(self._steps.ctypes.data, len(self._steps), first, count, self._piece)
         for i, reducer in self._active:
             self._feed(i, reducer, first, count)
+        self._feed_windows(first, count)
         written = 0 if self._again else self._write(first, count)
         self._context.tally.moved(read, written, again=self._again)
 
@@ -190,7 +193,7 @@ class NativeLane:
 
     def _reduce(self, i: int, reduction: Reduction, reducer: Reducer) -> None:
         places = [self._address(a) for a in reduction.args if isinstance(a, Register | Mask)]
-        if isinstance(reducer, Selection):
+        if isinstance(reducer, Magnitudes):
             self._select(i, places[0], reducer)
             return
         found = self._found[i] = numpy.zeros(self._chunks)
@@ -201,41 +204,40 @@ class NativeLane:
         else:
             self._add(op, out=found.ctypes.data, a=places[0])
 
-    def _select(self, i: int, a: int, selection: Selection) -> None:
-        """Counts into the lane's state of the reduction: TABLES histograms of 32-bit words, or one."""
+    def _select(self, i: int, a: int, selection: Magnitudes) -> None:
+        """Counts into the lane's state of the reduction, in 32-bit words, as there are fewer elements than 2^32:
+        TABLES histograms of all magnitudes, or one of each window."""
         if selection.done:
             return
-        if selection.counting_ties:
+        if isinstance(selection, Selection) and selection.counting_ties:
             ties = self._found[i] = numpy.zeros(self._chunks, numpy.int64)
-            self._add("ties_v", out=ties.ctypes.data, a=a, u=selection.prefix)
+            self._add("ties_v", out=ties.ctypes.data, a=a, u=selection.pattern)
             return
         area = self._layout.states[i]
         assert area is not None
-        state = self._arena.bytes[area.start : area.start + area.nbytes]
-        first = selection.shift + DIGIT == selection.width
-        counts = state.view(numpy.uint32)[: TABLES * BINS // 2 if first else BINS]
-
-        def read() -> NDArray[numpy.uint32]:
-            # of fewer than 2^32 elements, as `knows` sees to
-            return counts.reshape(TABLES, -1).sum(axis=0, dtype=numpy.uint32) if first else counts
-
-        if selection.histograms.enter(state.ctypes.data, read):
-            counts.fill(0)
-        if not first:
-            self._count_digits(i, a, state, selection.prefix)
+        state = self._arena.bytes[area.start : area.start + area.nbytes].view(numpy.uint32)
+        if selection.counting[0].window == everything(selection.width):
+            tables = state[: TABLES * BINS // 2]
+            self._table(selection.counting[0], tables, lambda: tables.reshape(TABLES, -1).sum(0, numpy.uint32))
+            self._add("histogram_v", out=tables.ctypes.data, a=a)
             return
-        self._add("histogram_v", out=state.ctypes.data, a=a)
-        if selection.guess is not None:
-            place = self._tables[i]
-            table = self._arena.bytes[place.start : place.start + place.nbytes]
-            digits = table.view(numpy.uint32)
-            if selection.along.enter(table.ctypes.data, lambda: digits):
-                digits.fill(0)
-            self._count_digits(i, a, table, selection.guess)
+        for counting, table in zip(selection.counting, (state[:BINS], state[BINS : 2 * BINS]), strict=False):
+            self._window(counting, a, table)
 
-    def _count_digits(self, i: int, a: int, table: NDArray[numpy.uint8], prefix: int) -> None:
-        seen = self._found[i] = numpy.zeros(self._chunks, SEEN)
-        self._add("digits_v", out=table.ctypes.data, a=a, b=seen.ctypes.data, u=prefix)
+    def _window(self, counting: Counting, a: int, table: NDArray[numpy.uint32]) -> None:
+        self._table(counting, table, lambda: table)
+        window, above = counting.window, numpy.zeros(1, numpy.int64)
+        # what is remembered of a chunk is of no use where bins have several patterns
+        seen = numpy.zeros(0 if window.shift else self._chunks, SEEN)
+        self._windows.append((counting, above, seen))
+        b, c = seen.ctypes.data if seen.size else 0, above.ctypes.data
+        self._add("window_v", out=table.ctypes.data, a=a, b=b, c=c, u=window.first, v=window.shift)
+
+    def _table(
+        self, counting: Counting, table: NDArray[numpy.uint32], read: Callable[[], NDArray[numpy.uint32]]
+    ) -> None:
+        if counting.histograms.enter(table.ctypes.data, read):
+            table.fill(0)
 
     # --- blocks
 
@@ -256,14 +258,16 @@ class NativeLane:
             number = chunks if self._pass.reductions[i].op in ("sum", "dot") else 1
             reducer.keep(first, found[:number].tolist())
         elif isinstance(reducer, Selection) and found is not None:
-            chunk = first // CHUNK
-            if reducer.counting_ties:
-                for k, number in enumerate(found[:chunks].tolist()):
-                    reducer.tie(chunk + k, number)
-                return
-            for k, number in enumerate(found["found"][:chunks].tolist()):
+            for k, number in enumerate(found[:chunks].tolist()):
+                reducer.tie(first // CHUNK + k, number)
+
+    def _feed_windows(self, first: int, count: int) -> None:
+        chunks = -(-count // CHUNK)
+        for counting, above, seen in self._windows:
+            counting.passed(int(above[0]))
+            for k, number in enumerate(seen["found"][:chunks].tolist()):
                 if number:
-                    reducer.remember(chunk + k, _digits(found[k], number))
+                    counting.remember(first // CHUNK + k, _bins(seen[k], number))
 
     def _write(self, first: int, count: int) -> int:
         written = 0
@@ -289,27 +293,14 @@ class NativeLane:
         return float(self._context.number(argument))
 
 
-def _tables(pass_: Pass, layout: Layout) -> dict[int, Area]:
-    """Room for the digits that are counted along with a guess, by reduction.
-
-    It is what registers leave: their areas are as long as a block, and only a piece of them is in use.
-    """
-    thresholds = [i for i, r in enumerate(pass_.reductions) if OPS[r.op].result == "threshold"]
-    if not thresholds:
-        return {}
-    nbytes, piece = 4 * BINS, piece_of(pass_, layout)
-    roomy = [a for a in layout.registers if piece is not None and a.nbytes >= nbytes + 4 * piece]
-    return {i: Area(a.start + a.nbytes - nbytes, nbytes) for i, a in zip(thresholds, roomy, strict=False)}
-
-
 def _bound(p: float) -> int:
     """The b for which u < p, p rounded to float32, is u * 2^24 < b."""
     rounded = float(numpy.float32(p))
     return 0 if math.isnan(rounded) else math.ceil(min(max(rounded, 0.0), 1.0) * (1 << 24))
 
 
-def _digits(seen: Any, number: int) -> dict[int, int] | None:
-    """What was seen of a chunk's digits, None where they are many."""
+def _bins(seen: Any, number: int) -> dict[int, int] | None:
+    """What was seen of a chunk's bins, None where they are many."""
     if number < 0:
         return None
-    return dict(zip(seen["digit"][:number].tolist(), seen["count"][:number].tolist(), strict=True))
+    return dict(zip(seen["bin"][:number].tolist(), seen["count"][:number].tolist(), strict=True))

@@ -144,8 +144,8 @@ def test_bernoulli_keeps_about_its_share_and_knows_no_blocks() -> None:
 def form(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     """Which forms of the reductions run; both can on the CPU."""
     if request.param == "accelerator":
-        monkeypatch.setattr(selection, "_count_first_cpu", selection._count_digits)
-        monkeypatch.setattr(selection, "_count_digits_cpu", selection._count_digits)
+        monkeypatch.setattr(selection, "_count_all_cpu", selection._count)
+        monkeypatch.setattr(selection, "_count_few_cpu", selection._count)
         monkeypatch.setattr(selection, "_count_ties_cpu", selection._count_ties)
     return str(request.param)
 

@@ -17,11 +17,12 @@ from mergec.compiler.ops import OPS
 from mergec.compiler.pipeline import Options, compile_recipe
 from mergec.compiler.plan import CHUNK, Constant, Instruction, Mask, Pass, Reduction, Register, Scalar
 from mergec.grammar.source import Source
-from mergec.runtime import engine
+from mergec.runtime import engine, streaming
 from mergec.runtime.catalog import LocalCatalog
 from mergec.runtime.native import side
 from mergec.runtime.native.code import REDUCTIONS
 from mergec.runtime.session import run_plan
+from mergec.runtime.streaming import SAMPLE, SAMPLED
 from profiles import examples
 from safetensors.torch import save_file
 
@@ -165,11 +166,16 @@ def test_a_reduction(op: str, finite: bool, sides: list[str], monkeypatch: pytes
     share=st.floats(0.0, 1.0),
     seed=st.integers(0, 1000),
     numel=st.integers(1, 3 * CHUNK),
+    sampled=st.booleans(),
+    drift=st.sampled_from([1.0, 1.001, 3.0, 1e6]),
 )
-def test_exactly_the_largest_are_kept(levels: int, share: float, seed: int, numel: int) -> None:
-    """With few levels nearly all are ties; those of lowest index win."""
+def test_exactly_the_largest_are_kept(
+    levels: int, share: float, seed: int, numel: int, sampled: bool, drift: float
+) -> None:
+    """With few levels nearly all are ties; those of lowest index win. Where numbers drift along the tensor, a sample of
+    parts tells little of all, and its windows may miss."""
     rng = np.random.default_rng(seed)
-    x = (rng.integers(-levels, levels + 1, numel) / levels).astype(np.float32)
+    x = (rng.integers(-levels, levels + 1, numel) / levels * np.linspace(1, drift, numel)).astype(np.float32)
     k = round(share * numel)
     draft = Draft("F32", block=CHUNK)
     a = draft.input(torch.from_numpy(x))
@@ -178,21 +184,32 @@ def test_exactly_the_largest_are_kept(levels: int, share: float, seed: int, nume
     code = [load, Instruction("above", Mask(0), (Register(0), Scalar(0)))]
     code.append(Instruction("number", Register(0), (Mask(0),)))
     draft.add(numel, [a], code, stores=[draft.output(0, "F32", numel)])
-    _, (data,) = draft.run()
+    with pytest.MonkeyPatch.context() as patch:
+        if sampled:
+            patch.setattr(streaming, "WORTH_A_GUESS", 0)
+            patch.setattr(streaming, "SAMPLE", 512)
+        _, (data,) = draft.run()
     want = np.zeros(numel, np.float32)
     want[np.argsort(-np.abs(x), kind="stable")[:k]] = 1
     assert np.array_equal(np.frombuffer(data, np.float32), want)
 
 
-@pytest.mark.parametrize(("levels", "odd"), [(100, False), (100, True), (1 << 23, False), (1 << 23, True)])
+@pytest.mark.parametrize(
+    ("levels", "odd", "rounds"),
+    [(1, False, 1), (100, False, 1), (1 << 23, False, 1), (1, True, 3), (100, True, 3), (1 << 23, True, 3)],
+)
 @pytest.mark.parametrize("lanes", [1, 3])
-def test_a_guess_spares_a_round_and_a_wrong_one_costs_nothing_but_itself(levels: int, odd: bool, lanes: int) -> None:
-    """One chunk of 32 is looked at first. Where it is like the others, all are read once, and else as often as without
-    it; what is kept is the same. Numbers of few levels have ties, which are cut at the right one."""
+def test_a_guess_spares_rounds_and_a_wrong_one_costs_only_itself(
+    levels: int, odd: bool, rounds: int, lanes: int
+) -> None:
+    """Of sixteen parts one is looked at first. Where these are like the others, all is read once more to find the k-th;
+    else the window misses it, and two rounds look for it without a guess. What is kept is the same. Numbers of few
+    levels have ties, which are cut at the right one."""
     rng, blocks = np.random.default_rng(1), 16
     x = (rng.integers(-levels, levels + 1, 2 * CHUNK * blocks) / levels).astype(np.float32)
     if odd:
-        x[2 * CHUNK * (blocks // 2) :][: 2 * CHUNK] *= 1000
+        for part in x.reshape(-1, SAMPLE)[SAMPLED // 2 :: SAMPLED]:
+            part *= 1000
     k = x.size // 3 + 5
     draft = Draft("F32", lanes=lanes, block=2 * CHUNK)
     a = draft.input(torch.from_numpy(x))
@@ -206,7 +223,7 @@ def test_a_guess_spares_a_round_and_a_wrong_one_costs_nothing_but_itself(levels:
     want[np.argsort(-np.abs(x), kind="stable")[:k]] = 1
     assert np.array_equal(np.frombuffer(data, np.float32), want)
     counting = outcome.bytes_read / x.nbytes - 1
-    assert counting == (2 if odd else 1) + 1 / (2 * blocks)
+    assert counting == rounds + 1 / SAMPLED
 
 
 @pytest.mark.parametrize("row", [1, 2, 63, 64, 100, 1000, 1024, 4097, 30000])
