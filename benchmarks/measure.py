@@ -21,9 +21,11 @@ class Sample:
     `resident` counts mapped file pages, `anonymous` does not: heap and buffers, which is what a machine runs out of.
     Both are peaks over time of the sum over the process tree, sampled, except that `resident` is at least the
     kernel's own high-water mark of the largest process. (`ru_maxrss` won't do: it starts at the parent's size.)
+    `sync` is how long the disk still had to write when the process had ended.
     """
 
     wall: float
+    sync: float
     cpu: float
     resident: int
     anonymous: int
@@ -61,10 +63,14 @@ def measure(
         wall = time.perf_counter() - start
         status = process.returncode = os.waitstatus_to_exitcode(wait_status)
         watch.stop()
+        start = time.perf_counter()
+        os.sync()
+        sync = time.perf_counter() - start
     if status != 0:
         raise CommandFailed(command, status, log)
     return Sample(
         wall=wall,
+        sync=sync,
         cpu=usage.ru_utime + usage.ru_stime,
         resident=watch.resident,
         anonymous=watch.anonymous,

@@ -119,6 +119,7 @@ def median(samples: Sequence[Sample]) -> Sample:
     """Every figure's median, each by itself."""
     return Sample(
         wall=statistics.median(s.wall for s in samples),
+        sync=statistics.median(s.sync for s in samples),
         cpu=statistics.median(s.cpu for s in samples),
         resident=round(statistics.median(s.resident for s in samples)),
         anonymous=round(statistics.median(s.anonymous for s in samples)),
@@ -130,6 +131,7 @@ def row(name: str, sample: Sample, floor: str = "", wall_ratio: str = "", memory
     cells = (
         name,
         f"{sample.wall:.2f}",
+        f"{sample.sync:.2f}",
         f"{sample.cpu:.2f}",
         f"{sample.resident / GIB:.2f}",
         f"{sample.anonymous / GIB:.2f}",
@@ -174,6 +176,8 @@ def measure_floors(models: Path, methods: Sequence[str], rounds: int) -> Floors:
         reading[names] = floor(f"reading {', '.join(names)}", ["sh", "-c", f"cat {files} > /dev/null"])
     nbytes = size(models / "a")
     writing = floor("writing as much as `a`", ["sh", "-c", f"head -c {nbytes} /dev/zero > out-floor"], "out-floor")
+    direct = ["dd", "if=/dev/zero", "of=out-floor", "bs=16M", f"count={-(-nbytes // (1 << 24))}", "oflag=direct"]
+    floor("the same, directly to the disk", direct, "out-floor")
     floor("copy of `a`", ["cp", "-r", "--reflink=never", "a", "out-floor"], "out-floor")
     floor("`import torch`", [sys.executable, "-c", "import torch"])
     return Floors(reading, writing)
@@ -185,7 +189,7 @@ def compare(models: Path, methods: Sequence[str], rounds: int, program: Path | N
     A side that fails is left out for the rest of that method, and the others go on.
     """
     failures = 0
-    columns = ("wall s", "CPU s", "RSS GiB", "anonymous GiB", "output GB")
+    columns = ("wall s", "sync s", "CPU s", "RSS GiB", "anonymous GiB", "output GB")
     ratios = ("wall, run/floor", "wall, peer/ours", "anonymous, peer/ours")
     print("| run | " + " | ".join((*columns, *ratios)) + " |")
     print("| --- |" + " ---: |" * len((*columns, *ratios)), flush=True)
