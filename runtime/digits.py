@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from typing import Any
 
 import numpy
 from numpy.typing import NDArray
@@ -20,8 +19,9 @@ DIGIT = 16
 
 BINS = 1 << DIGIT
 
-Counts = NDArray[numpy.int64]
-"""How many words have each digit."""
+Counts = NDArray[numpy.int64 | numpy.uint32]
+"""How many words have each digit; the narrower ones of fewer than 2^32 words, and perhaps without those digits that no
+word can have."""
 
 
 _GROUP = 256
@@ -34,9 +34,9 @@ def place(counts: Counts, rank: int) -> tuple[int, int]:
     """
     # first among groups of digits: to add up all of them one by one takes as long as counting a small tensor
     groups = counts.reshape(-1, _GROUP)
-    below = groups.sum(axis=1).cumsum()
+    below = groups.sum(axis=1, dtype=counts.dtype).cumsum()
     group = int(numpy.searchsorted(below, rank))
-    if group == len(groups):
+    if rank < 1 or group == len(groups):
         raise RuntimeError("a pass gave other numbers when it was repeated")
     before = int(below[group] - groups[group].sum())
     within = groups[group].cumsum()
@@ -44,16 +44,26 @@ def place(counts: Counts, rank: int) -> tuple[int, int]:
     return group * _GROUP + digit, before + int(within[digit] - groups[group][digit])
 
 
+def place_from_the_top(counts: Counts, rank: int) -> tuple[int, int]:
+    """The digit of the word of that rank, from 1 for the highest, and how many words have a higher one.
+
+    Raises RuntimeError where there are fewer words.
+    """
+    # not `place` backwards, which takes five times as long
+    total = int(counts.sum(dtype=counts.dtype))
+    digit, lower = place(counts, total + 1 - rank)
+    return digit, total - lower - int(counts[digit])
+
+
 class LaneHistograms:
     """One histogram a lane, in the memory that the lane lends a reduction; joined at the end of a round."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._lanes: dict[int, Callable[[], NDArray[numpy.integer[Any]]]] = {}
+        self._lanes: dict[int, Callable[[], Counts]] = {}
 
-    def enter(self, lane: int, counts: Callable[[], NDArray[numpy.integer[Any]]]) -> bool:
-        """Whether the lane is new in this round, so that its memory is to be zeroed; `counts` reads it at the end, as
-        far as there are digits.
+    def enter(self, lane: int, counts: Callable[[], Counts]) -> bool:
+        """Whether the lane is new in this round, so that its memory is to be zeroed; `counts` reads it at the end.
 
         `lane` is the address of that memory, or anything else that is the lane's own.
         """
@@ -64,13 +74,11 @@ class LaneHistograms:
         return True
 
     def take(self) -> Counts:
-        """The counts of all lanes together; the next round begins at zero."""
-        total = numpy.zeros(BINS, numpy.int64)
-        for counts in self._lanes.values():
-            found = counts()
-            total[: found.size] += found
+        """The counts of all lanes together; the next round begins at zero, and a lane's memory may then change."""
+        lanes = [counts() for counts in self._lanes.values()]
         self._lanes.clear()
-        return total
+        # a lane alone is the rule with small tensors, and there a copy would show
+        return sum(lanes[1:], lanes[0]) if lanes else numpy.zeros(BINS, numpy.int64)
 
 
 class DigitRounds:

@@ -20,7 +20,7 @@ import math
 import numpy
 
 from ..compiler.plan import CHUNK
-from .digits import BINS, DIGIT, Counts, place
+from .digits import DIGIT, Counts, place_from_the_top
 from .reductions import Threshold
 from .windows import Counting, Window, everything
 
@@ -119,15 +119,15 @@ class Selection(Magnitudes):
         if not total:
             return self.counting
         rank, spread = self._rank / self._numel * total, SURE * math.sqrt(total)
-        lowest = _from_the_top(counts, min(total, math.ceil(rank + spread)))[0]
-        highest = _from_the_top(counts, max(1, math.floor(rank - spread)))[0]
+        lowest = place_from_the_top(counts, min(total, math.ceil(rank + spread)))[0]
+        highest = place_from_the_top(counts, max(1, math.floor(rank - spread)))[0]
         shift = self.width - DIGIT
         wide = Window(lowest << shift, shift - DIGIT + (highest - lowest).bit_length())
         self._guessed = True
         if lowest == highest:
             return (Counting(wide, above=None),)
         rank = min(total, max(1, round(rank)))
-        bin_, before = _from_the_top(counts, rank)
+        bin_, before = place_from_the_top(counts, rank)
         middle = (bin_ + 1 << shift) - int((rank - before) / int(counts[bin_]) * (1 << shift))
         first = min(max(0, middle - (1 << shift - 1)), self.magnitude + 1 - (1 << shift))
         return (Counting(wide, above=None), Counting(Window(first, shift - DIGIT), above=None))
@@ -146,7 +146,7 @@ class Selection(Magnitudes):
 
     def _in(self, counting: Counting, counts: Counts) -> None:
         window = counting.window
-        bin_, before = _from_the_top(counts, self._rank - counting.above)
+        bin_, before = place_from_the_top(counts, self._rank - counting.above)
         above = counting.above + before
         self.pattern = window.first + (bin_ << window.shift)
         if self._rank - above == counts[bin_]:
@@ -177,9 +177,3 @@ class Selection(Magnitudes):
                 return
             left -= ties[chunk]
         raise RuntimeError("a pass gave other numbers when it was repeated")
-
-
-def _from_the_top(counts: Counts, rank: int) -> tuple[int, int]:
-    """The bin of the word of that rank, from 1 for the largest, and how many words are in higher ones."""
-    passed, before = place(counts[::-1], rank)
-    return BINS - 1 - passed, before

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import math
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -218,7 +219,7 @@ class NativeLane:
         state = self._arena.bytes[area.start : area.start + area.nbytes].view(numpy.uint32)
         if selection.counting[0].window == everything(selection.width):
             tables = state[: TABLES * BINS // 2]
-            self._table(selection.counting[0], tables, lambda: tables.reshape(TABLES, -1).sum(0, numpy.uint32))
+            self._table(selection.counting[0], tables, lambda: _joined(tables, TABLES))
             self._add("histogram_v", out=tables.ctypes.data, a=a)
             return
         for counting, table in zip(selection.counting, (state[:BINS], state[BINS : 2 * BINS]), strict=False):
@@ -237,7 +238,8 @@ class NativeLane:
         self, counting: Counting, table: NDArray[numpy.uint32], read: Callable[[], NDArray[numpy.uint32]]
     ) -> None:
         if counting.histograms.enter(table.ctypes.data, read):
-            table.fill(0)
+            # several times faster than `fill`
+            ctypes.memset(table.ctypes.data, 0, table.nbytes)
 
     # --- blocks
 
@@ -291,6 +293,14 @@ class NativeLane:
     def _number(self, argument: Argument) -> float:
         assert not isinstance(argument, Register | Mask)
         return float(self._context.number(argument))
+
+
+def _joined(tables: NDArray[numpy.uint32], number: int) -> NDArray[numpy.uint32]:
+    """The sum of as many tables, a power of two, one behind the other."""
+    while number > 1:
+        half = tables.size // 2
+        tables, number = tables[:half] + tables[half:], number // 2
+    return tables
 
 
 def _bound(p: float) -> int:
