@@ -69,7 +69,7 @@ INSTRUCTION(load_F16) {
     const uint16_t *a = SOURCE(uint16_t);
     float *out = s->out;
     int64_t i = 0;
-#ifdef __F16C__
+#if defined(LEVELS) && defined(__F16C__)
     for (; i + 8 <= p->count; i += 8)
         _mm256_storeu_ps(out + i, _mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)(a + i))));
 #endif
@@ -107,7 +107,7 @@ INSTRUCTION(store_F16) {
     uint16_t *out = TARGET(uint16_t);
     uint32_t found = 0;
     int64_t i = 0;
-#ifdef __F16C__
+#if defined(LEVELS) && defined(__F16C__)
     for (; i + 8 <= p->count; i += 8)
         _mm_storeu_si128((__m128i *)(out + i), _mm256_cvtps_ph(_mm256_loadu_ps(a + i), _MM_FROUND_TO_NEAREST_INT));
 #endif
@@ -316,6 +316,8 @@ CHUNK_SUMS(dot_vv, add_products)
 
 /* --- along rows of u elements: pieces hold whole rows ---------------------------------------------------------------- */
 
+#include "ranks.h"
+
 INSTRUCTION(row_sum_v) {
     const float *a = s->a;
     float *out = s->out;
@@ -353,8 +355,7 @@ INSTRUCTION(row_max_v) {
     }
 }
 
-/* Ascending, of equals the first lower, NaNs last. c is scratch: four words an element of a row. Sorts a row by its keys'
-   bytes, the lowest first; what is moved is a key with its element's number below it. */
+/* Ascending, of equals the first lower, NaNs last. c is scratch: four words an element of a row. */
 INSTRUCTION(row_rank_v) {
     const float *a = s->a;
     float *out = s->out;
@@ -363,36 +364,8 @@ INSTRUCTION(row_rank_v) {
         each(i, p->count) out[i] = 0.5f;
         return;
     }
-    float step = (float)(row - 1);
-    for (int64_t r = 0; r < p->count; r += row) {
-        uint64_t *from = (uint64_t *)s->c, *to = from + row;
-        uint32_t counts[4][256] = {{0}};
-        for (int64_t i = 0; i < row; i++) {
-            uint32_t bits = bits_of(a[r + i]);
-            bits = (bits & 0x7fffffff) > 0x7f800000 ? 0x7fffffff : bits == 0x80000000 ? 0 : bits;
-            bits = bits & 0x80000000 ? ~bits : bits | 0x80000000; /* unsigned order is that of the numbers */
-            from[i] = (uint64_t)bits << 32 | (uint64_t)i;
-            for (int digit = 0; digit < 4; digit++)
-                counts[digit][bits >> 8 * digit & 255]++;
-        }
-        for (int digit = 0; digit < 4; digit++) {
-            uint32_t *count = counts[digit], start = 0;
-            int shift = 32 + 8 * digit;
-            if (count[from[0] >> shift & 255] == row) /* all alike in this byte, as they often are in the lowest */
-                continue;
-            for (int64_t k = 0; k < 256; k++) {
-                uint32_t n = count[k];
-                count[k] = start;
-                start += n;
-            }
-            for (int64_t i = 0; i < row; i++)
-                to[count[from[i] >> shift & 255]++] = from[i];
-            uint64_t *swap = from;
-            from = to, to = swap;
-        }
-        for (int64_t i = 0; i < row; i++)
-            out[r + (int64_t)(uint32_t)from[i]] = (float)i / step;
-    }
+    for (int64_t r = 0; r < p->count; r += row)
+        BODY(ranks)(a + r, row, out + r, (void *)s->c);
 }
 
 /* --- counts and extremes: out receives one number a block ------------------------------------------------------------ */
