@@ -73,11 +73,11 @@ def _count(block: Block, args: tuple[torch.Tensor, ...]) -> list[float]:
 
 
 def _maximum(block: Block, args: tuple[torch.Tensor, ...]) -> list[float]:
-    return [float(torch.amax(args[0]))]
+    return [float(torch.amax(args[0])) + 0.0]  # 0 where it is -0: which of them came first is not the same everywhere
 
 
 def _minimum(block: Block, args: tuple[torch.Tensor, ...]) -> list[float]:
-    return [float(torch.amin(args[0]))]
+    return [float(torch.amin(args[0])) + 0.0]
 
 
 def _partial(partials: Callable[[Block, tuple[torch.Tensor, ...]], list[float]]) -> Feed:

@@ -46,10 +46,10 @@ static inline uint16_t float_to_half(float x) {
     return (uint16_t)(sign | ((magnitude - (112u << 23)) >> 13));
 }
 
-/* The steps of a generator are explained in kernels/random.py. */
-static inline uint64_t random_word(uint64_t key, uint64_t index) {
-    uint64_t z = key + (index + 1) * 0x9E3779B97F4A7C15u;
-    z = (z ^ (z >> 30)) * 0xBF58476D1CE4E5B9u;
+/* The steps of a generator are explained in kernels/random.py. Its state goes on by RANDOM_STEP with every element. */
+#define RANDOM_STEP 0x9E3779B97F4A7C15u
+static inline uint64_t random_word(uint64_t state) {
+    uint64_t z = (state ^ (state >> 30)) * 0xBF58476D1CE4E5B9u;
     return (z ^ (z >> 27)) * 0x94D049BB133111EBu;
 }
 #endif
@@ -252,21 +252,29 @@ INSTRUCTION(above_vt) {
         }
 }
 
-/* u is the key, v the bound of the word; w: every element is kept. */
+/* u is the key, v the bound of the word, whose lowest 40 bits are 0; w: every element is kept. States are added up: a
+   product of 64 bits is three of a vector's instructions. */
 INSTRUCTION(bernoulli_n) {
     uint8_t *out = s->out;
-    uint64_t key = s->u, bound = s->v, first = (uint64_t)(p->first + p->at);
+    uint64_t state = s->u + (uint64_t)(p->first + p->at) * RANDOM_STEP;
+    uint32_t bound = (uint32_t)(s->v >> 32);
     if (s->w)
         memset(out, 1, (size_t)p->count);
     else
-        each(i, p->count) out[i] = random_word(key, first + (uint64_t)i) < bound;
+        each(i, p->count) {
+            state += RANDOM_STEP;
+            out[i] = (uint32_t)(random_word(state) >> 32) < bound;
+        }
 }
 
 INSTRUCTION(bernoulli_v) {
     const float *a = s->a;
     uint8_t *out = s->out;
-    uint64_t key = s->u, first = (uint64_t)(p->first + p->at);
-    each(i, p->count) out[i] = (float)(int64_t)(random_word(key, first + (uint64_t)i) >> 40) * 0x1p-24f < a[i];
+    uint64_t state = s->u + (uint64_t)(p->first + p->at) * RANDOM_STEP;
+    each(i, p->count) {
+        state += RANDOM_STEP;
+        out[i] = (float)(int32_t)(random_word(state) >> 40) * 0x1p-24f < a[i];
+    }
 }
 
 /* --- sums in a fixed order ------------------------------------------------------------------------------------------ */
@@ -330,27 +338,34 @@ INSTRUCTION(row_sum_v) {
     }
 }
 
+/* The greatest or least of numbers, NaN where one is; lanes as for sums, and NaNs in a loop of their own: what both are
+   counted in has no one width, and the loop no vectors. */
+#define MOST_OF(name, compare, least)                                                                                  \
+    static inline float BODY(name)(const float *a, int64_t n) {                                                        \
+        float most[LANES];                                                                                             \
+        int64_t whole = n / LANES * LANES;                                                                             \
+        uint32_t unordered = 0;                                                                                        \
+        each(i, n) unordered |= a[i] != a[i];                                                                          \
+        if (unordered)                                                                                                 \
+            return float_of(0x7fc00000);                                                                               \
+        each(k, LANES) most[k] = (least);                                                                              \
+        for (int64_t i = 0; i < whole; i += LANES)                                                                     \
+            each(k, LANES) most[k] = a[i + k] compare most[k] ? a[i + k] : most[k];                                    \
+        each(k, n - whole) most[k] = a[whole + k] compare most[k] ? a[whole + k] : most[k];                            \
+        for (int64_t half = LANES / 2; half; half /= 2)                                                                \
+            each(k, half) most[k] = most[half + k] compare most[k] ? most[half + k] : most[k];                         \
+        return most[0] + 0.0f; /* of zeros, the one without a sign */                                                  \
+    }
+
+MOST_OF(greatest, >, -INFINITY)
+MOST_OF(smallest, <, INFINITY)
+
 INSTRUCTION(row_max_v) {
     const float *a = s->a;
     float *out = s->out;
     int64_t row = (int64_t)s->u;
     for (int64_t r = 0; r < p->count; r += row) {
-        float most[16];
-        uint32_t unordered = 0;
-        for (int k = 0; k < 16; k++)
-            most[k] = a[r];
-        for (int64_t i = 0; i < row / 16 * 16; i += 16)
-            for (int k = 0; k < 16; k++) {
-                most[k] = a[r + i + k] > most[k] ? a[r + i + k] : most[k];
-                unordered |= a[r + i + k] != a[r + i + k];
-            }
-        for (int64_t i = row / 16 * 16; i < row; i++) {
-            most[0] = a[r + i] > most[0] ? a[r + i] : most[0];
-            unordered |= a[r + i] != a[r + i];
-        }
-        for (int k = 1; k < 16; k++)
-            most[0] = most[k] > most[0] ? most[k] : most[0];
-        float largest = unordered ? float_of(0x7fc00000) : most[0];
+        float largest = BODY(greatest)(a + r, row);
         each(i, row) out[r + i] = largest;
     }
 }
@@ -373,37 +388,19 @@ INSTRUCTION(row_rank_v) {
 INSTRUCTION(count_m) {
     const uint8_t *a = s->a;
     double *out = s->out;
-    int64_t found = 0;
+    uint32_t found = 0; /* of a piece */
     each(i, p->count) found += a[i];
     *out = (p->at ? *out : 0) + (double)found;
 }
 
-#define EXTREME(name, compare, least)                                                                                  \
+#define EXTREME(name, most_of, compare)                                                                                \
     INSTRUCTION(name) {                                                                                                \
-        const float *a = s->a;                                                                                         \
-        double *out = s->out;                                                                                          \
-        float most[16];                                                                                                \
-        uint32_t unordered = 0;                                                                                        \
-        int64_t i = 0;                                                                                                 \
-        for (int k = 0; k < 16; k++)                                                                                   \
-            most[k] = (least);                                                                                         \
-        for (; i + 16 <= p->count; i += 16)                                                                            \
-            for (int k = 0; k < 16; k++) {                                                                             \
-                most[k] = a[i + k] compare most[k] ? a[i + k] : most[k];                                               \
-                unordered |= a[i + k] != a[i + k];                                                                     \
-            }                                                                                                          \
-        for (; i < p->count; i++) {                                                                                    \
-            most[0] = a[i] compare most[0] ? a[i] : most[0];                                                           \
-            unordered |= a[i] != a[i];                                                                                 \
-        }                                                                                                              \
-        double before = p->at ? *out : (double)(least);                                                                \
-        for (int k = 0; k < 16; k++)                                                                                   \
-            before = (double)most[k] compare before ? (double)most[k] : before;                                        \
-        *out = unordered ? (double)NAN : before;                                                                       \
+        double *out = s->out, found = (double)BODY(most_of)(s->a, p->count);                                           \
+        *out = p->at == 0 || found compare *out || found != found ? found : *out;                                      \
     }
 
-EXTREME(maximum_v, >, -INFINITY)
-EXTREME(minimum_v, <, INFINITY)
+EXTREME(maximum_v, greatest, >)
+EXTREME(minimum_v, smallest, <)
 
 /* --- selection: counts of bit patterns, see selection.py ------------------------------------------------------------- */
 
@@ -518,5 +515,6 @@ static void BODY(run)(const struct step *steps, int64_t number, int64_t first, i
 #undef CHOICE
 #undef SUMMED
 #undef CHUNK_SUMS
+#undef MOST_OF
 #undef EXTREME
 #undef CASE

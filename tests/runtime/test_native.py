@@ -244,6 +244,27 @@ def test_along_rows(op: str, row: int, sides: list[str], monkeypatch: pytest.Mon
     assert same(compiled, portable)
 
 
+@pytest.mark.parametrize("row", [5, 16, 100, 257])
+def test_the_largest_of_zeros_is_the_same(row: int, sides: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Zeros of both signs are equal, so that which of them is found would depend on the order of comparisons."""
+    rng = np.random.default_rng(row)
+    zeros = rng.choice(np.array([0.0, -0.0, -1.0], np.float32), 64 * row)
+    draft = Draft("F32", block=64 * row)
+    a = draft.input(torch.from_numpy(zeros))
+    load = Instruction("load", Register(0), (), (("operand", 0),))
+    reductions = [Reduction("maximum", Scalar(0), (Register(0),)), Reduction("minimum", Scalar(1), (Register(1),))]
+    draft.add(64 * row, [a], [load, Instruction("neg", Register(1), (Register(0),))], reductions=reductions)
+    code = [
+        load,
+        Instruction("row_max", Register(1), (Register(0),), (("row", row),)),
+        Instruction("mul", Register(0), (Register(0), Scalar(0))),
+        Instruction("mul", Register(0), (Register(0), Scalar(1))),
+    ]
+    draft.add(64 * row, [a], code, stores=[draft.output(1, "F32", 64 * row), draft.output(0, "F32", 64 * row)])
+    compiled, portable = both(draft, sides, monkeypatch)
+    assert all(same(a, b) for a, b in zip(compiled, portable, strict=True))
+
+
 RECIPES = [
     "linear(a, b, weight=[0.6, 0.3])",
     "slerp(a, b, t=0.3)",
