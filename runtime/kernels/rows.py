@@ -29,10 +29,8 @@ def row_sum(block: Block, out: torch.Tensor, args: tuple[Value, ...], attributes
 
 def row_max(block: Block, out: torch.Tensor, args: tuple[Value, ...], attributes: Attributes) -> None:
     x, result = _rows(tensor(args[0]), int(attributes["row"])), _rows(out, int(attributes["row"]))
-    largest = x.amax(dim=1, keepdim=True).add_(
-        0.0
-    )  # 0 where it is -0: which of them came first is not the same everywhere
-    result.copy_(largest.expand(x.shape))
+    # of 0.0 and -0.0 either may be found: 0.0 is given out
+    result.copy_(x.amax(dim=1, keepdim=True).add_(0.0).expand(x.shape))
 
 
 def row_rank(block: Block, out: torch.Tensor, args: tuple[Value, ...], attributes: Attributes) -> None:

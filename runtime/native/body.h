@@ -7,20 +7,8 @@
 #define each(i, n) _Pragma("GCC ivdep") for (int64_t i = 0, end_ = (n); i < end_; i++)
 #define INSTRUCTION(name) static inline void BODY(name)(const struct step *s, const struct place *p)
 
-#ifndef BITS_OF
-#define BITS_OF
-static inline uint32_t bits_of(float x) {
-    uint32_t bits;
-    memcpy(&bits, &x, sizeof bits);
-    return bits;
-}
-
-static inline float float_of(uint32_t bits) {
-    float x;
-    memcpy(&x, &bits, sizeof x);
-    return x;
-}
-
+#ifndef HALVES
+#define HALVES
 /* IEEE binary16 to binary32, in integers. */
 static inline float half_to_float(uint16_t half) {
     uint32_t sign = (uint32_t)(half & 0x8000) << 16, magnitude = half & 0x7fff;
@@ -189,8 +177,43 @@ ELEMENTWISE(abs_v, float, float, fabsf(x))
 ELEMENTWISE(sign_v, float, float, (float)((x > 0) - (x < 0)))
 ELEMENTWISE(sqrt_v, float, float, sqrtf(x))
 ELEMENTWISE(trunc_v, float, float, truncf(x))
+ELEMENTWISE(exp_v, float, float, (float)exp_of(x))
+ELEMENTWISE(log_v, float, float, (float)log_of_any(x))
+ELEMENTWISE(tanh_v, float, float, (float)tanh_of(x))
+ELEMENTWISE(acos_v, float, float, (float)acos_of(x))
 ELEMENTWISE(not_m, uint8_t, uint8_t, !x)
 ELEMENTWISE(number_m, uint8_t, float, (float)x)
+
+INSTRUCTION(pow_vv) {
+    const float *a = s->a, *b = s->b;
+    float *out = s->out;
+    each(i, p->count) out[i] = (float)pow_of(a[i], power_of(b[i]));
+}
+
+INSTRUCTION(pow_vn) {
+    const float *a = s->a;
+    float *out = s->out;
+    struct power power = power_of((float)s->y);
+    each(i, p->count) out[i] = (float)pow_of(a[i], power);
+}
+
+INSTRUCTION(pow_nv) {
+    const float *b = s->b;
+    float x = (float)s->x, *out = s->out;
+    each(i, p->count) out[i] = (float)pow_of(x, power_of(b[i]));
+}
+
+/* c is the table that `sin_of` looks into. */
+#define CIRCULAR(name, quarter)                                                                                        \
+    INSTRUCTION(name) {                                                                                                \
+        const float *a = s->a;                                                                                         \
+        const double *parts = s->c;                                                                                    \
+        float *out = s->out;                                                                                           \
+        each(i, p->count) out[i] = (float)sin_of(a[i], quarter, parts);                                                \
+    }
+
+CIRCULAR(sin_v, 0)
+CIRCULAR(cos_v, 1)
 
 INSTRUCTION(fill_n) {
     float x = (float)s->x, *out = s->out;
@@ -474,6 +497,40 @@ INSTRUCTION(window_v) {
     *passed = (p->at ? *passed : 0) + above;
 }
 
+/* The highest 16 bits of the words that `quantile.py` orders, counted into two tables of 65536 words at out. Words are
+   made in vectors before they are counted one by one. */
+INSTRUCTION(order_v) {
+    const float *a = s->a;
+    uint32_t *table = s->out, words[ORDERED];
+    for (int64_t i = 0; i < p->count; i += ORDERED) {
+        int64_t n = p->count - i < ORDERED ? p->count - i : ORDERED, k = 0;
+        each(j, n) words[j] = ordered(a[i + j]) >> 16;
+        for (; k + 2 <= n; k += 2) {
+            table[words[k]]++;
+            table[65536 + words[k + 1]]++;
+        }
+        if (k < n)
+            table[words[k]]++;
+    }
+}
+
+/* Their lowest 16 bits, of those whose bits above them are u, counted at out. */
+INSTRUCTION(order_digits_v) {
+    const float *a = s->a;
+    uint32_t *table = s->out, prefix = (uint32_t)s->u, words[ORDERED];
+    for (int64_t i = 0; i < p->count; i += ORDERED) {
+        int64_t n = p->count - i < ORDERED ? p->count - i : ORDERED;
+        uint32_t any = 0;
+        each(j, n) {
+            words[j] = ordered(a[i + j]);
+            any |= words[j] >> 16 == prefix;
+        }
+        for (int64_t k = 0; any && k < n; k++)
+            if (words[k] >> 16 == prefix)
+                table[words[k] & 0xffff]++;
+    }
+}
+
 /* How many magnitudes of every chunk of the block are the pattern u, to out. */
 INSTRUCTION(ties_v) {
     const float *a = s->a;
@@ -512,6 +569,7 @@ static void BODY(run)(const struct step *steps, int64_t number, int64_t first, i
 #undef STORE_EXACTLY
 #undef FORMS
 #undef ELEMENTWISE
+#undef CIRCULAR
 #undef CHOICE
 #undef SUMMED
 #undef CHUNK_SUMS
