@@ -27,7 +27,7 @@ from ...compiler.plan import (
 )
 from ...compiler.scalars import SCALARS
 from ...compiler.scratch import Layout
-from ..digits import BINS, DIGIT
+from ..digits import BINS, DIGIT, LaneHistograms
 from ..host import HostArena, HostBuffer
 from ..kernels.load import file_ranges
 from ..memory import Arena
@@ -228,14 +228,14 @@ class NativeLane:
         state = self._arena.bytes[area.start : area.start + area.nbytes].view(numpy.uint32)
         if selection.counting[0].window == everything(selection.width):
             tables = state[: TABLES * BINS // 2]
-            self._table(selection.counting[0], tables, lambda: _joined(tables, TABLES))
+            self._table(selection.counting[0].histograms, tables, lambda: _joined(tables, TABLES))
             self._add("histogram_v", out=tables.ctypes.data, a=a)
             return
         for counting, table in zip(selection.counting, (state[:BINS], state[BINS : 2 * BINS]), strict=False):
             self._window(counting, a, table)
 
     def _window(self, counting: Counting, a: int, table: NDArray[numpy.uint32]) -> None:
-        self._table(counting, table, lambda: table)
+        self._table(counting.histograms, table, lambda: table)
         window, above = counting.window, numpy.zeros(1, numpy.int64)
         # what is remembered of a chunk is of no use where bins have several patterns
         seen = numpy.zeros(0 if window.shift else self._chunks, SEEN)
@@ -244,9 +244,9 @@ class NativeLane:
         self._add("window_v", out=table.ctypes.data, a=a, b=b, c=c, u=window.first, v=window.shift)
 
     def _table(
-        self, counting: Counting, table: NDArray[numpy.uint32], read: Callable[[], NDArray[numpy.uint32]]
+        self, histograms: LaneHistograms, table: NDArray[numpy.uint32], read: Callable[[], NDArray[numpy.uint32]]
     ) -> None:
-        if counting.histograms.enter(table.ctypes.data, read):
+        if histograms.enter(table.ctypes.data, read):
             # several times faster than `fill`
             ctypes.memset(table.ctypes.data, 0, table.nbytes)
 
@@ -262,19 +262,12 @@ class NativeLane:
         first = quantile.shift + DIGIT == quantile.width
         counted = self._ordered.get((a, quantile.prefix))
         state = self._arena.bytes[area.start : area.start + area.nbytes] if counted is None else counted
-        counts = state.view(numpy.uint32)[: 2 * BINS if first else BINS]
-
-        def read() -> NDArray[numpy.uint32]:
-            # of fewer than 2^32 elements, as `knows` sees to
-            total: NDArray[numpy.uint32] = counts.reshape(-1, BINS).sum(axis=0, dtype=numpy.uint32)
-            return total
-
-        new = quantile.histograms.enter(state.ctypes.data, read)
+        tables = 2 if first else 1
+        counts = state.view(numpy.uint32)[: tables * BINS]
+        self._table(quantile.histograms, counts, lambda: _joined(counts, tables))
         if counted is not None:
             return
         self._ordered[a, quantile.prefix] = state
-        if new:
-            counts.fill(0)
         if first:
             self._add("order_v", out=state.ctypes.data, a=a)
         else:
