@@ -1,4 +1,5 @@
-"""Carries out a plan: its steps in order, the blocks of a step spread over lanes, and so are copies in a row.
+"""Carries out a plan: its steps in order, the blocks of a step spread over lanes, and so are copies in a row, and small
+tensors.
 
 This module needs no torch. A plan that only copies bytes runs without it; `engine.py` is loaded for all else.
 """
@@ -6,7 +7,6 @@ This module needs no torch. A plan that only copies bytes runs without it; `engi
 from __future__ import annotations
 
 import importlib
-import itertools
 import threading
 import time
 from collections.abc import Iterator, Sequence, Set
@@ -20,6 +20,7 @@ from .memory import Meter
 from .nonfinite import count_in
 from .out_of_memory import within_memory
 from .ports import Progress, Reads, Tally, Writes
+from .units import Able, Copies, Together, Unit, parts
 
 __all__ = ["Cancelled", "Outcome", "Progress", "Reads", "Writes", "execute"]
 
@@ -49,7 +50,12 @@ class Outcome:
 class Engine(Protocol):
     """What runs steps that compute; `engine.py` has the one there is."""
 
+    @property
+    def able(self) -> Able | None: ...
+
     def run(self, step: Step) -> None: ...
+
+    def run_together(self, members: Sequence[Unit | Step], watched: Set[int]) -> None: ...
 
     def close(self) -> None: ...
 
@@ -80,16 +86,18 @@ def execute(
             engine = cast(Engine, module.Engine(plan, reads, writes, lanes, meter, tally))
         watched = _watched(plan, tally)
         try:
-            for copying, steps in itertools.groupby(plan.steps, _only_copies):
-                if copying:
+            for part in parts(plan, engine.able if engine is not None else None):
+                if isinstance(part, Copies):
                     tally.live(meter.host, meter.device)
-                    _copy(list(_pieces(plan, list(steps), watched)), reads, writes, lanes, tally)
+                    _copy(list(_pieces(plan, part.steps, watched)), reads, writes, lanes, tally)
                     continue
-                for step in steps:
-                    lanes.check()
-                    tally.tensor(step.tensor)
-                    assert engine is not None
-                    engine.run(step)
+                lanes.check()
+                assert engine is not None
+                if isinstance(part, Together):
+                    engine.run_together(part.members, watched)
+                else:
+                    tally.tensor(part.step.tensor)
+                    engine.run(part.step)
         finally:
             if engine is not None:
                 engine.close()
@@ -123,11 +131,6 @@ class _Piece:
     file: int
     start: int
     counted: tuple[tuple[OutputTensor, Extent], ...]
-
-
-def _only_copies(step: Step) -> bool:
-    """Whether a step can be run beside others of its kind: copies of bytes need no memory and no order."""
-    return isinstance(step.action, Copy) and not (step.allocate or step.release)
 
 
 def _pieces(plan: Plan, steps: Sequence[Step], watched: Set[int]) -> Iterator[_Piece]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ctypes
-import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -36,7 +35,7 @@ from ..reductions import Attributes, Partials, Reducer, Threshold
 from ..selection import Magnitudes, Selection
 from ..streaming import Context
 from ..windows import Counting, everything
-from .code import folded, is_number, knows, name_of, piece_of
+from .code import bound_of, folded, is_number, knows, name_of, piece_of
 from .library import SEEN, STEP, Kernels, kernels
 
 LANES = 64
@@ -152,7 +151,7 @@ class NativeLane:
             if name == "bernoulli_v":
                 self._add(name, out=out, a=self._address(args[0]), u=key)
             else:
-                bound = _bound(self._number(args[0]))
+                bound = bound_of(self._number(args[0]))
                 self._add(name, out=out, u=key, v=(bound << 40) % (1 << 64), w=int(bound == 1 << 24))
         elif op == "where":
             mask, then, other = args
@@ -301,12 +300,6 @@ def _joined(tables: NDArray[numpy.uint32], number: int) -> NDArray[numpy.uint32]
         half = tables.size // 2
         tables, number = tables[:half] + tables[half:], number // 2
     return tables
-
-
-def _bound(p: float) -> int:
-    """The b for which u < p, p rounded to float32, is u * 2^24 < b."""
-    rounded = float(numpy.float32(p))
-    return 0 if math.isnan(rounded) else math.ceil(min(max(rounded, 0.0), 1.0) * (1 << 24))
 
 
 def _bins(seen: Any, number: int) -> dict[int, int] | None:
