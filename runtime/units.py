@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence, Set
 from dataclasses import dataclass
 
-from ..compiler.plan import CHUNK, Constant, Copy, Opaque, Pass, Plan, Scalar, Step, Stream, ToFile
+from ..compiler.plan import CHUNK, Constant, Copy, Instruction, Opaque, Pass, Plan, Scalar, Step, Stream, ToFile
 
 SMALL = CHUNK
 """Elements of the largest tensors that are small: those of a chunk, so that their sums have one part and their
@@ -154,6 +154,8 @@ class _Finder:
     def __init__(self, able: Able) -> None:
         self._able = able
         self._kinds: dict[object, _Kind] = {}
+        self._codes: dict[int, int] = {}
+        self._alike: dict[object, int] = {}
         self._shapes: dict[tuple[int, ...], Shape] = {}
 
     def items(self, steps: Sequence[Step]) -> list[Unit | Step]:
@@ -219,7 +221,7 @@ class _Finder:
             pass_.nbytes,
             id(pass_.reductions),
             id(pass_.scalars),
-            tuple([(id(i.out), id(i.args)) if i.op == "bernoulli" else id(i) for i in pass_.code]),
+            self._code(pass_.code),
             tuple([o.dtype if isinstance(o, Stream) else None for o in pass_.operands]),
             tuple([(s.dtype, s.value.index) if isinstance(s, ToFile) else None for s in pass_.stores]),
         )
@@ -227,6 +229,14 @@ class _Finder:
         if kind is None:
             kind = self._kinds[key] = _Kind(len(self._kinds), self._fits(pass_), *_scalars(pass_))
         return kind
+
+    def _code(self, code: tuple[Instruction, ...]) -> int:
+        """A number for code: one for all that differs in keys of masks alone."""
+        number = self._codes.get(id(code))
+        if number is None:
+            key = tuple([(id(i.out), id(i.args)) if i.op == "bernoulli" else id(i) for i in code])
+            number = self._codes[id(code)] = self._alike.setdefault(key, len(self._alike))
+        return number
 
     def _fits(self, pass_: Pass) -> bool:
         return (
