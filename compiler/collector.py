@@ -19,3 +19,17 @@ def collector_paused() -> Iterator[None]:
     finally:
         if enabled:
             gc.enable()
+
+
+@contextmanager
+def collector_spared() -> Iterator[None]:
+    """Within it, the collector of cyclic garbage does not look at what there is by now, which stays anyway: a plan of
+    many tensors is a million objects, and to go through them again and again took longer than to merge small ones."""
+    ours = gc.get_freeze_count() == 0
+    if ours:
+        gc.freeze()
+    try:
+        yield
+    finally:
+        if ours:
+            gc.unfreeze()

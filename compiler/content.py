@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
 
 from .catalog import InputFile
 from .graph import Graph, StoredRange
@@ -48,11 +47,11 @@ def with_keys(
         parts[slot.tensor].append((slot.start, output.dtype, key))
         copied[slot.tensor] &= output.node.op == "source"
     keyed = []
-    for tensor, found, looked in zip(packing.tensors, parts, copied, strict=True):
-        made = [(start - tensor.start, dtype, key) for start, dtype, key in sorted(found)]
-        keyed.append(
-            replace(tensor, key=_digest(f"{compute}|{tensor.dtype}|{tensor.shape}|{made}" + "|finite" * looked))
-        )
+    for t, found, looked in zip(packing.tensors, parts, copied, strict=True):
+        made = [(start - t.start, dtype, key) for start, dtype, key in sorted(found)]
+        key = _digest(f"{compute}|{t.dtype}|{t.shape}|{made}" + "|finite" * looked)
+        # the constructor, as there may be many tensors
+        keyed.append(OutputTensor(t.name, t.dtype, t.shape, t.file, t.start, t.nbytes, t.aliases, key))
     return tuple(keyed)
 
 

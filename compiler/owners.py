@@ -22,3 +22,11 @@ class Owners:
         begins no later."""
         at = bisect.bisect_right(self._starts, (file, start)) - 1
         return self._tensors[at] if at >= 0 and self._starts[at][0] == file else None
+
+    def within(self, file: int, start: int, nbytes: int) -> list[int]:
+        """The tensors that bytes `[start, start + nbytes)` of weight file `file` belong to, in order."""
+        first = bisect.bisect_right(self._starts, (file, start)) - 1
+        last = bisect.bisect_left(self._starts, (file, start + nbytes))
+        if first < 0 or self._starts[first][0] != file:
+            first += 1
+        return self._tensors[first:last]

@@ -7,19 +7,22 @@ all work on accelerators, goes to torch's, which are loaded when the first such 
 from __future__ import annotations
 
 import importlib
+from collections.abc import Sequence, Set
 from typing import Any
 
 from ..compiler.owners import Owners
 from ..compiler.plan import Copy, Load, Opaque, Pass, Plan, Step
 from ..compiler.scratch import LOAD_STAGING, Layout, scratch_layout
-from .host import Host, HostBuffer
+from .host import Host, HostArena, HostBuffer
 from .kernels.load import file_ranges
 from .lanes import Lanes
 from .memory import Arena, Memory, Meter
+from .native.batch import Batches
 from .native.side import Native
 from .out_of_memory import device_full, is_device_full
 from .ports import Reads, Tally, Writes
 from .streaming import Context, Side, run_pass
+from .units import Able, Unit
 
 LOAD_PIECE = 1 << 26
 """Bytes that are read at a time into a held buffer, so that a load can be stopped and shown."""
@@ -48,6 +51,7 @@ class Engine:
         self._portable: Any = None
         self._memory: Memory = Host() if plan.device == "cpu" else _devices().Accelerator(plan.device)
         self._native = Native.of(self._context) if plan.device == "cpu" else None
+        self._batches = Batches(self._context, self._native.kernels) if self._native is not None else None
         self._largest, self._largest_staging = 0, 0
         for step in plan.steps:
             if isinstance(step.action, Pass):
@@ -63,6 +67,25 @@ class Engine:
             self._drop(lane)
         for buffer in list(self._context.buffers):
             self._release(buffer)
+
+    @property
+    def able(self) -> Able | None:
+        """Which passes over small tensors can be run together; None where none can."""
+        return self._batches.able if self._batches is not None else None
+
+    def run_together(self, members: Sequence[Unit | Step], watched: Set[int]) -> None:
+        """Runs small tensors, in what any of them may hold by itself; see `Batches.run`."""
+        assert self._batches is not None
+        units = [m for m in members if isinstance(m, Unit)]
+        nbytes = min(unit.shape.nbytes for unit in units)
+        self._fit(1, nbytes, 0, 0)
+        held = sum(b.nbytes for b in self._context.buffers.values()) + nbytes
+        if held > (most := min(unit.host for unit in units)):
+            raise RuntimeError(f"small tensors hold {held} bytes, the plan says {most}")
+        self._tally.live(held, 0)
+        arena = self._arenas[0]
+        assert isinstance(arena, HostArena)
+        self._batches.run(members, arena.bytes[:nbytes], watched)
 
     def run(self, step: Step) -> None:
         """Allocates what the step needs, runs it and releases what it was the last to need.

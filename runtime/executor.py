@@ -1,4 +1,5 @@
-"""Carries out a plan: its steps in order, the blocks of a step spread over lanes, and so are copies in a row.
+"""Carries out a plan: its steps in order, the blocks of a step spread over lanes, and so are copies in a row, and small
+tensors.
 
 This module needs no torch. A plan that only copies bytes runs without it; `engine.py` is loaded for all else.
 """
@@ -6,7 +7,6 @@ This module needs no torch. A plan that only copies bytes runs without it; `engi
 from __future__ import annotations
 
 import importlib
-import itertools
 import threading
 import time
 from collections.abc import Iterator, Sequence, Set
@@ -20,6 +20,7 @@ from .memory import Meter
 from .nonfinite import count_in
 from .out_of_memory import within_memory
 from .ports import Progress, Reads, Tally, Writes
+from .units import Able, Copies, Together, Unit, parts
 
 __all__ = ["Cancelled", "Outcome", "Progress", "Reads", "Writes", "execute"]
 
@@ -49,7 +50,12 @@ class Outcome:
 class Engine(Protocol):
     """What runs steps that compute; `engine.py` has the one there is."""
 
+    @property
+    def able(self) -> Able | None: ...
+
     def run(self, step: Step) -> None: ...
+
+    def run_together(self, members: Sequence[Unit | Step], watched: Set[int]) -> None: ...
 
     def close(self) -> None: ...
 
@@ -80,16 +86,18 @@ def execute(
             engine = cast(Engine, module.Engine(plan, reads, writes, lanes, meter, tally))
         watched = _watched(plan, tally)
         try:
-            for copying, steps in itertools.groupby(plan.steps, _only_copies):
-                if copying:
+            for part in parts(plan, engine.able if engine is not None else None):
+                if isinstance(part, Copies):
                     tally.live(meter.host, meter.device)
-                    _copy([p for step in steps for p in _pieces(plan, step, watched)], reads, writes, lanes, tally)
+                    _copy(list(_pieces(plan, part.steps, watched)), reads, writes, lanes, tally)
                     continue
-                for step in steps:
-                    lanes.check()
-                    tally.tensor(step.tensor)
-                    assert engine is not None
-                    engine.run(step)
+                lanes.check()
+                assert engine is not None
+                if isinstance(part, Together):
+                    engine.run_together(part.members, watched)
+                else:
+                    tally.tensor(part.step.tensor)
+                    engine.run(part.step)
         finally:
             if engine is not None:
                 engine.close()
@@ -113,40 +121,77 @@ def _watched(plan: Plan, tally: Tally) -> set[int]:
 
 @dataclass(frozen=True, slots=True)
 class _Piece:
-    """Part of a copy: a range of an input for byte `start` of weight file `file`, of output tensor `tensor`.
+    """Bytes to be copied at once: a range of an input for byte `start` of weight file `file`, of these output tensors.
 
-    What isn't finite among its numbers is counted where they are of the tensor `counted`.
+    What isn't finite is counted in ranges of an input, each of one tensor: `counted`.
     """
 
-    tensor: int
+    tensors: tuple[int, ...]
     source: Extent
     file: int
     start: int
-    counted: OutputTensor | None
+    counted: tuple[tuple[OutputTensor, Extent], ...]
 
 
-def _only_copies(step: Step) -> bool:
-    """Whether a step can be run beside others of its kind: copies of bytes need no memory and no order."""
-    return isinstance(step.action, Copy) and not (step.allocate or step.release)
+def _pieces(plan: Plan, steps: Sequence[Step], watched: Set[int]) -> Iterator[_Piece]:
+    """What the steps copy, cut into pieces; small tensors that lie one behind the other on both sides are copied
+    together, as far as that leaves something for every lane."""
+    waiting: list[_Piece] = []
+    nbytes, together = 0, min(COPY_PIECE, sum(step.writes for step in steps) // (2 * plan.lanes))
+    for step in steps:
+        for piece in _cut(plan, step, watched):
+            if waiting and not (_adjacent(waiting[-1], piece) and nbytes + piece.source.nbytes <= together):
+                yield _joined(waiting, nbytes)
+                waiting, nbytes = [], 0
+            waiting.append(piece)
+            nbytes += piece.source.nbytes
+    if waiting:
+        yield _joined(waiting, nbytes)
 
 
-def _pieces(plan: Plan, step: Step, watched: Set[int]) -> Iterator[_Piece]:
+def _cut(plan: Plan, step: Step, watched: Set[int]) -> Iterator[_Piece]:
     copy, counted = step.action, plan.tensors[step.tensor] if step.tensor in watched else None
     assert isinstance(copy, Copy)
     start = copy.start
     for extent in copy.extents:
         for offset in range(0, extent.nbytes, COPY_PIECE):
             source = Extent(extent.file, extent.start + offset, min(COPY_PIECE, extent.nbytes - offset))
-            yield _Piece(step.tensor, source, copy.file, start, counted)
+            yield _Piece((step.tensor,), source, copy.file, start, ((counted, source),) if counted is not None else ())
             start += source.nbytes
+
+
+def _adjacent(piece: _Piece, other: _Piece) -> bool:
+    """Whether the other begins where the piece ends, in the input and in the output."""
+    source = piece.source
+    return (
+        (other.source.file, other.file) == (source.file, piece.file)
+        and other.source.start == source.start + source.nbytes
+        and other.start == piece.start + source.nbytes
+    )
+
+
+def _joined(pieces: Sequence[_Piece], nbytes: int) -> _Piece:
+    """Adjacent pieces as one."""
+    first = pieces[0]
+    if len(pieces) == 1:
+        return first
+    return _Piece(
+        tuple([tensor for piece in pieces for tensor in piece.tensors]),
+        Extent(first.source.file, first.source.start, nbytes),
+        first.file,
+        first.start,
+        tuple([counted for piece in pieces for counted in piece.counted]),
+    )
 
 
 def _copy(pieces: Sequence[_Piece], reads: R, writes: Writes[R], lanes: Lanes, tally: Tally) -> None:
     def work(_: int, index: int) -> None:
         piece = pieces[index]
-        tally.tensor(piece.tensor)
-        if piece.counted is not None and (found := count_in(piece.source, piece.counted.dtype, reads)):
-            tally.found(piece.counted.name, found)
+        for tensor in piece.tensors:
+            tally.tensor(tensor)
+        for owner, source in piece.counted:
+            if found := count_in(source, owner.dtype, reads):
+                tally.found(owner.name, found)
         writes.copy(reads, piece.source, piece.file, piece.start)
         tally.moved(piece.source.nbytes, piece.source.nbytes)
 

@@ -39,9 +39,9 @@ class Lanes:
         if self._cancel.is_set():
             raise Cancelled
 
-    def spread(self, items: int, work: Callable[[int, int], None]) -> None:
-        """Calls `work(lane, item)` once for every item in `range(items)`."""
-        lanes = min(self.count, items)
+    def spread(self, items: int, work: Callable[[int, int], None], most: int | None = None) -> None:
+        """Calls `work(lane, item)` once for every item in `range(items)`, in no more than `most` lanes."""
+        lanes = min(self.count, items, most or self.count)
         if lanes <= 1 or self._pool is None:
             for item in range(items):
                 self.check()

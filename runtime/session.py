@@ -8,6 +8,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 
+from ..compiler.collector import collector_spared
 from ..compiler.plan import Plan
 from ..compiler.prune import Found, prune, reuse
 from ..grammar.diagnostic import MergecError
@@ -64,7 +65,7 @@ def run_plan(
         return _unchanged(plan, where, earlier)
     target = Target(where, plan, force=force, fresh=fresh)
     try:
-        with target:
+        with target, collector_spared():
             return _make(plan, target, earlier, progress, cancel)
     except MergecError as error:
         if target.unfinished is None:

@@ -546,6 +546,38 @@ INSTRUCTION(ties_v) {
     }
 }
 
+/* The u-th largest magnitude of a tensor that is one block, and how many that equal it are among the u largest, to out:
+   two words. c is scratch, a word an element. With u = 0, nothing. */
+INSTRUCTION(kth_v) {
+    const float *a = s->a;
+    uint32_t *words = (uint32_t *)s->c, *to = words + p->at;
+    each(i, p->count) to[i] = bits_of(a[i]) & 0x7fffffff;
+    if (p->at + p->count < p->block || !s->u)
+        return;
+    uint32_t counts[2048], pattern = 0;
+    uint64_t rank = s->u, *out = s->out;
+    int64_t left = p->block;
+    /* 11 bits of the 31, then 10 and 10; what agrees with the digits found is moved to the front */
+    for (int shift = 20; shift >= 0 && left > 1; shift -= 10) {
+        uint32_t digit = shift == 20 ? 2047 : 1023, mask = digit;
+        memset(counts, 0, (mask + 1) * sizeof *counts);
+        for (int64_t i = 0; i < left; i++)
+            counts[words[i] >> shift & mask]++;
+        for (; counts[digit] < rank; digit--)
+            rank -= counts[digit];
+        int64_t kept = 0;
+        for (int64_t i = 0; i < left; i++) {
+            uint32_t word = words[i];
+            words[kept] = word;
+            kept += (word >> shift & mask) == digit;
+        }
+        left = kept;
+        pattern |= digit << shift;
+    }
+    out[0] = left == 1 ? words[0] : pattern;
+    out[1] = rank;
+}
+
 /* --- the loop ---------------------------------------------------------------------------------------------------------- */
 
 #define CASE(name)                                                                                                     \

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
+
+import numpy
 
 from ...compiler.plan import Argument, Constant, Held, Instruction, Mask, Pass, Register, Stream, ToBuffer
 from ...compiler.scalars import SCALARS
@@ -74,3 +77,15 @@ def knows(instructions: Mapping[str, int], pass_: Pass, layout: Layout) -> bool:
     # histograms count in 32 bits
     countable = not pass_.reductions or pass_.numel < 1 << 32
     return countable and all(name in instructions for name in names) and piece_of(pass_, layout) is not None
+
+
+def rounded(number: float) -> float:
+    """To float32, and beyond the largest to infinity."""
+    with numpy.errstate(over="ignore"):
+        return float(numpy.float32(number))
+
+
+def bound_of(p: float) -> int:
+    """The b for which u < p, p rounded to float32, is u * 2^24 < b."""
+    p = rounded(p)
+    return 0 if math.isnan(p) else math.ceil(min(max(p, 0.0), 1.0) * (1 << 24))

@@ -16,4 +16,4 @@
     X(above_vt) X(bernoulli_n) X(bernoulli_v)                                                                          \
     X(row_sum_v) X(row_max_v) X(row_rank_v)                                                                            \
     X(sum_v) X(dot_vv) X(count_m) X(maximum_v) X(minimum_v)                                                            \
-    X(histogram_v) X(window_v) X(ties_v) X(order_v) X(order_digits_v)
+    X(histogram_v) X(window_v) X(ties_v) X(kth_v) X(order_v) X(order_digits_v)

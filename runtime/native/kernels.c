@@ -141,6 +141,14 @@ EXPORTED void mergec_run(const struct step *steps, int64_t number, int64_t first
     run(steps, number, first, count, piece);
 }
 
+/* The same over `tensors` of `count` elements each, whose steps follow one another, `number` for each. */
+EXPORTED void mergec_run_each(
+    const struct step *steps, int64_t number, int64_t tensors, int64_t count, int64_t piece
+) {
+    for (int64_t k = 0; k < tensors; k++)
+        mergec_run(steps + k * number, number, 0, count, piece);
+}
+
 /* The name of instruction `op`, NULL behind the last. */
 EXPORTED const char *mergec_name(int64_t op) {
     return op >= 0 && op < NUMBER_OF_INSTRUCTIONS ? names[op] : NULL;
@@ -151,3 +159,15 @@ EXPORTED int64_t mergec_size(int64_t which) { return which ? (int64_t)sizeof(str
 
 /* `checksum` of runtime/checksums.py: words from number `first` of their tensor on. */
 EXPORTED uint64_t mergec_checksum(const char *data, int64_t words, uint64_t first) { return checksum(data, words, first); }
+
+/* `checksum` of `tensors` whole tensors, each in bytes [starts[k], starts[k] + sizes[k]) of `data`, to `sums`. */
+EXPORTED void mergec_checksums(
+    const char *data, int64_t tensors, const int64_t *starts, const int64_t *sizes, uint64_t *sums
+) {
+    for (int64_t k = 0; k < tensors; k++) {
+        int64_t words = sizes[k] / 8, rest = sizes[k] % 8;
+        char last[8] = {0};
+        memcpy(last, data + starts[k] + 8 * words, (size_t)rest);
+        sums[k] = checksum(data + starts[k], words, 0) + (rest ? checksum(last, 1, (uint64_t)words) : 0);
+    }
+}

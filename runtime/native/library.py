@@ -30,12 +30,16 @@ SEEN = numpy.dtype([("found", "i8"), ("bin", "u4", FEW), ("count", "u4", FEW)])
 @dataclass(frozen=True, slots=True)
 class Kernels:
     """The compiled kernels: instructions by name, and `run(steps, number, first, count, piece)` over elements
-    `[first, first + count)` of a tensor; `checksum(address, words, first word)` as `checksums.py` has it. Python's lock
-    is let go meanwhile."""
+    `[first, first + count)` of a tensor; `run_each(steps, number, tensors, count, piece)` over whole tensors of `count`
+    elements, whose steps follow one another; `checksum(address, words, first word)` as `checksums.py` has it, and
+    `checksums(address, tensors, starts, sizes, sums)`, addresses all but the second, of whole tensors. Python's lock is
+    let go meanwhile."""
 
     instructions: Mapping[str, int]
     run: Callable[[int, int, int, int, int], None]
+    run_each: Callable[[int, int, int, int, int], None]
     checksum: Callable[[int, int, int], int]
+    checksums: Callable[[int, int, int, int, int], None]
 
 
 @cache
@@ -57,6 +61,9 @@ def _described(library: ctypes.CDLL) -> Kernels | None:
     library.mergec_size.argtypes, library.mergec_size.restype = [ctypes.c_int64], ctypes.c_int64
     library.mergec_name.argtypes, library.mergec_name.restype = [ctypes.c_int64], ctypes.c_char_p
     library.mergec_run.argtypes, library.mergec_run.restype = [ctypes.c_void_p, *[ctypes.c_int64] * 4], None
+    library.mergec_run_each.argtypes, library.mergec_run_each.restype = [ctypes.c_void_p, *[ctypes.c_int64] * 4], None
+    library.mergec_checksums.argtypes = [ctypes.c_void_p, ctypes.c_int64, *[ctypes.c_void_p] * 3]
+    library.mergec_checksums.restype = None
     library.mergec_checksum.argtypes = [ctypes.c_void_p, ctypes.c_int64, ctypes.c_uint64]
     library.mergec_checksum.restype = ctypes.c_uint64
     if (library.mergec_size(0), library.mergec_size(1)) != (STEP.itemsize, SEEN.itemsize):
@@ -64,4 +71,6 @@ def _described(library: ctypes.CDLL) -> Kernels | None:
     instructions: dict[str, int] = {}
     while (name := library.mergec_name(len(instructions))) is not None:
         instructions[name.decode()] = len(instructions)
-    return Kernels(instructions, library.mergec_run, library.mergec_checksum)
+    return Kernels(
+        instructions, library.mergec_run, library.mergec_run_each, library.mergec_checksum, library.mergec_checksums
+    )

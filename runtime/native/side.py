@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ctypes
-import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -38,7 +37,7 @@ from ..selection import Magnitudes, Selection
 from ..streaming import Context
 from ..turns import PARTS
 from ..windows import Counting, everything
-from .code import POWERS, folded, is_number, knows, name_of, piece_of
+from .code import POWERS, bound_of, folded, is_number, knows, name_of, piece_of, rounded
 from .library import SEEN, STEP, Kernels, kernels
 
 LANES = 64
@@ -143,7 +142,7 @@ class NativeLane:
             self._load(name, int(attributes["operand"]), out)
         elif folded(instruction):
             self._add(name, out=out, x=float(SCALARS[op](*map(self._number, args))))
-        elif name == "pow_vn" and (power := _rounded(self._number(args[1]))) in POWERS:
+        elif name == "pow_vn" and (power := rounded(self._number(args[1]))) in POWERS:
             self._add(POWERS[power], out=out, a=self._address(args[0]), b=self._address(args[0]))
         elif op in ("sin", "cos"):
             self._add(name, out=out, a=self._address(args[0]), c=PARTS.ctypes.data)
@@ -158,7 +157,7 @@ class NativeLane:
             if name == "bernoulli_v":
                 self._add(name, out=out, a=self._address(args[0]), u=key)
             else:
-                bound = _bound(self._number(args[0]))
+                bound = bound_of(self._number(args[0]))
                 self._add(name, out=out, u=key, v=(bound << 40) % (1 << 64), w=int(bound == 1 << 24))
         elif op == "where":
             mask, then, other = args
@@ -333,18 +332,6 @@ def _joined(tables: NDArray[numpy.uint32], number: int) -> NDArray[numpy.uint32]
         half = tables.size // 2
         tables, number = tables[:half] + tables[half:], number // 2
     return tables
-
-
-def _rounded(number: float) -> float:
-    """To float32, and beyond the largest to infinity."""
-    with numpy.errstate(over="ignore"):
-        return float(numpy.float32(number))
-
-
-def _bound(p: float) -> int:
-    """The b for which u < p, p rounded to float32, is u * 2^24 < b."""
-    rounded = _rounded(p)
-    return 0 if math.isnan(rounded) else math.ceil(min(max(rounded, 0.0), 1.0) * (1 << 24))
 
 
 def _bins(seen: Any, number: int) -> dict[int, int] | None:

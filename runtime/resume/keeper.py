@@ -78,11 +78,14 @@ class Keeper:
         found = self._tensors[tensor]
         with self._changed:
             self.checksums[tensor] = checksum
-            if not self._waiting:
+            first = not self._waiting
+            if first:
                 self._since = time.monotonic()
             self._waiting.append(Done(tensor, checksum, self._non_finite.get(found.name, 0)))
             self._size += found.nbytes
-            self._changed.notify()
+            # the thread waits for the first and then for the clock: to be woken by each of many takes longer than they
+            if first or self._size >= self._nbytes:
+                self._changed.notify()
 
     def _taken(self) -> list[Done]:
         with self._changed:

@@ -60,11 +60,11 @@ def with_record(plan: Plan, weights: Sequence[SealedFile], known: Mapping[int, D
 
 
 def _completed(text: str, plan: Plan, weights: Sequence[SealedFile], known: Mapping[int, Done]) -> str:
-    tensors = []
+    tensors: list[tuple[str, Any]] = []
     for index, tensor in enumerate(plan.tensors):
         done = known.get(index)
         found = (done.checksum, done.non_finite) if done else (None, 0)
-        tensors.append((tensor.name, [tensor.key, *found, tensor.dtype, list(tensor.shape)]))
+        tensors.append((tensor.name, (tensor.key, *found, tensor.dtype, tensor.shape)))
     added = [
         ("made_with", json.dumps(made_with(plan))),
         ("weights", _table((w.name, [w.size, w.mtime_ns]) for w in weights)),
@@ -76,7 +76,8 @@ def _completed(text: str, plan: Plan, weights: Sequence[SealedFile], known: Mapp
 
 def _table(rows: Iterable[tuple[str, Any]]) -> str:
     """An object with an entry a line."""
-    lines = [f"    {json.dumps(name)}: {json.dumps(value)}" for name, value in rows]
+    encode = json.JSONEncoder().encode
+    lines = [f"    {encode(name)}: {encode(value)}" for name, value in rows]
     return "{\n" + ",\n".join(lines) + "\n  }" if lines else "{}"
 
 

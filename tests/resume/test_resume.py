@@ -246,7 +246,7 @@ def test_faults_of_the_disk(
     wanted: dict[str, bytes],
 ) -> None:
     plan = plan_of(folder, lanes=1)
-    after = {"pwrite": 12, "fsync": 2, "preadv": 40}[name]
+    after = {"pwrite": 6, "fsync": 2, "preadv": 12}[name]
     with monkeypatch.context() as patch:
         patch.setattr(os, name, failing(getattr(os, name), number, after))
         with pytest.raises(mergec.MergecError) as caught:

@@ -1,0 +1,285 @@
+"""A pass over one of many small tensors, as instructions that only want what differs from tensor to tensor.
+
+Rows are made once for all tensors that are computed alike. For some of them at a time they are written one behind the
+other, and columns of them filled in: where operands and results lie, numbers that came of the weights, keys of masks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy
+from numpy.typing import NDArray
+
+from ...compiler.ops import OPS
+from ...compiler.plan import (
+    CHUNK,
+    Argument,
+    Constant,
+    Instruction,
+    Mask,
+    Pass,
+    Reduction,
+    Register,
+    Scalar,
+    ScalarCode,
+    ToFile,
+)
+from ...compiler.scalars import SCALARS
+from ...compiler.scratch import ALIGNMENT, Layout
+from ..kernels.order import LANES
+from ..reductions import JOINS, Attributes, Result, Threshold, rank_of
+from ..turns import PARTS
+from .code import POWERS, bound_of, folded, is_number, name_of, piece_of, rounded
+from .library import STEP, Kernels
+
+TOGETHER = ("sum", "dot", "count", "maximum", "minimum", "threshold", "threshold_at")
+"""The reductions that are known of small tensors."""
+
+Numbers = list[Any]
+"""A tensor's own numbers, by their slots: floats and thresholds."""
+
+Fill = Callable[[Numbers], float]
+
+
+@dataclass(frozen=True, slots=True)
+class Scratch:
+    """Where a pass has what it needs only while it runs, from the beginning of a lane's share: registers and masks of a
+    piece, memory of kernels, and a word an element for each threshold (by reduction); `nbytes` in all."""
+
+    registers: tuple[int, ...]
+    masks: tuple[int, ...]
+    shared: int
+    words: Mapping[int, int]
+    nbytes: int
+
+    @classmethod
+    def of(cls, pass_: Pass, layout: Layout) -> Scratch:
+        piece, end = piece_of(pass_, layout), 0
+        assert piece is not None
+        piece = min(piece, pass_.numel)
+
+        def area(nbytes: int) -> int:
+            nonlocal end
+            start, end = end, end + -(-nbytes // ALIGNMENT) * ALIGNMENT
+            return start
+
+        registers = tuple([area(4 * piece) for _ in range(pass_.registers)])
+        masks = tuple([area(piece) for _ in range(pass_.masks)])
+        shared = area(layout.shared.nbytes if any(i.op == "row_rank" for i in pass_.code) else 0)
+        thresholds = [i for i, r in enumerate(pass_.reductions) if OPS[r.op].result == "threshold"]
+        return cls(registers, masks, shared, {i: area(4 * pass_.numel) for i in thresholds}, end)
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """A pass over one tensor: where its operands and stores lie in memory, and the tensor's numbers."""
+
+    pass_: Pass
+    operands: list[int]
+    stores: list[int]
+    numbers: Numbers
+
+
+class Bound:
+    """A pass bound to a lane's memory, of which `address` is the beginning; `slots` says where a tensor has its
+    numbers."""
+
+    def __init__(
+        self, found: Kernels, pass_: Pass, layout: Layout, slots: Mapping[Scalar | Constant, int], address: int
+    ) -> None:
+        self._kernels, self._pass, self._slots = found, pass_, slots
+        self._address, self._scratch = address, Scratch.of(pass_, layout)
+        piece = piece_of(pass_, layout)
+        assert piece is not None
+        self._piece = piece
+        self._kept = numpy.zeros(max(1, len(pass_.code)), numpy.int64)
+        self._lanes = numpy.empty((max(1, len(pass_.reductions)), LANES))
+        self._rows: list[dict[str, Any]] = []
+        self._loads: list[tuple[int, int]] = []
+        self._stores: list[int] = []
+        self._keyed: list[tuple[int, int]] = []
+        self._reductions: list[int] = []
+        self._ranks: dict[int, Callable[[Numbers], int]] = {}
+        self._fills: list[tuple[int, str, Fill]] = []
+        for i, instruction in enumerate(pass_.code):
+            self._bind(i, instruction)
+        for i, reduction in enumerate(pass_.reductions):
+            self._reduce(i, reduction)
+        for store in pass_.stores:
+            assert isinstance(store, ToFile)
+            self._stores.append(self._add(f"store_{store.dtype}", a=self._place(store.value)))
+        self._base = numpy.zeros(len(self._rows), STEP)
+        for row, values in zip(self._base, self._rows, strict=True):
+            for field, value in values.items():
+                row[field] = value
+        self._scalars = [self._scalar(code) for code in pass_.scalars]
+
+    def run(self, runs: Sequence[Run]) -> NDArray[numpy.int64]:
+        """Runs the pass over some tensors, and puts what its reductions and scalar code give among their numbers.
+
+        How many infinities and NaNs each of a tensor's stores has, a row a tensor.
+        """
+        number = len(runs)
+        steps = numpy.empty((number, len(self._base)), STEP)
+        steps[:] = self._base
+        for row, k in self._loads:
+            steps["a"][:, row] = [run.operands[k] for run in runs]
+        found = numpy.zeros((number, max(1, len(self._stores))), numpy.int64)
+        for k, row in enumerate(self._stores):
+            steps["out"][:, row] = [run.stores[k] for run in runs]
+            steps["c"][:, row] = _addresses(found[:, k])
+        results = numpy.zeros((number, max(1, len(self._reductions)), 2), numpy.uint64)
+        for k, row in enumerate(self._reductions):
+            steps["out"][:, row] = _addresses(results[:, k, 0])
+        for row, i in self._keyed:
+            keys = [int(dict(run.pass_.code[i].attributes)["key"]) % (1 << 64) for run in runs]
+            steps["u"][:, row] = numpy.array(keys, numpy.uint64)
+        for row, field, fill in self._fills:
+            kind = numpy.float64 if field in "xy" else numpy.uint64
+            steps[field][:, row] = numpy.array([fill(run.numbers) for run in runs], kind)
+        ranks = {k: [rank(run.numbers) for run in runs] for k, rank in self._ranks.items()}
+        for k, sought in ranks.items():
+            steps["u"][:, self._reductions[k]] = [rank if rank < self._pass.numel else 0 for rank in sought]
+        self._kernels.run_each(steps.ctypes.data, len(self._base), number, self._pass.numel, self._piece)
+        for k, reduction in enumerate(self._pass.reductions):
+            slot = self._slots[reduction.out]
+            if k in ranks:
+                self._thresholds(results[:, k], ranks[k], runs, slot)
+                continue
+            join = JOINS[reduction.op]
+            for run, partial in zip(runs, results[:, k, 0].view(numpy.float64).tolist(), strict=True):
+                run.numbers[slot] = join([partial])
+        for out, function, arguments in self._scalars:
+            for run in runs:
+                numbers = run.numbers
+                numbers[out] = function(*[numbers[slot] for slot in arguments])
+        return found
+
+    def _thresholds(self, found: NDArray[numpy.uint64], ranks: Sequence[int], runs: Sequence[Run], slot: int) -> None:
+        numel = self._pass.numel
+        for run, rank, (bits, extra) in zip(runs, ranks, found.tolist(), strict=True):
+            if rank <= 0:
+                run.numbers[slot] = Threshold(0x7FFFFFFF, 0, 0)
+            elif rank >= numel:
+                run.numbers[slot] = Threshold(0, CHUNK, 0)
+            else:
+                run.numbers[slot] = Threshold(bits, 0, extra)
+
+    # --- instructions
+
+    def _add(self, name: str, **values: float) -> int:
+        self._rows.append({"op": self._kernels.instructions[name], **values})
+        return len(self._rows) - 1
+
+    def _bind(self, i: int, instruction: Instruction) -> None:
+        name, out = name_of(instruction, self._pass), self._place(instruction.out)
+        assert name is not None
+        op, args, attributes = instruction.op, instruction.args, dict(instruction.attributes)
+        row = self._add(name, out=out)
+        own = self._rows[row]
+        if op == "load":
+            self._loads.append((row, int(attributes["operand"])))
+        elif folded(instruction):
+            function, slots = SCALARS[op], [self._slot(a) for a in args]
+            self._put(row, "x", lambda n: float(function(*[n[s] for s in slots])), args)
+        elif name == "pow_vn":
+            slot, named = self._slot(args[1]), self._kernels.instructions
+            own.update(a=self._place(args[0]), b=self._place(args[0]))
+            self._number(row, "y", args[1])
+            self._put(row, "op", lambda n: named[POWERS.get(rounded(n[slot]), name)], args[1:])
+        elif op in ("sin", "cos"):
+            own.update(a=self._place(args[0]), c=PARTS.ctypes.data)
+        elif op == "above":
+            slot = self._slot(args[1])
+            own.update(a=self._place(args[0]), b=self._kept[i:].ctypes.data)
+            self._fills += [
+                (row, "u", lambda n: n[slot].bits),
+                (row, "v", lambda n: n[slot].cut),
+                (row, "w", lambda n: n[slot].extra),
+            ]
+        elif op == "bernoulli":
+            self._keyed.append((row, i))
+            if name == "bernoulli_v":
+                own.update(a=self._place(args[0]))
+            else:
+                slot = self._slot(args[0])
+                self._put(row, "v", lambda n: (bound_of(n[slot]) << 40) % (1 << 64), args)
+                self._put(row, "w", lambda n: int(bound_of(n[slot]) == 1 << 24), args)
+        elif op == "where":
+            mask, *branches = args
+            if is_number(mask):
+                slot = self._slot(mask)
+                self._put(row, "u", lambda n: int(n[slot] != 0), [mask])
+            else:
+                own.update(a=self._place(mask))
+            self._arguments(row, branches, "bc")
+        elif op.startswith("row_"):
+            own.update(a=self._place(args[0]), c=self._address + self._scratch.shared, u=int(attributes["row"]))
+        else:
+            self._arguments(row, args, "ab")
+
+    def _arguments(self, row: int, args: Sequence[Argument], places: str) -> None:
+        """Places of blocks, or x and y where there is a number."""
+        for argument, place, number in zip(args, places, "xy", strict=False):
+            if is_number(argument):
+                self._number(row, number, argument)
+            else:
+                self._rows[row][place] = self._place(argument)
+
+    def _number(self, row: int, field: str, argument: Argument) -> None:
+        slot = self._slot(argument)
+        self._put(row, field, lambda n: float(n[slot]), [argument])
+
+    def _put(self, row: int, field: str, fill: Fill, args: Sequence[Argument]) -> None:
+        """Fills a field in, for each tensor where it comes of scalars."""
+        if any(isinstance(a, Scalar) for a in args):
+            self._fills.append((row, field, fill))
+            return
+        numbers: Numbers = [0.0] * len(self._slots)
+        for argument in args:
+            assert isinstance(argument, Constant)
+            numbers[self._slot(argument)] = argument.value
+        self._rows[row][field] = fill(numbers)
+
+    def _reduce(self, i: int, reduction: Reduction) -> None:
+        places = [self._place(a) for a in reduction.args if isinstance(a, Register | Mask)]
+        op = {"sum": "sum_v", "dot": "dot_vv", "count": "count_m"}.get(reduction.op, f"{reduction.op}_v")
+        if OPS[reduction.op].result == "threshold":
+            self._reductions.append(self._add("kth_v", a=places[0], c=self._address + self._scratch.words[i]))
+            self._ranks[i] = self._rank(reduction)
+        elif reduction.op in ("sum", "dot"):
+            b = places[1] if len(places) > 1 else 0
+            self._reductions.append(self._add(op, a=places[0], b=b, c=self._lanes[i].ctypes.data))
+        else:
+            self._reductions.append(self._add(op, a=places[0]))
+
+    def _rank(self, reduction: Reduction) -> Callable[[Numbers], int]:
+        """How many elements a threshold keeps; one that came of the weights differs from tensor to tensor."""
+        attributes: Attributes = dict(reduction.attributes)
+        slots = [self._slot(a) for a in reduction.args if isinstance(a, Scalar | Constant)]
+        names, numel = OPS[reduction.op].numbers, self._pass.numel
+        if not slots:
+            rank = rank_of(attributes, numel)
+            return lambda _: rank
+        return lambda n: rank_of(dict(attributes) | {k: n[s] for k, s in zip(names, slots, strict=True)}, numel)
+
+    def _scalar(self, code: ScalarCode) -> tuple[int, Callable[..., Result], list[int]]:
+        return self._slots[code.out], SCALARS[code.op], [self._slots[a] for a in code.args]
+
+    def _slot(self, argument: Argument) -> int:
+        assert isinstance(argument, Scalar | Constant)
+        return self._slots[argument]
+
+    def _place(self, block: Argument) -> int:
+        assert isinstance(block, Register | Mask)
+        places = self._scratch.registers if isinstance(block, Register) else self._scratch.masks
+        return self._address + places[block.index]
+
+
+def _addresses(column: NDArray[Any]) -> NDArray[numpy.uint64]:
+    """The address of each element of a column."""
+    first, stride = column.ctypes.data, column.strides[0]
+    return (numpy.arange(len(column), dtype=numpy.uint64) * numpy.uint64(stride)) + numpy.uint64(first)
