@@ -1,5 +1,7 @@
 """Elementwise kernels: one table for every device, and faster forms of some for the CPU with equal results.
 
+Of functions whose results are rounded, the CPU has its own in float32 (`functions.py`).
+
 Numbers that stand for a whole tensor enter as 0-d tensors of the compute dtype: rounded first, as a block of
 equal numbers would be, and never turned into a multiplication by a reciprocal, as CUDA does for host numbers.
 """
@@ -8,6 +10,7 @@ equal numbers would be, and never turned into a multiplication by a reciprocal, 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import Any
@@ -17,6 +20,7 @@ import torch
 
 from ...compiler.plan import CHUNK
 from ..reductions import Attributes, Threshold
+from .functions import functions_on_the_cpu, pow_cpu
 from .installed import installed
 from .random import bernoulli, bernoulli_cpu
 from .rows import row_max, row_rank, row_sum
@@ -39,13 +43,24 @@ def _numpy(function: Callable[..., Any]) -> Kernel:
 
 def _pow(block: Block, out: torch.Tensor, args: tuple[Value, ...], attributes: Attributes) -> None:
     base, exponent = args
-    if isinstance(exponent, Number) and exponent.value == 0.5 and out.device.type == "cpu":
-        _sqrt_cpu(block, out, args, attributes)
-    elif isinstance(exponent, Number):
+    if isinstance(exponent, Number):
         # torch knows quick forms of squares, roots and the like for a number on the host, but not for a 0-d tensor
         torch.pow(tensor(base), _rounded(exponent.value, out.dtype), out=out)
     else:
         torch.pow(tensor(base), tensor(exponent), out=out)
+
+
+def _pow_cpu(block: Block, out: torch.Tensor, args: tuple[Value, ...], attributes: Attributes) -> None:
+    base, exponent = args
+    power = _rounded(exponent.value, out.dtype) if isinstance(exponent, Number) else math.nan
+    if power == 0.5:
+        _sqrt_cpu(block, out, args, attributes)
+    elif out.dtype != torch.float32:
+        _pow(block, out, args, attributes)
+    elif power == 2.0:
+        torch.mul(tensor(base), tensor(base), out=out)
+    else:
+        pow_cpu(block, out, args)
 
 
 def _sqrt_cpu(block: Block, out: torch.Tensor, args: tuple[Value, ...], attributes: Attributes) -> None:
@@ -185,6 +200,8 @@ ELEMENTWISE: Mapping[str, Kernel] = MappingProxyType(
 ELEMENTWISE_CPU: Mapping[str, Kernel] = MappingProxyType(
     {
         **ELEMENTWISE,
+        **functions_on_the_cpu(ELEMENTWISE),
+        "pow": _pow_cpu,
         "sqrt": _sqrt_cpu,
         "lt": _numpy(numpy.less),
         "le": _numpy(numpy.less_equal),

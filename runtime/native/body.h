@@ -7,20 +7,8 @@
 #define each(i, n) _Pragma("GCC ivdep") for (int64_t i = 0, end_ = (n); i < end_; i++)
 #define INSTRUCTION(name) static inline void BODY(name)(const struct step *s, const struct place *p)
 
-#ifndef BITS_OF
-#define BITS_OF
-static inline uint32_t bits_of(float x) {
-    uint32_t bits;
-    memcpy(&bits, &x, sizeof bits);
-    return bits;
-}
-
-static inline float float_of(uint32_t bits) {
-    float x;
-    memcpy(&x, &bits, sizeof x);
-    return x;
-}
-
+#ifndef HALVES
+#define HALVES
 /* IEEE binary16 to binary32, in integers. */
 static inline float half_to_float(uint16_t half) {
     uint32_t sign = (uint32_t)(half & 0x8000) << 16, magnitude = half & 0x7fff;
@@ -189,8 +177,43 @@ ELEMENTWISE(abs_v, float, float, fabsf(x))
 ELEMENTWISE(sign_v, float, float, (float)((x > 0) - (x < 0)))
 ELEMENTWISE(sqrt_v, float, float, sqrtf(x))
 ELEMENTWISE(trunc_v, float, float, truncf(x))
+ELEMENTWISE(exp_v, float, float, (float)exp_of(x))
+ELEMENTWISE(log_v, float, float, (float)log_of_any(x))
+ELEMENTWISE(tanh_v, float, float, (float)tanh_of(x))
+ELEMENTWISE(acos_v, float, float, (float)acos_of(x))
 ELEMENTWISE(not_m, uint8_t, uint8_t, !x)
 ELEMENTWISE(number_m, uint8_t, float, (float)x)
+
+INSTRUCTION(pow_vv) {
+    const float *a = s->a, *b = s->b;
+    float *out = s->out;
+    each(i, p->count) out[i] = (float)pow_of(a[i], power_of(b[i]));
+}
+
+INSTRUCTION(pow_vn) {
+    const float *a = s->a;
+    float *out = s->out;
+    struct power power = power_of((float)s->y);
+    each(i, p->count) out[i] = (float)pow_of(a[i], power);
+}
+
+INSTRUCTION(pow_nv) {
+    const float *b = s->b;
+    float x = (float)s->x, *out = s->out;
+    each(i, p->count) out[i] = (float)pow_of(x, power_of(b[i]));
+}
+
+/* c is the table that `sin_of` looks into. */
+#define CIRCULAR(name, quarter)                                                                                        \
+    INSTRUCTION(name) {                                                                                                \
+        const float *a = s->a;                                                                                         \
+        const double *parts = s->c;                                                                                    \
+        float *out = s->out;                                                                                           \
+        each(i, p->count) out[i] = (float)sin_of(a[i], quarter, parts);                                                \
+    }
+
+CIRCULAR(sin_v, 0)
+CIRCULAR(cos_v, 1)
 
 INSTRUCTION(fill_n) {
     float x = (float)s->x, *out = s->out;
@@ -474,6 +497,38 @@ INSTRUCTION(window_v) {
     *passed = (p->at ? *passed : 0) + above;
 }
 
+/* The highest 16 bits of the words that `quantile.py` orders, counted into two tables of 65536 words at out. */
+INSTRUCTION(order_v) {
+    const float *a = s->a;
+    uint32_t *table = s->out;
+    int64_t i = 0;
+    for (; i + 2 <= p->count; i += 2) {
+        table[ordered(a[i]) >> 16]++;
+        table[65536 + (ordered(a[i + 1]) >> 16)]++;
+    }
+    for (; i < p->count; i++)
+        table[ordered(a[i]) >> 16]++;
+}
+
+/* Their lowest 16 bits, of those whose bits above them are u, counted at out. */
+INSTRUCTION(order_digits_v) {
+    const float *a = s->a;
+    uint32_t *table = s->out, prefix = (uint32_t)s->u;
+    for (int64_t i = 0; i < p->count; i += GROUP) {
+        uint32_t any = 0;
+        int64_t stop = i + GROUP < p->count ? i + GROUP : p->count;
+        if (stop - i == GROUP)
+            for (int64_t k = 0; k < GROUP; k++)
+                any |= ordered(a[i + k]) >> 16 == prefix;
+        else
+            any = 1;
+        if (any)
+            for (int64_t k = i; k < stop; k++)
+                if (ordered(a[k]) >> 16 == prefix)
+                    table[ordered(a[k]) & 0xffff]++;
+    }
+}
+
 /* How many magnitudes of every chunk of the block are the pattern u, to out. */
 INSTRUCTION(ties_v) {
     const float *a = s->a;
@@ -512,6 +567,7 @@ static void BODY(run)(const struct step *steps, int64_t number, int64_t first, i
 #undef STORE_EXACTLY
 #undef FORMS
 #undef ELEMENTWISE
+#undef CIRCULAR
 #undef CHOICE
 #undef SUMMED
 #undef CHUNK_SUMS

@@ -11,8 +11,8 @@ from ...compiler.scratch import Layout
 PIECE = 1024
 """Elements that the code runs over at a time: a dozen registers of as many stay in the first levels of cache."""
 
-LONGEST_ROW = 1 << 16
-"""Elements of the longest row that operations along rows take: pieces hold whole rows."""
+LONGEST_ROW = 1 << 24
+"""Elements of the longest row that operations along rows take: float32 tells the ranks of no longer one apart."""
 
 REDUCTIONS: Mapping[str, tuple[str, ...]] = {
     "sum": ("sum_v",),
@@ -23,10 +23,12 @@ REDUCTIONS: Mapping[str, tuple[str, ...]] = {
     "threshold": ("histogram_v", "window_v", "ties_v"),
     "threshold_at": ("histogram_v", "window_v", "ties_v"),
     "digits": ("histogram_v", "window_v"),
+    "kth_smallest": ("order_v", "order_digits_v"),
 }
 """The instructions of each reduction that has any."""
 
-_POWERS = {2.0: "mul_vv", 0.5: "sqrt_v"}
+POWERS: Mapping[float, str] = {2.0: "mul_vv", 0.5: "sqrt_v"}
+"""What a block is raised to by another instruction than `pow_vn`."""
 
 
 def is_number(argument: Argument) -> bool:
@@ -46,10 +48,6 @@ def name_of(instruction: Instruction, pass_: Pass) -> str | None:
         return f"load_{operand.dtype}" if isinstance(operand, Stream | Held) else None
     if folded(instruction):
         return "fill_n" if isinstance(instruction.out, Register) else "set_n"
-    if op == "pow":
-        base, exponent = args
-        exact = isinstance(base, Register) and isinstance(exponent, Constant)
-        return _POWERS.get(exponent.value) if exact and isinstance(exponent, Constant) else None
     letters = ["v" if isinstance(a, Register) else "m" if isinstance(a, Mask) else "n" for a in args]
     if op == "above":
         letters[1] = "t"

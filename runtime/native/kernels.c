@@ -55,6 +55,25 @@ static void remember(struct seen *seen, uint32_t bin) {
     }
 }
 
+static inline uint32_t bits_of(float x) {
+    uint32_t bits;
+    memcpy(&bits, &x, sizeof bits);
+    return bits;
+}
+
+static inline float float_of(uint32_t bits) {
+    float x;
+    memcpy(&x, &bits, sizeof x);
+    return x;
+}
+
+/* Unsigned words that order as numbers do, see quantile.py; NaNs are the largest. */
+static inline uint32_t ordered(float x) {
+    uint32_t bits = bits_of(x), word = bits ^ (0x80000000 | -(bits >> 31));
+    return (bits & 0x7fffffff) > 0x7f800000 ? 0xffffffff : word;
+}
+
+#include "functions.h"
 #include "instructions.h"
 
 enum { INSTRUCTIONS(ENUMERATED) NUMBER_OF_INSTRUCTIONS };

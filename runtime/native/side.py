@@ -27,16 +27,18 @@ from ...compiler.plan import (
 )
 from ...compiler.scalars import SCALARS
 from ...compiler.scratch import Layout
-from ..digits import BINS
+from ..digits import BINS, DIGIT
 from ..host import HostArena, HostBuffer
 from ..kernels.load import file_ranges
 from ..memory import Arena
+from ..quantile import Quantile
 from ..reducers import REDUCERS
 from ..reductions import Attributes, Partials, Reducer, Threshold
 from ..selection import Magnitudes, Selection
 from ..streaming import Context
+from ..turns import PARTS
 from ..windows import Counting, everything
-from .code import folded, is_number, knows, name_of, piece_of
+from .code import POWERS, folded, is_number, knows, name_of, piece_of
 from .library import SEEN, STEP, Kernels, kernels
 
 LANES = 64
@@ -97,12 +99,14 @@ class NativeLane:
         self._chunks = -(-pass_.block // CHUNK)
         self._found: dict[int, NDArray[Any]] = {}
         self._windows: list[_Counted] = []
+        self._ordered: dict[tuple[int, int], NDArray[numpy.uint8]] = {}
         self._counters = numpy.zeros(max(1, len(pass_.code) + len(pass_.stores)), numpy.int64)
         self._lanes = numpy.empty((max(1, len(pass_.reductions)), LANES))
 
     def begin(self, code: tuple[Instruction, ...], active: Sequence[tuple[int, Reducer]], *, again: bool) -> None:
         self._again, self._active = again, active
-        self._rows, self._loaded, self._found, self._windows = [], [], {}, []
+        self._rows, self._loaded, self._found = [], [], {}
+        self._windows, self._ordered = [], {}
         for i, instruction in enumerate(code):
             self._bind(i, instruction)
         for i, reducer in active:
@@ -139,8 +143,10 @@ class NativeLane:
             self._load(name, int(attributes["operand"]), out)
         elif folded(instruction):
             self._add(name, out=out, x=float(SCALARS[op](*map(self._number, args))))
-        elif op == "pow":
-            self._add(name, out=out, a=self._address(args[0]), b=self._address(args[0]))
+        elif name == "pow_vn" and (power := _rounded(self._number(args[1]))) in POWERS:
+            self._add(POWERS[power], out=out, a=self._address(args[0]), b=self._address(args[0]))
+        elif op in ("sin", "cos"):
+            self._add(name, out=out, a=self._address(args[0]), c=PARTS.ctypes.data)
         elif op == "above":
             threshold = self._context.scalars[args[1].index] if isinstance(args[1], Scalar) else None
             assert isinstance(threshold, Threshold)
@@ -197,6 +203,9 @@ class NativeLane:
         if isinstance(reducer, Magnitudes):
             self._select(i, places[0], reducer)
             return
+        if isinstance(reducer, Quantile):
+            self._order(i, places[0], reducer)
+            return
         found = self._found[i] = numpy.zeros(self._chunks)
         op = {"sum": "sum_v", "dot": "dot_vv", "count": "count_m"}.get(reduction.op, f"{reduction.op}_v")
         if reduction.op in ("sum", "dot"):
@@ -240,6 +249,35 @@ class NativeLane:
         if counting.histograms.enter(table.ctypes.data, read):
             # several times faster than `fill`
             ctypes.memset(table.ctypes.data, 0, table.nbytes)
+
+    def _order(self, i: int, a: int, quantile: Quantile) -> None:
+        """Counts into the lane's state of the reduction: two histograms of 32-bit words, or one.
+
+        Quantiles of the same numbers mean the same by them as long as they look for words that begin alike.
+        """
+        if quantile.done:
+            return
+        area = self._layout.states[i]
+        assert area is not None
+        first = quantile.shift + DIGIT == quantile.width
+        counted = self._ordered.get((a, quantile.prefix))
+        state = self._arena.bytes[area.start : area.start + area.nbytes] if counted is None else counted
+        counts = state.view(numpy.uint32)[: 2 * BINS if first else BINS]
+
+        def read() -> NDArray[numpy.uint32]:
+            # of fewer than 2^32 elements, as `knows` sees to
+            return _joined(counts, counts.size // BINS)
+
+        new = quantile.histograms.enter(state.ctypes.data, read)
+        if counted is not None:
+            return
+        self._ordered[a, quantile.prefix] = state
+        if new:
+            ctypes.memset(counts.ctypes.data, 0, counts.nbytes)
+        if first:
+            self._add("order_v", out=state.ctypes.data, a=a)
+        else:
+            self._add("order_digits_v", out=state.ctypes.data, a=a, u=quantile.prefix)
 
     # --- blocks
 
@@ -303,9 +341,15 @@ def _joined(tables: NDArray[numpy.uint32], number: int) -> NDArray[numpy.uint32]
     return tables
 
 
+def _rounded(number: float) -> float:
+    """To float32, and beyond the largest to infinity."""
+    with numpy.errstate(over="ignore"):
+        return float(numpy.float32(number))
+
+
 def _bound(p: float) -> int:
     """The b for which u < p, p rounded to float32, is u * 2^24 < b."""
-    rounded = float(numpy.float32(p))
+    rounded = _rounded(p)
     return 0 if math.isnan(rounded) else math.ceil(min(max(rounded, 0.0), 1.0) * (1 << 24))
 
 

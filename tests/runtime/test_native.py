@@ -78,10 +78,10 @@ def same(first: bytes, second: bytes) -> bool:
 FORMS = [
     *((op, form) for op in ("add", "sub", "mul", "div") for form in ("vv", "vn", "nv")),
     *((op, form) for op in ("lt", "le", "gt", "ge", "eq", "ne") for form in ("vv", "vn", "nv")),
-    *((op, "v") for op in ("neg", "abs", "sign", "sqrt", "trunc")),
+    *((op, "v") for op in ("neg", "abs", "sign", "sqrt", "trunc", "exp", "log", "sin", "cos", "tanh", "acos")),
     *(("where", form) for form in ("mvv", "mvn", "mnv", "mnn", "nvv", "nvn", "nnv")),
     *((op, form) for op, form in (("and", "mm"), ("or", "mm"), ("not", "m"), ("number", "m"))),
-    *(("pow", form) for form in ("2", "h")),
+    *(("pow", form) for form in ("2", "h", "vv", "vn", "nv")),
     ("bernoulli", "n"),
     ("bernoulli", "v"),
 ]
@@ -93,9 +93,9 @@ def test_an_instruction(op: str, form: str, number: float, sides: list[str], mon
     draft = Draft("F32", block=CHUNK)
     x, y = (draft.input(numbers(i)) for i in range(2))
     vectors, masks = iter((Register(0), Register(1))), iter((Mask(0), Mask(1)))
-    letters = "vn" if op == "pow" else form
+    letters = "vn" if form in ("2", "h") else form
     args = [next(vectors) if k == "v" else next(masks) if k == "m" else Constant(number) for k in letters]
-    if op == "pow":
+    if form in ("2", "h"):
         args[1] = Constant(2.0 if form == "2" else 0.5)
     attributes = (("key", 0x123456789ABCDEF0),) if op == "bernoulli" else ()
     mask = OPS[op].result == "mask"
@@ -108,6 +108,33 @@ def test_an_instruction(op: str, form: str, number: float, sides: list[str], mon
         *([Instruction("number", Register(0), (Mask(0),))] if mask else []),
     ]
     draft.add(N, [x, y], code, stores=[draft.output(0, "F32", N)])
+    (compiled,), (portable,) = both(draft, sides, monkeypatch)
+    assert same(compiled, portable)
+
+
+@pytest.mark.parametrize("op", ["exp", "log", "sin", "cos", "tanh", "acos", "pow"])
+def test_a_function_of_any_pattern_of_bits(op: str, sides: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    words = np.random.default_rng(0).integers(0, 1 << 32, (2, 4 * CHUNK), dtype=np.uint64).astype(np.uint32)
+    draft = Draft("F32", block=CHUNK)
+    x, y = (draft.input(torch.from_numpy(w.view(np.float32))) for w in words)
+    args = (Register(0), Register(1))[: OPS[op].arity]
+    load = [Instruction("load", Register(i), (), (("operand", i),)) for i in range(2)]
+    code = [*load, Instruction(op, Register(1), args)]
+    draft.add(4 * CHUNK, [x, y], code, stores=[draft.output(1, "F32", 4 * CHUNK)])
+    (compiled,), (portable,) = both(draft, sides, monkeypatch)
+    assert same(compiled, portable)
+
+
+@pytest.mark.parametrize("power", [2.0, 0.5, 2.0 + 1e-12, 3.0])
+def test_a_power_known_only_when_it_is_run(power: float, sides: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Squares and roots are taken by instructions of their own, whether the recipe says so or a tensor."""
+    draft = Draft("F32", block=CHUNK)
+    x = draft.input(numbers(0))
+    load = Instruction("load", Register(0), (), (("operand", 0),))
+    maximum = Instruction("min", Register(0), (Constant(power), Constant(power)))
+    draft.add(N, [x], [load, maximum], reductions=[Reduction("maximum", Scalar(0), (Register(0),))])
+    code = [load, Instruction("pow", Register(0), (Register(0), Scalar(0)))]
+    draft.add(N, [x], code, stores=[draft.output(0, "F32", N)])
     (compiled,), (portable,) = both(draft, sides, monkeypatch)
     assert same(compiled, portable)
 
@@ -147,7 +174,7 @@ def test_a_reduction(op: str, finite: bool, sides: list[str], monkeypatch: pytes
     load = [Instruction("load", Register(i), (), (("operand", i),)) for i in range(2)]
     compare = Instruction("gt", Mask(0), (Register(0), Register(1)))
     args = {"dot": (Register(0), Register(1)), "count": (Mask(0),)}.get(op, (Register(0),))
-    attributes = (("k", N // 3),) if op == "threshold" else ()
+    attributes = (("k", N // 3),) if op in ("threshold", "kth_smallest") else ()
     reduction = Reduction(op, Scalar(0), args, attributes)
     draft.add(N, [a, b], [*load, compare], reductions=[reduction])
     if op == "threshold":
@@ -226,8 +253,44 @@ def test_a_guess_spares_rounds_and_a_wrong_one_costs_only_itself(
     assert counting == rounds + 1 / SAMPLED
 
 
-@pytest.mark.parametrize("row", [1, 2, 63, 64, 100, 1000, 1024, 4097, 30000])
-@pytest.mark.parametrize("op", ["row_sum", "row_max", "row_rank"])
+@examples(25)
+@given(
+    levels=st.sampled_from([1, 3, 5000, 1 << 23]),
+    ranks=st.lists(st.integers(0, 3 * CHUNK), min_size=1, max_size=3),
+    lanes=st.integers(1, 3),
+    seed=st.integers(0, 1000),
+    numel=st.integers(1, 3 * CHUNK),
+)
+def test_numbers_at_places_in_order(levels: int, ranks: list[int], lanes: int, seed: int, numel: int) -> None:
+    """Several of one tensor, which share their counts as long as they look for the same."""
+    rng = np.random.default_rng(seed)
+    x = (rng.integers(-levels, levels + 1, numel) / levels).astype(np.float32)
+    x[rng.random(numel) < 0.01] = np.nan
+    x[rng.random(numel) < 0.01] = -np.inf
+    draft = Draft("F32", block=CHUNK, lanes=lanes)
+    a = draft.input(torch.from_numpy(x))
+    load = Instruction("load", Register(0), (), (("operand", 0),))
+    ranks = [min(k, numel - 1) for k in ranks]
+    reductions = [Reduction("kth_smallest", Scalar(i), (Register(0),), (("k", k),)) for i, k in enumerate(ranks)]
+    draft.add(numel, [a], [load], reductions=reductions)
+    stores = []
+    code = [load]
+    for i in range(len(ranks)):
+        code.append(Instruction("fill", Register(i + 1), (Scalar(i),)))
+        stores.append(draft.output(i + 1, "F32", numel))
+    draft.add(numel, [a], code, stores=stores)
+    _, made = draft.run()
+    order = np.sort(x)
+    for k, data in zip(ranks, made, strict=True):
+        assert np.array_equal(np.frombuffer(data, np.float32), np.full(numel, order[k]), equal_nan=True)
+
+
+# rows longer than a chunk find no room to be sorted in
+LONG = [("row_sum", 1 << 17), ("row_max", 100_000)]
+ROWS = [1, 2, 63, 64, 100, 1000, 1024, 4097, 30000]
+
+
+@pytest.mark.parametrize(("op", "row"), [*((op, n) for op in ("row_sum", "row_max", "row_rank") for n in ROWS), *LONG])
 def test_along_rows(op: str, row: int, sides: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     rows = max(2, 2000 // row)
     x = torch.randn(rows * row, generator=torch.Generator().manual_seed(row))
@@ -280,6 +343,8 @@ RECIPES = [
     "sce(a, b, base=base, select_topk=0.3)",
     "model_stock(a, b, base=base)",
     "nearswap(a, b, t=0.01)",
+    "arcee_fusion(a, b)",
+    "pcb(a, b, base=base)",
 ]
 
 
