@@ -497,35 +497,37 @@ INSTRUCTION(window_v) {
     *passed = (p->at ? *passed : 0) + above;
 }
 
-/* The highest 16 bits of the words that `quantile.py` orders, counted into two tables of 65536 words at out. */
+/* The highest 16 bits of the words that `quantile.py` orders, counted into two tables of 65536 words at out. Words are
+   made in vectors before they are counted one by one. */
 INSTRUCTION(order_v) {
     const float *a = s->a;
-    uint32_t *table = s->out;
-    int64_t i = 0;
-    for (; i + 2 <= p->count; i += 2) {
-        table[ordered(a[i]) >> 16]++;
-        table[65536 + (ordered(a[i + 1]) >> 16)]++;
+    uint32_t *table = s->out, words[ORDERED];
+    for (int64_t i = 0; i < p->count; i += ORDERED) {
+        int64_t n = p->count - i < ORDERED ? p->count - i : ORDERED, k = 0;
+        each(j, n) words[j] = ordered(a[i + j]) >> 16;
+        for (; k + 2 <= n; k += 2) {
+            table[words[k]]++;
+            table[65536 + words[k + 1]]++;
+        }
+        if (k < n)
+            table[words[k]]++;
     }
-    for (; i < p->count; i++)
-        table[ordered(a[i]) >> 16]++;
 }
 
 /* Their lowest 16 bits, of those whose bits above them are u, counted at out. */
 INSTRUCTION(order_digits_v) {
     const float *a = s->a;
-    uint32_t *table = s->out, prefix = (uint32_t)s->u;
-    for (int64_t i = 0; i < p->count; i += GROUP) {
+    uint32_t *table = s->out, prefix = (uint32_t)s->u, words[ORDERED];
+    for (int64_t i = 0; i < p->count; i += ORDERED) {
+        int64_t n = p->count - i < ORDERED ? p->count - i : ORDERED;
         uint32_t any = 0;
-        int64_t stop = i + GROUP < p->count ? i + GROUP : p->count;
-        if (stop - i == GROUP)
-            for (int64_t k = 0; k < GROUP; k++)
-                any |= ordered(a[i + k]) >> 16 == prefix;
-        else
-            any = 1;
-        if (any)
-            for (int64_t k = i; k < stop; k++)
-                if (ordered(a[k]) >> 16 == prefix)
-                    table[ordered(a[k]) & 0xffff]++;
+        each(j, n) {
+            words[j] = ordered(a[i + j]);
+            any |= words[j] >> 16 == prefix;
+        }
+        for (int64_t k = 0; any && k < n; k++)
+            if (words[k] >> 16 == prefix)
+                table[words[k] & 0xffff]++;
     }
 }
 

@@ -3,8 +3,8 @@
    differ in the last one.
 
    Numbers are float32, all inside is float64. What is lost there is some 2^-49 of a result, so that a result is the
-   nearest float32 but for about one in ten million, and then the next. There is no branch and no call, so loops become
-   vectors.
+   nearest float32 but for fewer than one in a million, and then the next. There is no branch and no call, so loops
+   become vectors.
 
    Reductions of arguments are those of W. J. Cody and W. Waite, Software Manual for the Elementary Functions (1980);
    that of sin and cos is M. Payne and R. Hanek's, Radian reduction for trigonometric functions (1983), with a table in

@@ -18,6 +18,7 @@
 #define FEW 32                   /* selection.py's: distinct bins of a chunk that are remembered */
 #define GROUP 16                 /* elements that are looked at together for a rare one */
 #define BATCH 512                /* elements of which the rare ones are gathered together */
+#define ORDERED 64               /* elements whose words are made before any is counted */
 #define TABLES 4                 /* histograms side by side, as one that is hit twice in a row must wait for itself */
 
 /* One instruction, its arguments in place. What x to w mean is said at each instruction. */
@@ -69,8 +70,8 @@ static inline float float_of(uint32_t bits) {
 
 /* Unsigned words that order as numbers do, see quantile.py; NaNs are the largest. */
 static inline uint32_t ordered(float x) {
-    uint32_t bits = bits_of(x), word = bits ^ (0x80000000 | -(bits >> 31));
-    return (bits & 0x7fffffff) > 0x7f800000 ? 0xffffffff : word;
+    uint32_t bits = bits_of(x), nan = -(uint32_t)((bits & 0x7fffffff) > 0x7f800000);
+    return (bits ^ (0x80000000 | -(bits >> 31))) | nan;
 }
 
 #include "functions.h"
