@@ -46,6 +46,7 @@ types: install
 
 bench-check: install
 	$(BIN)/python benchmarks/run.py --check
+	$(BIN)/python benchmarks/small.py --check
 
 bench: install
 	$(BIN)/python benchmarks/run.py
