@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 
 from ..grammar.diagnostic import Diagnostic, Label, MergecError, Severity
+from ..grammar.records import dataclass
 from .evaluate import Assignment, Recipe
 from .graph import Graph
 from .models import Model

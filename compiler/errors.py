@@ -9,9 +9,10 @@ import functools
 import textwrap
 import tomllib
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from importlib import resources
 from types import MappingProxyType
+
+from ..grammar.records import dataclass
 
 GROUPS: Mapping[str, str] = MappingProxyType(
     {

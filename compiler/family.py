@@ -10,11 +10,12 @@ from __future__ import annotations
 import functools
 import tomllib
 from collections.abc import Collection, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from importlib import resources
 from types import MappingProxyType
 from typing import Any
 
+from ..grammar.records import dataclass
 from .infer import Entry, infer
 from .patterns import any_of, kind_of, pattern, split
 

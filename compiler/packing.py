@@ -6,8 +6,8 @@ import json
 import math
 import struct
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
+from ..grammar.records import dataclass
 from .dtypes import SIZES
 from .family import Family
 from .graph import Output

@@ -15,9 +15,9 @@ from __future__ import annotations
 import dataclasses
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
+from ..grammar.records import dataclass
 from .catalog import InputFile
 
 CHUNK = 1 << 16

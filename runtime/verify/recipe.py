@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 import posixpath
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from ...compiler.card import fingerprint, standard_library
@@ -24,6 +23,7 @@ from ...compiler.primitives import Primitive
 from ...compiler.version import __version__
 from ...grammar.diagnostic import Diagnostic, MergecError, Severity
 from ...grammar.parse import parse
+from ...grammar.records import dataclass
 from ...grammar.source import Source
 from ..catalog import LocalCatalog
 from ..compare import holds
