@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import os
 import re
-from dataclasses import dataclass
 from typing import Any, NoReturn
 
 from ..compiler.near import near
@@ -13,6 +12,7 @@ from ..compiler.sizes import parse_size
 from ..compiler.version import __version__
 from ..grammar.diagnostic import Diagnostic, Exit, MergecError
 from ..grammar.literals import LiteralError, read_number, read_string
+from ..grammar.records import dataclass
 
 USAGE = """\
 mergec RECIPE -o OUT           merge

@@ -7,9 +7,10 @@ and there to one of the things held: above it, or after it on its line.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 
 from ..grammar import ast
+from ..grammar.records import dataclass
 from ..grammar.source import Span
 
 

@@ -14,7 +14,7 @@ f(
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from ..grammar.records import dataclass
 
 _INDENT = 4
 

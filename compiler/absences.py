@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import field
 
 from ..grammar.diagnostic import Diagnostic, Label, Severity
+from ..grammar.records import dataclass
 from ..grammar.source import Span
 from .coverage import listed
 from .models import Model

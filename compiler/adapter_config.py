@@ -9,10 +9,10 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import Any
 
 from ..grammar.diagnostic import Diagnostic, Exit, Label, MergecError
+from ..grammar.records import dataclass
 from ..grammar.source import Span
 
 FILE = "adapter_config.json"

@@ -17,9 +17,10 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 
 from ..grammar.diagnostic import Diagnostic, Label, MergecError
+from ..grammar.records import dataclass
 from ..grammar.source import Span
 from .adapter_config import AdapterConfig
 from .catalog import Checkpoint, StoredTensor

@@ -9,9 +9,9 @@ a pickle can have and a safetensors header can't, are one tensor whatever the fl
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
+from ..grammar.records import dataclass
 from .catalog import Catalog, Checkpoint
 from .family import Family
 from .layouts import View

@@ -12,9 +12,9 @@ finds what is shared.
 from __future__ import annotations
 
 from collections.abc import Hashable, Iterable, Mapping
-from dataclasses import dataclass
 
 from ..grammar.diagnostic import MergecError
+from ..grammar.records import dataclass
 from .graph import Likeness, Node, StoredRange, below
 from .layouts import View
 from .moves import mapped_name, moved

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from ..grammar import ast
 from ..grammar.diagnostic import Diagnostic, Label, MergecError
+from ..grammar.records import dataclass
 from ..grammar.source import Span
 from .near import near
 from .scopes import Function

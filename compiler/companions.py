@@ -5,7 +5,7 @@ from __future__ import annotations
 import fnmatch
 import functools
 from collections.abc import Callable, Mapping
-from importlib import resources
+from pathlib import Path
 
 from .catalog import Catalog
 from .documents import is_text, json_beside, json_text, said_of
@@ -119,9 +119,8 @@ def _with_tokens(catalog: Catalog, vocabulary: Vocabulary) -> str | None:
 @functools.cache
 def built_in_templates() -> Mapping[str, str]:
     """Chat templates by name."""
-    folder = resources.files(f"{__package__}.chat_templates")
-    files = [f for f in folder.iterdir() if f.name.endswith(".jinja")]
-    return {f.name.removesuffix(".jinja"): f.read_text("utf-8") for f in sorted(files, key=lambda f: f.name)}
+    files = sorted(Path(__file__).with_name("chat_templates").glob("*.jinja"))
+    return {file.stem: file.read_text("utf-8") for file in files}
 
 
 def _chat_template(catalog: Catalog, settings: Settings) -> str | None:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 
 from ..grammar.diagnostic import Diagnostic, Label, MergecError, Severity
+from ..grammar.records import dataclass
 from .evaluate import Assignment, Recipe
 from .graph import Graph
 from .models import Model
@@ -93,14 +93,19 @@ def unused(recipe: Recipe, settings: Settings, space: Space, graph: Graph) -> li
     for adapter in recipe.adapters:
         if adapter.model.number not in live:
             found.append(_idle(adapter.model, severity))
-    have = {_slot(space, n) for n in space.names}
+    names = frozenset(space.names)
+    have: set[tuple[str, str]] = set()
     for model in recipe.models:
         if model.number not in live and model.number != settings.template.number:
             found.append(_idle(model, severity))
             continue
         if model.number not in live:
             continue
-        extra = [n for n in model.tensors if _slot(model.space, n) not in have]
+        # nearly always all are there by name, and nothing is asked of 100,000 tensors
+        rest = model.tensors.keys() - names if model.space.family is space.family else model.tensors.keys()
+        if rest:
+            have = have or {_slot(space, n) for n in space.names}
+        extra = [n for n in model.tensors if n in rest and _slot(model.space, n) not in have]
         if extra:
             found.append(
                 Diagnostic(

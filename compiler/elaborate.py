@@ -8,9 +8,10 @@ that it covers. All errors that can be found are collected.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 
 from ..grammar.diagnostic import Diagnostic, MergecError, Severity
+from ..grammar.records import dataclass
 from .coverage import Covering, coverings, owners, shadowed, uncovered, unused
 from .evaluate import Recipe
 from .graph import Graph

@@ -9,9 +9,10 @@ import functools
 import textwrap
 import tomllib
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
-from importlib import resources
+from pathlib import Path
 from types import MappingProxyType
+
+from ..grammar.records import dataclass
 
 GROUPS: Mapping[str, str] = MappingProxyType(
     {
@@ -48,7 +49,7 @@ class _Table(Mapping[str, ErrorCode]):
 
     @functools.cached_property
     def _pages(self) -> Mapping[str, ErrorCode]:
-        text = resources.files(__package__).joinpath("errors.toml").read_text("utf-8")
+        text = Path(__file__).with_name("errors.toml").read_text("utf-8")
         return {code: ErrorCode(code, **fields) for code, fields in tomllib.loads(text).items()}
 
     def __getitem__(self, code: str) -> ErrorCode:

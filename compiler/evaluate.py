@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import posixpath
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any
 
 from ..grammar import ast
 from ..grammar.diagnostic import Diagnostic, Label, MergecError
+from ..grammar.records import dataclass
 from ..grammar.source import Span
 from .adapters import Adapter
 from .bindings import VARYING, Cascade, declare, unknown

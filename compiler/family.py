@@ -10,11 +10,12 @@ from __future__ import annotations
 import functools
 import tomllib
 from collections.abc import Collection, Iterator, Mapping
-from dataclasses import dataclass, field
-from importlib import resources
+from dataclasses import field
+from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
+from ..grammar.records import dataclass
 from .infer import Entry, infer
 from .patterns import any_of, kind_of, pattern, split
 
@@ -195,9 +196,7 @@ def build(entry: Entry, *, inferred: bool = False) -> Family:
 @functools.cache
 def _texts() -> Mapping[str, str]:
     """The text of each entry, by family name."""
-    folder = resources.files(f"{__package__}.families")
-    files = (file for file in folder.iterdir() if file.name.endswith(".toml"))
-    return {file.name.removesuffix(".toml"): file.read_text("utf-8") for file in files}
+    return {file.stem: file.read_text("utf-8") for file in Path(__file__).with_name("families").glob("*.toml")}
 
 
 @functools.cache

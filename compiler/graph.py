@@ -12,9 +12,10 @@ each from tensors of its own, share the nodes of one of them, and each says what
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import TYPE_CHECKING, Any
 
+from ..grammar.records import dataclass
 from ..grammar.source import Span
 from .layouts import View
 from .ops import OPS

@@ -9,9 +9,10 @@ The layer stacks are the numbered runs of modules, the roles follow from the nam
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any
 
+from ..grammar.records import dataclass
 from .patterns import split
 
 Entry = dict[str, Any]

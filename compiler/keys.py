@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
 
+from ..grammar.records import dataclass
 from .graph import Graph, Node, Output, StoredRange, below
 from .ops import OPS
 

@@ -14,8 +14,8 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
 
+from ..grammar.records import dataclass
 from .catalog import CatalogError, Checkpoint, StoredTensor
 from .family import Family, Layout, LayoutRule
 from .patterns import Template, has_marks, kind_of, mark, number_of, pattern, split, substitute, template, variables_of

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import re
 from collections.abc import Mapping
-from importlib import resources
+from pathlib import Path
 
 from ..grammar import ast
 from ..grammar.parse import parse
@@ -76,9 +76,8 @@ class Library:
 @functools.cache
 def standard_texts() -> Mapping[str, str]:
     """File name to text of every `stdlib/*.mrg`."""
-    folder = resources.files(f"{__package__.rpartition('.')[0]}.stdlib")
-    files = sorted((f for f in folder.iterdir() if f.name.endswith(".mrg")), key=lambda f: f.name)
-    return {f.name: f.read_text("utf-8") for f in files}
+    files = sorted(Path(__file__).parent.with_name("stdlib").glob("*.mrg"))
+    return {file.name: file.read_text("utf-8") for file in files}
 
 
 @functools.cache

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 
+from ..grammar.records import dataclass
 from .plan import CHUNK, PRODUCT_ROWS, Instruction, Operand, Product
 
 

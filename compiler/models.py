@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from ..grammar.diagnostic import Diagnostic, Label, Severity
+from ..grammar.records import dataclass
 from ..grammar.source import Span
 from .aliases import read_ties
 from .catalog import Catalog, Checkpoint

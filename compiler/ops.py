@@ -13,9 +13,9 @@ An elementwise op whose inputs are all scalars is computed once a tensor on the 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from types import MappingProxyType
 
+from ..grammar.records import dataclass
 from . import shapes
 from .shapes import Shape, Shapes
 

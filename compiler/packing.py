@@ -6,8 +6,8 @@ import json
 import math
 import struct
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
+from ..grammar.records import dataclass
 from .dtypes import SIZES
 from .family import Family
 from .graph import Output
@@ -91,6 +91,7 @@ def _header(shard: Sequence[_Stored]) -> tuple[str, list[int]]:
     It is padded so that the data begins at a multiple of 8, and in a large file with a page, as then blocks can be
     written straight to the disk.
     """
+    quoted = json.JSONEncoder().encode
     entries = ['"__metadata__":{"format":"pt"}']
     starts, offset = [], 0
     for tensor in shard:
@@ -98,7 +99,7 @@ def _header(shard: Sequence[_Stored]) -> tuple[str, list[int]]:
         shape = ",".join(map(str, tensor.shape))
         end = offset + tensor.nbytes
         entries.append(
-            f'{json.dumps(tensor.name)}:{{"dtype":"{tensor.dtype}","shape":[{shape}],"data_offsets":[{offset},{end}]}}'
+            f'{quoted(tensor.name)}:{{"dtype":"{tensor.dtype}","shape":[{shape}],"data_offsets":[{offset},{end}]}}'
         )
         offset = end
     text = "{" + ",".join(entries) + "}"

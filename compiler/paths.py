@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import field
 
+from ..grammar.records import dataclass
 from ..grammar.source import Span
 
 

@@ -10,7 +10,8 @@ from __future__ import annotations
 import functools
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+
+from ..grammar.records import dataclass
 
 _NUMBERS = re.compile(r"(?<![^.])(0|[1-9][0-9]{0,8})(?![^.])")
 _INNER = re.compile(r"\.(0|[1-9][0-9]{0,8})(?![^.])")  # the same after a dot, which is quicker to look for

@@ -13,12 +13,13 @@ assemble                    -> Plan                 here
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any
 
 from ..grammar import ast
 from ..grammar.diagnostic import Diagnostic, Exit, Label, MergecError, Severity
 from ..grammar.parse import parse
+from ..grammar.records import dataclass
 from ..grammar.source import Source
 from .card import PROVENANCE, model_card, provenance
 from .catalog import Catalog, InputFile

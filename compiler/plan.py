@@ -15,9 +15,9 @@ from __future__ import annotations
 import dataclasses
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
+from ..grammar.records import dataclass
 from .catalog import InputFile
 
 CHUNK = 1 << 16
@@ -353,26 +353,62 @@ class Plan:
     folders: tuple[str, ...] = ()
 
 
+FORMAT = 2
+"""Of the JSON text; another number means that one can't be read as the other."""
+
+_SHARED = frozenset({"code", "reductions", "scalars"})
+"""What passes over tensors that are computed alike have in common: ten times as much as what they don't."""
+
+
 def to_json(plan: Plan, indent: int | None = None) -> str:
-    """The plan as JSON text; `from_json` gives back an equal plan."""
-    return json.dumps(_encode(plan), indent=indent)
+    """The plan as JSON text; `from_json` gives back an equal plan.
+
+    `shared` lists code, reductions and scalars of passes; a pass says which of them are its by their places there.
+    """
+    shared = _Shared({}, [])
+    whole = _encode(plan, shared)
+    return json.dumps({"is": "Plan", "format": FORMAT, "shared": shared.encoded} | whole, indent=indent)
 
 
 def from_json(text: str) -> Plan:
     """The plan that `to_json` wrote. Raises ValueError on anything else."""
-    plan = _decode(json.loads(text), _classes())
+    data = json.loads(text)
+    if not isinstance(data, dict) or data.pop("format", None) != FORMAT:
+        raise ValueError(f"not a plan of format {FORMAT}")
+    classes = _classes()
+    shared = [_decode(each, classes, []) for each in data.pop("shared", ())]
+    plan = _decode(data, classes, shared)
     if not isinstance(plan, Plan):
         raise ValueError("not a plan")
     return plan
 
 
-def _encode(value: Any) -> Any:
-    if dataclasses.is_dataclass(value):
-        named = {f.name: _encode(getattr(value, f.name)) for f in dataclasses.fields(value)}
-        return {"is": type(value).__name__, **named}
-    if isinstance(value, tuple):
-        return [_encode(v) for v in value]
-    return value
+@dataclass(frozen=True, slots=True)
+class _Shared:
+    """Places by identity, and what has them. The plan holds on to all of them meanwhile."""
+
+    places: dict[int, int]
+    encoded: list[Any]
+
+    def place(self, value: Any) -> int:
+        if id(value) not in self.places:
+            self.places[id(value)] = len(self.encoded)
+            self.encoded.append(_encode(value, self))
+        return self.places[id(value)]
+
+
+def _encode(value: Any, shared: _Shared) -> Any:
+    kind = type(value)
+    if kind is tuple:
+        return [_encode(v, shared) for v in value]
+    names = getattr(kind, "__match_args__", None)
+    if names is None:
+        return value
+    found: dict[str, Any] = {"is": kind.__name__}
+    for name in names:
+        part = getattr(value, name)
+        found[name] = shared.place(part) if kind is Pass and name in _SHARED else _encode(part, shared)
+    return found
 
 
 def _classes() -> dict[str, type]:
@@ -380,12 +416,15 @@ def _classes() -> dict[str, type]:
     return {k: v for k, v in globals().items() if isinstance(v, type) and dataclasses.is_dataclass(v)}
 
 
-def _decode(value: Any, classes: Mapping[str, type]) -> Any:
+def _decode(value: Any, classes: Mapping[str, type], shared: list[Any]) -> Any:
     if isinstance(value, dict):
         kind = classes.get(value.pop("is", ""))
         if kind is None:
             raise ValueError("unknown part of a plan")
-        return kind(**{k: _decode(v, classes) for k, v in value.items()})
+        parts = {k: _decode(v, classes, shared) for k, v in value.items()}
+        if kind is Pass:
+            parts |= {k: shared[parts[k]] for k in _SHARED}
+        return kind(**parts)
     if isinstance(value, list):
-        return tuple(_decode(v, classes) for v in value)
+        return tuple(_decode(v, classes, shared) for v in value)
     return value

@@ -9,10 +9,10 @@ say which one: so a plan is complete by itself.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from typing import Any
 
 from ..grammar.diagnostic import Diagnostic, Label, MergecError
+from ..grammar.records import dataclass
 from ..grammar.source import Span
 from .builtins import Builtin
 from .calls import Missing, Parameter

@@ -8,8 +8,9 @@ that these need.
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
+from ..grammar.records import dataclass
 from .catalog import InputFile
 from .costs import costed, live_bytes, with_liveness, without_liveness
 from .live_code import code_for

@@ -6,13 +6,13 @@ multiplied by. A copy of both is right; arithmetic on one apart from the other, 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from ..grammar.diagnostic import Diagnostic, Label, Severity
 from ..grammar.source import Span
 from .alike import sources_below
 from .coverage import listed
-from .graph import Graph, Output, StoredRange
+from .graph import Graph, StoredRange
 from .models import Model
 from .places import Space
 
@@ -24,29 +24,35 @@ _SCALES = ("_scale_inv", "_scale")
 
 def quantised(graph: Graph, models: Sequence[Model], space: Space) -> list[Diagnostic]:
     """W0573, one for each statement that computes with weights apart from their scales."""
-    scaled = {m.number: {weight for name in m.checkpoint.tensors for weight in _weights(name)} for m in models}
+    scaled = {m.number: _scaled(m.checkpoint.tensors) for m in models}
     if not any(scaled.values()):
         return []
     found: dict[Span, list[str]] = {}
+    places: dict[int, list[tuple[int, StoredRange]]] = {}
     for output in graph.outputs:
-        sources = _eight_bits(output)
+        if output.span is None:
+            continue
+        alike = output.likeness
+        if alike is None:
+            sources = [s for s in sources_below([output.node]) if s.dtype in EIGHT_BITS]
+            read = [(s.model, s.stored) for s in sources]
+        else:
+            # those that are computed alike read the same dtypes, each from tensors of its own
+            at = places.get(id(alike))
+            if at is None:
+                at = places[id(alike)] = [(k, s) for k, s in enumerate(alike.sources) if s.dtype in EIGHT_BITS]
+            sources = [s for _, s in at]
+            read = [(s.model, output.reads[k].stored) for k, s in at]
         copied = output.node.op == "source" and all(s.dtype == output.dtype for s in sources)
-        if output.span is not None and not copied and any(s.stored in scaled[s.model] for s in sources):
+        if not copied and any(stored in scaled[model] for model, stored in read):
             found.setdefault(output.span, []).append(output.name)
     return [_warning(span, names, space) for span, names in found.items()]
 
 
-def _weights(name: str) -> list[str]:
-    """The weight of which a tensor of that name would be the scales."""
-    return [name.removesuffix(ending) for ending in _SCALES if name.endswith(ending)]
-
-
-def _eight_bits(output: Output) -> list[StoredRange]:
-    """What an output reads of eight bits a number."""
-    alike = output.likeness
-    if alike is None:
-        return [s for s in sources_below([output.node]) if s.dtype in EIGHT_BITS]
-    return [alike.range(k, output.reads[k]) for k, s in enumerate(alike.sources) if s.dtype in EIGHT_BITS]
+def _scaled(names: Iterable[str]) -> set[str]:
+    """The weights of which there are scales among tensors of these names."""
+    every = list(names)
+    return {name.removesuffix(ending) for ending in _SCALES for name in every if name.endswith(ending)}
 
 
 def _warning(span: Span, names: Sequence[str], space: Space) -> Diagnostic:

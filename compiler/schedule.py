@@ -11,8 +11,8 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
+from ..grammar.records import dataclass
 from .barriers import barrier_levels
 from .graph import Graph, Likeness, Output
 from .machine import Machine, devices_of

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any
 
 from ..grammar import ast
+from ..grammar.records import dataclass
 from ..grammar.source import Span
 
 

@@ -5,8 +5,7 @@ The schedule counts it, the runtime allocates it, and both ask here.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
+from ..grammar.records import dataclass
 from .dtypes import SIZES
 from .ops import OPS
 from .plan import CHUNK, Gather, Held, Pass, Product, Stream, ToFile

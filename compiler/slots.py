@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
+from ..grammar.records import dataclass
 from .dtypes import SIZES
 from .graph import StoredRange
 from .models import Model

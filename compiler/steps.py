@@ -8,8 +8,8 @@ the last of them.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
+from ..grammar.records import dataclass
 from .barriers import blocks_below, connected, is_barrier
 from .costs import costed, with_liveness
 from .dtypes import SIZES

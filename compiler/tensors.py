@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from ..grammar.diagnostic import Diagnostic, Label, MergecError
+from ..grammar.records import dataclass
 from ..grammar.source import Span
 from .dtypes import FLOATS
 from .graph import Graph, Node, StoredRange

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
+from ..grammar.records import dataclass
 from ..grammar.source import Span
 from .adapters import Adapter
 from .models import Model

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any
 
 from ..grammar.diagnostic import Diagnostic, Label, MergecError
+from ..grammar.records import dataclass
 from .catalog import Catalog
 from .documents import said_of
 from .models import Model

@@ -7,8 +7,7 @@ checkpoints are known.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
+from .records import dataclass
 from .source import Source, Span
 
 # --- expressions ---------------------------------------------------------------------------------

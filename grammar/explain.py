@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 
 from .diagnostic import Diagnostic, Label
+from .records import dataclass
 from .source import Span
 from .syntax_errors import SLIPS, Slip
 

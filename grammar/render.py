@@ -5,10 +5,10 @@ from __future__ import annotations
 import json
 import unicodedata
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from .diagnostic import Diagnostic, Label, Severity
+from .records import dataclass
 from .source import Source, Span
 
 _TAB = 4

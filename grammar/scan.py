@@ -16,10 +16,11 @@ with the comment and the first line end as spaces, so that offsets stay what the
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field
+from dataclasses import field
 
 from .ast import Comment
 from .diagnostic import Diagnostic, Label
+from .records import dataclass
 from .source import Source, Span
 
 # Every stage above may recurse into an expression; a hundred levels stay far below Python's own limit.

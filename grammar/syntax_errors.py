@@ -7,7 +7,7 @@ where none does, `explain.py` makes the message of what the grammar would have a
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from .records import dataclass
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from importlib import resources
+from pathlib import Path
 from typing import Any
 
 import lark
@@ -27,7 +27,7 @@ OPTIONS: dict[str, Any] = {
 
 def parser(*start: str) -> Lark:
     """The parser for some start rules. Tables are made ahead for `module`, which nearly all runs need alone."""
-    grammar = resources.files(__package__).joinpath("merge.lark").read_text(encoding="utf-8")
+    grammar = Path(__file__).with_name("merge.lark").read_text("utf-8")
     if start == ("module",):
         ready = _read(grammar)
         if ready is not None:
@@ -38,7 +38,7 @@ def parser(*start: str) -> Lark:
 def _read(grammar: str) -> Lark | None:
     """The parser out of `tables.json`; None where that is of another grammar or another Lark, or is not there."""
     try:
-        text = resources.files(__package__).joinpath("tables.json").read_text(encoding="utf-8")
+        text = Path(__file__).with_name("tables.json").read_text("utf-8")
         tables = _numbered(json.loads(text))
     except (OSError, ValueError):
         return None
@@ -56,7 +56,7 @@ def _numbered(value: Any) -> Any:
 
 def tables_text() -> str:
     """What `tables.json` should hold, for the Lark that is installed."""
-    grammar = resources.files(__package__).joinpath("merge.lark").read_text(encoding="utf-8")
+    grammar = Path(__file__).with_name("merge.lark").read_text("utf-8")
     data, memo = Lark(grammar, start=["module"], **OPTIONS).memo_serialize([TerminalDef, Rule])
     tables = {"lark": lark.__version__, "grammar": _digest(grammar), "data": data, "memo": memo}
     return json.dumps(tables, separators=(",", ":")) + "\n"

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from ..compiler.catalog import Catalog
@@ -16,6 +15,7 @@ from ..compiler.version import __version__
 from ..grammar.ast import Module
 from ..grammar.diagnostic import Diagnostic
 from ..grammar.parse import parse as parse_source
+from ..grammar.records import dataclass
 from ..grammar.source import Source
 from .catalog import LocalCatalog
 from .hardware import choose_device, usual_lanes

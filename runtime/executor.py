@@ -10,11 +10,11 @@ import importlib
 import threading
 import time
 from collections.abc import Iterator, Sequence, Set
-from dataclasses import dataclass
 from typing import Protocol, TypeVar, cast
 
 from ..compiler.dtypes import FLOATS
 from ..compiler.plan import Copy, Extent, OutputTensor, Plan, Step
+from ..grammar.records import dataclass
 from .lanes import Cancelled, Lanes
 from .memory import Meter
 from .nonfinite import count_in

@@ -8,9 +8,9 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 from ..compiler.catalog import CatalogError
+from ..grammar.records import dataclass
 from .documents import read_json
 from .faults import show, unreadable
 

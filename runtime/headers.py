@@ -11,7 +11,6 @@ import math
 import os
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
 from itertools import pairwise
 from operator import attrgetter
 from typing import Any, NoReturn
@@ -19,6 +18,7 @@ from typing import Any, NoReturn
 from ..compiler.catalog import CatalogError, StoredTensor
 from ..compiler.collector import collector_paused
 from ..compiler.dtypes import SIZES
+from ..grammar.records import dataclass
 from .faults import show
 from .regular import opened
 

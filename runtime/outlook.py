@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
 
 from ..compiler.plan import Plan
 from ..compiler.prune import prune, reuse
+from ..grammar.records import dataclass
 from .resume.earlier import examine
 from .target import waiting
 

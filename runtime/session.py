@@ -6,12 +6,13 @@ import os
 import threading
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from ..compiler.collector import collector_spared
 from ..compiler.plan import Plan
 from ..compiler.prune import Found, prune, reuse
 from ..grammar.diagnostic import MergecError
+from ..grammar.records import dataclass
 from .executor import Outcome, Progress
 from .faults import show
 from .inputs import Inputs

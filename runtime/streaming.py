@@ -7,7 +7,6 @@ What a lane does with a block is its side's affair: `portable.py` has torch's ke
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any, Protocol
 
 from ..compiler.live_code import code_for
@@ -25,6 +24,7 @@ from ..compiler.plan import (
 )
 from ..compiler.scalars import SCALARS
 from ..compiler.scratch import Layout
+from ..grammar.records import dataclass
 from .lanes import Lanes
 from .memory import Arena, Buffer
 from .ports import Reads, Tally, Writes

@@ -18,11 +18,11 @@ import shutil
 import stat
 from collections.abc import Collection, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from types import TracebackType
 
 from ..compiler.plan import Plan
 from ..grammar.diagnostic import MergecError
+from ..grammar.records import dataclass
 from .faults import output_fault, show, writing
 from .resume.journal import Contents, Done, Journal, head_of, other, read
 from .syscalls import exchange, sync

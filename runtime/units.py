@@ -8,9 +8,9 @@ writes those that lie side by side in one go (`native/batch.py`).
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence, Set
-from dataclasses import dataclass
 
 from ..compiler.plan import CHUNK, Constant, Copy, Instruction, Opaque, Pass, Plan, Scalar, Step, Stream, ToFile
+from ..grammar.records import dataclass
 
 SMALL = CHUNK
 """Elements of the largest tensors that are small: those of a chunk, so that their sums have one part and their

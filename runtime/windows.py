@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
+from ..grammar.records import dataclass
 from .digits import DIGIT, Counts, LaneHistograms
 
 

@@ -6,12 +6,12 @@ import os
 import stat
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass
 from threading import Lock
 from types import TracebackType
 
 from ..compiler.packing import header_bytes
 from ..compiler.plan import Document, Extent, Plan, PlannedOutput, Tagalong
+from ..grammar.records import dataclass
 from .descriptors import Descriptors, room
 from .direct import PIECE, UNIT, Direct
 from .faults import input_fault, output_fault, reason, show, writing

@@ -35,6 +35,7 @@ LAZY = (
     ("runtime/engine.py", "runtime.portable"),
     ("runtime/engine.py", "runtime.devices"),
     ("runtime/host.py", "runtime.devices"),
+    ("runtime/weights.py", "runtime.pickled"),
     ("runtime/direct.py", "runtime.host"),
     ("runtime/resume/checksums.py", "runtime.native"),
 )

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from ...compiler.coverage import fold
 from ...compiler.graph import Graph, Output, write_out
 from ...compiler.pipeline import Compilation
+from ...grammar.records import dataclass
 
 LARGEST = 200
 """With more nodes than this, one output stands for all that are computed alike."""

@@ -7,7 +7,6 @@ passes over them before the pass that writes.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 from types import MappingProxyType
 
 from ...compiler.dtypes import SIZES
@@ -15,6 +14,7 @@ from ...compiler.graph import Node
 from ...compiler.ops import OPS
 from ...compiler.pipeline import Compilation
 from ...compiler.shapes import elements
+from ...grammar.records import dataclass
 
 _WHOLE = frozenset({"across_sum", "across_max", "across_min", "digit_of_rank"})
 """The operations on numbers of all tensors."""

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from ...grammar.diagnostic import Diagnostic, Label, MergecError
+from ...grammar.records import dataclass
 from ...grammar.source import Span
 from .gradients import Frame, coerce, write_rule, write_value
 from .methods import Base, Method, Parameter, Reach, Required

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 
 from ...compiler.aliases import config_value
@@ -15,6 +14,7 @@ from ...compiler.layouts import recognise
 from ...compiler.models import depths
 from ...compiler.places import Space
 from ...compiler.tokenizer import read_vocabulary
+from ...grammar.records import dataclass
 from .model import Key, ModelRef
 
 

@@ -12,12 +12,12 @@ from __future__ import annotations
 
 import math
 import re
-from dataclasses import dataclass
 
 from ...compiler.paths import GlobStep, NameStep, Path
 from ...compiler.places import Space
 from ...grammar.diagnostic import Diagnostic, Label, MergecError
 from ...grammar.literals import write_string
+from ...grammar.records import dataclass
 from ...grammar.source import Source, Span
 from .methods import Parameter
 from .model import Branch, Rule, Value

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from types import MappingProxyType
 
 from ...compiler.paths import GlobStep, NameStep, Path
@@ -11,6 +11,7 @@ from ...compiler.places import Space
 from ...compiler.terms import before_layers
 from ...grammar.diagnostic import Diagnostic, Label, MergecError, Severity
 from ...grammar.literals import write_string
+from ...grammar.records import dataclass
 from ...grammar.source import Source, Span
 from .calls import Operand, check_inputs, operands_of, write_call
 from .checkpoints import Known

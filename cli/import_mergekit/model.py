@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterable
-from dataclasses import dataclass
 
+from ...grammar.records import dataclass
 from ...grammar.source import Span
 from .reading import Comment, Tree
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Any
 
 import yaml
 
 from ...grammar.diagnostic import Diagnostic, Label, MergecError
+from ...grammar.records import dataclass
 from ...grammar.source import Source, Span
 
 

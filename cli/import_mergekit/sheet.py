@@ -5,12 +5,13 @@ from __future__ import annotations
 import bisect
 import dataclasses
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any
 
 from ...grammar import ast
 from ...grammar.diagnostic import Diagnostic, Label
 from ...grammar.parse import parse
+from ...grammar.records import dataclass
 from ...grammar.source import Source, Span
 from ..format import format_module
 from .methods import METHODS

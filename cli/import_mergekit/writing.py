@@ -6,7 +6,7 @@ import dataclasses
 import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
 
 from ...compiler.bindings import PLACE_WORDS
@@ -16,6 +16,7 @@ from ...compiler.dtypes import FLOATS, NAMES
 from ...compiler.library import Library
 from ...grammar.diagnostic import Diagnostic, Label, MergecError, Severity
 from ...grammar.literals import write_string
+from ...grammar.records import dataclass
 from ...grammar.source import Source, Span
 from .checkpoints import Known, Shelf
 from .gradients import GRADIENT, unmatchable

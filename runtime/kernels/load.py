@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import bisect
 from collections.abc import Iterator
-from dataclasses import dataclass
 from itertools import accumulate
 
 from ...compiler.dtypes import SIZES
 from ...compiler.plan import Gather, Stream
+from ...grammar.records import dataclass
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import torch
 
+from ...grammar.records import dataclass
 from ..reductions import Attributes, Threshold
 
 

@@ -8,7 +8,6 @@ rounds, the first of every tensor, then the second of those that have one.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence, Set
-from dataclasses import dataclass
 
 import numpy
 from numpy.typing import NDArray
@@ -16,6 +15,7 @@ from numpy.typing import NDArray
 from ...compiler.dtypes import SIZES
 from ...compiler.plan import Copy, Pass, Step, Stream, ToFile
 from ...compiler.scratch import ALIGNMENT, PAGE, scratch_layout
+from ...grammar.records import dataclass
 from ..direct import LEAST
 from ..nonfinite import count_nonfinite
 from ..streaming import Context

@@ -7,7 +7,6 @@ other, and columns of them filled in: where operands and results lie, numbers th
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy
@@ -29,6 +28,7 @@ from ...compiler.plan import (
 )
 from ...compiler.scalars import SCALARS
 from ...compiler.scratch import ALIGNMENT, Layout
+from ...grammar.records import dataclass
 from ..kernels.order import LANES
 from ..reductions import JOINS, Attributes, Result, Threshold, rank_of
 from ..turns import PARTS

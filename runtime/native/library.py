@@ -5,12 +5,12 @@ from __future__ import annotations
 import ctypes
 import sysconfig
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
 import numpy
 
+from ...grammar.records import dataclass
 from ..selection import FEW
 
 STEP = numpy.dtype(

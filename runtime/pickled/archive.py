@@ -9,11 +9,11 @@ from __future__ import annotations
 import os
 import struct
 from collections.abc import Mapping
-from dataclasses import dataclass
 from itertools import pairwise
 from typing import NoReturn
 
 from ...compiler.catalog import CatalogError
+from ...grammar.records import dataclass
 from ..faults import show
 from ..headers import MAGIC
 from ..syscalls import read_all

@@ -7,12 +7,12 @@ look at their arguments' types and keep them.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
 
 from ...compiler.dtypes import NAMES as STORED_NAMES
 from ...compiler.dtypes import SIZES
+from ...grammar.records import dataclass
 from ..headers import MAX_RANK
 
 Value = Any

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from typing import NoReturn
 
 from ...compiler.catalog import CatalogError
+from ...grammar.records import dataclass
 from ..faults import show
 from .convert import CONVERT
 from .standins import Foreign, Table, Tensor, Value

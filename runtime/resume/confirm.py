@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Sequence
-from dataclasses import dataclass
 
+from ...grammar.records import dataclass
 from ..lanes import Lanes
 from ..syscalls import read_all
 from .checksums import Checksum

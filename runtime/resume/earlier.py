@@ -13,13 +13,13 @@ import os
 import threading
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass
 
 from ...compiler.card import PROVENANCE
 from ...compiler.catalog import CatalogError, InputFile, StoredTensor
 from ...compiler.packing import header_bytes
 from ...compiler.plan import OutputTensor, Plan, PlannedOutput
 from ...compiler.prune import Found
+from ...grammar.records import dataclass
 from ..compare import holds
 from ..headers import read_header
 from .confirm import Stored, confirm

@@ -12,10 +12,11 @@ import json
 import os
 import zlib
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from typing import Any
 
 from ...compiler.plan import Plan
+from ...grammar.records import dataclass
 from ..faults import show
 from ..syscalls import sync, write_all
 from .made_with import difference, made_with

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from threading import Lock
 
 from ...compiler.owners import Owners
 from ...compiler.plan import OutputTensor
+from ...grammar.records import dataclass
 from .checksums import Checksum, checksums
 
 Finished = Callable[[int, str | None], None]

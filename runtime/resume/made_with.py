@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import os
 import platform
+import sys
 from collections.abc import Mapping
+from contextlib import suppress
 from functools import cache
-from importlib import metadata
 
 from ...compiler.plan import Opaque, Plan
 from ..hardware import usable_cores
@@ -38,12 +39,22 @@ def difference(then: Mapping[str, object], plan: Plan) -> str | None:
 @cache
 def _machine() -> Mapping[str, str]:
     found = {"processor": _processor(), "libc": " ".join(platform.libc_ver())}
-    for name in _LIBRARIES:
-        try:
-            found[name] = metadata.version(name)
-        except metadata.PackageNotFoundError:
-            found[name] = "none"
-    return found
+    return found | {name: _version(name) for name in _LIBRARIES}
+
+
+def _version(name: str) -> str:
+    """The version of an installed library by the name of the folder that `pip` leaves beside it.
+
+    `importlib.metadata` finds the same there, but loads the standard library's reader of mail first, which takes longer
+    than a small merge; and the library itself may not be loaded at all.
+    """
+    for folder in sys.path:
+        with suppress(OSError):
+            for entry in sorted(os.listdir(folder or ".")):
+                stem, ending = os.path.splitext(entry)
+                if ending in (".dist-info", ".egg-info") and stem.startswith(f"{name}-"):
+                    return stem.removeprefix(f"{name}-")
+    return "none"
 
 
 def _processor() -> str:

@@ -14,11 +14,11 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from ...compiler.card import PROVENANCE
 from ...compiler.plan import Document, Plan
+from ...grammar.records import dataclass
 from ..writer import SealedFile
 from .journal import Done
 from .made_with import made_with

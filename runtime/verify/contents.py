@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
 from ...compiler.agreement import disagreements
@@ -12,6 +11,7 @@ from ...compiler.catalog import CatalogError, StoredTensor
 from ...compiler.models import Model, bind
 from ...compiler.shapes import elements
 from ...grammar.diagnostic import Diagnostic
+from ...grammar.records import dataclass
 from ...grammar.source import Source, Span
 from ..catalog import LocalCatalog
 from ..documents import read_json

@@ -5,9 +5,10 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 
 from ...grammar.diagnostic import Diagnostic
+from ...grammar.records import dataclass
 from ..faults import reason, show
 from ..lanes import Lanes
 from ..nonfinite import count_nonfinite

@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 import posixpath
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from ...compiler.card import fingerprint, standard_library
@@ -24,6 +23,7 @@ from ...compiler.primitives import Primitive
 from ...compiler.version import __version__
 from ...grammar.diagnostic import Diagnostic, MergecError, Severity
 from ...grammar.parse import parse
+from ...grammar.records import dataclass
 from ...grammar.source import Source
 from ..catalog import LocalCatalog
 from ..compare import holds
@@ -80,12 +80,16 @@ class Recorded:
 
 @dataclass(frozen=True, slots=True)
 class _Attempt:
-    """Models that could be opened from a folder; `ok`: nothing in the recipe failed. `error`: it is no recipe."""
+    """Models that could be opened from a folder; `ok`: nothing in the recipe failed. `error`: it is no recipe.
+
+    `pickles`: some of the models are kept as pickles, which may not be read.
+    """
 
     folder: str
     models: tuple[Model, ...]
     ok: bool
     error: MergecError | None = None
+    pickles: bool = False
 
 
 def recompile(
@@ -106,7 +110,7 @@ def recompile(
     best = max(attempts, key=lambda a: (a.ok, len(a.models)))
     if best.error is not None:
         return None, [_failed(record, best.error, place)]
-    inputs, touched, sound = _inputs(record, best.models, place)
+    inputs, touched, sound = _inputs(record, best.models, any(a.pickles for a in attempts), place)
     if not sound:
         return None, [inputs, Check("recipe", Verdict.UNKNOWN, "compiles only from the inputs that are recorded")]
     catalog, source = _sources(record, best.folder, disk)
@@ -147,13 +151,15 @@ def _attempt(record: Record, folder: str, disk: LocalCatalog, primitives: Mappin
         recipe = evaluate(parse(source), catalog, Library(primitives), _object(record, "defines"))
     except MergecError as error:
         return _Attempt(folder, (), False, error)
-    return _Attempt(folder, tuple(recipe.inputs), all(d.severity is not Severity.ERROR for d in recipe.diagnostics))
+    sound = all(d.severity is not Severity.ERROR for d in recipe.diagnostics)
+    pickles = any(d.code == "E0405" for d in recipe.diagnostics)
+    return _Attempt(folder, tuple(recipe.inputs), sound, pickles=pickles)
 
 
 # --- inputs --------------------------------------------------------------------------------------
 
 
-def _inputs(record: Record, models: Sequence[Model], place: str) -> tuple[Check, tuple[str, ...], bool]:
+def _inputs(record: Record, models: Sequence[Model], pickles: bool, place: str) -> tuple[Check, tuple[str, ...], bool]:
     """The check of the inputs, the names of those written to since, and whether all of them are at hand and alike."""
     said = [entry for entry in base_list(record, "inputs") if isinstance(entry, dict)]
     found, missing, touched = [], [], []
@@ -171,7 +177,7 @@ def _inputs(record: Record, models: Sequence[Model], place: str) -> tuple[Check,
         elif _times(entry) != [(f.size, f.mtime_ns) for f in model.checkpoint.files]:
             touched.append(name)
     detail = f"{len(said) - len(missing):,} of {len(said):,} are those recorded, by size, header and time of writing"
-    unknown = _unknown(missing, touched)
+    unknown = _unknown(missing, touched, pickles)
     if not said:
         found.append(Diagnostic("E0650", "the record names no inputs", file=place))
     return check("inputs", detail, found, unknown), tuple(touched), not (missing or found)
@@ -183,10 +189,11 @@ def _times(entry: Mapping[str, Any]) -> list[tuple[Any, Any]]:
     return [(f.get("size"), f.get("mtime_ns")) for f in files if isinstance(f, dict)]
 
 
-def _unknown(missing: Sequence[str], touched: Sequence[str]) -> str | None:
+def _unknown(missing: Sequence[str], touched: Sequence[str], pickles: bool) -> str | None:
     said = []
     if missing:
-        said.append(f"not at hand: {', '.join(f'`{show(n)}`' for n in missing)}")
+        hint = " (weights in pickle format are read with `--allow-pickle`)" if pickles else ""
+        said.append(f"not at hand: {', '.join(f'`{show(n)}`' for n in missing)}{hint}")
     if touched:
         names = ", ".join(f"`{show(n)}`" for n in touched)
         said.append(f"written to or copied since, so only a rerun can tell: {names}")

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import enum
-from dataclasses import dataclass
 
 from ...grammar.diagnostic import Diagnostic
+from ...grammar.records import dataclass
 
 
 class Verdict(enum.Enum):

@@ -9,6 +9,7 @@ import mergec
 import numpy as np
 import pytest
 from mergec.cli.main import main
+from pickled_files import saved, state, tensor
 from safetensors.numpy import load_file, save_file
 
 
@@ -35,6 +36,17 @@ def test_text(out: Path, capfd: pytest.CaptureFixture[str]) -> None:
     assert lines[3] == "tensors ok 20 tensors, 320 parameters, as recorded"
     assert lines[4] == "config not checked there is no config.json"
     assert lines[-1] == "rerun ok 8 of 20 tensors made again, 512 bytes"
+
+
+def test_inputs_in_pickles_need_leave(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / "pytorch_model.bin").write_bytes(saved(state(w=tensor())))
+    (tmp_path / "r.mrg").write_text('let a = model("a")\n"*" = 2*a\n')
+    mergec.compile(tmp_path / "r.mrg", device="cpu", allow_pickle=True).run(tmp_path / "out")
+    assert main(["verify", str(tmp_path / "out")]) == 0
+    assert "not at hand: `a` (weights in pickle format are read with `--allow-pickle`)" in capfd.readouterr().out
+    assert main(["verify", str(tmp_path / "out"), "--allow-pickle"]) == 0
+    assert "not at hand" not in capfd.readouterr().out
 
 
 def test_what_is_wrong(out: Path, capfd: pytest.CaptureFixture[str]) -> None:
