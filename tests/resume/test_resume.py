@@ -306,7 +306,7 @@ def test_signals(
     lets = "".join(f'let {label} = model("{folder}/{label}.safetensors")\n' for label in ("base", "a", "b"))
     recipe.write_text(lets + RECIPE)
     words = [str(recipe), "-o", str(tmp_path / "out"), "--device", "cpu"]
-    write, left = Writer.write, [12]
+    write, left = Writer.write, [6]
 
     def signalled(self: Writer, file: int, start: int, data: memoryview) -> None:
         write(self, file, start, data)
