@@ -25,11 +25,12 @@ class Writes(Protocol[R_contra]):
     from several threads at once, never twice for the same bytes."""
 
     def write(self, file: int, start: int, data: memoryview) -> None:
-        """Puts `data` at byte `start`; `data` is the caller's again after the call."""
+        """Puts `data`, of one tensor or of several that lie one behind the other, at byte `start`; `data` is the
+        caller's again after the call."""
         ...
 
     def copy(self, inputs: R_contra, extent: Extent, file: int, start: int) -> None:
-        """Puts bytes of an input file at byte `start`, unchanged."""
+        """Puts bytes of an input file, of one tensor or of several, at byte `start`, unchanged."""
         ...
 
 

@@ -99,11 +99,16 @@ class Compared:
         self._descriptors.close()
 
     def write(self, file: int, start: int, data: memoryview) -> None:
-        """Compares `data` with the bytes of the tensor to which byte `start` of output `file` belongs."""
-        index = self._owners.of(file, start)
-        assert index is not None
-        tensor, place = self._tensors[index], self._places[index]
-        first, wanted = start - tensor.start, data.cast("B")
+        """Compares `data` with the bytes of the tensors that bytes of output `file` from `start` on belong to."""
+        wanted = data.cast("B")
+        for index in self._owners.within(file, start, wanted.nbytes):
+            tensor = self._tensors[index]
+            first = max(tensor.start - start, 0)
+            self._compare(index, start + first - tensor.start, wanted[first : tensor.start + tensor.nbytes - start])
+
+    def _compare(self, index: int, first: int, wanted: memoryview) -> None:
+        """Compares bytes with those of a tensor, from its byte `first` on."""
+        place = self._places[index]
         try:
             with self._descriptors.borrow(self._file[place.path]) as descriptor:
                 for done in range(0, wanted.nbytes, _PIECE):
