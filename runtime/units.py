@@ -19,21 +19,23 @@ thresholds one place where equals are counted."""
 SMALL_COPY = 1 << 17
 """Bytes of the largest copies that go along with passes over small tensors."""
 
-Able = Callable[[Pass], bool]
-"""Whether whoever runs small tensors together knows all of a pass."""
+Able = Callable[[Sequence[Pass]], int | None]
+"""How many bytes whoever runs small tensors together needs for the passes over one of them; None: they can't be run
+so."""
 
 
 class Shape:
     """What units have in common whose steps are alike but for what they read, where that goes and the keys of masks.
 
     `passes` are those of one of them. `slots` gives each scalar and constant of theirs a place in a list of a unit's
-    own, `initial`; `makes` are the scalars that they make.
+    own, `initial`; `reads` are the scalars that they need and do not make, `makes` those that they make. `nbytes` is
+    the least scratch that a pass of theirs has by the plan, `needs` what they need when they are run together.
     """
 
-    __slots__ = ("initial", "makes", "nbytes", "passes", "reads", "slots")
+    __slots__ = ("initial", "makes", "nbytes", "needs", "passes", "reads", "slots")
 
-    def __init__(self, passes: Sequence[Pass], kinds: Sequence[_Kind]) -> None:
-        self.passes = tuple(passes)
+    def __init__(self, passes: Sequence[Pass], kinds: Sequence[_Kind], needs: int) -> None:
+        self.passes, self.needs = tuple(passes), needs
         self.nbytes = min(p.nbytes for p in passes)
         self.reads, self.makes = _together(kinds)
         self.slots: dict[Scalar | Constant, int] = {}
@@ -100,27 +102,30 @@ class _Row:
 
     def __init__(self) -> None:
         self._items: list[Unit | Step] = []
-        self._nbytes: int | None = None
-        self._large = False
+        self._units = self._large = False
+        self._needs, self._nbytes = 0, 1 << 62
 
     def takes(self, item: Unit | Step) -> bool:
-        """Whether an item goes with those before it. Units that need much more or less memory do not, as what all have
-        is the least that one of them may hold."""
+        """Whether an item goes with those before it. What all units have is the least that one of them may hold, so
+        that is to be enough for each."""
         if isinstance(item, Unit):
-            nbytes = self._nbytes or item.shape.nbytes
-            return not self._large and nbytes <= 4 * item.shape.nbytes <= 16 * nbytes
-        copies = isinstance(item.action, Copy) and not (item.allocate or item.release)
-        return copies and (self._nbytes is None or item.writes <= SMALL_COPY)
+            needs, nbytes = max(self._needs, item.shape.needs), min(self._nbytes, item.shape.nbytes)
+            return not self._large and needs <= nbytes
+        if not isinstance(item.action, Copy) or item.allocate or item.release:
+            return False
+        return not self._units or item.writes <= min(SMALL_COPY, self._nbytes)
 
     def add(self, item: Unit | Step) -> None:
         self._items.append(item)
         if isinstance(item, Unit):
-            self._nbytes = self._nbytes or item.shape.nbytes
-        elif item.writes > SMALL_COPY:
-            self._large = True
+            self._units = True
+            self._needs, self._nbytes = max(self._needs, item.shape.needs), min(self._nbytes, item.shape.nbytes)
+        else:
+            self._large |= item.writes > SMALL_COPY
+            self._needs = max(self._needs, item.writes)
 
     def part(self) -> Iterator[Part]:
-        if self._nbytes is not None:
+        if self._units:
             yield Together(tuple(self._items))
         elif self._items:
             yield Copies(tuple([i for i in self._items if isinstance(i, Step)]))
@@ -156,7 +161,7 @@ class _Finder:
         self._kinds: dict[object, _Kind] = {}
         self._codes: dict[int, int] = {}
         self._alike: dict[object, int] = {}
-        self._shapes: dict[tuple[int, ...], Shape] = {}
+        self._shapes: dict[tuple[int, ...], Shape | None] = {}
 
     def items(self, steps: Sequence[Step]) -> list[Unit | Step]:
         """The steps in order, with units in place of those that make one."""
@@ -202,17 +207,21 @@ class _Finder:
             run.append(step)
             kinds.append(kind)
             if action.stores:
-                found.append(self._unit(run, kinds))
+                unit = self._unit(run, kinds)
+                found.extend([unit] if unit is not None else run)
                 run, kinds = [], []
         return [*found, *run]
 
-    def _unit(self, steps: Sequence[Step], kinds: Sequence[_Kind]) -> Unit:
+    def _unit(self, steps: Sequence[Step], kinds: Sequence[_Kind]) -> Unit | None:
+        """The steps as a unit; None where they can't be run as one in the memory that each of them has."""
         passes = tuple([s.action for s in steps if isinstance(s.action, Pass)])
         key = tuple([kind.number for kind in kinds])
-        shape = self._shapes.get(key)
-        if shape is None:
-            shape = self._shapes[key] = Shape(passes, kinds)
-        return Unit(steps[0].tensor, passes, shape, min([s.host for s in steps]))
+        if key not in self._shapes:
+            needs = self._able(passes)
+            fits = needs is not None and needs <= min(p.nbytes for p in passes)
+            self._shapes[key] = Shape(passes, kinds, needs) if fits and needs is not None else None
+        shape = self._shapes[key]
+        return Unit(steps[0].tensor, passes, shape, min([s.host for s in steps])) if shape is not None else None
 
     def _kind(self, pass_: Pass) -> _Kind:
         key = (
@@ -243,7 +252,6 @@ class _Finder:
             0 < pass_.numel <= min(SMALL, pass_.block)
             and all(isinstance(o, Stream) for o in pass_.operands)
             and all(isinstance(s, ToFile) for s in pass_.stores)
-            and self._able(pass_)
         )
 
 

@@ -73,10 +73,14 @@ class Batches:
         self._kinds: dict[Shape, _Kind] = {}
         self._bound: dict[tuple[Shape, int, int], Bound] = {}
 
-    def able(self, pass_: Pass) -> bool:
-        """Whether a pass over a small tensor can be run here."""
-        layout = scratch_layout(pass_, compute="F32")
-        return all(r.op in TOGETHER for r in pass_.reductions) and knows(self._kernels.instructions, pass_, layout)
+    def able(self, passes: Sequence[Pass]) -> int | None:
+        """What passes over a small tensor need by themselves, in bytes; None where they can't be run here."""
+        for pass_ in passes:
+            known = knows(self._kernels.instructions, pass_, scratch_layout(pass_, compute="F32"))
+            if not known or any(r.op not in TOGETHER for r in pass_.reductions):
+                return None
+        kind = _kind_of(passes)
+        return kind.scratch + kind.staged
 
     def run(self, members: Sequence[Member], memory: NDArray[numpy.uint8], watched: Set[int]) -> None:
         """Runs them in `memory`, which is enough for each by itself and is shared out to as many lanes as it can be.
@@ -85,6 +89,8 @@ class Batches:
         """
         lanes = self._context.lanes.count
         needed = max([self._alone(m) for m in members])
+        if needed > len(memory):
+            raise RuntimeError(f"a small tensor needs {needed} bytes of scratch, there are {len(memory)}")
         while lanes > 1 and _whole_pages(len(memory) // lanes) < needed:
             lanes -= 1
         share = _whole_pages(len(memory) // lanes) if lanes > 1 else len(memory)
@@ -116,8 +122,7 @@ class Batches:
     def _kind(self, shape: Shape) -> _Kind:
         kind = self._kinds.get(shape)
         if kind is None:
-            scratches = [Scratch.of(p, scratch_layout(p, compute="F32")).nbytes for p in shape.passes]
-            kind = self._kinds[shape] = _Kind(max(scratches), max(map(_staged, shape.passes)))
+            kind = self._kinds[shape] = _kind_of(shape.passes)
         return kind
 
     def _alone(self, member: Member) -> int:
@@ -244,6 +249,11 @@ def _copied(step: Step, at: int, reads: _Moves, writes: _Moves) -> int:
         reads.add(extent.file, extent.start, extent.nbytes, at)
         at += extent.nbytes
     return at
+
+
+def _kind_of(passes: Sequence[Pass]) -> _Kind:
+    scratches = [Scratch.of(p, scratch_layout(p, compute="F32")).nbytes for p in passes]
+    return _Kind(max(scratches), max(map(_staged, passes)))
 
 
 def _aligned(nbytes: int) -> int:

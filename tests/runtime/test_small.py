@@ -157,7 +157,7 @@ def test_a_threshold_is_the_one_of_a_sort(values: list[float], k: float, tensors
 
 def test_copies_between_small_tensors_go_along(folder: Path, tmp_path: Path) -> None:
     plan = plan_of(folder, '* = linear(a, b, weight=0.5)\n"*.norm*" = b\nwide = a')
-    found = list(parts(plan, lambda _: True))
+    found = list(parts(plan, lambda _: 0))
     together = [p for p in found if isinstance(p, Together)]
     copies = [m for p in together for m in p.members if isinstance(m, Step)]
     assert len(copies) == 30
@@ -171,7 +171,7 @@ def test_every_step_is_in_one_part(folder: Path) -> None:
     for recipe in METHODS:
         plan = plan_of(folder, recipe)
         seen: list[object] = []
-        for part in parts(plan, lambda _: True):
+        for part in parts(plan, lambda _: 0):
             match part:
                 case Alone(step):
                     seen.append(step.action)
@@ -191,7 +191,7 @@ def test_a_scalar_that_is_read_elsewhere_keeps_its_steps_apart() -> None:
     draft.add(8, [first], [], reductions=total, stores=[draft.output(0, "F32", 8)])
     scaled = Instruction("mul", Register(0), (Register(0), Scalar(0)))
     draft.add(8, [second], [scaled], stores=[draft.output(0, "F32", 8)])
-    assert [type(p) for p in parts(draft.plan(), lambda _: True)] == [Alone, Alone]
+    assert [type(p) for p in parts(draft.plan(), lambda _: 0)] == [Alone, Alone]
     _, made = draft.run()
     assert np.frombuffer(made[1], np.float32).tolist() == [28.0] * 8
 
@@ -219,7 +219,7 @@ def test_a_read_that_fails_for_one_tensor(folder: Path, tmp_path: Path, monkeypa
     """What was finished before is kept, and the next run goes on from there."""
     plan = plan_of(folder, METHODS[2], lanes=1)
     mergec.run(plan, tmp_path / "wanted")
-    last = [p for p in parts(plan, lambda _: True) if isinstance(p, Together)][-1]
+    last = [p for p in parts(plan, lambda _: 0) if isinstance(p, Together)][-1]
     unit = [m for m in last.members if isinstance(m, Unit)][-1]
     operand = unit.passes[0].operands[1]
     assert isinstance(operand, Stream)
