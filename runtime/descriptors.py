@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import resource
 from collections import OrderedDict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from threading import Lock
 
@@ -60,18 +60,36 @@ class Descriptors:
     def borrow(self, index: int) -> Iterator[int]:
         """The descriptor of file `index`, for positioned reads and writes alone. Raises what the opener does."""
         with self._lock:
-            if index in self._busy:
-                descriptor, borrowers = self._busy[index]
-            else:
-                descriptor, borrowers = self._idle.pop(index, -1), 0
-                if descriptor < 0:
-                    descriptor = self._opener(index)
-            self._busy[index] = descriptor, borrowers + 1
+            descriptor = self._take(index)
         try:
             yield descriptor
         finally:
             with self._lock:
                 self._give_back(index)
+
+    @contextmanager
+    def borrow_each(self, indices: Sequence[int]) -> Iterator[Sequence[int]]:
+        """The same of several files at once, which may be the same one."""
+        taken: list[int] = []
+        try:
+            with self._lock:
+                for index in indices:
+                    taken.append(self._take(index))
+            yield taken
+        finally:
+            with self._lock:
+                for index, _ in zip(indices, taken, strict=False):
+                    self._give_back(index)
+
+    def _take(self, index: int) -> int:
+        if index in self._busy:
+            descriptor, borrowers = self._busy[index]
+        else:
+            descriptor, borrowers = self._idle.pop(index, -1), 0
+            if descriptor < 0:
+                descriptor = self._opener(index)
+        self._busy[index] = descriptor, borrowers + 1
+        return descriptor
 
     def _give_back(self, index: int) -> None:
         descriptor, borrowers = self._busy.pop(index)

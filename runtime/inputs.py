@@ -41,6 +41,10 @@ class Inputs:
         """The open descriptor of input `file`, for positioned reads."""
         return self._descriptors.borrow(file)
 
+    def borrowed(self, files: Sequence[int]) -> AbstractContextManager[Sequence[int]]:
+        """The open descriptors of several inputs, for positioned reads."""
+        return self._descriptors.borrow_each(files)
+
     def read_into(self, file: int, start: int, view: memoryview) -> None:
         """Fills `view` (contiguous, bytes) from byte `start` of input `file`."""
         view, done = view.cast("B"), 0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from typing import Protocol, TypeVar
 
 from ..compiler.plan import Extent, Plan
@@ -14,6 +15,11 @@ class Reads(Protocol):
 
     def read_into(self, file: int, start: int, view: memoryview) -> None:
         """Fills `view` with the bytes from `start` on; raises where the file is shorter or has changed."""
+        ...
+
+    def borrowed(self, files: Sequence[int]) -> AbstractContextManager[Sequence[int]]:
+        """Open descriptors of some of the files, for positioned reads, while the context lasts; none where these are no
+        files of the system's. What can't be read by them, `read_into` is to be asked for, which says why."""
         ...
 
 

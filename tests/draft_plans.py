@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 
 import numpy
@@ -41,6 +43,10 @@ class MemoryInputs:
         data = self.files[file][start : start + len(view)]
         assert len(data) == len(view)
         view[:] = data
+
+    def borrowed(self, files: Sequence[int]) -> AbstractContextManager[Sequence[int]]:
+        del files
+        return nullcontext(())
 
 
 class MemoryOutputs:

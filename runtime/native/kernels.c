@@ -8,10 +8,13 @@
    `body.h` holds the instructions. It is compiled once for each level of the instruction set, and the best one that
    the processor has is chosen when the library is loaded. */
 
+#define _FILE_OFFSET_BITS 64
+#include <errno.h>
 #include <math.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <string.h>
+#include <unistd.h>
 
 #define CHUNK ((int64_t)1 << 16) /* compiler/plan.py's */
 #define LANES 64                 /* order.py's */
@@ -139,6 +142,29 @@ EXPORTED void mergec_run(const struct step *steps, int64_t number, int64_t first
     if (!run)
         run = chosen();
     run(steps, number, first, count, piece);
+}
+
+/* Bytes of an open file that are wanted at `to`. */
+struct range {
+    int64_t file, start, size;
+    char *to;
+};
+
+/* Reads the ranges, then runs `steps` as `mergec_run` does: one call, for which Python's lock is let go once. Returns the
+   first range that could not be read, and then has run nothing; `ranges` if all were. */
+EXPORTED int64_t mergec_read_and_run(
+    const struct range *range, int64_t ranges, const struct step *steps, int64_t number, int64_t first, int64_t count,
+    int64_t piece
+) {
+    for (int64_t k = 0; k < ranges; k++)
+        for (int64_t done = 0; done < range[k].size;) {
+            ssize_t n = pread((int)range[k].file, range[k].to + done, (size_t)(range[k].size - done), range[k].start + done);
+            if (n <= 0 && !(n < 0 && errno == EINTR))
+                return k;
+            done += n > 0 ? n : 0;
+        }
+    mergec_run(steps, number, first, count, piece);
+    return ranges;
 }
 
 /* The same over `tensors` of `count` elements each, whose steps follow one another, `number` for each. */

@@ -23,20 +23,30 @@ STEP = numpy.dtype(
 )
 """One instruction as the library takes it: addresses, numbers, words. `body.h` says what each means to it."""
 
+RANGE = numpy.dtype([("file", "i8"), ("start", "i8"), ("size", "i8"), ("to", "u8")])
+"""Bytes of an open file, by its descriptor, and the address that they are wanted at."""
+
 SEEN = numpy.dtype([("found", "i8"), ("bin", "u4", FEW), ("count", "u4", FEW)])
 """What an instruction remembers of a chunk's digits."""
 
 
 @dataclass(frozen=True, slots=True)
 class Kernels:
-    """The compiled kernels: instructions by name, and `run(steps, number, first, count, piece)` over elements
-    `[first, first + count)` of a tensor; `run_each(steps, number, tensors, count, piece)` over whole tensors of `count`
-    elements, whose steps follow one another; `checksum(address, words, first word)` as `checksums.py` has it, and
-    `checksums(address, tensors, starts, sizes, sums)`, addresses all but the second, of whole tensors. Python's lock is
-    let go meanwhile."""
+    """The compiled kernels. Python's lock is let go in every call.
+
+    - `instructions` by name
+    - `run(steps, number, first, count, piece)` over elements `[first, first + count)` of a tensor
+    - `read_and_run(ranges, number of them, steps, …)`: the same after ranges of files (RANGE) have been read; which one
+      could not be, so that nothing was run, or their number
+    - `run_each(steps, number, tensors, count, piece)` over whole tensors of `count` elements, whose steps follow one
+      another
+    - `checksum(address, words, first word)` as `checksums.py` has it
+    - `checksums(address, tensors, starts, sizes, sums)` of whole tensors; addresses all but the second
+    """
 
     instructions: Mapping[str, int]
     run: Callable[[int, int, int, int, int], None]
+    read_and_run: Callable[[int, int, int, int, int, int, int], int]
     run_each: Callable[[int, int, int, int, int], None]
     checksum: Callable[[int, int, int], int]
     checksums: Callable[[int, int, int, int, int], None]
@@ -61,6 +71,8 @@ def _described(library: ctypes.CDLL) -> Kernels | None:
     library.mergec_size.argtypes, library.mergec_size.restype = [ctypes.c_int64], ctypes.c_int64
     library.mergec_name.argtypes, library.mergec_name.restype = [ctypes.c_int64], ctypes.c_char_p
     library.mergec_run.argtypes, library.mergec_run.restype = [ctypes.c_void_p, *[ctypes.c_int64] * 4], None
+    library.mergec_read_and_run.argtypes = [ctypes.c_void_p, ctypes.c_int64, ctypes.c_void_p, *[ctypes.c_int64] * 4]
+    library.mergec_read_and_run.restype = ctypes.c_int64
     library.mergec_run_each.argtypes, library.mergec_run_each.restype = [ctypes.c_void_p, *[ctypes.c_int64] * 4], None
     library.mergec_checksums.argtypes = [ctypes.c_void_p, ctypes.c_int64, *[ctypes.c_void_p] * 3]
     library.mergec_checksums.restype = None
@@ -72,5 +84,10 @@ def _described(library: ctypes.CDLL) -> Kernels | None:
     while (name := library.mergec_name(len(instructions))) is not None:
         instructions[name.decode()] = len(instructions)
     return Kernels(
-        instructions, library.mergec_run, library.mergec_run_each, library.mergec_checksum, library.mergec_checksums
+        instructions,
+        library.mergec_run,
+        library.mergec_read_and_run,
+        library.mergec_run_each,
+        library.mergec_checksum,
+        library.mergec_checksums,
     )

@@ -38,7 +38,7 @@ from ..streaming import Context
 from ..turns import PARTS
 from ..windows import Counting, everything
 from .code import POWERS, bound_of, folded, is_number, knows, name_of, piece_of, rounded
-from .library import SEEN, STEP, Kernels, kernels
+from .library import RANGE, SEEN, STEP, Kernels, kernels
 
 LANES = 64
 TABLES = 4
@@ -57,6 +57,7 @@ class Native:
 
     def __init__(self, context: Context, found: Kernels) -> None:
         self.context, self.kernels = context, found
+        self._rows: dict[tuple[int, Layout], dict[int, Row]] = {}
 
     @classmethod
     def of(cls, context: Context) -> Native | None:
@@ -74,18 +75,29 @@ class Native:
     def lane(self, pass_: Pass, layout: Layout, arena: Arena, index: int) -> NativeLane:
         del index
         assert isinstance(arena, HostArena)
-        return NativeLane(self.context, self.kernels, pass_, layout, arena)
+        return NativeLane(
+            self.context, self.kernels, pass_, layout, arena, self._rows.setdefault((arena.address, layout), {})
+        )
 
 
 class NativeLane:
     """What one lane does in one pass.
 
     Registers and masks lie at the beginning of their areas, as long as a piece. What instructions leave for reducers
-    (`_found`, by reduction) is a few numbers a chunk.
+    (`_found`, by reduction) is a few numbers a chunk. `rows_of` has instructions by identity that were bound before, to
+    the same memory, and are the same for every tensor: plans have them in common (`compiler/stamps.py`).
     """
 
-    def __init__(self, context: Context, found: Kernels, pass_: Pass, layout: Layout, arena: HostArena) -> None:
-        self._context, self._kernels = context, found
+    def __init__(
+        self,
+        context: Context,
+        found: Kernels,
+        pass_: Pass,
+        layout: Layout,
+        arena: HostArena,
+        rows_of: dict[int, Row],
+    ) -> None:
+        self._context, self._kernels, self._rows_of = context, found, rows_of
         self._pass, self._layout, self._arena = pass_, layout, arena
         piece = piece_of(pass_, layout)
         assert piece is not None
@@ -107,7 +119,13 @@ class NativeLane:
         self._rows, self._loaded, self._found = [], [], {}
         self._windows, self._ordered = [], {}
         for i, instruction in enumerate(code):
+            row = self._rows_of.get(id(instruction))
+            if row is not None:
+                self._rows.append(row)
+                continue
             self._bind(i, instruction)
+            if _same_everywhere(instruction):
+                self._rows_of[id(instruction)] = self._rows[-1]
         for i, reducer in active:
             self._reduce(i, self._pass.reductions[i], reducer)
         if not again:
@@ -116,9 +134,8 @@ class NativeLane:
         self._steps = numpy.array(self._rows, STEP)
 
     def run(self, first: int, count: int) -> None:
-        read = sum(self._read(index, first, count) for index in self._loaded)
         self._counters.fill(0)
-        self._kernels.run(self._steps.ctypes.data, len(self._steps), first, count, self._piece)
+        read = self._compute(first, count)
         for i, reducer in self._active:
             self._feed(i, reducer, first, count)
         self._feed_windows(first, count)
@@ -274,15 +291,30 @@ class NativeLane:
 
     # --- blocks
 
-    def _read(self, index: int, first: int, count: int) -> int:
-        operand, area = self._pass.operands[index], self._layout.operands[index]
-        assert isinstance(operand, Stream)
-        assert area is not None
-        view, at = self._arena.host(area), 0
-        for file, start, nbytes in file_ranges(operand, first, count):
-            self._context.reads.read_into(file, start, view[at : at + nbytes])
-            at += nbytes
-        return at
+    def _compute(self, first: int, count: int) -> int:
+        """Reads the block's operands and runs the code over it; bytes read."""
+        files: list[int] = []
+        ranges: list[tuple[int, int, int]] = []
+        for index in self._loaded:
+            operand, area = self._pass.operands[index], self._layout.operands[index]
+            assert isinstance(operand, Stream)
+            assert area is not None
+            at = area.start
+            for file, start, nbytes in file_ranges(operand, first, count):
+                files.append(file)
+                ranges.append((start, nbytes, at))
+                at += nbytes
+        code = self._steps.ctypes.data, len(self._steps), first, count, self._piece
+        with self._context.reads.borrowed(files) as descriptors:
+            base, missing = self._arena.address, len(descriptors) < len(files)
+            rows = [(d, start, n, base + at) for d, (start, n, at) in zip(descriptors, ranges, strict=False)]
+            wanted = numpy.array(rows, RANGE)
+            done = 0 if missing else self._kernels.read_and_run(wanted.ctypes.data, len(rows), *code)
+        if missing or done < len(ranges):
+            for file, (start, nbytes, at) in zip(files[done:], ranges[done:], strict=True):
+                self._context.reads.read_into(file, start, self._arena.bytes.data[at : at + nbytes])
+            self._kernels.run(*code)
+        return sum([nbytes for _, nbytes, _ in ranges])
 
     def _feed(self, i: int, reducer: Reducer, first: int, count: int) -> None:
         found, chunks = self._found.get(i), -(-count // CHUNK)
@@ -324,6 +356,12 @@ class NativeLane:
     def _number(self, argument: Argument) -> float:
         assert not isinstance(argument, Register | Mask)
         return float(self._context.number(argument))
+
+
+def _same_everywhere(instruction: Instruction) -> bool:
+    """Whether an instruction means the same in every pass of its layout: nothing of a tensor's own is in it."""
+    own = instruction.op in ("load", "bernoulli") or any(isinstance(a, Scalar) for a in instruction.args)
+    return not own
 
 
 def _joined(tables: NDArray[numpy.uint32], number: int) -> NDArray[numpy.uint32]:
