@@ -25,6 +25,7 @@ from ..compiler.plan import (
 from ..compiler.scalars import SCALARS
 from ..compiler.scratch import Layout
 from ..grammar.records import dataclass
+from .hardware import usable_cores
 from .lanes import Lanes
 from .memory import Arena, Buffer
 from .ports import Reads, Tally, Writes
@@ -42,6 +43,10 @@ SAMPLE = CHUNK // 4
 
 WORTH_A_GUESS = 16 * CHUNK
 """With fewer elements, a guess costs more than the rounds that it spares."""
+
+
+FEW_BLOCKS = 8
+"""Blocks of a lane in a round that is over soon."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,14 +118,15 @@ def run_pass(context: Context, pass_: Pass, layout: Layout, arenas: Sequence[Are
     def stream(size: int, blocks: range, active: Sequence[int], *, again: bool) -> list[int]:
         """One round over these blocks of `size` elements; which of the active reductions need another."""
         code = code_for(pass_.code, [a for i in active for a in pass_.reductions[i].args]) if again else pass_.code
-        for lane in lanes:
+        busy = _busy(context, len(blocks), writes=bool(pass_.stores) and not again)
+        for lane in lanes[:busy]:
             lane.begin(code, [(i, reducers[i]) for i in active], again=again)
 
         def work(lane: int, index: int) -> None:
             first = blocks[index] * size
             lanes[lane].run(first, min(size, pass_.numel - first))
 
-        context.lanes.spread(len(blocks), work)
+        context.lanes.spread(len(blocks), work, busy)
         for i in active:
             reducers[i].finish_round()
         return [i for i in active if not reducers[i].done]
@@ -139,6 +145,18 @@ def run_pass(context: Context, pass_: Pass, layout: Layout, arenas: Sequence[Are
         context.scalars[reduction.out.index] = reducer.result()
     for scalar in pass_.scalars:
         context.scalars[scalar.out.index] = SCALARS[scalar.op](*(context.plain(a) for a in scalar.args))
+
+
+def _busy(context: Context, blocks: int, *, writes: bool) -> int:
+    """How many lanes a round is worth.
+
+    One more than the cores computes while another waits for the disk. A round over few blocks that writes nothing
+    hardly waits, and there it would only be in the way of the others.
+    """
+    lanes = max(1, min(context.lanes.count, blocks))
+    if writes or blocks > FEW_BLOCKS * lanes or context.plan.device != "cpu":
+        return lanes
+    return min(lanes, usable_cores())
 
 
 def _attributes(context: Context, reduction: Reduction) -> dict[str, Any]:
