@@ -1,7 +1,7 @@
 """Counting words by their digits, the highest first: how a number is found by its place in an order. Needs no torch.
 
 A round counts 16 bits of the words, among those that agree with what earlier rounds fixed: two rounds for 32 bits, four
-for 64.
+for 64. `quantile.py` does just that, `selection.py` counts windows that need not begin where digits do.
 """
 
 from __future__ import annotations
@@ -81,15 +81,11 @@ class LaneHistograms:
         return sum(lanes[1:], lanes[0]) if lanes else numpy.zeros(BINS, numpy.int64)
 
 
-class DigitRounds:
-    """What `Reducer`s that count digits have in common: of words of `width` bits, a round counts the digit at `shift`
-    of those that begin with `prefix`."""
+class Words:
+    """What `Reducer`s have in common that count words of `width` bits until they have their result."""
 
     def __init__(self, width: int) -> None:
         self.width = width
-        self.shift = width - DIGIT
-        self.prefix = 0
-        self.histograms = LaneHistograms()
         self._result: Result | None = None
 
     @property

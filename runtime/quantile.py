@@ -8,14 +8,19 @@ from __future__ import annotations
 
 import struct
 
-from .digits import DIGIT, DigitRounds, place
+from .digits import DIGIT, LaneHistograms, Words, place
 
 
-class Quantile(DigitRounds):
-    """A `Reducer` for `kth_smallest`: the number that `k` of `numel` numbers precede, of `width` bits, in order."""
+class Quantile(Words):
+    """A `Reducer` for `kth_smallest`: the number that `k` of `numel` numbers precede, of `width` bits, in order.
+
+    A round counts the digit at `shift` of the words that begin with `prefix`.
+    """
 
     def __init__(self, k: int, numel: int, width: int) -> None:
         super().__init__(width)
+        self.shift, self.prefix = width - DIGIT, 0
+        self.histograms = LaneHistograms()
         self._rank = min(max(k, 0), numel - 1)
         if not numel:
             self._result = 0.0

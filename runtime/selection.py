@@ -20,7 +20,7 @@ import math
 import numpy
 
 from ..compiler.plan import CHUNK
-from .digits import DIGIT, Counts, place_from_the_top
+from .digits import DIGIT, Counts, Words, place_from_the_top
 from .reductions import Threshold
 from .windows import Counting, Window, everything
 
@@ -33,27 +33,12 @@ standard deviations of a median, were the sample drawn element by element. It is
 are alike, and that takes some of them."""
 
 
-class Magnitudes:
-    """What the `Reducer`s have in common that count magnitudes of `width` bits. `counting` has a round's windows, the
-    widest first."""
+class Magnitudes(Words):
+    """What the `Reducer`s have in common that count magnitudes. `counting` has a round's windows, the widest first."""
 
     def __init__(self, width: int) -> None:
-        self.width = width
+        super().__init__(width)
         self.counting = self._everything()
-        self._result: Threshold | dict[int, int] | None = None
-
-    @property
-    def magnitude(self) -> int:
-        """All bits but the sign."""
-        return (1 << (self.width - 1)) - 1
-
-    @property
-    def done(self) -> bool:
-        return self._result is not None
-
-    def result(self) -> Threshold | dict[int, int]:
-        assert self._result is not None
-        return self._result
 
     def _everything(self) -> tuple[Counting, ...]:
         return (Counting(everything(self.width), above=0),)

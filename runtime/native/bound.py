@@ -31,9 +31,9 @@ from ...compiler.scratch import ALIGNMENT, Layout
 from ...grammar.records import dataclass
 from ..kernels.order import LANES
 from ..reductions import JOINS, Attributes, Result, Threshold, rank_of
-from ..turns import PARTS
-from .code import POWERS, bound_of, folded, is_number, name_of, piece_of, rounded
+from .code import name_of, piece_of
 from .library import STEP, Kernels
+from .rows import Made, fields_of
 
 TOGETHER = ("sum", "dot", "count", "maximum", "minimum", "threshold", "threshold_at")
 """The reductions that are known of small tensors."""
@@ -175,74 +175,26 @@ class Bound:
         return len(self._rows) - 1
 
     def _bind(self, i: int, instruction: Instruction) -> None:
-        name, out = name_of(instruction, self._pass), self._place(instruction.out)
+        name, named = name_of(instruction, self._pass), self._kernels.instructions
         assert name is not None
-        op, args, attributes = instruction.op, instruction.args, dict(instruction.attributes)
-        row = self._add(name, out=out)
-        own = self._rows[row]
-        if op == "load":
-            self._loads.append((row, int(attributes["operand"])))
-        elif folded(instruction):
-            function, slots = SCALARS[op], [self._slot(a) for a in args]
-            self._put(row, "x", lambda n: float(function(*[n[s] for s in slots])), args)
-        elif name == "pow_vn":
-            slot, named = self._slot(args[1]), self._kernels.instructions
-            own.update(a=self._place(args[0]), b=self._place(args[0]))
-            self._number(row, "y", args[1])
-            self._put(row, "op", lambda n: named[POWERS.get(rounded(n[slot]), name)], args[1:])
-        elif op in ("sin", "cos"):
-            own.update(a=self._place(args[0]), c=PARTS.ctypes.data)
-        elif op == "above":
-            slot = self._slot(args[1])
-            own.update(a=self._place(args[0]), b=self._kept[i:].ctypes.data)
-            self._fills += [
-                (row, "u", lambda n: n[slot].bits),
-                (row, "v", lambda n: n[slot].cut),
-                (row, "w", lambda n: n[slot].extra),
-            ]
-        elif op == "bernoulli":
+        row, counter, scratch = len(self._rows), self._kept[i:].ctypes.data, self._address + self._scratch.shared
+        fixed: dict[str, Any] = {}
+        for field, value in fields_of(instruction, name, named, self._place, counter=counter, scratch=scratch).items():
+            if not isinstance(value, Made):
+                fixed[field] = value
+            elif any(isinstance(a, Scalar) for a in value.of):
+                self._fills.append((row, field, self._filling(value)))
+            else:
+                fixed[field] = value.make(*[a.value for a in value.of if isinstance(a, Constant)])
+        self._rows.append(fixed)
+        if instruction.op == "load":
+            self._loads.append((row, int(dict(instruction.attributes)["operand"])))
+        elif instruction.op == "bernoulli":
             self._keyed.append((row, i))
-            if name == "bernoulli_v":
-                own.update(a=self._place(args[0]))
-            else:
-                slot = self._slot(args[0])
-                self._put(row, "v", lambda n: (bound_of(n[slot]) << 40) % (1 << 64), args)
-                self._put(row, "w", lambda n: int(bound_of(n[slot]) == 1 << 24), args)
-        elif op == "where":
-            mask, *branches = args
-            if is_number(mask):
-                slot = self._slot(mask)
-                self._put(row, "u", lambda n: int(n[slot] != 0), [mask])
-            else:
-                own.update(a=self._place(mask))
-            self._arguments(row, branches, "bc")
-        elif op.startswith("row_"):
-            own.update(a=self._place(args[0]), c=self._address + self._scratch.shared, u=int(attributes["row"]))
-        else:
-            self._arguments(row, args, "ab")
 
-    def _arguments(self, row: int, args: Sequence[Argument], places: str) -> None:
-        """Places of blocks, or x and y where there is a number."""
-        for argument, place, number in zip(args, places, "xy", strict=False):
-            if is_number(argument):
-                self._number(row, number, argument)
-            else:
-                self._rows[row][place] = self._place(argument)
-
-    def _number(self, row: int, field: str, argument: Argument) -> None:
-        slot = self._slot(argument)
-        self._put(row, field, lambda n: float(n[slot]), [argument])
-
-    def _put(self, row: int, field: str, fill: Fill, args: Sequence[Argument]) -> None:
-        """Fills a field in, for each tensor where it comes of scalars."""
-        if any(isinstance(a, Scalar) for a in args):
-            self._fills.append((row, field, fill))
-            return
-        numbers: Numbers = [0.0] * len(self._slots)
-        for argument in args:
-            assert isinstance(argument, Constant)
-            numbers[self._slot(argument)] = argument.value
-        self._rows[row][field] = fill(numbers)
+    def _filling(self, value: Made) -> Fill:
+        make, slots = value.make, [self._slot(a) for a in value.of]
+        return lambda numbers: make(*[numbers[slot] for slot in slots])
 
     def _reduce(self, i: int, reduction: Reduction) -> None:
         places = [self._place(a) for a in reduction.args if isinstance(a, Register | Mask)]

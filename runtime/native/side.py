@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy
@@ -24,7 +24,6 @@ from ...compiler.plan import (
     ToBuffer,
     ToFile,
 )
-from ...compiler.scalars import SCALARS
 from ...compiler.scratch import Layout
 from ..digits import BINS, DIGIT, LaneHistograms
 from ..host import HostArena, HostBuffer
@@ -32,13 +31,13 @@ from ..kernels.load import file_ranges
 from ..memory import Arena
 from ..quantile import Quantile
 from ..reducers import REDUCERS
-from ..reductions import Attributes, Partials, Reducer, Threshold
+from ..reductions import Attributes, Partials, Reducer, Result
 from ..selection import Magnitudes, Selection
 from ..streaming import Context
-from ..turns import PARTS
 from ..windows import Counting, everything
-from .code import POWERS, bound_of, folded, is_number, knows, name_of, piece_of, rounded
+from .code import knows, name_of, piece_of
 from .library import RANGE, SEEN, STEP, Kernels, kernels
+from .rows import Made, fields_of
 
 LANES = 64
 TABLES = 4
@@ -46,8 +45,10 @@ TABLES = 4
 _Counted = tuple[Counting, NDArray[numpy.int64], NDArray[Any]]
 """A window of a round; how many magnitudes of a block lie above it; what was seen of the block's chunks (SEEN)."""
 
-Row = tuple[int, int, int, int, int, float, float, int, int, int]
-"""One instruction with all that it needs: op; addresses out, a, b, c; numbers x, y; words u, v, w."""
+Row = tuple[float, ...]
+"""One instruction with all that it needs, in the order of STEP's fields."""
+
+_FIELDS = STEP.names or ()
 
 
 class Native:
@@ -144,64 +145,32 @@ class NativeLane:
 
     # --- instructions
 
-    def _add(
-        self, name: str, *, out: int = 0, a: int = 0, b: int = 0, c: int = 0,
-        x: float = 0.0, y: float = 0.0, u: int = 0, v: int = 0, w: int = 0,
-    ) -> None:  # fmt: skip
-        self._rows.append((self._kernels.instructions[name], out, a, b, c, x, y, u, v, w))
+    def _add(self, name: str, **fields: float) -> None:
+        self._rows.append(_row({"op": self._kernels.instructions[name], **fields}))
 
     def _bind(self, i: int, instruction: Instruction) -> None:
-        name, out = name_of(instruction, self._pass), self._address(instruction.out)
+        name = name_of(instruction, self._pass)
         assert name is not None
-        attributes = dict(instruction.attributes)
-        op, args = instruction.op, instruction.args
-        if op == "load":
-            self._load(name, int(attributes["operand"]), out)
-        elif folded(instruction):
-            self._add(name, out=out, x=float(SCALARS[op](*map(self._number, args))))
-        elif name == "pow_vn" and (power := rounded(self._number(args[1]))) in POWERS:
-            self._add(POWERS[power], out=out, a=self._address(args[0]), b=self._address(args[0]))
-        elif op in ("sin", "cos"):
-            self._add(name, out=out, a=self._address(args[0]), c=PARTS.ctypes.data)
-        elif op == "above":
-            threshold = self._context.scalars[args[1].index] if isinstance(args[1], Scalar) else None
-            assert isinstance(threshold, Threshold)
-            counter = self._counters[i:].ctypes.data
-            cut, extra = threshold.cut, threshold.extra
-            self._add(name, out=out, a=self._address(args[0]), b=counter, u=threshold.bits, v=cut, w=extra)
-        elif op == "bernoulli":
-            key = int(attributes["key"]) % (1 << 64)
-            if name == "bernoulli_v":
-                self._add(name, out=out, a=self._address(args[0]), u=key)
-            else:
-                bound = bound_of(self._number(args[0]))
-                self._add(name, out=out, u=key, v=(bound << 40) % (1 << 64), w=int(bound == 1 << 24))
-        elif op == "where":
-            mask, then, other = args
-            places = {"u": int(self._number(mask) != 0)} if is_number(mask) else {"a": self._address(mask)}
-            places |= {k: self._address(p) for k, p in (("b", then), ("c", other)) if isinstance(p, Register)}
-            numbers = {k: self._number(n) for k, n in (("x", then), ("y", other)) if not isinstance(n, Register)}
-            self._add(name, out=out, **places, **numbers)  # type: ignore[arg-type]
-        elif op.startswith("row_"):
-            scratch = self._arena.address + self._layout.shared.start
-            self._add(name, out=out, a=self._address(args[0]), c=scratch, u=int(attributes["row"]))
-        else:
-            places = {k: self._address(p) for k, p in zip("ab", args, strict=False) if isinstance(p, Register | Mask)}
-            numbers = {k: self._number(n) for k, n in zip("xy", args, strict=False) if is_number(n)}
-            self._add(name, out=out, **places, **numbers)  # type: ignore[arg-type]
+        counter, scratch = self._counters[i:].ctypes.data, self._arena.address + self._layout.shared.start
+        named = self._kernels.instructions
+        fields = fields_of(instruction, name, named, self._address, counter=counter, scratch=scratch)
+        values = {k: v.make(*map(self._value, v.of)) if isinstance(v, Made) else v for k, v in fields.items()}
+        if instruction.op == "load":
+            values |= self._source(int(dict(instruction.attributes)["operand"]))
+        self._rows.append(_row(values))
 
-    def _load(self, name: str, index: int, out: int) -> None:
+    def _source(self, index: int) -> dict[str, float]:
+        """Where a load reads from."""
         operand = self._pass.operands[index]
         if isinstance(operand, Held):
             buffer = self._context.buffers[operand.buffer]
             assert isinstance(buffer, HostBuffer)
-            self._add(name, out=out, a=buffer.address + operand.first * SIZES[operand.dtype], u=1)
-            return
+            return {"a": buffer.address + operand.first * SIZES[operand.dtype], "u": 1}
         area = self._layout.operands[index]
         assert area is not None
         if index not in self._loaded:
             self._loaded.append(index)
-        self._add(name, out=out, a=self._arena.address + area.start)
+        return {"a": self._arena.address + area.start}
 
     def _store(self, i: int, store: ToFile | ToBuffer) -> None:
         a, counter = self._address(store.value), self._counters[len(self._pass.code) + i :].ctypes.data
@@ -353,9 +322,13 @@ class NativeLane:
         areas = self._layout.registers if isinstance(place, Register) else self._layout.masks
         return self._arena.address + areas[place.index].start
 
-    def _number(self, argument: Argument) -> float:
+    def _value(self, argument: Argument) -> Result:
         assert not isinstance(argument, Register | Mask)
-        return float(self._context.number(argument))
+        return self._context.scalars[argument.index] if isinstance(argument, Scalar) else argument.value
+
+
+def _row(fields: Mapping[str, float]) -> Row:
+    return tuple([fields.get(name, 0) for name in _FIELDS])
 
 
 def _same_everywhere(instruction: Instruction) -> bool:
