@@ -151,10 +151,11 @@ def _busy(context: Context, blocks: int, *, writes: bool) -> int:
     """How many lanes a round is worth.
 
     One more than the cores computes while another waits for the disk. A round over few blocks that writes nothing
-    hardly waits, and there it would only be in the way of the others.
+    hardly waits, and there it would only be in the way of the others, unless each has a block of its own: then the
+    system shares the cores out among them.
     """
     lanes = max(1, min(context.lanes.count, blocks))
-    if writes or blocks > FEW_BLOCKS * lanes or context.plan.device != "cpu":
+    if writes or blocks == lanes or blocks > FEW_BLOCKS * lanes or context.plan.device != "cpu":
         return lanes
     return min(lanes, usable_cores())
 

@@ -22,7 +22,7 @@
 #define GROUP 16                 /* elements that are looked at together for a rare one */
 #define BATCH 512                /* elements of which the rare ones are gathered together */
 #define ORDERED 64               /* elements whose words are made before any is counted */
-#define TABLES 4                 /* histograms side by side, as one that is hit twice in a row must wait for itself */
+#define TABLES 2                 /* histograms side by side, as one that is hit twice in a row must wait for itself */
 
 /* One instruction, its arguments in place. What x to w mean is said at each instruction. */
 struct step {

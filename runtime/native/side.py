@@ -40,7 +40,7 @@ from .library import RANGE, SEEN, STEP, Kernels, kernels
 from .rows import Made, fields_of
 
 LANES = 64
-TABLES = 4
+TABLES = 2
 
 _Counted = tuple[Counting, NDArray[numpy.int64], NDArray[Any]]
 """A window of a round; how many magnitudes of a block lie above it; what was seen of the block's chunks (SEEN)."""
@@ -112,13 +112,14 @@ class NativeLane:
         self._found: dict[int, NDArray[Any]] = {}
         self._windows: list[_Counted] = []
         self._ordered: dict[tuple[int, int], NDArray[numpy.uint8]] = {}
+        self._counted: dict[int, NDArray[numpy.uint32]] = {}
         self._counters = numpy.zeros(max(1, len(pass_.code) + len(pass_.stores)), numpy.int64)
         self._lanes = numpy.empty((max(1, len(pass_.reductions)), LANES))
 
     def begin(self, code: tuple[Instruction, ...], active: Sequence[tuple[int, Reducer]], *, again: bool) -> None:
         self._again, self._active = again, active
         self._rows, self._loaded, self._found = [], [], {}
-        self._windows, self._ordered = [], {}
+        self._windows, self._ordered, self._counted = [], {}, {}
         for i, instruction in enumerate(code):
             row = self._rows_of.get(id(instruction))
             if row is not None:
@@ -212,12 +213,20 @@ class NativeLane:
         assert area is not None
         state = self._arena.bytes[area.start : area.start + area.nbytes].view(numpy.uint32)
         if selection.counting[0].window == everything(selection.width):
-            tables = state[: TABLES * BINS // 2]
-            self._table(selection.counting[0].histograms, tables, lambda: _joined(tables, TABLES))
-            self._add("histogram_v", out=tables.ctypes.data, a=a)
+            self._count_all(selection.counting[0], a, state[: TABLES * BINS // 2])
             return
         for counting, table in zip(selection.counting, (state[:BINS], state[BINS : 2 * BINS]), strict=False):
             self._window(counting, a, table)
+
+    def _count_all(self, counting: Counting, a: int, tables: NDArray[numpy.uint32]) -> None:
+        """All magnitudes; several thresholds of the same numbers are counted once."""
+        counted = self._counted.get(a)
+        if counted is not None:
+            counting.histograms.enter(counted.ctypes.data, lambda: _joined(counted, TABLES))
+            return
+        self._counted[a] = tables
+        self._table(counting.histograms, tables, lambda: _joined(tables, TABLES))
+        self._add("histogram_v", out=tables.ctypes.data, a=a)
 
     def _window(self, counting: Counting, a: int, table: NDArray[numpy.uint32]) -> None:
         self._table(counting.histograms, table, lambda: table)
