@@ -47,6 +47,11 @@ class Layout:
     nbytes: int
 
 
+def aligned(nbytes: int) -> int:
+    """`nbytes` and what an area takes besides, so that the next one is aligned."""
+    return -(-nbytes // ALIGNMENT) * ALIGNMENT
+
+
 def scratch_layout(pass_: Pass, *, compute: str, accelerator: bool = False) -> Layout:
     """The layout of one lane's scratch for a pass; `compute` is F32 or F64.
 
@@ -57,7 +62,7 @@ def scratch_layout(pass_: Pass, *, compute: str, accelerator: bool = False) -> L
 
     def area(nbytes: int) -> Area:
         nonlocal end
-        start, end = end, end + -(-nbytes // ALIGNMENT) * ALIGNMENT
+        start, end = end, end + aligned(nbytes)
         return Area(start, nbytes)
 
     # first, and of whole pages where it is large, what is written: the disk may take it from there

@@ -33,6 +33,18 @@ standard deviations of a median, were the sample drawn element by element. It is
 are alike, and that takes some of them."""
 
 
+def settled(k: int, numel: int, width: int) -> Threshold | None:
+    """The threshold that keeps none or all of `numel` numbers; None where it takes a look at them to find it."""
+    if k <= 0:
+        return Threshold((1 << (width - 1)) - 1, 0, 0)
+    return Threshold(0, _end(numel), 0) if k >= numel else None
+
+
+def _end(numel: int) -> int:
+    """A cut behind all elements."""
+    return -(-numel // CHUNK) * CHUNK
+
+
 class Magnitudes(Words):
     """What the `Reducer`s have in common that count magnitudes. `counting` has a round's windows, the widest first."""
 
@@ -69,10 +81,7 @@ class Selection(Magnitudes):
         self._numel, self._rank = numel, k
         self._ties: dict[int, int] | None = None
         self._sampling = self._guessed = False
-        if k <= 0:
-            self._result = Threshold(self.magnitude, 0, 0)
-        elif k >= numel:
-            self._result = Threshold(0, self._end, 0)
+        self._result = settled(k, numel, width)
 
     @property
     def counting_ties(self) -> bool:
@@ -136,7 +145,7 @@ class Selection(Magnitudes):
         self.pattern = window.first + (bin_ << window.shift)
         if self._rank - above == counts[bin_]:
             # all in the bin are kept, so the rest of the pattern doesn't matter
-            self._result = Threshold(self.pattern, self._end, 0)
+            self._result = Threshold(self.pattern, _end(self._numel), 0)
         elif window.shift >= DIGIT:
             self.counting = (Counting(Window(self.pattern, window.shift - DIGIT), above=above),)
         elif window.shift:
@@ -148,11 +157,6 @@ class Selection(Magnitudes):
                 self._cut(seen)
             else:
                 self._ties = {}
-
-    @property
-    def _end(self) -> int:
-        """A cut behind all elements."""
-        return -(-self._numel // CHUNK) * CHUNK
 
     def _cut(self, ties: dict[int, int]) -> None:
         left = self._rank

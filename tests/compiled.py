@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 
+import pytest
 from mergec.runtime.native.library import kernels
 
 COMPILERS = ("cc", "gcc", "clang")
@@ -16,3 +17,9 @@ def none_and_no_compiler() -> bool:
     found = next(filter(None, map(shutil.which, COMPILERS)), None)
     assert found is None, f"there is a C compiler, {found}, and there are no compiled kernels that fit: see why not"
     return True
+
+
+def skip_without_a_compiler() -> None:
+    """To be called before compiled kernels are tested."""
+    if none_and_no_compiler():
+        pytest.skip("no C compiler here")

@@ -6,6 +6,7 @@ in the same order, so the same bits. In float64, which has no compiled side, and
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Mapping, Sequence
 
 import numpy
@@ -156,7 +157,7 @@ def _acos(x: Wide, a: Wide, z: Wide, s: Wide, p: Wide, even: Wide, *_: Wide) -> 
     numpy.copyto(x, z, where=far)
 
 
-def _sin(x: Single, out: Single, quarter: int, work: Sequence[Wide]) -> None:
+def _sin(quarter: int, x: Single, out: Single, work: Sequence[Wide]) -> None:
     a, b, n, r, p, q, *_ = work
     # what the float32 consists of, in halves of arrays
     signs, exponents, m = a.view(numpy.int32)[: x.size], b.view(numpy.int32)[: x.size], n.view(numpy.int32)[: x.size]
@@ -226,8 +227,8 @@ def _pieces(block: Block, out: torch.Tensor) -> tuple[Single, list[Wide], range]
     return out.numpy(), [words[i * size : (i + 1) * size] for i in range(WORK)], range(0, block.count, PIECE)
 
 
-def _of(function: Callable[..., None], otherwise: Kernel) -> Kernel:
-    """The kernel of a function of one argument, which it replaces in the first of its arrays."""
+def _of(function: Callable[[Single, Single, list[Wide]], None], otherwise: Kernel) -> Kernel:
+    """The kernel of a function from its first array into its second, with memory to work in."""
 
     def kernel(block: Block, out: torch.Tensor, args: tuple[Value, ...], attributes: Attributes) -> None:
         if out.dtype != torch.float32:
@@ -238,27 +239,20 @@ def _of(function: Callable[..., None], otherwise: Kernel) -> Kernel:
         with numpy.errstate(all="ignore"):
             for start in starts:
                 stop = min(start + PIECE, block.count)
-                first, *rest = (w[: stop - start] for w in work)
-                first[:] = x[start:stop]
-                function(first, *rest)
-                result[start:stop] = first
+                function(x[start:stop], result[start:stop], [w[: stop - start] for w in work])
 
     return kernel
 
 
-def _circular(quarter: int, otherwise: Kernel) -> Kernel:
-    def kernel(block: Block, out: torch.Tensor, args: tuple[Value, ...], attributes: Attributes) -> None:
-        if out.dtype != torch.float32:
-            otherwise(block, out, args, attributes)
-            return
-        x = tensor(args[0]).numpy()
-        result, work, starts = _pieces(block, out)
-        with numpy.errstate(all="ignore"):
-            for start in starts:
-                stop = min(start + PIECE, block.count)
-                _sin(x[start:stop], result[start:stop], quarter, [w[: stop - start] for w in work])
+def _in_place(function: Callable[..., None]) -> Callable[[Single, Single, list[Wide]], None]:
+    """A function that replaces its argument in the first of its arrays, as `_of` wants it."""
 
-    return kernel
+    def call(x: Single, result: Single, work: list[Wide]) -> None:
+        work[0][:] = x
+        function(*work)
+        result[:] = work[0]
+
+    return call
 
 
 def pow_cpu(block: Block, out: torch.Tensor, args: tuple[Value, ...]) -> None:
@@ -278,5 +272,6 @@ def pow_cpu(block: Block, out: torch.Tensor, args: tuple[Value, ...]) -> None:
 def functions_on_the_cpu(torch_kernels: Mapping[str, Kernel]) -> Mapping[str, Kernel]:
     """The kernels of functions for the CPU; those given are for float64."""
     functions: dict[str, Callable[..., None]] = {"exp": _exp, "log": _log, "tanh": _tanh, "acos": _acos}
-    made = {name: _of(function, torch_kernels[name]) for name, function in functions.items()}
-    return made | {name: _circular(quarter, torch_kernels[name]) for quarter, name in enumerate(("sin", "cos"))}
+    made = {name: _of(_in_place(function), torch_kernels[name]) for name, function in functions.items()}
+    circular = {name: functools.partial(_sin, quarter) for quarter, name in enumerate(("sin", "cos"))}
+    return made | {name: _of(function, torch_kernels[name]) for name, function in circular.items()}

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from ...compiler.dtypes import SIZES
 from ...compiler.plan import Copy, Pass, Step, Stream, ToFile
-from ...compiler.scratch import ALIGNMENT, PAGE, scratch_layout
+from ...compiler.scratch import PAGE, aligned, scratch_layout
 from ...grammar.records import dataclass
 from ..direct import LEAST
 from ..nonfinite import count_nonfinite
@@ -128,7 +128,7 @@ class Batches:
     def _alone(self, member: Member) -> int:
         """Bytes that a member needs by itself."""
         if not isinstance(member, Unit):
-            return _aligned(member.writes)
+            return aligned(member.writes)
         kind = self._kind(member.shape)
         return kind.scratch + kind.staged
 
@@ -137,7 +137,7 @@ class Batches:
         batch: list[Member] = []
         scratch = staged = 0
         for member in members:
-            own = self._kind(member.shape) if isinstance(member, Unit) else _Kind(0, _aligned(member.writes))
+            own = self._kind(member.shape) if isinstance(member, Unit) else _Kind(0, aligned(member.writes))
             full = max(scratch, own.scratch) + staged + own.staged > room or len(batch) >= min(most, MOST)
             if batch and full:
                 yield batch, scratch
@@ -256,10 +256,6 @@ def _kind_of(passes: Sequence[Pass]) -> _Kind:
     return _Kind(max(scratches), max(map(_staged, passes)))
 
 
-def _aligned(nbytes: int) -> int:
-    return -(-nbytes // ALIGNMENT) * ALIGNMENT
-
-
 def _whole_pages(nbytes: int) -> int:
     return nbytes // PAGE * PAGE
 
@@ -268,4 +264,4 @@ def _staged(pass_: Pass) -> int:
     """Bytes for what a pass reads and writes, with what it takes to align it."""
     stores = [SIZES[s.dtype] for s in pass_.stores if isinstance(s, ToFile)]
     operands = [SIZES[o.dtype] for o in pass_.operands if isinstance(o, Stream)]
-    return sum(_aligned(size * pass_.numel) for size in (*stores, *operands))
+    return sum(aligned(size * pass_.numel) for size in (*stores, *operands))

@@ -14,7 +14,6 @@ from numpy.typing import NDArray
 
 from ...compiler.ops import OPS
 from ...compiler.plan import (
-    CHUNK,
     Argument,
     Constant,
     Instruction,
@@ -27,13 +26,14 @@ from ...compiler.plan import (
     ToFile,
 )
 from ...compiler.scalars import SCALARS
-from ...compiler.scratch import ALIGNMENT, Layout
+from ...compiler.scratch import Layout, aligned
 from ...grammar.records import dataclass
 from ..kernels.order import LANES
 from ..reductions import JOINS, Attributes, Result, Threshold, rank_of
-from .code import name_of, piece_of
+from ..selection import settled
+from .code import REDUCTIONS, name_of, piece_of
 from .library import STEP, Kernels
-from .rows import Made, fields_of
+from .rows import Made, fields_of, key_of
 
 TOGETHER = ("sum", "dot", "count", "maximum", "minimum", "threshold", "threshold_at")
 """The reductions that are known of small tensors."""
@@ -63,7 +63,7 @@ class Scratch:
 
         def area(nbytes: int) -> int:
             nonlocal end
-            start, end = end, end + -(-nbytes // ALIGNMENT) * ALIGNMENT
+            start, end = end, end + aligned(nbytes)
             return start
 
         registers = tuple([area(4 * piece) for _ in range(pass_.registers)])
@@ -135,8 +135,7 @@ class Bound:
         for k, row in enumerate(self._reductions):
             steps["out"][:, row] = _addresses(results[:, k, 0])
         for row, i in self._keyed:
-            keys = [int(dict(run.pass_.code[i].attributes)["key"]) % (1 << 64) for run in runs]
-            steps["u"][:, row] = numpy.array(keys, numpy.uint64)
+            steps["u"][:, row] = numpy.array([key_of(run.pass_.code[i]) for run in runs], numpy.uint64)
         for row, field, fill in self._fills:
             kind = numpy.float64 if field in "xy" else numpy.uint64
             steps[field][:, row] = numpy.array([fill(run.numbers) for run in runs], kind)
@@ -161,12 +160,7 @@ class Bound:
     def _thresholds(self, found: NDArray[numpy.uint64], ranks: Sequence[int], runs: Sequence[Run], slot: int) -> None:
         numel = self._pass.numel
         for run, rank, (bits, extra) in zip(runs, ranks, found.tolist(), strict=True):
-            if rank <= 0:
-                run.numbers[slot] = Threshold(0x7FFFFFFF, 0, 0)
-            elif rank >= numel:
-                run.numbers[slot] = Threshold(0, CHUNK, 0)
-            else:
-                run.numbers[slot] = Threshold(bits, 0, extra)
+            run.numbers[slot] = settled(rank, numel, 32) or Threshold(bits, 0, extra)
 
     # --- instructions
 
@@ -198,15 +192,15 @@ class Bound:
 
     def _reduce(self, i: int, reduction: Reduction) -> None:
         places = [self._place(a) for a in reduction.args if isinstance(a, Register | Mask)]
-        op = {"sum": "sum_v", "dot": "dot_vv", "count": "count_m"}.get(reduction.op, f"{reduction.op}_v")
         if OPS[reduction.op].result == "threshold":
             self._reductions.append(self._add("kth_v", a=places[0], c=self._address + self._scratch.words[i]))
             self._ranks[i] = self._rank(reduction)
         elif reduction.op in ("sum", "dot"):
             b = places[1] if len(places) > 1 else 0
-            self._reductions.append(self._add(op, a=places[0], b=b, c=self._lanes[i].ctypes.data))
+            name, scratch = REDUCTIONS[reduction.op][0], self._lanes[i].ctypes.data
+            self._reductions.append(self._add(name, a=places[0], b=b, c=scratch))
         else:
-            self._reductions.append(self._add(op, a=places[0]))
+            self._reductions.append(self._add(REDUCTIONS[reduction.op][0], a=places[0]))
 
     def _rank(self, reduction: Reduction) -> Callable[[Numbers], int]:
         """How many elements a threshold keeps; one that came of the weights differs from tensor to tensor."""

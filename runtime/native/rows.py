@@ -54,7 +54,7 @@ def fields_of(
         fields |= {"a": place(args[0]), "b": counter}
         fields |= {"u": Made(_pattern, args[1:]), "v": Made(_cut, args[1:]), "w": Made(_extra, args[1:])}
     elif op == "bernoulli":
-        fields["u"] = int(attributes["key"]) % (1 << 64)
+        fields["u"] = key_of(instruction)
         if name == "bernoulli_v":
             fields["a"] = place(args[0])
         else:
@@ -72,6 +72,11 @@ def fields_of(
     else:
         fields |= _arguments(args, "ab", place)
     return fields
+
+
+def key_of(instruction: Instruction) -> int:
+    """The key of a random mask, as a word."""
+    return int(dict(instruction.attributes)["key"]) % (1 << 64)
 
 
 def _arguments(args: Sequence[Argument], places: str, place: Callable[[Argument], int]) -> Fields:

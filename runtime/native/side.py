@@ -35,7 +35,7 @@ from ..reductions import Attributes, Partials, Reducer, Result
 from ..selection import Magnitudes, Selection
 from ..streaming import Context
 from ..windows import Counting, everything
-from .code import knows, name_of, piece_of
+from .code import REDUCTIONS, knows, name_of, piece_of
 from .library import RANGE, SEEN, STEP, Kernels, kernels
 from .rows import Made, fields_of
 
@@ -50,6 +50,9 @@ Row = tuple[float, ...]
 
 _FIELDS = STEP.names or ()
 
+_Known = dict[int, tuple[Instruction, Row]]
+"""Instructions that were bound before, by identity."""
+
 
 class Native:
     """The compiled kernels for one run, on the CPU in float32."""
@@ -58,7 +61,7 @@ class Native:
 
     def __init__(self, context: Context, found: Kernels) -> None:
         self.context, self.kernels = context, found
-        self._rows: dict[tuple[int, Layout], dict[int, Row]] = {}
+        self._rows: dict[tuple[int, Layout], _Known] = {}
 
     @classmethod
     def of(cls, context: Context) -> Native | None:
@@ -96,7 +99,7 @@ class NativeLane:
         pass_: Pass,
         layout: Layout,
         arena: HostArena,
-        rows_of: dict[int, Row],
+        rows_of: _Known,
     ) -> None:
         self._context, self._kernels, self._rows_of = context, found, rows_of
         self._pass, self._layout, self._arena = pass_, layout, arena
@@ -121,13 +124,14 @@ class NativeLane:
         self._rows, self._loaded, self._found = [], [], {}
         self._windows, self._ordered, self._counted = [], {}, {}
         for i, instruction in enumerate(code):
-            row = self._rows_of.get(id(instruction))
-            if row is not None:
-                self._rows.append(row)
+            known = self._rows_of.get(id(instruction))
+            if known is not None:
+                self._rows.append(known[1])
                 continue
             self._bind(i, instruction)
             if _same_everywhere(instruction):
-                self._rows_of[id(instruction)] = self._rows[-1]
+                # the instruction besides, so that no other one gets its identity
+                self._rows_of[id(instruction)] = instruction, self._rows[-1]
         for i, reducer in active:
             self._reduce(i, self._pass.reductions[i], reducer)
         if not again:
@@ -193,7 +197,7 @@ class NativeLane:
             self._order(i, places[0], reducer)
             return
         found = self._found[i] = numpy.zeros(self._chunks)
-        op = {"sum": "sum_v", "dot": "dot_vv", "count": "count_m"}.get(reduction.op, f"{reduction.op}_v")
+        op = REDUCTIONS[reduction.op][0]
         if reduction.op in ("sum", "dot"):
             b = places[1] if len(places) > 1 else 0
             self._add(op, out=found.ctypes.data, a=places[0], b=b, c=self._lanes[i].ctypes.data)

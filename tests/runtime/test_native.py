@@ -10,7 +10,7 @@ import mergec
 import numpy as np
 import pytest
 import torch
-from compiled import none_and_no_compiler
+from compiled import skip_without_a_compiler
 from draft_plans import Draft
 from hypothesis import given
 from hypothesis import strategies as st
@@ -30,8 +30,7 @@ from safetensors.torch import save_file
 
 @pytest.fixture(autouse=True, scope="module")
 def _built() -> None:
-    if none_and_no_compiler():
-        pytest.skip("no C compiler here")
+    skip_without_a_compiler()
 
 
 N = CHUNK + 1037

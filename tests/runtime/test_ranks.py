@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from compiled import none_and_no_compiler
+from compiled import skip_without_a_compiler
 from hypothesis import given
 from hypothesis import strategies as st
 from mergec.runtime.native.library import STEP, kernels
@@ -16,8 +16,7 @@ EDGES = [0.0, -0.0, np.inf, -np.inf, np.nan, 1.0, -1.0, 1e-45, -1e-45, 3e38, 1e-
 
 @pytest.fixture(autouse=True, scope="module")
 def _built() -> None:
-    if none_and_no_compiler():
-        pytest.skip("no C compiler here")
+    skip_without_a_compiler()
 
 
 def ranked(x: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -11,7 +11,7 @@ import mergec
 import numpy as np
 import pytest
 import torch
-from compiled import none_and_no_compiler
+from compiled import skip_without_a_compiler
 from draft_plans import Draft, MemoryInputs, MemoryOutputs
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -45,8 +45,7 @@ DTYPES = (torch.bfloat16, torch.float16, torch.float32)
 
 @pytest.fixture(autouse=True, scope="module")
 def _built() -> None:
-    if none_and_no_compiler():
-        pytest.skip("no C compiler here")
+    skip_without_a_compiler()
 
 
 def write_models(folder: Path, *, spoilt: str | None = None) -> Path:
@@ -136,8 +135,6 @@ def test_the_same_bytes_as_one_by_one(
 )
 def test_a_threshold_is_the_one_of_a_sort(values: list[float], k: float, tensors: int) -> None:
     """Of several tensors in one batch, each begins elsewhere in the same values."""
-    if none_and_no_compiler():
-        return
     draft, numel = Draft("F32"), len(values)
     wanted = []
     for turn in range(tensors):
