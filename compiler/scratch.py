@@ -8,7 +8,7 @@ from __future__ import annotations
 from ..grammar.records import dataclass
 from .dtypes import SIZES
 from .ops import OPS
-from .plan import CHUNK, Gather, Held, Pass, Product, Stream, ToFile
+from .plan import CHUNK, PRODUCT_ROWS, Gather, Held, Pass, Product, Stream, ToFile
 
 PAGE = 1 << 12
 """Bytes of a page of memory, and at least of a block of a disk."""
@@ -83,6 +83,7 @@ def scratch_layout(pass_: Pass, *, compute: str, accelerator: bool = False) -> L
         shared = max((op.scratch * block + op.chunk * chunk + op.fixed for op in ops), default=0)
     # operations of installed packages say themselves what they need
     own = max((int(v) for i in pass_.code for k, v in i.attributes if k == "scratch"), default=0)
+    term = max((PRODUCT_ROWS * o.width * size for o in pass_.operands if isinstance(o, Product)), default=0)
     return Layout(
         operands=staged,
         stores=stored,
@@ -90,7 +91,7 @@ def scratch_layout(pass_: Pass, *, compute: str, accelerator: bool = False) -> L
         registers=tuple(area(size * block) for _ in range(pass_.registers)),
         masks=tuple(area(block) for _ in range(pass_.masks)),
         states=tuple(area(n) if n else None for n in states),
-        shared=area(max(shared, own * block)),
+        shared=area(max(shared, own * block, 0 if accelerator else min(term, size * block))),
         nbytes=end,
     )
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Sequence, Set
+from dataclasses import replace
 from typing import Any
 
 from ..compiler.owners import Owners
@@ -22,7 +23,7 @@ from .native.side import Native
 from .out_of_memory import device_full, is_device_full
 from .ports import Reads, Tally, Writes
 from .streaming import Context, Side, run_pass
-from .units import Able, Unit
+from .units import Able, Lone, Series, Unit
 
 LOAD_PIECE = 1 << 26
 """Bytes that are read at a time into a held buffer, so that a load can be stopped and shown."""
@@ -73,6 +74,12 @@ class Engine:
         """Which passes over small tensors can be run together; None where none can."""
         return self._batches.able if self._batches is not None else None
 
+    @property
+    def lone(self) -> Lone | None:
+        """Whether a lane can run a pass by itself; None where none can."""
+        native = self._native
+        return (lambda pass_: native.knows(pass_, self._layout(pass_))) if native is not None else None
+
     def run_together(self, members: Sequence[Unit | Step], watched: Set[int]) -> None:
         """Runs small tensors, in what any of them may hold by itself; see `Batches.run`."""
         assert self._batches is not None
@@ -86,6 +93,29 @@ class Engine:
         arena = self._arenas[0]
         assert isinstance(arena, HostArena)
         self._batches.run(members, arena.bytes[:nbytes], watched)
+
+    def run_abreast(self, members: Sequence[Series]) -> None:
+        """Runs outputs of medium size, each in one lane."""
+        lanes = min(self._lanes.count, len(members))
+        nbytes = max(pass_.nbytes for series in members for pass_ in series.passes)
+        held = lanes * nbytes + sum(b.nbytes for b in self._context.buffers.values())
+        if held > self._plan.peak_host:
+            raise RuntimeError(f"tensors abreast hold {held} bytes, the plan says {self._plan.peak_host}")
+        self._fit(lanes, nbytes, 0, 0)
+        self._tally.live(held, 0)
+        # outputs that are computed alike have their scalars in common
+        contexts = [replace(self._context, scalars=self._context.scalars.copy()) for _ in range(lanes)]
+        sides = [Native.of(context) for context in contexts]
+
+        def work(lane: int, index: int) -> None:
+            series, arena, side = members[index], self._arenas[lane], sides[lane]
+            assert arena is not None
+            assert side is not None
+            self._tally.tensor(series.steps[0].tensor)
+            for pass_ in series.passes:
+                run_pass(contexts[lane], pass_, self._layout(pass_), [arena], side)
+
+        self._lanes.spread(len(members), work)
 
     def run(self, step: Step) -> None:
         """Allocates what the step needs, runs it and releases what it was the last to need.

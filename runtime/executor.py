@@ -20,7 +20,7 @@ from .memory import Meter
 from .nonfinite import count_in
 from .out_of_memory import within_memory
 from .ports import Progress, Reads, Tally, Writes
-from .units import Able, Copies, Together, Unit, parts
+from .units import Able, Abreast, Copies, Lone, Series, Together, Unit, parts
 
 __all__ = ["Cancelled", "Outcome", "Progress", "Reads", "Writes", "execute"]
 
@@ -53,9 +53,14 @@ class Engine(Protocol):
     @property
     def able(self) -> Able | None: ...
 
+    @property
+    def lone(self) -> Lone | None: ...
+
     def run(self, step: Step) -> None: ...
 
     def run_together(self, members: Sequence[Unit | Step], watched: Set[int]) -> None: ...
+
+    def run_abreast(self, members: Sequence[Series]) -> None: ...
 
     def close(self) -> None: ...
 
@@ -86,7 +91,7 @@ def execute(
             engine = cast(Engine, module.Engine(plan, reads, writes, lanes, meter, tally))
         watched = _watched(plan, tally)
         try:
-            for part in parts(plan, engine.able if engine is not None else None):
+            for part in parts(plan, engine.able, engine.lone) if engine is not None else parts(plan, None):
                 if isinstance(part, Copies):
                     tally.live(meter.host, meter.device)
                     _copy(list(_pieces(plan, part.steps, watched)), reads, writes, lanes, tally)
@@ -95,6 +100,8 @@ def execute(
                 assert engine is not None
                 if isinstance(part, Together):
                     engine.run_together(part.members, watched)
+                elif isinstance(part, Abreast):
+                    engine.run_abreast(part.members)
                 else:
                     tally.tensor(part.step.tensor)
                     engine.run(part.step)

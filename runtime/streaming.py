@@ -118,7 +118,7 @@ def run_pass(context: Context, pass_: Pass, layout: Layout, arenas: Sequence[Are
     def stream(size: int, blocks: range, active: Sequence[int], *, again: bool) -> list[int]:
         """One round over these blocks of `size` elements; which of the active reductions need another."""
         code = code_for(pass_.code, [a for i in active for a in pass_.reductions[i].args]) if again else pass_.code
-        busy = _busy(context, len(blocks), writes=bool(pass_.stores) and not again)
+        busy = _busy(context, len(lanes), len(blocks), writes=bool(pass_.stores) and not again)
         for lane in lanes[:busy]:
             lane.begin(code, [(i, reducers[i]) for i in active], again=again)
 
@@ -147,14 +147,14 @@ def run_pass(context: Context, pass_: Pass, layout: Layout, arenas: Sequence[Are
         context.scalars[scalar.out.index] = SCALARS[scalar.op](*(context.plain(a) for a in scalar.args))
 
 
-def _busy(context: Context, blocks: int, *, writes: bool) -> int:
-    """How many lanes a round is worth.
+def _busy(context: Context, lanes: int, blocks: int, *, writes: bool) -> int:
+    """How many of these lanes a round is worth.
 
     One more than the cores computes while another waits for the disk. A round over few blocks that writes nothing
     hardly waits, and there it would only be in the way of the others, unless each has a block of its own: then the
     system shares the cores out among them.
     """
-    lanes = max(1, min(context.lanes.count, blocks))
+    lanes = max(1, min(lanes, blocks))
     if writes or blocks == lanes or blocks > FEW_BLOCKS * lanes or context.plan.device != "cpu":
         return lanes
     return min(lanes, usable_cores())

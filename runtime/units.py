@@ -1,8 +1,11 @@
-"""Small tensors, found in a plan: outputs that can be made many at a time, as nothing else has to do with their steps.
+"""Outputs of a plan that nothing else has to do with, by size: how they are best shared out.
 
 What a step costs beside its numbers (Python, locks, calls of the system) shows where tensors are small. So the
 executor hands such outputs on together, and copies of small tensors between them; whoever runs them reads, computes and
 writes those that lie side by side in one go (`native/batch.py`).
+
+Lanes that share the blocks of a tensor wait for each other at the end of every round over it. Where rounds are short
+that shows, and a lane is given all of a tensor instead: lanes then meet once, at the end of all such outputs.
 """
 
 from __future__ import annotations
@@ -19,9 +22,18 @@ thresholds one place where equals are counted."""
 SMALL_COPY = 1 << 17
 """Bytes of the largest copies that go along with passes over small tensors."""
 
+MEDIUM = 1 << 24
+"""Elements of the largest tensors that one lane makes: a round over more lasts long enough for its end not to show."""
+
+ENOUGH = 2
+"""Medium tensors for every lane, without which they are not made abreast: all others wait for the last one."""
+
 Able = Callable[[Sequence[Pass]], int | None]
 """How many bytes whoever runs small tensors together needs for the passes over one of them; None: they can't be run
 so."""
+
+Lone = Callable[[Pass], bool]
+"""Whether a lane can run a pass by itself, while others run other passes."""
 
 
 class Shape:
@@ -58,9 +70,22 @@ class Unit:
     host: int
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Series:
+    """The steps of one output of medium size, each a pass. `makes` are the scalars that they make: outputs that are
+    computed alike have them in common. They read no others."""
+
+    steps: tuple[Step, ...]
+    makes: Set[int]
+
+    @property
+    def passes(self) -> list[Pass]:
+        return [step.action for step in self.steps if isinstance(step.action, Pass)]
+
+
 @dataclass(frozen=True, slots=True)
 class Alone:
-    """A step by itself."""
+    """A step by itself, shared by all lanes."""
 
     step: Step
 
@@ -79,13 +104,31 @@ class Together:
     members: tuple[Unit | Step, ...]
 
 
-Part = Alone | Copies | Together
+@dataclass(frozen=True, slots=True)
+class Abreast:
+    """Outputs in any order, each of which is made by one lane, many at a time."""
+
+    members: tuple[Series, ...]
 
 
-def parts(plan: Plan, able: Able | None) -> Iterator[Part]:
-    """A plan's steps, in order; with `able`, small outputs are put together."""
+Part = Alone | Copies | Together | Abreast
+
+_Item = Unit | Series | Step
+
+
+def parts(plan: Plan, able: Able | None, lone: Lone | None = None) -> Iterator[Part]:
+    """A plan's steps: in order, but for those of medium outputs that are made abreast, which come last.
+
+    With `able`, small outputs are put together; with `lone`, those of medium size are made abreast, if they are many.
+    """
+    items: Sequence[_Item] = plan.steps
+    if able is not None or lone is not None:
+        items = _Finder(able, lone, plan.peak_host // plan.lanes).items(plan.steps)
+    abreast = [item for item in items if isinstance(item, Series)]
+    if plan.lanes < 2 or len(abreast) < ENOUGH * plan.lanes:
+        abreast = []
     row = _Row()
-    for item in _Finder(able).items(plan.steps) if able is not None else plan.steps:
+    for item in _steps_of_series(items) if not abreast else [i for i in items if not isinstance(i, Series)]:
         if not row.takes(item):
             yield from row.part()
             row = _Row()
@@ -95,6 +138,17 @@ def parts(plan: Plan, able: Able | None) -> Iterator[Part]:
         else:
             row.add(item)
     yield from row.part()
+    if abreast:
+        yield Abreast(tuple(abreast))
+
+
+def _steps_of_series(items: Sequence[_Item]) -> Iterator[Unit | Step]:
+    """The items with the steps of series in their place."""
+    for item in items:
+        if isinstance(item, Series):
+            yield from item.steps
+        else:
+            yield item
 
 
 class _Row:
@@ -133,11 +187,12 @@ class _Row:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Kind:
-    """What is the same of passes that are alike: whether small outputs can be made of them, the scalars that they read
-    and have not made, and those that they make."""
+    """What is the same of passes that are alike: whether small or medium outputs by themselves can be made of them; the
+    scalars that they read and have not made, and those that they make."""
 
     number: int
-    fits: bool
+    small: bool
+    medium: bool
     reads: Set[int]
     makes: Set[int]
 
@@ -153,51 +208,52 @@ def _together(kinds: Sequence[_Kind]) -> tuple[Set[int], Set[int]]:
 
 
 class _Finder:
-    """Finds the units of a plan; what is alike is looked at once. Objects are told apart by identity, as those that
-    outputs which are computed alike have in common are the same ones (`compiler/stamps.py`)."""
+    """Finds the units and series of a plan; what is alike is looked at once. Objects are told apart by identity, as
+    those that outputs which are computed alike have in common are the same ones (`compiler/stamps.py`). A lane that
+    makes a series may hold `room` bytes."""
 
-    def __init__(self, able: Able) -> None:
-        self._able = able
+    def __init__(self, able: Able | None, lone: Lone | None, room: int) -> None:
+        self._able, self._lone, self._room = able, lone, room
         self._kinds: dict[object, _Kind] = {}
         self._codes: dict[int, int] = {}
         self._alike: dict[object, int] = {}
         self._shapes: dict[tuple[int, ...], Shape | None] = {}
 
-    def items(self, steps: Sequence[Step]) -> list[Unit | Step]:
-        """The steps in order, with units in place of those that make one."""
+    def items(self, steps: Sequence[Step]) -> list[_Item]:
+        """The steps in order, with units and series in place of those that make one."""
         found = self._candidates(steps)
         wanted: set[int] = set()
-        seen: set[Shape] = set()
+        shapes: set[Shape] = set()
         for item in found:
             if isinstance(item, Unit):
-                if item.shape not in seen:
-                    seen.add(item.shape)
+                if item.shape not in shapes:
+                    shapes.add(item.shape)
                     wanted |= item.shape.reads
-            elif isinstance(item.action, Pass):
+            elif isinstance(item, Step) and isinstance(item.action, Pass):
                 wanted |= self._kind(item.action).reads
-            elif isinstance(item.action, Opaque):
+            elif isinstance(item, Step) and isinstance(item.action, Opaque):
                 wanted.update(a.index for a in item.action.scalars if isinstance(a, Scalar))
-        bound = {shape for shape in seen if shape.reads or not wanted.isdisjoint(shape.makes)}
-        if not bound:
-            return found
-        steps_of = {id(step.action): step for step in steps}
-        out: list[Unit | Step] = []
+        bound = {shape for shape in shapes if shape.reads or not wanted.isdisjoint(shape.makes)}
+        steps_of = {id(step.action): step for step in steps} if bound else {}
+        out: list[_Item] = []
         for item in found:
             if isinstance(item, Unit) and item.shape in bound:
                 out.extend(steps_of[id(pass_)] for pass_ in item.passes)
+            elif isinstance(item, Series) and not wanted.isdisjoint(item.makes):
+                out.extend(item.steps)
             else:
                 out.append(item)
         return out
 
-    def _candidates(self, steps: Sequence[Step]) -> list[Unit | Step]:
-        """The steps with units in place of those of a small output, whatever these read."""
-        found: list[Unit | Step] = []
+    def _candidates(self, steps: Sequence[Step]) -> list[_Item]:
+        """The steps with units and series in place of those of one output, whatever these read."""
+        found: list[_Item] = []
         run: list[Step] = []
         kinds: list[_Kind] = []
         for step in steps:
             action = step.action
             kind = self._kind(action) if isinstance(action, Pass) else None
-            fits = kind is not None and kind.fits and not (step.allocate or step.release)
+            fits = kind is not None and (kind.small or kind.medium) and not (step.allocate or step.release)
             if run and not (fits and step.tensor == run[0].tensor):
                 found.extend(run)
                 run, kinds = [], []
@@ -207,13 +263,15 @@ class _Finder:
             run.append(step)
             kinds.append(kind)
             if action.stores:
-                unit = self._unit(run, kinds)
-                found.extend([unit] if unit is not None else run)
+                made = self._unit(run, kinds) or self._series(run, kinds)
+                found.extend([made] if made is not None else run)
                 run, kinds = [], []
         return [*found, *run]
 
     def _unit(self, steps: Sequence[Step], kinds: Sequence[_Kind]) -> Unit | None:
         """The steps as a unit; None where they can't be run as one in the memory that each of them has."""
+        if self._able is None or not all(kind.small for kind in kinds):
+            return None
         passes = tuple([s.action for s in steps if isinstance(s.action, Pass)])
         key = tuple([kind.number for kind in kinds])
         if key not in self._shapes:
@@ -222,6 +280,11 @@ class _Finder:
             self._shapes[key] = Shape(passes, kinds, needs) if fits and needs is not None else None
         shape = self._shapes[key]
         return Unit(steps[0].tensor, passes, shape, min([s.host for s in steps])) if shape is not None else None
+
+    def _series(self, steps: Sequence[Step], kinds: Sequence[_Kind]) -> Series | None:
+        """The steps as a series; None where one of them is too large, or they read what others have made."""
+        reads, makes = _together(kinds)
+        return Series(tuple(steps), makes) if not reads and all(kind.medium for kind in kinds) else None
 
     def _kind(self, pass_: Pass) -> _Kind:
         key = (
@@ -236,7 +299,8 @@ class _Finder:
         )
         kind = self._kinds.get(key)
         if kind is None:
-            kind = self._kinds[key] = _Kind(len(self._kinds), self._fits(pass_), *_scalars(pass_))
+            small, medium = self._small(pass_), self._medium(pass_)
+            kind = self._kinds[key] = _Kind(len(self._kinds), small, medium, *_scalars(pass_))
         return kind
 
     def _code(self, code: tuple[Instruction, ...]) -> int:
@@ -247,12 +311,17 @@ class _Finder:
             number = self._codes[id(code)] = self._alike.setdefault(key, len(self._alike))
         return number
 
-    def _fits(self, pass_: Pass) -> bool:
-        return (
-            0 < pass_.numel <= min(SMALL, pass_.block)
-            and all(isinstance(o, Stream) for o in pass_.operands)
-            and all(isinstance(s, ToFile) for s in pass_.stores)
-        )
+    def _small(self, pass_: Pass) -> bool:
+        return 0 < pass_.numel <= min(SMALL, pass_.block) and _of_files(pass_)
+
+    def _medium(self, pass_: Pass) -> bool:
+        fits = 0 < pass_.numel <= MEDIUM and pass_.nbytes <= self._room and _of_files(pass_)
+        return fits and self._lone is not None and self._lone(pass_)
+
+
+def _of_files(pass_: Pass) -> bool:
+    """Whether a pass needs nothing in memory that another leaves there."""
+    return all(isinstance(o, Stream) for o in pass_.operands) and all(isinstance(s, ToFile) for s in pass_.stores)
 
 
 def _scalars(pass_: Pass) -> tuple[Set[int], Set[int]]:

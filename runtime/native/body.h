@@ -73,6 +73,43 @@ INSTRUCTION(load_F64) {
     each(i, p->count) out[i] = (float)a[i];
 }
 
+/* Rows of v numbers at a, columns of as many at b: their products, in rows of u. Terms are added one after the other, as
+   in kernels/product.py. Both loops over `TILE` columns have a bound that is known, and keep the sums in registers. */
+#define TILE 64
+INSTRUCTION(load_product) {
+    int64_t width = (int64_t)s->u, inner = (int64_t)s->v, at = p->first + p->at, end = at + p->count;
+    float *out = s->out;
+    while (at < end) {
+        int64_t row = at / width, column = at % width, left = width - column < end - at ? width - column : end - at;
+        const float *a = (const float *)s->a + row * inner, *b = (const float *)s->b + column;
+        int64_t i = 0;
+        for (; i + TILE <= left; i += TILE) {
+            float sums[TILE] = {0};
+            for (int64_t k = 0; k < inner; k++)
+                each(j, TILE) sums[j] += a[k] * b[k * width + i + j];
+            memcpy(out + i, sums, sizeof sums);
+        }
+        each(j, left - i) out[i + j] = 0;
+        for (int64_t k = 0; k < inner; k++)
+            each(j, left - i) out[i + j] += a[k] * b[k * width + i + j];
+        out += left, at += left;
+    }
+}
+
+/* The transpose of what `load_product` gives: a and b have changed places. */
+INSTRUCTION(load_turned) {
+    int64_t width = (int64_t)s->u, inner = (int64_t)s->v, rows = (int64_t)s->w;
+    float *out = s->out;
+    for (int64_t i = 0; i < p->count; i++) {
+        int64_t at = p->first + p->at + i;
+        const float *a = (const float *)s->a + at % width * inner, *b = (const float *)s->b + at / width;
+        float sum = 0;
+        for (int64_t k = 0; k < inner; k++)
+            sum += b[k * rows] * a[k];
+        out[i] = sum;
+    }
+}
+
 /* c counts what isn't finite, as it is stored. */
 #define NOT_FINITE(value) *(int64_t *)s->c += (value)
 
@@ -596,6 +633,7 @@ static void BODY(run)(const struct step *steps, int64_t number, int64_t first, i
 #undef each
 #undef INSTRUCTION
 #undef SOURCE
+#undef TILE
 #undef TARGET
 #undef NOT_FINITE
 #undef STORE_EXACTLY

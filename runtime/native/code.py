@@ -7,7 +7,7 @@ from collections.abc import Mapping
 
 import numpy
 
-from ...compiler.plan import Argument, Constant, Held, Instruction, Mask, Pass, Register, Stream, ToBuffer
+from ...compiler.plan import Argument, Constant, Held, Instruction, Mask, Pass, Product, Register, Stream, ToBuffer
 from ...compiler.scalars import SCALARS
 from ...compiler.scratch import Layout
 
@@ -48,6 +48,8 @@ def name_of(instruction: Instruction, pass_: Pass) -> str | None:
     op, args = instruction.op, instruction.args
     if op == "load":
         operand = pass_.operands[int(dict(instruction.attributes)["operand"])]
+        if isinstance(operand, Product):
+            return "load_turned" if operand.turned else "load_product"
         return f"load_{operand.dtype}" if isinstance(operand, Stream | Held) else None
     if folded(instruction):
         return "fill_n" if isinstance(instruction.out, Register) else "set_n"

@@ -17,6 +17,7 @@ from ...compiler.plan import (
     Instruction,
     Mask,
     Pass,
+    Product,
     Reduction,
     Register,
     Scalar,
@@ -168,14 +169,25 @@ class NativeLane:
         """Where a load reads from."""
         operand = self._pass.operands[index]
         if isinstance(operand, Held):
-            buffer = self._context.buffers[operand.buffer]
-            assert isinstance(buffer, HostBuffer)
-            return {"a": buffer.address + operand.first * SIZES[operand.dtype], "u": 1}
+            return {"a": self._place(operand), "u": 1}
+        if isinstance(operand, Product):
+            left, right, rows = (
+                self._place(operand.left),
+                self._place(operand.right),
+                operand.numel // max(1, operand.width),
+            )
+            return {"a": left, "b": right, "u": operand.width, "v": operand.inner, "w": rows}
         area = self._layout.operands[index]
         assert area is not None
         if index not in self._loaded:
             self._loaded.append(index)
         return {"a": self._arena.address + area.start}
+
+    def _place(self, held: Held) -> int:
+        """The address of what is held."""
+        buffer = self._context.buffers[held.buffer]
+        assert isinstance(buffer, HostBuffer)
+        return buffer.address + held.first * SIZES[held.dtype]
 
     def _store(self, i: int, store: ToFile | ToBuffer) -> None:
         a, counter = self._address(store.value), self._counters[len(self._pass.code) + i :].ctypes.data

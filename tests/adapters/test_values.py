@@ -16,6 +16,7 @@ import torch
 from lora_adapters import normal
 from mergec.compiler.plan import Pass, Product
 from mergec.compiler.prune import prune
+from mergec.runtime.native import side
 from merging import merge_folders
 
 Make = Callable[..., Path]
@@ -170,7 +171,7 @@ def test_what_an_adapter_adds_is_a_region(checkpoint: Make, tmp_path: Path) -> N
         np.testing.assert_allclose(tensor.double().numpy(), wanted, rtol=2e-6, atol=1e-6, err_msg=name)
 
 
-def test_the_same_bytes_whatever_blocks_and_lanes(tmp_path: Path) -> None:
+def test_the_same_bytes_whatever_blocks_lanes_and_kernels(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Weights of several blocks: one under a reduction, one with rows of an odd length, one turned."""
     tensors = {
         "x.weight": normal(2003, 256, seed=19),
@@ -184,7 +185,9 @@ def test_the_same_bytes_whatever_blocks_and_lanes(tmp_path: Path) -> None:
     text = f'let base = model("{tmp_path}/base")\nlet tuned = base + lora("{folder}")\n'
     recipe = text + '* = tuned\n"x.*" = slerp(tuned, base, t=0.3)\n'
     results = []
-    for lanes, memory in ((1, None), (3, None), (2, 3 << 20)):
+    for lanes, memory, portable in ((1, None, False), (3, None, False), (2, 3 << 20, False), (2, None, True)):
+        if portable:
+            monkeypatch.setattr(side, "kernels", lambda: None)
         compiled = mergec.compile(recipe, device="cpu", lanes=lanes, memory=memory)
         report = compiled.run(tmp_path / "out", force=True, fresh=True)
         assert report.outcome.peak_host <= compiled.plan.peak_host
