@@ -7,11 +7,17 @@ import subprocess
 import threading
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 INTERVAL = 0.01
-"""Seconds between looks at /proc."""
+"""Seconds between samples of the memory of processes that are known."""
+
+SAMPLES_A_LOOK = 10
+"""Samples from one look for new processes to the next."""
+
+PAGE = os.sysconf("SC_PAGE_SIZE")
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,7 +26,8 @@ class Sample:
 
     `resident` counts mapped file pages, `anonymous` does not: heap and buffers, which is what a machine runs out of.
     Both are peaks over time of the sum over the process tree, sampled, except that `resident` is at least the
-    kernel's own high-water mark of the largest process. (`ru_maxrss` won't do: it starts at the parent's size.)
+    kernel's own high-water mark of the largest process, as it was a tenth of a second before the end. (`ru_maxrss`
+    won't do: it starts at the parent's size.)
     `sync` is how long the disk still had to write when the process had ended.
     """
 
@@ -86,12 +93,17 @@ def size(path: Path) -> int:
 
 
 class _Watch:
-    """Samples a process tree in a thread until stopped."""
+    """Samples a process tree in a thread until stopped.
+
+    What it takes it takes from the run, of which every core may be in use: so it keeps files of /proc open, and looks
+    for new processes only now and then.
+    """
 
     def __init__(self, pid: int) -> None:
         self._pid = pid
         self._done = threading.Event()
         self._thread = threading.Thread(target=self._look, daemon=True)
+        self._open: dict[int, int] = {}
         self.resident = 0
         self.anonymous = 0
 
@@ -101,17 +113,42 @@ class _Watch:
     def stop(self) -> None:
         self._done.set()
         self._thread.join()
+        for pid in list(self._open):
+            self._close(pid)
 
     def _look(self) -> None:
+        count = 0
         while not self._done.wait(INTERVAL):
+            if count % SAMPLES_A_LOOK == 0:
+                self._look_around()
+            count += 1
             resident = anonymous = 0
-            for pid in _tree(self._pid):
-                memory = _memory(pid)
-                anonymous += memory.get("RssAnon", 0) + memory.get("RssShmem", 0)
-                resident += memory.get("VmRSS", 0)
-                self.resident = max(self.resident, memory.get("VmHWM", 0))
-            self.resident = max(self.resident, resident)
-            self.anonymous = max(self.anonymous, anonymous)
+            for pid in list(self._open):
+                whole, shared = self._pages(pid)
+                resident += whole
+                anonymous += whole - shared
+            self.resident = max(self.resident, resident * PAGE)
+            self.anonymous = max(self.anonymous, anonymous * PAGE)
+
+    def _look_around(self) -> None:
+        """Opens what new processes there are, and takes the high-water marks of all."""
+        for pid in _tree(self._pid):
+            if pid not in self._open:
+                with suppress(OSError):  # it has just ended
+                    self._open[pid] = os.open(f"/proc/{pid}/statm", os.O_RDONLY)
+            self.resident = max(self.resident, _high_water(pid))
+
+    def _pages(self, pid: int) -> tuple[int, int]:
+        """Pages that a process has in memory, and those of them that are shared or of files; zeros after its end."""
+        try:
+            _, whole, shared, *_ = os.pread(self._open[pid], 200, 0).split()
+        except (OSError, ValueError):
+            self._close(pid)
+            return 0, 0
+        return int(whole), int(shared)
+
+    def _close(self, pid: int) -> None:
+        os.close(self._open.pop(pid))
 
 
 def _tree(pid: int) -> list[int]:
@@ -128,11 +165,10 @@ def _tree(pid: int) -> list[int]:
     return found
 
 
-def _memory(pid: int) -> dict[str, int]:
-    """The kernel's memory figures of a process, in bytes; empty where it has ended."""
+def _high_water(pid: int) -> int:
+    """The most bytes that a process has had in memory; 0 where it has ended."""
     try:
         lines = Path(f"/proc/{pid}/status").read_text().splitlines()
     except OSError:
-        return {}
-    fields = (line.split() for line in lines if line.endswith(" kB"))
-    return {name.rstrip(":"): int(amount) * 1024 for name, amount, _ in fields}
+        return 0
+    return next((int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM:")), 0)
