@@ -36,6 +36,28 @@ def blocks_below(node: Node) -> dict[int, Node]:
     return found
 
 
+COSTLY = frozenset({"row_rank"})
+"""Operations that take longer than all others together."""
+
+
+def costly_masks(root: Node, barriers: Iterable[Node]) -> list[Node]:
+    """The masks that take a costly operation and are needed more than once: for a block of a reduction among
+    `barriers`, and again for one of `root`. Of those that one is made of the other, the last."""
+    again = blocks_below(root)
+    reduced = {
+        k: n
+        for barrier in barriers
+        if barrier.op in OPS and OPS[barrier.op].kind == "reduction"
+        for i in barrier.inputs
+        if i.shape is not None
+        for k, n in blocks_below(i).items()
+    }
+    found = [n for k, n in reduced.items() if k in again and n.kind == "mask"]
+    found = [n for n in found if any(below.op in COSTLY for below in blocks_below(n).values())]
+    inner = {i.id for n in found for i in n.inputs}
+    return [n for n in found if n.id not in inner]
+
+
 def connected(reductions: Sequence[Node]) -> list[list[Node]]:
     """Reductions that read something in common, over one size, go into one pass; others would only fill it up."""
     groups: list[tuple[int, set[int], list[Node]]] = []

@@ -21,6 +21,15 @@ SIZES: dict[str, int] = {
 }
 """Bytes an element, for every dtype that a header may name."""
 
+BITS = "BITS"
+"""The dtype of masks that are held: eight elements a byte, the first in the lowest bit. No header names it."""
+
+
+def held_bytes(dtype: str, numel: int) -> int:
+    """Bytes that `numel` elements take in a held buffer."""
+    return -(-numel // 8) if dtype == BITS else numel * SIZES[dtype]
+
+
 FLOATS = frozenset({"F8_E4M3", "F8_E5M2", "F16", "BF16", "F32", "F64"})
 """Dtypes on which arithmetic is defined; all others may only be copied."""
 

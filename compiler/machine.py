@@ -15,7 +15,7 @@ class Machine:
 
     `device` is its name, or those of several with commas between; lanes and device memory are then those of each.
     `lanes` is how many blocks are in flight at once, `block` their largest size in elements.
-    `hold`: an accelerator keeps what several passes read, instead of having it sent again.
+    `hold`: what several passes need is kept: on an accelerator what they read, on the CPU costly masks.
     """
 
     device: str

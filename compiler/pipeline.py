@@ -293,8 +293,8 @@ def _scheduled(
     while sizes[-1] > CHUNK:
         sizes.append(max(CHUNK, sizes[-1] // 2 // CHUNK * CHUNK))
     widths = [(options.lanes, size) for size in sizes] + [(lanes, CHUNK) for lanes in range(options.lanes - 1, 0, -1)]
-    # what a device can't hold is streamed to it again for every pass
-    choices = [(*width, hold) for hold in ((True, False) if options.device != "cpu" else (True,)) for width in widths]
+    # what can't be held is streamed to a device, or computed, again for every pass
+    choices = [(*width, hold) for hold in (True, False) for width in widths]
     least = (0, 0)
     for lanes, block, hold in choices:
         machine = Machine(options.device, lanes, block, settings.compute, hold)

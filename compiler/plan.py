@@ -187,9 +187,9 @@ class ToFile:
 
 @dataclass(frozen=True, slots=True)
 class ToBuffer:
-    """Kept in held buffer `buffer`, in the compute dtype."""
+    """Kept in held buffer `buffer`: numbers in the compute dtype, a mask as bits (dtype BITS)."""
 
-    value: Register
+    value: Register | Mask
     buffer: int
 
 

@@ -47,6 +47,10 @@ class Code:
         assert isinstance(block, Register)
         return block
 
+    def block(self, node: Node) -> Register | Mask:
+        """Where the value of a root is in the end."""
+        return self._blocks[node.id]
+
     def argument(self, node: Node) -> Argument:
         return self._number(node) if node.shape is None else self._blocks[node.id]
 

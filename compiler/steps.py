@@ -10,9 +10,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from ..grammar.records import dataclass
-from .barriers import blocks_below, connected, is_barrier
+from .barriers import COSTLY, blocks_below, connected, costly_masks, is_barrier
 from .costs import costed, with_liveness
-from .dtypes import SIZES
+from .dtypes import BITS, SIZES, held_bytes
 from .graph import Node, Output, StoredRange, below
 from .machine import Machine, block_size, whole_rows
 from .ops import OPS
@@ -42,6 +42,16 @@ from .registers import Code, plain_attributes
 from .scratch import LOAD_STAGING
 from .shapes import elements
 from .slots import Origins, Slot
+
+MASKS = 1 << 26
+"""Bytes of masks that are held for one value at most: those of two models for an embedding of 262 million elements."""
+
+
+def _affordable(masks: Sequence[Node]) -> list[Node]:
+    """The masks, if they are not too many bytes to hold, and no two blocks have a byte of one in common."""
+    rows = [int(n.attribute("row")) for m in masks for n in blocks_below(m).values() if n.op in COSTLY]
+    fits = sum(held_bytes(BITS, elements(m.shape)) for m in masks) <= MASKS
+    return list(masks) if fits and all(row % 8 == 0 for row in rows) else []
 
 
 class Numbering:
@@ -84,6 +94,7 @@ class ValueSteps:
         self._setting, self._machine, self._scalars = setting, setting.machine, scalars
         self._tensor = setting.slots[outputs[0].name].tensor
         self._held: dict[int, Held] = {}
+        self._costly: list[Node] = []
         self._factors: dict[int, Held] = {}
         self._made: list[Step] = []
         self._needed = below([outputs[0].node])
@@ -97,6 +108,8 @@ class ValueSteps:
             self._made.extend(self._copy(node, self._setting.slots[output.name]) for output in outputs)
             return
         barriers = [n for n in self._needed if is_barrier(n) and n.id not in self._scalars]
+        if self._machine.device == "cpu" and self._machine.hold and elements(node.shape) > CHUNK:
+            self._costly = _affordable(costly_masks(node, barriers))
         if any(n.op != "low_rank" for n in barriers):
             self._loads(node)
         self._numbers()
@@ -105,7 +118,7 @@ class ValueSteps:
             self._keep_factors([n for n in found if n.op == "low_rank"])
             found = [n for n in found if n.op != "low_rank"]
             for together in connected([n for n in found if OPS[n.op].kind == "reduction"]):
-                self._pass(reductions=together)
+                self._pass(reductions=together, kept=self._masks_of(together))
             for opaque in (n for n in found if OPS[n.op].kind == "opaque"):
                 self._opaque(opaque)
         release = tuple(h.buffer for h in (*self._held.values(), *self._factors.values()))
@@ -165,6 +178,12 @@ class ValueSteps:
         needs them."""
         factors = dict.fromkeys(i for node in products for i in node.inputs)
         self._factors |= self._keep([i for i in factors if i.id not in self._factors])
+
+    def _masks_of(self, reductions: Sequence[Node]) -> list[tuple[Node, Held]]:
+        """Masks that the pass for these reductions makes, and that are kept for later ones; with buffers for them."""
+        made = {k for n in reductions for i in n.inputs if i.shape is not None for k in blocks_below(i)}
+        found = [m for m in self._costly if m.id in made and m.id not in self._held]
+        return [(m, self._setting.numbering.buffer(BITS, elements(m.shape))) for m in found]
 
     def _keep(self, nodes: list[Node]) -> dict[int, Held]:
         """Values computed whole into new buffers, those of one size in one pass."""
@@ -233,7 +252,8 @@ class ValueSteps:
         for output in outputs:
             slot = self._setting.slots[output.name]
             stores.append(ToFile(code.register(output.node), output.dtype, slot.file, slot.start))
-        stores.extend(ToBuffer(code.register(node), held.buffer) for node, held in kept)
+        stores.extend(ToBuffer(code.block(node), held.buffer) for node, held in kept)
+        self._held |= {node.id: held for node, held in kept if held.dtype == BITS}
         scalars = self._scalar_code() if reductions else ()
         numel = elements(roots[0].shape)
         operands, instructions = tuple(code.operands), tuple(code.code)
@@ -250,7 +270,7 @@ class ValueSteps:
             tuple(stores),
             nbytes=0,
         )
-        allocate = tuple(Allocation(h.buffer, h.dtype, h.numel, h.numel * SIZES[h.dtype]) for _, h in kept)
+        allocate = tuple(Allocation(h.buffer, h.dtype, h.numel, held_bytes(h.dtype, h.numel)) for _, h in kept)
         step = Step(action, allocate, release, self._tensor, 0, 0, 0, 0)
         self._made.append(costed(step, action, compute=self._machine.compute, device=self._machine.device))
 

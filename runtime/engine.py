@@ -97,23 +97,32 @@ class Engine:
     def run_abreast(self, members: Sequence[Series]) -> None:
         """Runs outputs of medium size, each in one lane."""
         lanes = min(self._lanes.count, len(members))
-        nbytes = max(pass_.nbytes for series in members for pass_ in series.passes)
-        held = lanes * nbytes + sum(b.nbytes for b in self._context.buffers.values())
+        scratch, buffers = max(m.scratch for m in members), max(m.buffers for m in members)
+        held = lanes * (scratch + buffers) + sum(b.nbytes for b in self._context.buffers.values())
         if held > self._plan.peak_host:
             raise RuntimeError(f"tensors abreast hold {held} bytes, the plan says {self._plan.peak_host}")
-        self._fit(lanes, nbytes, 0, 0)
+        self._fit(lanes, scratch, 0, lanes * buffers)
         self._tally.live(held, 0)
-        # outputs that are computed alike have their scalars in common
-        contexts = [replace(self._context, scalars=self._context.scalars.copy()) for _ in range(lanes)]
-        sides = [Native.of(context) for context in contexts]
+        # outputs that are computed alike have their scalars and buffers in common
+        own = [replace(self._context, scalars=self._context.scalars.copy(), buffers={}) for _ in range(lanes)]
+        sides = [Native.of(context) for context in own]
 
         def work(lane: int, index: int) -> None:
-            series, arena, side = members[index], self._arenas[lane], sides[lane]
+            context, arena, side = own[lane], self._arenas[lane], sides[lane]
             assert arena is not None
             assert side is not None
-            self._tally.tensor(series.steps[0].tensor)
-            for pass_ in series.passes:
-                run_pass(contexts[lane], pass_, self._layout(pass_), [arena], side)
+            self._tally.tensor(members[index].steps[0].tensor)
+            try:
+                for step in members[index].steps:
+                    assert isinstance(step.action, Pass)
+                    for a in step.allocate:
+                        self._meter.allocate(f"buffer {a.buffer} of lane {lane}", a.nbytes)
+                        context.buffers[a.buffer] = self._memory.buffer(a.dtype, a.numel)
+                    run_pass(context, step.action, self._layout(step.action), [arena], side)
+            finally:
+                for buffer in context.buffers:
+                    self._meter.free(f"buffer {buffer} of lane {lane}")
+                context.buffers.clear()
 
         self._lanes.spread(len(members), work)
 

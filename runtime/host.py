@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy
 from numpy.typing import NDArray
 
-from ..compiler.dtypes import SIZES
+from ..compiler.dtypes import held_bytes
 from ..compiler.scratch import Area
 
 if TYPE_CHECKING:
@@ -73,7 +73,7 @@ class HostBuffer:
 
     def __init__(self, dtype: str, numel: int) -> None:
         self.dtype = dtype
-        self.nbytes = numel * SIZES[dtype]
+        self.nbytes = held_bytes(dtype, numel)
         self.bytes = pages(self.nbytes)
         self.address: int = self.bytes.ctypes.data
 

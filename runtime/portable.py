@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from ..compiler.dtypes import BITS
 from ..compiler.plan import (
     CHUNK,
     Argument,
@@ -27,6 +28,7 @@ from ..compiler.scalars import SCALARS
 from ..compiler.scratch import LOAD_STAGING, Area, Layout
 from .devices import DeviceArena, Stream, TorchArena, torch_dtype
 from .host import HostArena
+from .kernels.bits import load_bits, store_bits
 from .kernels.elementwise import ELEMENTWISE, ELEMENTWISE_CPU
 from .kernels.load import file_ranges
 from .kernels.opaque import OPAQUE
@@ -173,6 +175,9 @@ class TorchLane:
     def _load(self, index: int, block: Block, out: torch.Tensor) -> int:
         operand = self._pass.operands[index]
         if isinstance(operand, Held):
+            if operand.dtype == BITS:
+                load_bits(self._context.buffers[operand.buffer], block, out)
+                return 0
             start = operand.first + block.first
             out.copy_(self._context.buffers[operand.buffer].tensor[start : start + block.count])
             return 0
@@ -211,6 +216,9 @@ class TorchLane:
         for store, area in zip(self._pass.stores, self._layout.stores, strict=True):
             value = self._block(store.value, count)
             if isinstance(store, ToBuffer):
+                if isinstance(store.value, Mask):
+                    store_bits(self._context.buffers[store.buffer], first, value)
+                    continue
                 self._context.buffers[store.buffer].tensor[first : first + count].copy_(value)
                 continue
             assert area is not None

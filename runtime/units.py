@@ -12,7 +12,20 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence, Set
 
-from ..compiler.plan import CHUNK, Constant, Copy, Instruction, Opaque, Pass, Plan, Scalar, Step, Stream, ToFile
+from ..compiler.plan import (
+    CHUNK,
+    Constant,
+    Copy,
+    Instruction,
+    Opaque,
+    Pass,
+    Plan,
+    Scalar,
+    Step,
+    Stream,
+    ToFile,
+    held_in,
+)
 from ..grammar.records import dataclass
 
 SMALL = CHUNK
@@ -73,14 +86,15 @@ class Unit:
 @dataclass(frozen=True, slots=True, eq=False)
 class Series:
     """The steps of one output of medium size, each a pass. `makes` are the scalars that they make: outputs that are
-    computed alike have them in common. They read no others."""
+    computed alike have them in common, and the buffers. They read no others.
+
+    `scratch` is the most that one of them needs, `buffers` what all buffers are together, in bytes.
+    """
 
     steps: tuple[Step, ...]
     makes: Set[int]
-
-    @property
-    def passes(self) -> list[Pass]:
-        return [step.action for step in self.steps if isinstance(step.action, Pass)]
+    scratch: int
+    buffers: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -253,7 +267,7 @@ class _Finder:
         for step in steps:
             action = step.action
             kind = self._kind(action) if isinstance(action, Pass) else None
-            fits = kind is not None and (kind.small or kind.medium) and not (step.allocate or step.release)
+            fits = kind is not None and (kind.small or kind.medium)
             if run and not (fits and step.tensor == run[0].tensor):
                 found.extend(run)
                 run, kinds = [], []
@@ -262,7 +276,7 @@ class _Finder:
                 continue
             run.append(step)
             kinds.append(kind)
-            if action.stores:
+            if any(isinstance(s, ToFile) for s in action.stores):
                 made = self._unit(run, kinds) or self._series(run, kinds)
                 found.extend([made] if made is not None else run)
                 run, kinds = [], []
@@ -270,7 +284,7 @@ class _Finder:
 
     def _unit(self, steps: Sequence[Step], kinds: Sequence[_Kind]) -> Unit | None:
         """The steps as a unit; None where they can't be run as one in the memory that each of them has."""
-        if self._able is None or not all(kind.small for kind in kinds):
+        if self._able is None or not all(kind.small for kind in kinds) or any(s.allocate or s.release for s in steps):
             return None
         passes = tuple([s.action for s in steps if isinstance(s.action, Pass)])
         key = tuple([kind.number for kind in kinds])
@@ -284,7 +298,11 @@ class _Finder:
     def _series(self, steps: Sequence[Step], kinds: Sequence[_Kind]) -> Series | None:
         """The steps as a series; None where one of them is too large, or they read what others have made."""
         reads, makes = _together(kinds)
-        return Series(tuple(steps), makes) if not reads and all(kind.medium for kind in kinds) else None
+        if reads or not all(kind.medium for kind in kinds) or not _closed(steps):
+            return None
+        scratch = max(s.action.nbytes for s in steps if isinstance(s.action, Pass))
+        buffers = sum(a.nbytes for s in steps for a in s.allocate)
+        return Series(tuple(steps), makes, scratch, buffers) if scratch + buffers <= self._room else None
 
     def _kind(self, pass_: Pass) -> _Kind:
         key = (
@@ -312,16 +330,21 @@ class _Finder:
         return number
 
     def _small(self, pass_: Pass) -> bool:
-        return 0 < pass_.numel <= min(SMALL, pass_.block) and _of_files(pass_)
+        return (
+            0 < pass_.numel <= min(SMALL, pass_.block)
+            and all(isinstance(o, Stream) for o in pass_.operands)
+            and all(isinstance(s, ToFile) for s in pass_.stores)
+        )
 
     def _medium(self, pass_: Pass) -> bool:
-        fits = 0 < pass_.numel <= MEDIUM and pass_.nbytes <= self._room and _of_files(pass_)
-        return fits and self._lone is not None and self._lone(pass_)
+        return self._lone is not None and 0 < pass_.numel <= MEDIUM and self._lone(pass_)
 
 
-def _of_files(pass_: Pass) -> bool:
-    """Whether a pass needs nothing in memory that another leaves there."""
-    return all(isinstance(o, Stream) for o in pass_.operands) and all(isinstance(s, ToFile) for s in pass_.stores)
+def _closed(steps: Sequence[Step]) -> bool:
+    """Whether steps need no buffers but their own, and leave none."""
+    made = [a.buffer for step in steps for a in step.allocate]
+    needed = {h.buffer for s in steps if isinstance(s.action, Pass) for o in s.action.operands for h in held_in(o)}
+    return needed <= set(made) and sorted(made) == sorted(b for step in steps for b in step.release)
 
 
 def _scalars(pass_: Pass) -> tuple[Set[int], Set[int]]:

@@ -73,6 +73,41 @@ INSTRUCTION(load_F64) {
     each(i, p->count) out[i] = (float)a[i];
 }
 
+/* Masks as bits: eight elements a byte, the first in the lowest. Pieces begin with whole bytes. */
+INSTRUCTION(load_bits) {
+    const uint8_t *a = (const uint8_t *)s->a + (p->first + p->at) / 8;
+    uint8_t *out = s->out;
+    int64_t i = 0;
+#ifdef __AVX512BW__
+    for (; i + 64 <= p->count; i += 64) {
+        uint64_t bits;
+        memcpy(&bits, a + i / 8, sizeof bits);
+        _mm512_storeu_si512(out + i, _mm512_maskz_set1_epi8(bits, 1));
+    }
+#endif
+    for (; i < p->count; i++)
+        out[i] = a[i / 8] >> i % 8 & 1;
+}
+
+INSTRUCTION(store_bits) {
+    const uint8_t *a = s->a;
+    uint8_t *out = (uint8_t *)s->out + (p->first + p->at) / 8;
+    int64_t i = 0;
+#ifdef __AVX512BW__
+    for (; i + 64 <= p->count; i += 64) {
+        __m512i whole = _mm512_loadu_si512(a + i);
+        uint64_t bits = _mm512_test_epi8_mask(whole, whole);
+        memcpy(out + i / 8, &bits, sizeof bits);
+    }
+#endif
+    for (; i < p->count; i += 8) {
+        uint32_t bits = 0;
+        for (int64_t k = 0; k < 8 && i + k < p->count; k++)
+            bits |= (uint32_t)a[i + k] << k;
+        out[i / 8] = (uint8_t)bits;
+    }
+}
+
 /* Rows of v numbers at a, columns of as many at b: their products, in rows of u. Terms are added one after the other, as
    in kernels/product.py. Both loops over `TILE` columns have a bound that is known, and keep the sums in registers. */
 #define TILE 64

@@ -7,7 +7,20 @@ from collections.abc import Mapping
 
 import numpy
 
-from ...compiler.plan import Argument, Constant, Held, Instruction, Mask, Pass, Product, Register, Stream, ToBuffer
+from ...compiler.dtypes import BITS
+from ...compiler.plan import (
+    Argument,
+    Constant,
+    Held,
+    Instruction,
+    Mask,
+    Pass,
+    Product,
+    Register,
+    Store,
+    Stream,
+    ToBuffer,
+)
 from ...compiler.scalars import SCALARS
 from ...compiler.scratch import Layout
 
@@ -50,6 +63,8 @@ def name_of(instruction: Instruction, pass_: Pass) -> str | None:
         operand = pass_.operands[int(dict(instruction.attributes)["operand"])]
         if isinstance(operand, Product):
             return "load_turned" if operand.turned else "load_product"
+        if isinstance(operand, Held) and operand.dtype == BITS:
+            return "load_bits"
         return f"load_{operand.dtype}" if isinstance(operand, Stream | Held) else None
     if folded(instruction):
         return "fill_n" if isinstance(instruction.out, Register) else "set_n"
@@ -57,6 +72,13 @@ def name_of(instruction: Instruction, pass_: Pass) -> str | None:
     if op == "above":
         letters[1] = "t"
     return f"{op}_{''.join(letters)}"
+
+
+def stored_by(store: Store) -> str:
+    """The compiled instruction that a store takes."""
+    if isinstance(store, ToBuffer):
+        return "store_bits" if isinstance(store.value, Mask) else "store_F32"
+    return f"store_{store.dtype}"
 
 
 def piece_of(pass_: Pass, layout: Layout) -> int | None:
@@ -75,7 +97,7 @@ def knows(instructions: Mapping[str, int], pass_: Pass, layout: Layout) -> bool:
     """Whether the compiled kernels can run all of a pass."""
     names = [name_of(i, pass_) for i in pass_.code]
     names += [name for r in pass_.reductions for name in REDUCTIONS.get(r.op, (None,))]
-    names += ["store_F32" if isinstance(s, ToBuffer) else f"store_{s.dtype}" for s in pass_.stores]
+    names += [stored_by(store) for store in pass_.stores]
     # histograms count in 32 bits
     countable = not pass_.reductions or pass_.numel < 1 << 32
     return countable and all(name in instructions for name in names) and piece_of(pass_, layout) is not None

@@ -6,6 +6,7 @@
 #define BINARY(X, name) X(name##_vv) X(name##_vn) X(name##_nv)
 #define INSTRUCTIONS(X)                                                                                                \
     X(load_BF16) X(load_F16) X(load_F32) X(load_F64) X(load_product) X(load_turned)                                    \
+    X(load_bits) X(store_bits)                                                                                         \
     X(store_BF16) X(store_F16) X(store_F32) X(store_F64)                                                               \
     BINARY(X, add) BINARY(X, sub) BINARY(X, mul) BINARY(X, div) BINARY(X, min) BINARY(X, max)                          \
     BINARY(X, lt) BINARY(X, le) BINARY(X, gt) BINARY(X, ge) BINARY(X, eq) BINARY(X, ne)                                \

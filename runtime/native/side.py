@@ -9,7 +9,7 @@ from typing import Any
 import numpy
 from numpy.typing import NDArray
 
-from ...compiler.dtypes import SIZES
+from ...compiler.dtypes import SIZES, held_bytes
 from ...compiler.plan import (
     CHUNK,
     Argument,
@@ -36,7 +36,7 @@ from ..reductions import Attributes, Partials, Reducer, Result
 from ..selection import Magnitudes, Selection
 from ..streaming import Context
 from ..windows import Counting, everything
-from .code import REDUCTIONS, knows, name_of, piece_of
+from .code import REDUCTIONS, knows, name_of, piece_of, stored_by
 from .library import RANGE, SEEN, STEP, Kernels, kernels
 from .rows import Made, fields_of
 
@@ -187,18 +187,18 @@ class NativeLane:
         """The address of what is held."""
         buffer = self._context.buffers[held.buffer]
         assert isinstance(buffer, HostBuffer)
-        return buffer.address + held.first * SIZES[held.dtype]
+        return buffer.address + held_bytes(held.dtype, held.first)
 
     def _store(self, i: int, store: ToFile | ToBuffer) -> None:
         a, counter = self._address(store.value), self._counters[len(self._pass.code) + i :].ctypes.data
         if isinstance(store, ToBuffer):
             buffer = self._context.buffers[store.buffer]
             assert isinstance(buffer, HostBuffer)
-            self._add("store_F32", out=buffer.address, a=a, c=counter, u=1)
+            self._add(stored_by(store), out=buffer.address, a=a, c=counter, u=1)
             return
         area = self._layout.stores[i]
         assert area is not None
-        self._add(f"store_{store.dtype}", out=self._arena.address + area.start, a=a, c=counter)
+        self._add(stored_by(store), out=self._arena.address + area.start, a=a, c=counter)
 
     def _reduce(self, i: int, reduction: Reduction, reducer: Reducer) -> None:
         places = [self._address(a) for a in reduction.args if isinstance(a, Register | Mask)]

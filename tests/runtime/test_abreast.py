@@ -33,7 +33,7 @@ METHODS = (
     "* = arcee_fusion(a, b)",
     '* = base + (a - base)*total(abs(b - base))/(1 + total(abs(b)))\n"*.1.*" = b\n"*.2.*" = karcher(a, b)',
 )
-SHAPES = {"q.weight": (300, 301), "o.weight": (301, 300), "up.weight": (64, 2048 + 5), "norm.weight": (37,)}
+SHAPES = {"q.weight": (300, 304), "o.weight": (301, 300), "up.weight": (64, 2048 + 5), "norm.weight": (37,)}
 LAYERS = 4
 
 
@@ -143,7 +143,7 @@ def test_a_read_that_fails(folder: Path, tmp_path: Path, monkeypatch: pytest.Mon
     plan = plan_of(folder, METHODS[2], lanes=2)
     mergec.run(plan, tmp_path / "wanted")
     (members,) = [p.members for p in parts(plan, None, lambda _: True) if isinstance(p, Abreast)]
-    operand = members[-1].passes[0].operands[1]
+    operand = members[-1].steps[0].action.operands[1]
     assert isinstance(operand, Stream)
     extent = operand.extents[0]
     read, borrowed, run = Inputs.read_into, Inputs.borrowed, engine.Engine.run_abreast
