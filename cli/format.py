@@ -156,9 +156,12 @@ class _Printer:
             case ast.Binary():
                 return self._binary(node)
             case ast.Conditional():
-                then, condition = self._operand(node.then, _OR), self._operand(node.condition, _OR)
-                other = self._operand(node.other, _CONDITIONAL)
-                return join(then, Line(" "), "if ", condition, Line(" "), "else ", other)
+                then, condition = self._whole(node.then, _OR), self._whole(node.condition, _OR)
+                first = group(join(then, Indent(join(Line(" "), "if ", condition))))
+                # a chain of them has a case to a line
+                chain = isinstance(node.other, ast.Conditional)
+                other = self.expression(node.other) if chain else self._whole(node.other, _CONDITIONAL)
+                return join(first, Line(" "), "else ", other)
             case ast.Comprehension():
                 targets = ", ".join(each.id for each in node.targets)
                 inside = join(self._part(node.element), Line(" "), f"for {targets} in ", self._part(node.iterable))
@@ -190,6 +193,11 @@ class _Printer:
         """A part of a larger expression, in parentheses if it binds less tightly than `level`."""
         doc = self.expression(node)
         return doc if _level(node) >= level else _in_parentheses(doc)
+
+    def _whole(self, node: ast.Expr, level: int) -> Doc:
+        """An operand whose own lines end only where it alone is too long."""
+        doc = self._operand(node, level)
+        return group(Indent(doc)) if isinstance(node, ast.Binary | ast.Unary) else doc
 
     def _object(self, node: ast.Expr) -> Doc:
         """What a call, member or index hangs on."""

@@ -14,7 +14,7 @@ from collections.abc import Callable
 
 from ..compiler.scratch import PAGE
 from .descriptors import Descriptors
-from .syscalls import write_all
+from .syscalls import anonymous, write_all
 
 UNIT = PAGE
 """Bytes: where a direct write begins and how long it is are multiples of it. No file system in use asks for more."""
@@ -61,10 +61,7 @@ class Direct:
         """`PIECE` bytes of this thread's own, good for direct writes."""
         found: memoryview | None = getattr(self._buffers, "data", None)
         if found is None:
-            # numpy is not wanted before there is something to copy
-            from .host import pages
-
-            found = self._buffers.data = pages(PIECE).data
+            found = self._buffers.data = memoryview(anonymous(PIECE))
         return found
 
     def close(self) -> None:

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from ..compiler.dtypes import held_bytes
 from ..compiler.scratch import Area
+from .syscalls import anonymous
 
 if TYPE_CHECKING:
     import torch
@@ -42,10 +43,7 @@ def pages(nbytes: int) -> NDArray[numpy.uint8]:
 
     Raises MemoryError.
     """
-    try:
-        region = mmap.mmap(-1, max(1, nbytes))
-    except OSError as error:
-        raise MemoryError(f"{nbytes} bytes") from error
+    region = anonymous(nbytes)
     if hasattr(mmap, "MADV_HUGEPAGE") and nbytes >= 1 << 21:
         with contextlib.suppress(OSError):  # a system without them; nothing depends on it
             region.madvise(mmap.MADV_HUGEPAGE)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ctypes
 import errno
+import mmap
 import os
 import struct
 from collections.abc import Callable
@@ -90,6 +91,28 @@ def read_all(descriptor: int, view: memoryview, start: int) -> int:
     while done < view.nbytes and (count := os.preadv(descriptor, [view[done:]], start + done)):
         done += count
     return done
+
+
+def anonymous(nbytes: int) -> mmap.mmap:
+    """Memory that begins a page, straight from the system, so that it goes back to it when it is dropped.
+
+    Raises MemoryError.
+    """
+    try:
+        return mmap.mmap(-1, max(1, nbytes))
+    except OSError as error:
+        raise MemoryError(f"{nbytes} bytes") from error
+
+
+def address(data: memoryview) -> int:
+    """Where contiguous bytes lie, as long as the caller keeps them; a copy's place is never given."""
+    if not data.readonly:
+        return ctypes.addressof(ctypes.c_char.from_buffer(data))
+    # only numpy tells it of what can't be written to
+    import numpy
+
+    place: int = numpy.frombuffer(data, numpy.uint8).ctypes.data
+    return place
 
 
 @cache

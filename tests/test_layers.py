@@ -36,8 +36,6 @@ LAZY = (
     ("runtime/engine.py", "runtime.devices"),
     ("runtime/host.py", "runtime.devices"),
     ("runtime/weights.py", "runtime.pickled"),
-    ("runtime/direct.py", "runtime.host"),
-    ("runtime/resume/checksums.py", "runtime.native"),
 )
 """(prefix of the file, prefix of what it imports) allowed inside a function: what loads torch or numpy, or only a run
 needs, is loaded when needed."""

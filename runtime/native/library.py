@@ -1,17 +1,16 @@
-"""The library of compiled kernels: found beside this file where the package was built with a C compiler."""
+"""What the library of compiled kernels offers passes, where the package was built with a C compiler."""
 
 from __future__ import annotations
 
 import ctypes
-import sysconfig
 from collections.abc import Callable, Mapping
 from functools import cache
-from pathlib import Path
 
 import numpy
 
 from ...grammar.records import dataclass
 from ..selection import FEW
+from .opened import opened
 
 STEP = numpy.dtype(
     [
@@ -40,28 +39,20 @@ class Kernels:
       could not be, so that nothing was run, or their number
     - `run_each(steps, number, tensors, count, piece)` over whole tensors of `count` elements, whose steps follow one
       another
-    - `checksum(address, words, first word)` as `checksums.py` has it
-    - `checksums(address, tensors, starts, sizes, sums)` of whole tensors; addresses all but the second
     """
 
     instructions: Mapping[str, int]
     run: Callable[[int, int, int, int, int], None]
     read_and_run: Callable[[int, int, int, int, int, int, int], int]
     run_each: Callable[[int, int, int, int, int], None]
-    checksum: Callable[[int, int, int], int]
-    checksums: Callable[[int, int, int, int, int], None]
 
 
 @cache
 def kernels() -> Kernels | None:
     """The compiled kernels, or None where there are none for this system: everything works without, only slower."""
-    path = Path(__file__).with_name("_kernels" + (sysconfig.get_config_var("EXT_SUFFIX") or ".so"))
+    library = opened()
     try:
-        library = ctypes.CDLL(str(path))
-    except OSError:
-        return None
-    try:
-        return _described(library)
+        return _described(library) if library is not None else None
     except AttributeError:
         return None  # left over from an earlier version
 
@@ -74,10 +65,6 @@ def _described(library: ctypes.CDLL) -> Kernels | None:
     library.mergec_read_and_run.argtypes = [ctypes.c_void_p, ctypes.c_int64, ctypes.c_void_p, *[ctypes.c_int64] * 4]
     library.mergec_read_and_run.restype = ctypes.c_int64
     library.mergec_run_each.argtypes, library.mergec_run_each.restype = [ctypes.c_void_p, *[ctypes.c_int64] * 4], None
-    library.mergec_checksums.argtypes = [ctypes.c_void_p, ctypes.c_int64, *[ctypes.c_void_p] * 3]
-    library.mergec_checksums.restype = None
-    library.mergec_checksum.argtypes = [ctypes.c_void_p, ctypes.c_int64, ctypes.c_uint64]
-    library.mergec_checksum.restype = ctypes.c_uint64
     if (library.mergec_size(0), library.mergec_size(1)) != (STEP.itemsize, SEEN.itemsize):
         return None  # left over from another version
     instructions: dict[str, int] = {}
@@ -88,6 +75,4 @@ def _described(library: ctypes.CDLL) -> Kernels | None:
         library.mergec_run,
         library.mergec_read_and_run,
         library.mergec_run_each,
-        library.mergec_checksum,
-        library.mergec_checksums,
     )

@@ -8,18 +8,18 @@ somebody who changes bytes on purpose.
 
 from __future__ import annotations
 
-import importlib
-import sys
+import ctypes
 import threading
 from collections.abc import Sequence
 from functools import cache
 from typing import TYPE_CHECKING
 
+from ..native.opened import sums
+from ..syscalls import address
+
 if TYPE_CHECKING:
     import numpy
     from numpy.typing import NDArray
-
-    from ..native.library import Kernels
 
 _WEYL = 0x9E3779B97F4A7C15
 _MULTIPLIER = 0xD6E8FEB86659FD93
@@ -34,36 +34,33 @@ def checksum(data: memoryview, first_byte: int) -> int:
 
         x = w + (i + 1) * 0x9E3779B97F4A7C15;  x ^= x >> 32;  x *= 0xD6E8FEB86659FD93;  x ^= x >> 29
     """
-    # a run that has nothing to do, or the kernel to copy it, does without numpy
-    import numpy
-
-    whole = data.nbytes // 8
-    words = numpy.frombuffer(data, "<u8", whole) if whole else numpy.empty(0, "<u8")
-    found, first = _kernels(), first_byte // 8
-    total = found.checksum(words.ctypes.data, whole, first) if found is not None else _portable(words, first)
+    whole, first, total, found = data.nbytes // 8, first_byte // 8, 0, sums()
+    if whole:
+        total = found.one(address(data), whole, first) if found is not None else _portable(data[: 8 * whole], first)
     if data.nbytes % 8:
-        last = bytes(data[whole * 8 :]).ljust(8, b"\0")
+        last = bytearray(data[whole * 8 :]).ljust(8, b"\0")
         total += checksum(memoryview(last), first_byte + whole * 8)
     return total % _MODULUS
 
 
 def checksums(data: memoryview, places: Sequence[tuple[int, int]]) -> list[int]:
     """The checksums of whole tensors, each `size` bytes of `data` from byte `start` on: pairs (start, size)."""
-    found = _kernels()
-    if found is None or len(places) == 1:
+    found, number = sums(), len(places)
+    if found is None or number == 1:
         return [checksum(data[start : start + size], 0) for start, size in places]
+    starts, sizes = (
+        (ctypes.c_int64 * number)(*[s for s, _ in places]),
+        (ctypes.c_int64 * number)(*[n for _, n in places]),
+    )
+    totals = (ctypes.c_uint64 * number)()
+    found.several(address(data), number, ctypes.addressof(starts), ctypes.addressof(sizes), ctypes.addressof(totals))
+    return list(totals)
+
+
+def _portable(data: memoryview, first: int) -> int:
     import numpy
 
-    bytes_, table = numpy.frombuffer(data, numpy.uint8), numpy.array(places, numpy.int64).T.copy()
-    sums = numpy.empty(len(places), numpy.uint64)
-    starts, sizes = (row.ctypes.data for row in table)
-    found.checksums(bytes_.ctypes.data, len(places), starts, sizes, sums.ctypes.data)
-    return [int(total) for total in sums]
-
-
-def _portable(words: NDArray[numpy.uint64], first: int) -> int:
-    import numpy
-
+    words = numpy.frombuffer(data, "<u8")
     ramp, size, total = _ramp(), min(_WORDS, len(words)), 0
     mixed, shifted = numpy.empty(size, numpy.uint64), numpy.empty(size, numpy.uint64)
     for start in range(0, len(words), _WORDS):
@@ -74,13 +71,6 @@ def _portable(words: NDArray[numpy.uint64], first: int) -> int:
         _mix(x, y)
         total += int(x.sum())
     return total
-
-
-@cache
-def _kernels() -> Kernels | None:
-    """The same in C, five times as fast, where there are compiled kernels."""
-    found: Kernels | None = importlib.import_module("..native.library", __package__).kernels()
-    return found if sys.byteorder == "little" else None
 
 
 def _mix(x: NDArray[numpy.uint64], y: NDArray[numpy.uint64]) -> None:

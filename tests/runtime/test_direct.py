@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import errno
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import mergec
 import numpy as np
 import pytest
+from compiled import skip_without_a_compiler
 from hypothesis import HealthCheck, given
 from hypothesis import strategies as st
 from mergec.compiler.scratch import PAGE
@@ -34,6 +37,21 @@ def test_only_whole_pages_go_directly(tmp_path: Path, start: int, nbytes: int, a
     suits = start % PAGE == 0 and nbytes % PAGE == 0 and nbytes >= LEAST
     assert done in {False, suits}  # a file system may refuse what would suit
     assert path.read_bytes()[start : start + nbytes] == (data[:nbytes].tobytes() if done else bytes(nbytes))
+
+
+def test_a_copy_needs_no_numpy(tmp_path: Path) -> None:
+    """Importing it takes as long as copying a gigabyte does."""
+    skip_without_a_compiler()
+    save_file({"a": np.arange(1 << 20, dtype=np.float32)}, tmp_path / "m.safetensors")
+    program = f"""
+import sys, mergec
+compiled = mergec.compile('let m = model("{tmp_path}/m.safetensors")\\n* = m', device="cpu")
+report = compiled.run("{tmp_path}/out")
+assert not {{"torch", "numpy"}} & sys.modules.keys()
+assert __import__("json").load(open("{tmp_path}/out/mergec.json"))["tensors"]["a"][1] is not None
+"""
+    subprocess.run([sys.executable, "-c", program], check=True)
+    assert (tmp_path / "out" / "model.safetensors").stat().st_size >= 4 << 20
 
 
 @pytest.mark.parametrize("number", [errno.EINVAL, errno.EOPNOTSUPP])
