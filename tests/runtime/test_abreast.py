@@ -22,6 +22,7 @@ from mergec.runtime.resume import keeper
 from mergec.runtime.units import Abreast, Series, parts
 from resume_models import weights
 from safetensors.torch import save_file
+from stopping import Stop
 
 METHODS = (
     "* = linear(a, b, weight=[0.3, 0.7])",
@@ -173,24 +174,6 @@ def test_a_read_that_fails(folder: Path, tmp_path: Path, monkeypatch: pytest.Mon
     report = mergec.run(plan, tmp_path / "out")
     assert 0 < report.resumed < len(plan.tensors)
     assert weights(tmp_path / "out") == weights(tmp_path / "wanted")
-
-
-class Stop:
-    """A progress that cancels when so many tensors were begun."""
-
-    def __init__(self, after: int, cancel: threading.Event) -> None:
-        self._left, self._cancel = after, cancel
-
-    def begins(self, plan: Plan, notices: object) -> None: ...
-
-    def moved(self, read: int, written: int) -> None: ...
-
-    def live(self, host: int, device: int) -> None: ...
-
-    def tensor(self, index: int) -> None:  # noqa: ARG002
-        self._left -= 1
-        if self._left < 0:
-            self._cancel.set()
 
 
 @pytest.mark.parametrize("after", [0, 6, 12])

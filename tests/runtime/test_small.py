@@ -25,6 +25,7 @@ from mergec.runtime.executor import Cancelled, execute
 from mergec.runtime.inputs import Inputs
 from mergec.runtime.units import Alone, Copies, Together, Unit, parts
 from safetensors.torch import load_file, save_file
+from stopping import Stop
 
 METHODS = (
     "* = linear(a, b, weight=[0.3, 0.7])",
@@ -237,24 +238,6 @@ def test_a_read_that_fails_for_one_tensor(folder: Path, tmp_path: Path, monkeypa
     report = mergec.run(plan, tmp_path / "out")
     assert 0 < report.resumed < len(plan.tensors)
     assert weights(tmp_path / "out") == weights(tmp_path / "wanted")
-
-
-class Stop:
-    """A progress that cancels when so many tensors were begun."""
-
-    def __init__(self, after: int, cancel: threading.Event) -> None:
-        self._left, self._cancel = after, cancel
-
-    def begins(self, plan: Plan, notices: object) -> None: ...
-
-    def moved(self, read: int, written: int) -> None: ...
-
-    def live(self, host: int, device: int) -> None: ...
-
-    def tensor(self, index: int) -> None:  # noqa: ARG002
-        self._left -= 1
-        if self._left < 0:
-            self._cancel.set()
 
 
 @pytest.mark.parametrize("lanes", [1, 3])
