@@ -108,7 +108,8 @@ class ValueSteps:
             self._made.extend(self._copy(node, self._setting.slots[output.name]) for output in outputs)
             return
         barriers = [n for n in self._needed if is_barrier(n) and n.id not in self._scalars]
-        if self._machine.device == "cpu" and self._machine.hold and elements(node.shape) > CHUNK:
+        may_hold = self._machine.device == "cpu" and self._machine.hold and elements(node.shape) > CHUNK
+        if may_hold and any(n.op in COSTLY for n in self._needed):
             self._costly = _affordable(costly_masks(node, barriers))
         if any(n.op != "low_rank" for n in barriers):
             self._loads(node)
@@ -181,6 +182,8 @@ class ValueSteps:
 
     def _masks_of(self, reductions: Sequence[Node]) -> list[tuple[Node, Held]]:
         """Masks that the pass for these reductions makes, and that are kept for later ones; with buffers for them."""
+        if not self._costly:
+            return []
         made = {k for n in reductions for i in n.inputs if i.shape is not None for k in blocks_below(i)}
         found = [m for m in self._costly if m.id in made and m.id not in self._held]
         return [(m, self._setting.numbering.buffer(BITS, elements(m.shape))) for m in found]

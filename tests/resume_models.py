@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import mergec
 import torch
@@ -39,7 +40,7 @@ def write_models(folder: Path) -> Path:
     return folder
 
 
-def plan_of(folder: Path, recipe: str = RECIPE, version: str = "0", **options: int) -> Plan:
+def plan_of(folder: Path, recipe: str = RECIPE, version: str = "0", **options: Any) -> Plan:
     lets = "".join(f'let {label} = model("{folder}/{label}.safetensors")\n' for label in ("base", "a", "b"))
     single = bool(options.pop("single", 0))
     return compile_recipe(

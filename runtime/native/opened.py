@@ -1,5 +1,5 @@
-"""The library of compiled kernels as it lies beside this file, and of what it offers the checksums. Needs no numpy: a
-run that only copies does without."""
+"""The library of compiled kernels, which lies beside this file, and what it offers checksums. Needs no numpy: a run
+that only copies does without."""
 
 from __future__ import annotations
 

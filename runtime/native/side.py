@@ -171,12 +171,9 @@ class NativeLane:
         if isinstance(operand, Held):
             return {"a": self._place(operand), "u": 1}
         if isinstance(operand, Product):
-            left, right, rows = (
-                self._place(operand.left),
-                self._place(operand.right),
-                operand.numel // max(1, operand.width),
-            )
-            return {"a": left, "b": right, "u": operand.width, "v": operand.inner, "w": rows}
+            factors = {"a": self._place(operand.left), "b": self._place(operand.right)}
+            sizes = {"u": operand.width, "v": operand.inner, "w": operand.numel // max(1, operand.width)}
+            return {**factors, **sizes}
         area = self._layout.operands[index]
         assert area is not None
         if index not in self._loaded:

@@ -48,10 +48,8 @@ def checksums(data: memoryview, places: Sequence[tuple[int, int]]) -> list[int]:
     found, number = sums(), len(places)
     if found is None or number == 1:
         return [checksum(data[start : start + size], 0) for start, size in places]
-    starts, sizes = (
-        (ctypes.c_int64 * number)(*[s for s, _ in places]),
-        (ctypes.c_int64 * number)(*[n for _, n in places]),
-    )
+    words = ctypes.c_int64 * number
+    starts, sizes = words(*[start for start, _ in places]), words(*[size for _, size in places])
     totals = (ctypes.c_uint64 * number)()
     found.several(address(data), number, ctypes.addressof(starts), ctypes.addressof(sizes), ctypes.addressof(totals))
     return list(totals)

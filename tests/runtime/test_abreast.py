@@ -10,17 +10,14 @@ import mergec
 import pytest
 import torch
 from compiled import skip_without_a_compiler
-from mergec.compiler.pipeline import Options, compile_recipe
-from mergec.compiler.plan import CHUNK, Plan, Stream
+from mergec.compiler.plan import CHUNK, Stream
 from mergec.grammar.diagnostic import MergecError
-from mergec.grammar.source import Source
 from mergec.runtime import engine, units
-from mergec.runtime.catalog import LocalCatalog
 from mergec.runtime.executor import Cancelled
 from mergec.runtime.inputs import Inputs
 from mergec.runtime.resume import keeper
 from mergec.runtime.units import Abreast, Series, parts
-from resume_models import weights
+from resume_models import plan_of, weights
 from safetensors.torch import save_file
 from stopping import Stop
 
@@ -65,11 +62,6 @@ def write_models(folder: Path, *, spoilt: str | None = None) -> Path:
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_models(tmp_path_factory.mktemp("medium") / "m")
-
-
-def plan_of(folder: Path, recipe: str, **options: int) -> Plan:
-    lets = "".join(f'let {label} = model("{folder}/{label}.safetensors")\n' for label in ("base", "a", "b"))
-    return compile_recipe(Source("<recipe>", lets + recipe), LocalCatalog(), "0", Options(**options)).plan
 
 
 @pytest.fixture

@@ -8,12 +8,9 @@ import mergec
 import pytest
 import torch
 from mergec.compiler import steps
-from mergec.compiler.pipeline import Options, compile_recipe
 from mergec.compiler.plan import CHUNK, Held, Mask, Pass, Plan, ToBuffer, from_json, to_json
-from mergec.grammar.source import Source
-from mergec.runtime.catalog import LocalCatalog
 from mergec.runtime.native import side
-from resume_models import weights
+from resume_models import plan_of, weights
 from safetensors.torch import save_file
 
 FLAT = 3 * CHUNK + 8
@@ -37,11 +34,6 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         random = torch.Generator().manual_seed(k)
         save_file({n: torch.randn(s, generator=random) for n, s in SHAPES.items()}, made / f"{label}.safetensors")
     return made
-
-
-def plan_of(folder: Path, recipe: str, **options: int | str) -> Plan:
-    lets = "".join(f'let {label} = model("{folder}/{label}.safetensors")\n' for label in ("base", "a", "b"))
-    return compile_recipe(Source("<recipe>", lets + recipe), LocalCatalog(), "0", Options(**options)).plan  # type: ignore[arg-type]
 
 
 def held(plan: Plan) -> dict[str, int]:
@@ -84,7 +76,7 @@ def test_what_is_not_held(folder: Path) -> None:
 
 def test_no_room_to_hold(folder: Path) -> None:
     """Masks are made again rather than that a merge needs more memory than it is given."""
-    least = min(plan_of(folder, RECIPES["della"], lanes=1, block=CHUNK).peak_host, 1 << 40)
+    least = plan_of(folder, RECIPES["della"], lanes=1, block=CHUNK).peak_host
     bits = max(held(plan_of(folder, RECIPES["della"])).values())
     plan = plan_of(folder, RECIPES["della"], lanes=3, host_memory=least - bits)
     assert not held(plan)

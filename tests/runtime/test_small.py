@@ -15,15 +15,13 @@ from compiled import skip_without_a_compiler
 from draft_plans import Draft, MemoryInputs, MemoryOutputs
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from mergec.compiler.pipeline import Options, compile_recipe
-from mergec.compiler.plan import CHUNK, Copy, Instruction, Mask, Plan, Reduction, Register, Scalar, Step, Stream
+from mergec.compiler.plan import CHUNK, Copy, Instruction, Mask, Reduction, Register, Scalar, Step, Stream
 from mergec.grammar.diagnostic import MergecError
-from mergec.grammar.source import Source
 from mergec.runtime import engine, units
-from mergec.runtime.catalog import LocalCatalog
 from mergec.runtime.executor import Cancelled, execute
 from mergec.runtime.inputs import Inputs
 from mergec.runtime.units import Alone, Copies, Together, Unit, parts
+from resume_models import plan_of, weights
 from safetensors.torch import load_file, save_file
 from stopping import Stop
 
@@ -74,15 +72,6 @@ def write_models(folder: Path, *, spoilt: str | None = None) -> Path:
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_models(tmp_path_factory.mktemp("small") / "m")
-
-
-def plan_of(folder: Path, recipe: str, **options: int) -> Plan:
-    lets = "".join(f'let {label} = model("{folder}/{label}.safetensors")\n' for label in ("base", "a", "b"))
-    return compile_recipe(Source("<recipe>", lets + recipe), LocalCatalog(), "0", Options(**options)).plan
-
-
-def weights(out: Path) -> dict[str, bytes]:
-    return {p.name: p.read_bytes() for p in sorted(out.glob("*.safetensors"))}
 
 
 @pytest.fixture
