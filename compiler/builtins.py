@@ -16,6 +16,7 @@ from ..grammar.source import Span
 from . import lists
 from .calls import Parameter
 from .lifting import as_region, lift
+from .sorting import comparators
 from .terms import Among, Apply, Number, Vary
 
 
@@ -46,6 +47,15 @@ def _fold(name: str, op: str, function: Callable[[Any, Any], Any], doc: str, emp
         return total
 
     return Builtin(name, (Parameter("values", variadic=True),), doc, run)
+
+
+def _sorted(given: dict[str, Any], span: Span) -> Any:
+    values = list(_listed(given["values"]))
+    for i, j in comparators(len(values)):
+        pair = (values[i], values[j])
+        values[i] = lift("min", min, pair, span, "sorted")
+        values[j] = lift("max", max, pair, span, "sorted")
+    return tuple(values)
 
 
 def _tensor(name: str, op: str, names: tuple[str, ...], doc: str) -> Builtin:
@@ -164,6 +174,12 @@ BUILTINS: Mapping[str, Builtin] = _table(
     _fold("sum", "add", lambda a, b: a + b, "the sum of a list, tensor by tensor, in listed order", 0),
     _fold("min", "min", min, "the smallest, element by element"),
     _fold("max", "max", max, "the largest, element by element"),
+    Builtin(
+        "sorted",
+        (Parameter("values", variadic=True),),
+        "a list in ascending order; of regions it is put in order element by element",
+        _sorted,
+    ),
     Builtin(
         "where",
         (Parameter("condition"), Parameter("then"), Parameter("other")),

@@ -204,10 +204,10 @@ def sce(models: Sequence[Array], base: Array, share: float, floor: float) -> Mer
 
 
 def variance(xs: Sequence[Array]) -> NDArray[np.float32]:
-    count = np.float32(len(xs))
-    offsets = [(x - xs[0]).astype(np.float32) for x in xs]
-    middle = np.asarray(sum(offsets)) / count
-    return (np.asarray(sum(np.square(o - middle) for o in offsets)) / count).astype(np.float32)
+    ascending = np.sort(np.stack([x.astype(np.float32) for x in xs]), axis=0)
+    count, offsets = np.float32(len(xs)), [x - ascending[0] for x in ascending]
+    squares = np.asarray(sum(o * o for o in offsets))
+    return np.asarray((count * squares - np.square(np.asarray(sum(offsets)))) / (count * count), np.float32)
 
 
 def most(v: NDArray[np.float32], share: float) -> Mask:

@@ -13,6 +13,9 @@ from .decompositions import finite_only, svd
 Tensors = tuple[torch.Tensor, ...]
 Numbers = tuple[float, ...]
 
+NEXT_TO_EQUAL = 1e6
+"""The share of the largest singular value, inverted, that two are apart at least to have directions of their own."""
+
 
 @finite_only
 def svd_truncate(inputs: Tensors, numbers: Numbers, out: torch.Tensor, attributes: Attributes) -> None:
@@ -44,19 +47,41 @@ def svd_flatten(inputs: Tensors, numbers: Numbers, out: torch.Tensor, attributes
 
 @finite_only
 def svd_shared(inputs: Tensors, numbers: Numbers, out: torch.Tensor, attributes: Attributes) -> None:
-    """[x₁ | … | x_T] = U·[C₁ | … | C_T] with C = diag(σ)Vᵀ, packed as `compiler/shapes.py` says; in float64.
+    """[x₁ | … | x_T] = U·[C₁ | … | C_T] with Cᵢ = Uᵀxᵢ, packed as `compiler/shapes.py` says; in float64.
 
-    Rows of C and columns of U whose singular value is no more than the tolerance are 0.
+    Rows of C and columns of U whose singular value is no more than the tolerance are 0, and so are coordinates within
+    the rounding of the decomposition: what is made of C may ask for signs. Of a column of U and its negative, that is
+    taken whose largest element is positive.
     """
-    shapes = [tuple(x.shape) for x in inputs]
-    columns = shapes[0][1]
-    u, s, vh = svd(torch.cat([x.double() for x in inputs], dim=1))
-    kept = (s > numbers[0]).to(s.dtype)
-    u.mul_(kept)
-    vh.mul_((s * kept).unsqueeze(1))
-    made = [u, *(vh[:, i * columns : (i + 1) * columns] for i in range(len(inputs)))]
-    for (first, shape), part in zip(shared_parts(shapes), made, strict=True):
+    places = shared_parts([tuple(x.shape) for x in inputs])
+    u, s = svd(torch.cat([x.double() for x in inputs], dim=1))[:2]
+    u.mul_((s > numbers[0]).to(s.dtype))
+    if u.numel():
+        u.mul_(u.gather(0, u.abs().argmax(0, keepdim=True)).sign())
+    nothing = _rounding_of_coordinates(s, max(u.shape[0], len(inputs) * inputs[0].shape[1]))
+
+    def store(part: torch.Tensor, number: int) -> None:
+        first, shape = places[number]
         out[first : first + part.numel()].view(shape).copy_(part)
+
+    store(u, 0)
+    for number, x in enumerate(inputs, 1):
+        # one by one, so that equal and opposite inputs have equal and opposite coordinates to the last bit
+        coordinates = u.T @ x.double()
+        store(coordinates.masked_fill_(coordinates.abs() <= nothing, 0), number)
+
+
+def _rounding_of_coordinates(s: torch.Tensor, size: int) -> torch.Tensor:
+    """For each direction, as a column, what its coordinates may be off by; `size` is the longer side.
+
+    A decomposition is that of a matrix off by some size·eps·σ₁, which turns a direction towards others the more, the
+    nearer its singular value is to one of theirs (Wedin's theorem). Where two are next to equal, any basis of what they
+    span would do, and the bound stays at the resolution of float32.
+    """
+    edges = torch.cat([s.new_full((1,), torch.inf), s, s.new_zeros(1)])
+    gaps = torch.minimum(edges[:-2] - s, s - edges[2:])
+    turned = (s[:1] / gaps).nan_to_num(NEXT_TO_EQUAL).clamp(1, NEXT_TO_EQUAL)
+    return (torch.finfo(s.dtype).eps * size * s[:1] * turned).unsqueeze(1)
 
 
 @finite_only

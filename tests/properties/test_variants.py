@@ -25,7 +25,8 @@ def test_breadcrumbs_by_row(shape: tuple[int, ...], density: float, gamma: float
     smaller = max(0, columns - wanted - int(gamma * columns))
     kept = np.zeros_like(rows)
     for row, out in zip(rows, kept, strict=True):
-        order = np.argsort(np.abs(row.astype(np.float32)), kind="stable")[smaller : smaller + wanted]
+        descending = np.argsort(-np.abs(row.astype(np.float32)), kind="stable")
+        order = descending[columns - smaller - wanted : columns - smaller]
         out[order] = row[order]
     expected = base.numpy() + (rows if density >= 1 else kept).reshape(shape)
     np.testing.assert_allclose(made, expected, rtol=1e-6, atol=1e-6)
