@@ -48,10 +48,12 @@ def provenance(
     parameters: int,
     defines: Mapping[str, Any],
     sets: Mapping[str, Any],
+    papers: Sequence[str],
 ) -> str:
     """The provenance file as JSON: all that the recipe can be compiled from again, given the inputs.
 
-    `defines` and `sets` are what the command line replaced (`-D`, `--set output.KEY`).
+    `defines` and `sets` are what the command line replaced (`-D`, `--set output.KEY`), `papers` the names of the other
+    files beside the weights.
     """
     inputs = [
         {
@@ -85,6 +87,7 @@ def provenance(
         "parameters": parameters,
         "ties": elaboration.ties,
         "copied_from_template": len(elaboration.copied),
+        "papers": sorted(papers),
     }
     return json_text(data)
 

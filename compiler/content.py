@@ -1,20 +1,24 @@
 """What each output tensor is, as one key: two tensors of equal keys have equal bytes.
 
-A key covers the operations, their attributes, and where the bytes come from. So it names a tensor's value across runs:
-an output keeps the keys of its tensors, and the next run computes only those whose key is another.
+A key covers the operations, their attributes, the code that computes them, and where the bytes come from. So it names a
+tensor's value across runs: an output keeps the keys of its tensors, and the next run computes only those whose key is
+another.
 """
 
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Callable, Mapping, Sequence
 
 from .catalog import InputFile
 from .graph import Graph, StoredRange
 from .keys import output_keys
 from .models import Model
+from .own_code import own_code
 from .packing import Packing
-from .plan import OutputTensor
+from .plan import Code, OutputTensor
+from .primitives import INSTALLED, Primitive
 
 SIZE = 16
 """Bytes of a key; twice as many hexadecimal digits."""
@@ -25,11 +29,13 @@ def with_keys(
     packing: Packing,
     models: Sequence[Model],
     compute: str,
+    made_by: Sequence[Code],
     *,
     finite: bool = False,
     files: Mapping[tuple[int, int], str] | None = None,
 ) -> tuple[OutputTensor, ...]:
-    """The stored tensors of the output with their keys. `compute` is the dtype that is computed in, F32 or F64.
+    """The stored tensors of the output with their keys. `compute` is the dtype that is computed in, F32 or F64,
+    `made_by` the code that does it (`code_of`).
 
     `files` are the keys of the input files by model number and place in the model; by default those of the files as
     they are now (`file_keys`). Keys that an output recorded tell whether a recipe is the one that made it, wherever
@@ -42,7 +48,8 @@ def with_keys(
     """
     parts: list[list[tuple[int, str, str]]] = [[] for _ in packing.tensors]
     copied = [finite] * len(packing.tensors)
-    for output, key in output_keys(graph, _places(models, file_keys(models) if files is None else files)):
+    code = {each.kernel: each.digest or os.urandom(SIZE).hex() for each in made_by}
+    for output, key in output_keys(graph, _places(models, file_keys(models) if files is None else files), code):
         slot = packing.slots[output.name]
         parts[slot.tensor].append((slot.start, output.dtype, key))
         copied[slot.tensor] &= output.node.op == "source"
@@ -53,6 +60,15 @@ def with_keys(
         # the constructor, as there may be many tensors
         keyed.append(OutputTensor(t.name, t.dtype, t.shape, t.file, t.start, t.nbytes, t.aliases, key))
     return tuple(keyed)
+
+
+def code_of(graph: Graph, version: str, primitives: Sequence[Primitive]) -> tuple[Code, ...]:
+    """The code that the graph's values are made with: mergec's own, of this version, and that of the primitives in
+    it."""
+    used = {node.attribute("kernel") for node in graph.nodes if node.op in INSTALLED} if primitives else ()
+    kernels = {p.kernel: p for p in primitives if p.kernel in used}
+    found = [Code(p.kernel, p.package, p.code() if p.code is not None else "") for p in kernels.values()]
+    return (Code("", f"mergec {version}", own_code()), *found)
 
 
 def file_key(file: InputFile) -> str:

@@ -37,6 +37,9 @@ class Op:
 
     An opaque op's `shape` gives the shape of its result from those of its inputs (None: that of the first); `axes` is
     how many axes they must have (None: any number). Its last inputs are numbers if `numbers` names them.
+
+    `whole_model`: its inputs come of all tensors that a statement gives a value to, so outputs that are computed alike
+    have none of it. Other scalar ops are of one tensor, as everything else is.
     """
 
     name: str
@@ -55,6 +58,7 @@ class Op:
     words: Callable[[Shapes], int] | None = None
     shape: Callable[[Shapes], Shape] | None = None
     axes: int | None = None
+    whole_model: bool = False
 
 
 def _table(*rows: Op) -> Mapping[str, Op]:
@@ -152,14 +156,14 @@ OPS: Mapping[str, Op] = _table(
     # some rows, `first:end` with commas between, replaced by the mean of the others: what pads a vocabulary
     Op("mean_rows", "opaque", 1, attributes=("rows",), fixed=32 << 16),
     # over a whole model: numbers of all its tensors, and counts of a digit of bit patterns (`compiler/digits.py`)
-    Op("across_sum", "scalar", -1),
-    Op("across_max", "scalar", -1),
-    Op("across_min", "scalar", -1),
+    Op("across_sum", "scalar", -1, whole_model=True),
+    Op("across_max", "scalar", -1, whole_model=True),
+    Op("across_min", "scalar", -1, whole_model=True),
     Op("digits", "reduction", 2, "counts", ("shift",), 2, 50, 8 << 16, 16, 8 << 16, numbers=("prefix",)),
-    Op("digit_of_rank", "scalar", -1),
-    Op("rank_in_digit", "scalar", -1),
-    Op("join_digits", "scalar", -1),
-    Op("number_of_digits", "scalar", -1),
+    Op("digit_of_rank", "scalar", -1, whole_model=True),
+    Op("rank_in_digit", "scalar", -1, whole_model=True),
+    Op("join_digits", "scalar", -1, whole_model=True),
+    Op("number_of_digits", "scalar", -1, whole_model=True),
     # centers: weights of points whose inner products are given; the inputs are explained in `compiler/centers.py`
     Op("karcher", "scalar", -1),
     Op("geometric_median", "scalar", -1),

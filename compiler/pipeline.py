@@ -12,7 +12,7 @@ assemble                    -> Plan                 here
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import field
 from typing import Any
 
@@ -26,7 +26,7 @@ from .catalog import Catalog, InputFile
 from .collector import collector_paused
 from .companions import companions
 from .configuration import config_text
-from .content import with_keys
+from .content import code_of, with_keys
 from .elaborate import Elaboration, elaborate
 from .evaluate import Recipe, evaluate
 from .expectations import check_expectations
@@ -238,21 +238,23 @@ def _assemble(
         config = config_text(elaboration, settings, origin)
         tagalongs, texts = companions(catalog, origin, settings, elaboration.vocabulary)
 
-    def documents() -> Iterator[Document]:
+    def documents() -> tuple[Document, ...]:
         if options.single:
-            return
-        if config is not None:
-            yield Document("config.json", config)
+            return ()
+        papers = [Document("config.json", config)] if config is not None else []
         if len(packing.files) > 1:
-            yield Document("model.safetensors.index.json", index_text(packing, parameters))
-        yield from texts
+            papers.append(Document("model.safetensors.index.json", index_text(packing, parameters)))
+        papers += texts
         facts = [("Parameters", f"{parameters:,}"), ("Seed", str(settings.seed)), ("mergec", version)]
-        yield Document("README.md", model_card(recipe, source.text, settings, facts, options.title))
-        given = (options.defines, options.sets)
+        papers.append(Document("README.md", model_card(recipe, source.text, settings, facts, options.title)))
+        names = [paper.name for paper in papers] + [tagalong.name for tagalong in tagalongs]
+        given = (options.defines, options.sets, names)
         record = provenance(recipe, source.text, settings, elaboration, version, parameters, *given)
-        yield Document(PROVENANCE, record)
+        return (*papers, Document(PROVENANCE, record))
 
     def write() -> Plan:
+        made_by = code_of(graph, version, recipe.primitives)
+        finite = settings.on_nonfinite == "error"
         return Plan(
             version=version,
             device=options.device,
@@ -262,8 +264,8 @@ def _assemble(
             on_nonfinite=settings.on_nonfinite,
             inputs=tuple(inputs),
             outputs=packing.files,
-            tensors=with_keys(graph, packing, recipe.inputs, settings.compute, finite=settings.on_nonfinite == "error"),
-            documents=tuple(documents()),
+            tensors=with_keys(graph, packing, recipe.inputs, settings.compute, made_by, finite=finite),
+            documents=documents(),
             tagalongs=tuple(tagalongs),
             scalars=made.scalars,
             steps=made.steps(),
@@ -272,6 +274,7 @@ def _assemble(
             reads=made.reads,
             writes=made.writes,
             folders=tuple(dict.fromkeys(m.checkpoint.location for m in recipe.inputs if m.checkpoint.is_folder)),
+            made_by=made_by,
         )
 
     return made, Draft(write)

@@ -324,6 +324,19 @@ class Tagalong:
 
 
 @dataclass(frozen=True, slots=True)
+class Code:
+    """Code that makes values, as it was when the plan was made: mergec's own (`kernel` is empty), or that of a kernel
+    of an installed package, by the kernel's address and the package's name and version.
+
+    `digest` is empty where nothing tells: then keys of what it makes are like no others.
+    """
+
+    kernel: str
+    package: str
+    digest: str
+
+
+@dataclass(frozen=True, slots=True)
 class Plan:
     """All that the executor needs. Bytes unless said otherwise.
 
@@ -331,6 +344,7 @@ class Plan:
     `device` is `cpu`, `cuda:0`, …; `compute` is `F32` or `F64`; `single` says that the target is one
     file (`-o x.safetensors`) instead of a folder. `peak_host` and `peak_device` are the largest `Step.host` and
     `Step.device`. `folders` are the inputs that are folders, by their absolute paths: no output may lie in one.
+    `made_by` is the code that the keys of `tensors` tell of.
     """
 
     version: str
@@ -351,9 +365,10 @@ class Plan:
     reads: int
     writes: int
     folders: tuple[str, ...] = ()
+    made_by: tuple[Code, ...] = ()
 
 
-FORMAT = 2
+FORMAT = 3
 """Of the JSON text; another number means that one can't be read as the other."""
 
 _SHARED = frozenset({"code", "reductions", "scalars"})

@@ -9,6 +9,8 @@ say which one: so a plan is complete by itself.
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
+from dataclasses import field
 from typing import Any
 
 from ..grammar.diagnostic import Diagnostic, Label, MergecError
@@ -24,6 +26,9 @@ GROUP = "mergec.primitives"
 
 OPS_BY_KIND = {"elementwise": "installed", "opaque": "installed_whole"}
 """What there may be, and the operation that it becomes."""
+
+INSTALLED = frozenset(OPS_BY_KIND.values())
+"""The operations whose kernels are of installed packages."""
 
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _KERNEL = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*")
@@ -48,8 +53,9 @@ class Primitive:
     takes meanwhile, in bytes for every element of its tensors, and `axes` how many axes they must have (None: any
     number). A kernel fills `out`, changes nothing else and gives the same bytes for the same arguments.
 
-    `package` (name and version) is filled in where the primitive is found, and belongs to the plan: a merge that was
-    interrupted is not resumed with another version.
+    `package` (name and version) and `code`, which gives a digest of the code that the kernel is made of, are filled in
+    where the primitive is found. What was made by other code is neither resumed nor taken over; without `code`, nothing
+    is that the kernel made.
     """
 
     name: str
@@ -61,6 +67,7 @@ class Primitive:
     workspace: int = 0
     axes: int | None = None
     package: str = ""
+    code: Callable[[], str] | None = field(default=None, compare=False)
 
     def __post_init__(self) -> None:
         regions = [p for p in self.parameters if p.kind == "region"]

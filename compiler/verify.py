@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from .graph import Graph, Node
+from .graph import Graph, Node, below
 from .ops import OPS
 
 LEAVES = {"source": 0, "gather": None, "const": 0, "part": 1, "low_rank": 2}
@@ -34,6 +34,9 @@ def verify(graph: Graph) -> Graph:
         _expect(
             output.node.shape is None or output.node.shape == output.shape, output.node, "has not its output's shape"
         )
+    for node in below(o.node for o in graph.outputs if o.likeness is not None):
+        row = OPS.get(node.op)
+        _expect(row is None or not row.whole_model, node, "is of the whole model, and outputs that are alike share it")
     return graph
 
 

@@ -11,14 +11,15 @@ from collections.abc import Callable, Sequence
 
 from ..grammar.diagnostic import Diagnostic, Label, MergecError
 from .graph import Graph, Node
+from .ops import OPS
 from .shapes import elements
 from .terms import Apply, Region, Where
 
 Ask = Callable[[Region, Where], Node]
 """The node of a term at a place."""
 
-WHOLE_MODEL = frozenset({"across_sum", "across_max", "across_min", "model_threshold"})
-"""The operations of terms that are numbers of the whole model."""
+WHOLE_MODEL = frozenset({"model_threshold", *(name for name, row in OPS.items() if row.whole_model)})
+"""The operations of terms that are numbers of the whole model: those of the graph, and one that becomes several."""
 
 DIGIT = 16
 """Bits of a pattern that one pass counts."""

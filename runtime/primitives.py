@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING
 
 from ..compiler.primitives import GROUP, Primitive, PrimitiveError
+from .kernel_code import kernel_code
 
 if TYPE_CHECKING:
     from importlib.metadata import EntryPoint
@@ -19,7 +21,7 @@ class Primitives(Mapping[str, Primitive]):
     """
 
     def __init__(self, given: Iterable[Primitive] = ()) -> None:
-        self._given = {p.name: p for p in given}
+        self._given = {p.name: _with_code(p) for p in given}
         self._points: dict[str, list[EntryPoint]] | None = None
 
     def __getitem__(self, name: str) -> Primitive:
@@ -61,7 +63,12 @@ def _loaded(name: str, points: list[EntryPoint]) -> Primitive:
         raise PrimitiveError(f"`{points[0].value}` of {packages[0]} is no `Primitive`")
     if found.name != name:
         raise PrimitiveError(f"`{points[0].value}` of {packages[0]} calls itself `{found.name}`")
-    return dataclasses.replace(found, package=packages[0])
+    return _with_code(dataclasses.replace(found, package=packages[0]))
+
+
+def _with_code(primitive: Primitive) -> Primitive:
+    """The primitive with what tells its kernel's code."""
+    return dataclasses.replace(primitive, code=functools.partial(kernel_code, primitive.kernel, primitive.package))
 
 
 def _package(point: EntryPoint) -> str:

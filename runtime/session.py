@@ -16,6 +16,7 @@ from ..grammar.records import dataclass
 from .executor import Outcome, Progress
 from .faults import show
 from .inputs import Inputs
+from .kernel_code import check_code
 from .nonfinite_origins import non_finite_error
 from .resume.confirm import Stored, confirm
 from .resume.earlier import Earlier, as_done, checked, examine
@@ -57,9 +58,13 @@ def run_plan(
     Goes on from what a run of the same plan has left that was stopped, takes over the tensors of an earlier output that
     would come out the same, and does nothing where that is all of them; with `fresh` it computes everything.
 
-    Raises MergecError: E0601 where the target exists and `force` is not given, other E06xx for disk and inputs;
+    Raises MergecError: E0601 where the target exists and `force` is not given, E0662 where the plan was made for other
+    code than there is, other E06xx for disk and inputs;
     `Cancelled` where `cancel` was set. An earlier output at `path` stays as it was unless the run succeeds.
     """
+    check_code(plan)
+    # of a function that nothing tells the code of, nobody knows what it did then
+    fresh = fresh or not all(code.digest for code in plan.made_by)
     where = os.path.abspath(os.fspath(path))
     earlier = None if fresh else examine(where, plan)
     if earlier is not None and earlier.unchanged:
@@ -106,6 +111,7 @@ def _make(
         writer.start({plan.tensors[k].file for k in done}, linked)
         outcome = execute_everywhere(work, inputs, writer, progress, cancel, non_finite)
         inputs.check()
+        check_code(plan)
         if plan.on_nonfinite == "error" and outcome.non_finite:
             raise non_finite_error(plan, inputs, outcome.non_finite)
         weights = writer.seal()
@@ -183,6 +189,8 @@ def _notices(plan: Plan, target: Target, earlier: Earlier | None, resumed: int, 
         notices.append(f"taking over {reused:,} of {every:,} tensors from the earlier output")
     elif earlier is not None and earlier.why_not is not None:
         notices.append(f"taking over nothing from the earlier output: {earlier.why_not}")
+    if earlier is not None and earlier.changed:
+        notices.append(f"making anew what was made by code that has changed: {', '.join(earlier.changed)}")
     return notices
 
 

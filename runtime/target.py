@@ -27,7 +27,7 @@ from .faults import output_fault, show, writing
 from .resume.journal import Contents, Done, Journal, head_of, other, read
 from .syscalls import exchange, sync
 
-HOPELESS = ("E0606", "E0607", "E0612", "E0614")
+HOPELESS = ("E0606", "E0607", "E0612", "E0614", "E0662")
 """Errors after which nothing is kept: the same plan could only fail again, and another would not go on from it."""
 
 

@@ -16,7 +16,7 @@ from ...compiler.pipeline import Compilation
 from ...compiler.shapes import elements
 from ...grammar.records import dataclass
 
-_WHOLE = frozenset({"across_sum", "across_max", "across_min", "digit_of_rank"})
+_WHOLE = frozenset(name for name, row in OPS.items() if row.whole_model)
 """The operations on numbers of all tensors."""
 
 _FOUND = MappingProxyType(

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import functools
 import importlib
+import sys
 from collections.abc import Callable
 from typing import Any
 
 import torch
 
 from ...grammar.diagnostic import Diagnostic, Exit, MergecError
+from ..kernel_code import kernel_code
 from ..reductions import Attributes
 from .values import Block, Number, Value, tensor
 
@@ -32,7 +33,7 @@ def installed_whole(
 def _call(attributes: Attributes, *args: Any) -> None:
     """Calls the kernel. Raises MergecError (E0615) for whatever it raises."""
     try:
-        kernel(str(attributes["kernel"]))(*args)
+        kernel(str(attributes["kernel"]), str(attributes["package"]))(*args)
     except Exception as error:
         owner = f" of {attributes['package']}" if attributes["package"] else ""
         message = f"the primitive `{attributes['name']}`{owner} failed"
@@ -41,9 +42,12 @@ def _call(attributes: Attributes, *args: Any) -> None:
         raise MergecError(Diagnostic("E0615", message, notes=(note,), help=help_), Exit.RUN) from error
 
 
-@functools.cache
-def kernel(address: str) -> Callable[..., None]:
-    """The function at `module:function`. Raises ImportError, AttributeError."""
+def kernel(address: str, package: str) -> Callable[..., None]:
+    """The function at `module:function`, as its module is imported now. Raises ImportError, AttributeError."""
     module, _, name = address.partition(":")
+    new = module not in sys.modules
     found: Callable[..., None] = getattr(importlib.import_module(module), name)
+    if new:
+        # what counts as its code from now on, however this run ends
+        kernel_code(address, package)
     return found

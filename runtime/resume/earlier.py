@@ -22,9 +22,10 @@ from ...compiler.prune import Found
 from ...grammar.records import dataclass
 from ..compare import holds
 from ..headers import read_header
+from ..kernel_code import named
 from .confirm import Stored, confirm
 from .journal import Done
-from .made_with import difference
+from .made_with import changed_code, difference
 from .record import Record, RecordedTensor, read_record
 
 
@@ -47,7 +48,8 @@ class Earlier:
 
     `tensors` are those of the plan that it holds, by index; `same_files` the plan's weight files, by index, that stand
     in it from the first byte to the last, with their paths. `papers`: all other files of the plan are as they would be
-    written. `why_not` says why nothing of it can be used, in a few words.
+    written. `why_not` says why nothing of it can be used, in a few words; `changed` is the code that has changed since,
+    so that what it made is made anew.
     """
 
     tensors: Mapping[int, Reused]
@@ -55,6 +57,7 @@ class Earlier:
     papers: bool
     outputs: int
     why_not: str | None = None
+    changed: tuple[str, ...] = ()
 
     @property
     def unchanged(self) -> bool:
@@ -92,7 +95,9 @@ def examine(path: str, plan: Plan) -> Earlier | None:
             tensors[index] = Reused(held[2], held[0].checksum, held[0].non_finite, held[3])
     same = _same_files(plan, tensors)
     in_place = all(os.path.basename(file) == plan.outputs[k].name for k, file in same.items())
-    return Earlier(tensors, same, in_place and _papers(path, plan, record), len(plan.outputs))
+    changed = tuple([named(code) for code in changed_code(record.made_with, plan.made_by)])
+    papers = in_place and _papers(path, plan, record)
+    return Earlier(tensors, same, papers, len(plan.outputs), changed=changed)
 
 
 def checked(earlier: Earlier, plan: Plan, cancel: threading.Event | None = None) -> Earlier:
@@ -111,7 +116,7 @@ def checked(earlier: Earlier, plan: Plan, cancel: threading.Event | None = None)
         for file, path in earlier.same_files.items()
         if all(k in tensors for k, t in enumerate(plan.tensors) if t.file == file)
     }
-    return Earlier(tensors, same, earlier.papers, earlier.outputs, earlier.why_not)
+    return Earlier(tensors, same, earlier.papers, earlier.outputs, earlier.why_not, earlier.changed)
 
 
 def _alike(stored: StoredTensor, wanted: OutputTensor) -> bool:

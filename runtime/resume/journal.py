@@ -18,8 +18,9 @@ from typing import Any
 from ...compiler.plan import Plan
 from ...grammar.records import dataclass
 from ..faults import show
+from ..kernel_code import named
 from ..syscalls import sync, write_all
-from .made_with import difference, made_with
+from .made_with import changed_code, difference, made_with
 
 _LONGEST = 1 << 28
 """Bytes of a journal that are read at most: about a million tensors."""
@@ -71,6 +72,8 @@ def other(then: Head, plan: Plan) -> str | None:
     now = head_of(plan)
     if (then.tensors, then.files) == (now.tensors, now.files):
         return None
+    if changed := changed_code(then.made_with, plan.made_by):
+        return f"{named(changed[0])} has changed since"
     before = {path: (size, mtime) for path, size, mtime in then.inputs}
     for path, size, mtime in now.inputs:
         if before.get(path, (size, mtime)) != (size, mtime):

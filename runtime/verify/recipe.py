@@ -13,12 +13,13 @@ from typing import Any
 
 from ...compiler.card import fingerprint, standard_library
 from ...compiler.catalog import CatalogError, Checkpoint
-from ...compiler.content import with_keys
+from ...compiler.content import code_of, with_keys
 from ...compiler.evaluate import evaluate
 from ...compiler.library import Library
 from ...compiler.models import Model
+from ...compiler.own_code import own_code
 from ...compiler.pipeline import Compilation, Options, compile_recipe
-from ...compiler.plan import Plan
+from ...compiler.plan import Code, Plan
 from ...compiler.primitives import Primitive
 from ...compiler.version import __version__
 from ...grammar.diagnostic import Diagnostic, MergecError, Severity
@@ -28,6 +29,8 @@ from ...grammar.source import Source
 from ..catalog import LocalCatalog
 from ..compare import holds
 from ..faults import show
+from ..kernel_code import named
+from ..resume.made_with import changed_code, recorded_code
 from ..resume.record import Record
 from .contents import base_list
 from .report import Check, Verdict, check
@@ -209,6 +212,8 @@ def _other_version(record: Record) -> str | None:
         return f"it was made by mergec {show(str(record.base.get('mergec')))}, and this is {__version__}"
     if record.base.get("stdlib_sha256") != standard_library():
         return "it was made with another standard library"
+    if record.made_with.get("code") != own_code():
+        return "it was made when mergec's own code was another"
     return None
 
 
@@ -222,23 +227,31 @@ def _failed(record: Record, error: MergecError, place: str) -> Check:
 
 
 def _keys(record: Record, made: Recompiled, place: str) -> Check:
-    """Whether the recipe comes to the recorded keys, were its inputs where they were."""
+    """Whether the recipe comes to the recorded keys, were its inputs where they were and its code what it was; and
+    whether it is."""
     compilation = made.compilation
     settings = compilation.settings
+    now = code_of(compilation.graph, __version__, compilation.recipe.primitives)
+    then = recorded_code(record.made_with, now)
     tensors = with_keys(
         compilation.graph,
         compilation.packing,
         compilation.recipe.inputs,
         settings.compute,
+        then,
         finite=settings.on_nonfinite == "error",
         files=_recorded_files(record, compilation.recipe.inputs),
     )
     keys = {t.name: t.key for t in tensors}
     differ = [n for n in {**keys, **record.tensors} if n not in record.tensors or keys.get(n) != record.tensors[n].key]
     same = len(keys) - len(differ)
-    if not differ:
-        return Check("recipe", Verdict.OK, f"compiles to the same {same:,} keys")
     other = _other_version(record)
+    if not differ:
+        detail = f"compiles to the same {same:,} keys"
+        changed = [_changed(code, record, place) for code in changed_code(record.made_with, now) if code.kernel]
+        return check("recipe", detail, changed, f"{detail}; but {other}" if other is not None else None)
+    if any(f"kernel {code.kernel}" in record.made_with and not code.digest for code in then):
+        other = "it was made by a function whose code nothing tells"
     if other is not None:
         return Check("recipe", Verdict.UNKNOWN, f"compiles to {len(differ):,} other keys; {other}")
     found = []
@@ -246,6 +259,20 @@ def _keys(record: Record, made: Recompiled, place: str) -> Check:
         message = f"the recipe in the record does not make tensor `{show(name)}`: its key is another"
         found.append(Diagnostic("E0657", message, file=place))
     return check("recipe", f"{len(differ):,} of {len(record.tensors):,} keys differ", found)
+
+
+def _changed(code: Code, record: Record, place: str) -> Diagnostic:
+    """A kernel that is not what it was."""
+    names = [e.get("package") for e in base_list(record, "primitives") if isinstance(e, dict) and _is(e, code)]
+    notes = tuple(
+        f"it was of {show(str(name))} then" for name in dict.fromkeys(names) if name not in (None, code.package)
+    )
+    message = f"{named(code)} has changed since the output was made with it"
+    return Diagnostic("E0663", message, notes=notes, file=place)
+
+
+def _is(entry: Mapping[str, Any], code: Code) -> bool:
+    return bool(entry.get("kernel") == code.kernel)
 
 
 def _recorded_files(record: Record, models: Sequence[Model]) -> dict[tuple[int, int], str]:

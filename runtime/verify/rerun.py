@@ -14,14 +14,15 @@ from collections.abc import Mapping, Sequence
 import numpy
 
 from ...compiler.owners import Owners
-from ...compiler.plan import Extent, OutputTensor
+from ...compiler.plan import Extent, OutputTensor, Plan
 from ...compiler.prune import prune
 from ...grammar.diagnostic import Diagnostic, MergecError
 from ..descriptors import Descriptors, room
 from ..executor import execute
 from ..faults import reason, show
 from ..inputs import Inputs
-from ..resume.made_with import difference
+from ..kernel_code import named
+from ..resume.made_with import changed_code, difference
 from ..resume.record import Record
 from .contents import Contents, Place
 from .recipe import Recompiled
@@ -55,7 +56,7 @@ def rerun(
         return Check("rerun", Verdict.UNKNOWN, f"stopped by {said.code}: {said.message}")
     nbytes = sum(plan.tensors[k].nbytes for k in drawn)
     detail = f"{len(drawn):,} of {len(plan.tensors):,} tensors made again, {nbytes:,} bytes"
-    other = difference(record.made_with, plan)
+    other = difference(record.made_with, plan) or _other_code(record, plan)
     if compared.wrong and other is not None:
         names = ", ".join(f"`{show(plan.tensors[k].name)}`" for k in sorted(compared.wrong))
         return Check("rerun", Verdict.UNKNOWN, f"{detail}; other bytes in {names}, but {other}")
@@ -63,6 +64,11 @@ def rerun(
     notes = (f"written to or copied since the output was made: {since}",) if since else ()
     wrong = sorted(compared.wrong)
     return check("rerun", detail, [_finding(plan.tensors[k], places[k], compared, k, notes) for k in wrong])
+
+
+def _other_code(record: Record, plan: Plan) -> str | None:
+    changed = changed_code(record.made_with, plan.made_by)
+    return f"{named(changed[0])} has changed since" if changed else None
 
 
 def _alike(tensor: OutputTensor, contents: Contents) -> bool:

@@ -15,6 +15,7 @@ from mergec.compiler.pipeline import Compilation, Options, compile_recipe
 from mergec.compiler.plan import Pass, Plan, Scalar
 from mergec.compiler.verify import verify
 from mergec.grammar.source import Source
+from method_calls import calls
 from profiles import examples
 
 LAYERS = 4
@@ -100,6 +101,7 @@ RECIPES = {
         "output(like=base)\nlayers[0] = a.layers[0] * total(abs(a.layers[0]))\n"
         "layers[1] = a.layers[0] * total(abs(a.layers[0])) * 2\nlayers[2..3] = a * total(abs(a))" + COUNTERS
     ),
+    "numbers of a tensor": "* = geometric_median(a, base) + karcher(a, base) / total(abs(a))" + COUNTERS,
     "keep": 'output(like=base, seed=7)\nlayers[*].mlp.experts = a * keep(a, 0.5) + b * keep(b, 0.25, stream="s")',
 }
 
@@ -230,17 +232,27 @@ def test_any_recipe_has_the_plan_of_each_by_itself(lines: list[str], dtype: str 
     assert settled(quick.plan) == settled(slow.plan)
 
 
+CODE = {"": "a digest"}
+
+
 def keys(compilation: Compilation) -> dict[str, str]:
-    return {o.name: key for o, key in output_keys(compilation.graph, repr)}
+    return {o.name: key for o, key in output_keys(compilation.graph, repr, CODE)}
 
 
 @pytest.mark.parametrize("name", RECIPES)
 def test_keys_are_those_of_each_by_itself(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     quick, slow = compiled(RECIPES[name]), one_by_one(RECIPES[name], monkeypatch)
-    assert keys(quick) == {o.name: key for o, key in output_keys(quick.graph.written_out(), repr)}
+    assert keys(quick) == {o.name: key for o, key in output_keys(quick.graph.written_out(), repr, CODE)}
     # what reads the same is one value, and all others have keys of their own
     values = {o.name: o.node.id for o in slow.graph.outputs}
     assert len(set(keys(quick).values())) == len(set(values.values()))
+
+
+@pytest.mark.parametrize("call", calls())
+def test_keys_of_every_method(call: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    recipe = f"let c = flat\noutput(like=base)\nlayers[0..1] = {call}{COUNTERS}"
+    quick, slow = compiled(recipe, check_graph=True), one_by_one(recipe, monkeypatch)
+    assert {t.name: t.key for t in quick.plan.tensors} == {t.name: t.key for t in slow.plan.tensors}
 
 
 def test_a_key_tells_what_is_read_and_how() -> None:

@@ -11,7 +11,8 @@ from typing import Any
 import mergec
 import pytest
 from mergec.cli.main import main
-from mergec.runtime import units
+from mergec.compiler import content
+from mergec.runtime import kernel_code, units
 from mergec.runtime.resume.earlier import examine
 from mergec.runtime.session import Report
 from resume_models import CHANGED, RECIPE, SHAPES, merged, plan_of, weights, write_models
@@ -174,6 +175,19 @@ def test_another_version_takes_over_nothing_and_says_so(folder: Path, tmp_path: 
     assert report.reused == 0
     why = "it was made with another version of mergec"
     assert progress.notices == (f"taking over nothing from the earlier output: {why}",)
+
+
+def test_other_code_of_mergec_itself_makes_anew_what_is_computed(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wanted = merged(plan_of(folder), tmp_path / "out")
+    for module in (content, kernel_code):
+        monkeypatch.setattr(module, "own_code", lambda: "another")
+    progress = Quiet()
+    assert mergec.run(plan_of(folder), tmp_path / "out", force=True, progress=progress).reused == 1
+    assert progress.notices[1] == "making anew what was made by code that has changed: mergec's own code"
+    assert weights(tmp_path / "out") == wanted
+    assert mergec.run(plan_of(folder), tmp_path / "out").unchanged
 
 
 def test_infinities_of_an_earlier_output_still_count(folder: Path, tmp_path: Path) -> None:

@@ -14,6 +14,9 @@ import lora_adapters
 import mergec
 import pytest
 import torch
+from mergec.compiler import content
+from mergec.runtime import kernel_code
+from mergec.runtime.verify import recipe as recompiling
 from mergec.runtime.verify.report import Verdict
 from safetensors.torch import load_file, save_file
 
@@ -110,6 +113,21 @@ def test_an_output_as_it_was_made(whole: Path) -> None:
         *("non-finite", "inputs", "recipe", "papers", "rerun"),
     ]
     assert len(list((whole / "out").glob("*.safetensors"))) > 1
+
+
+def test_an_output_of_other_code(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its keys are those of the recipe all the same; whether its numbers are, only a rerun can tell."""
+    for module in (content, kernel_code, recompiling):
+        monkeypatch.setattr(module, "own_code", lambda: "another")
+    found = mergec.verify(folder / "out", rerun="all", folder=folder)
+    assert verdicts(found)["recipe"] == "not checked"
+    (said,) = [c.detail for c in found.checks if c.name == "recipe"]
+    assert said.endswith("keys; but it was made when mergec's own code was another")
+    assert verdicts(found)["rerun"] == "ok"
+    assert found.ok
+    edit(folder / "out/mergec.json", lambda data: data.update(recipe=RECIPE.replace("0.25", "0.5")))
+    found = mergec.verify(folder / "out", folder=folder)
+    assert "other keys; it was made when" in next(c.detail for c in found.checks if c.name == "recipe")
 
 
 @pytest.mark.parametrize("family", ["llama", "phi-old", "gpt2", "t5", "bert", "mixtral", "gemma2-other-head"])
