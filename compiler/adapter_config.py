@@ -41,12 +41,16 @@ _LONGEST = 256
 
 @dataclass(frozen=True, slots=True)
 class AdapterConfig:
-    """How strong an adapter is: rank and alpha, for all modules and for those that a pattern fits."""
+    """How strong an adapter is: rank and alpha, for all modules and for those that a pattern fits.
+
+    `tied`: what is done to one of several tensors that share storage is done to all of them (`ensure_weight_tying`).
+    """
 
     r: int
     alpha: float
     rank_stabilised: bool
     fan_in_fan_out: bool
+    tied: bool
     rank_pattern: Mapping[str, int]
     alpha_pattern: Mapping[str, float]
 
@@ -106,6 +110,7 @@ def read_config(data: Mapping[str, Any], file: str, label: str, span: Span) -> A
         alpha=float(check.value("lora_alpha", 8, _number, "a number")),
         rank_stabilised=check.value("use_rslora", False, _is(bool), "a boolean"),
         fan_in_fan_out=check.value("fan_in_fan_out", False, _is(bool), "a boolean"),
+        tied=check.value("ensure_weight_tying", False, _is(bool), "a boolean"),
         rank_pattern=check.pattern("rank_pattern", _positive, "whole numbers of 1 or more"),
         alpha_pattern={k: float(v) for k, v in check.pattern("alpha_pattern", _number, "numbers").items()},
     )

@@ -16,8 +16,9 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import field
+from typing import Protocol
 
 from ..grammar.diagnostic import Diagnostic, Label, MergecError
 from ..grammar.records import dataclass
@@ -34,6 +35,15 @@ _PARTS = re.compile(
     r"|lora_embedding_[AB](?:\.default)?|lora_magnitude_vector(?:\.default)?(?:\.weight)?)"
 )
 _WRAPPED = re.compile(r"(?P<module>.+)\.(?:base_layer|modules_to_save(?:\.default)?|original_module)\.(?P<leaf>[^.]+)")
+
+
+_LIKE = 3
+"""How many parts of two names have to agree, from the end, for them to be taken for the same tensor's."""
+
+_MERGE_IT = (
+    "if it is for such a model with more tensors, say with a head for classes: merge it there with peft's"
+    " `merge_and_unload`, save that, and name it with `model(…)`"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,34 +101,30 @@ class Part:
     turned: bool
 
 
+class SameBytes(Protocol):
+    """Whether two stored tensors are known to hold equal bytes, as `Catalog.same_bytes` tells it."""
+
+    def __call__(self, first: str, second: str, *, other: Checkpoint | None = None, turned: bool = False) -> bool: ...
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Adapter:
     """An adapter as the recipe sees it.
 
     `model` stands for its file: number, label, stored tensors. `changes` is by names of the tensors that PEFT would
-    change, in the order of the file. `fan_in_fan_out`: so are square weights to be taken. `same_bytes` tells of two
-    stored tensors whether they are equal.
+    change, in the order of the file. `config` is adapter_config.json. `same_bytes` tells of two stored tensors whether
+    they are equal.
     """
 
     model: Model
     changes: Mapping[str, Change]
-    fan_in_fan_out: bool
-    same_bytes: Callable[[str, str], bool]
+    config: AdapterConfig
+    same_bytes: SameBytes
     _bound: dict[int, Mapping[str, Part]] = field(default_factory=dict)
 
     @property
     def label(self) -> str:
         return self.model.label
-
-    def own(self, alias: str, primary: str) -> bool:
-        """Whether the adapter has a whole tensor for `alias` which is not the one that it has for `primary`."""
-        change = self.changes.get(alias, Change())
-        return change.replaced is not None and not self.same(change, self.changes.get(primary, Change()))
-
-    def same(self, first: Change, second: Change) -> bool:
-        """Whether two changes replace tensors by equal ones, as they do where those are tied."""
-        one, two = first.replaced, second.replaced
-        return one is not None and two is not None and self.same_bytes(one.name, two.name)
 
     def bound(self, model: Model, span: Span) -> Mapping[str, Part]:
         """What changes of a model's tensors, by canonical names, tied ones by their own. Raises MergecError (E0453)."""
@@ -130,7 +136,9 @@ class Adapter:
 # --- reading -------------------------------------------------------------------------------------
 
 
-def read_changes(checkpoint: Checkpoint, config: AdapterConfig, label: str, span: Span) -> dict[str, Change]:
+def read_changes(
+    checkpoint: Checkpoint, config: AdapterConfig, same_bytes: SameBytes, label: str, span: Span
+) -> dict[str, Change]:
     """What the tensors of an adapter's file do. Raises MergecError: E0452, E0453."""
     pairs: dict[str, dict[str, StoredTensor]] = {}
     changes: dict[str, Change] = {}
@@ -150,9 +158,10 @@ def read_changes(checkpoint: Checkpoint, config: AdapterConfig, label: str, span
         target = f"{wrapped['module']}.{wrapped['leaf']}" if wrapped else plain
         if wrapped and ".original_module." in plain:
             continue
-        if target in changes:
+        whole = changes.setdefault(target, Change(replaced=tensor)).replaced
+        # PEFT saves a trained embedding under its own name and as what was trained
+        if whole is None or (whole is not tensor and not same_bytes(whole.name, name)):
             raise _unfit(f"`{label}` has `{_show(target)}` twice", span, "which one is it?")
-        changes[target] = Change(replaced=tensor)
     for module, parts in pairs.items():
         for target, change in _module(module, parts, config, label, span):
             have = changes.setdefault(target, Change())
@@ -201,22 +210,46 @@ def _bind(adapter: Adapter, model: Model, span: Span) -> dict[str, Part]:
     if left:
         shown = [f"`{_show(name)}`" for name in left]
         more = f" and {len(shown) - 3} more" if len(shown) > 3 else ""
+        notes, help = [f"not in `{model.label}`: {', '.join(shown[:3])}{more}"], _MERGE_IT
+        first = next(iter(left))
+        other = _prefixes(first, model.space.names)
+        if other is not None:
+            had, wanted, pattern = other
+            notes.append(f"in `{model.label}` that may be `{_show(had + first.removeprefix(wanted))}`")
+            names = f'{{"{_show(had)}{pattern}": "{_show(wanted)}{pattern}"}}'
+            help = f"where only the prefix differs, open the model under the adapter's names: `rename={names}`"
         raise MergecError(
             Diagnostic(
                 "E0453",
                 f"`{model.label}` lacks {len(shown)} of the {len(adapter.changes)} tensors that"
                 f" `{adapter.label}` is for",
                 (Label(span, "applied here"), Label(adapter.model.span, "made for another model?")),
-                notes=(f"not in `{model.label}`: {', '.join(shown[:3])}{more}",),
+                notes=tuple(notes),
+                help=(help,),
             )
         )
     # a square weight does not show which way round it is, but others of the same model do
     shapes = {name: view[1].shape for name in found if (view := model.find(name))}
-    square = adapter.fan_in_fan_out or any(_turned(f[0], shapes.get(n, ()), False) for n, f in found.items())
+    square = adapter.config.fan_in_fan_out or any(_turned(f[0], shapes.get(n, ()), False) for n, f in found.items())
     return {
         name: Part(change, first, piece, _turned(change, shapes.get(name, ()), square, True))
         for name, (change, first, piece) in found.items()
     }
+
+
+def _prefixes(name: str, names: Iterable[str]) -> tuple[str, str, str] | None:
+    """Where a tensor's name is that of one alone of `names` but for what stands before: what stands there in `names`
+    and in `name`, and a pattern for what follows both. None where that is not so, or too little of them agrees."""
+    parts = name.split(".")
+    for k in range(len(parts) - _LIKE):
+        rest = ".".join(parts[k:])
+        found = [other for other in names if other == rest or other.endswith(f".{rest}")]
+        if found:
+            wanted = name.removesuffix(rest)
+            numbered = parts[k + 1].isdigit()
+            pattern = f"{_show(parts[k])}.{'{i}.*' if numbered else '*'}"
+            return (found[0].removesuffix(rest), wanted, pattern) if len(found) == 1 else None
+    return None
 
 
 def _turned(change: Change, shape: tuple[int, ...], square: bool, embeddings: bool = False) -> bool:

@@ -123,8 +123,20 @@ class Catalog(Protocol):
         """The adapter that `lora(source)` names; its `config` is adapter_config.json. Raises CatalogError."""
         ...
 
-    def same_bytes(self, checkpoint: Checkpoint, first: str, second: str) -> bool | None:
-        """Whether two stored tensors hold equal bytes; None where that can't be told without a download."""
+    def same_bytes(
+        self,
+        checkpoint: Checkpoint,
+        first: str,
+        second: str,
+        *,
+        other: Checkpoint | None = None,
+        turned: bool = False,
+    ) -> bool | None:
+        """Whether two stored tensors hold equal bytes; None where that can't be told without a download.
+
+        `second` is one of `other`, where that is given. `turned`: whether the second is the transpose of the first,
+        both being matrices once all axes but the first of `first`, and but the last of `second`, are flattened.
+        """
         ...
 
     def document(self, checkpoint: Checkpoint, name: str) -> str | None:
@@ -184,7 +196,17 @@ class MemoryCatalog:
     def adapter(self, source: str, *, revision: str | None, subfolder: str | None, near: str) -> Checkpoint:
         return self.open(source, revision=revision, subfolder=subfolder, near=near)
 
-    def same_bytes(self, checkpoint: Checkpoint, first: str, second: str) -> bool | None:
+    def same_bytes(
+        self,
+        checkpoint: Checkpoint,
+        first: str,
+        second: str,
+        *,
+        other: Checkpoint | None = None,
+        turned: bool = False,  # noqa: ARG002
+    ) -> bool | None:
+        if other is not None and other is not checkpoint:
+            return None
         equal = self._specs[checkpoint.location.removeprefix("memory:")].get("equal", ())
         return None if equal is None else (first, second) in equal or (second, first) in equal
 

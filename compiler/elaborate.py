@@ -62,13 +62,13 @@ class _Elaborator:
         found, wrong = coverings(self.recipe, self.space)
         owner = owners(found)
         warnings = shadowed(found, owner)
-        ties, wrong_ties = output_ties(self.template, self.space, owner)
+        ties, kept, wrong_ties = output_ties(self.template, self.space, owner)
         sources, unfit = layer_sources(self.settings, self.space, found, owner)
         self.errors += [*wrong, *wrong_ties, *(d for diagnostics in unfit.values() for d in diagnostics)]
         covered: dict[int, list[str]] = {c.assignment.number: [] for c in found}
         copied: list[str] = []
         missing: list[str] = []
-        make = Maker(self.settings, self.vocabulary, self.space, self.errors)
+        make = Maker(self.settings, self.vocabulary, self.space, kept, self.errors)
         given = {id(c): self.statement(c, owner, ties) for c in found}
         rest = Given(None, Leaf(self.template, None, self.template.span), self.template.span, {}, ())
         for name in self.space.names:
@@ -84,6 +84,9 @@ class _Elaborator:
                 copied.append(name)
             else:
                 missing.append(name)
+        for tie in kept:
+            if tie.name == tie.alias:
+                make.try_untied(self.statement(tie.covering, owner, {}), tie)
         if missing:
             self.errors.append(uncovered(self.recipe, self.settings, self.space, missing))
         if not self.errors:

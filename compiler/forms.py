@@ -11,7 +11,7 @@ from .adapter_config import FILE, read_config
 from .adapters import Adapter, read_changes
 from .advice import advise
 from .calls import Given, Parameter, check_kind, kind_of, match
-from .catalog import Catalog, CatalogError
+from .catalog import Catalog, CatalogError, Checkpoint
 from .expressions import Expressions
 from .family import build
 from .layouts import CANONICAL, Recognised, View
@@ -112,15 +112,15 @@ class Models:
         space = Space(_ADAPTERS, tuple(views), {}, f"`{shown}`")
         seen = Recognised(_ADAPTERS, CANONICAL, views, ())
         model = Model(number, shown, source, checkpoint, _ADAPTERS, CANONICAL, views, {}, (), space, span, seen)
-        changes = read_changes(checkpoint, config, shown, span)
 
-        def same_bytes(first: str, second: str) -> bool:
+        def same_bytes(first: str, second: str, *, other: Checkpoint | None = None, turned: bool = False) -> bool:
             try:
-                return self.catalog.same_bytes(checkpoint, first, second) is True
+                return self.catalog.same_bytes(checkpoint, first, second, other=other, turned=turned) is True
             except CatalogError as error:
                 raise MergecError(catalog_diagnostic(error, span), Exit.INPUT) from None
 
-        found = Adapter(model, changes, config.fan_in_fan_out, same_bytes)
+        changes = read_changes(checkpoint, config, same_bytes, shown, span)
+        found = Adapter(model, changes, config, same_bytes)
         self.adapters.append(found)
         return Lora(found, node.span, label)
 

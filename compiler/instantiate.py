@@ -17,6 +17,7 @@ from .lifting import as_region
 from .models import Model
 from .moves import mapped_name, moved
 from .ops import OPS
+from .output_ties import KeptTie
 from .presence import exists
 from .randomness import mask_key
 from .scalars import SCALARS
@@ -35,6 +36,7 @@ from .terms import (
     Stack,
     Tie,
     Where,
+    adapters_on,
     is_region,
     owners,
     walk,
@@ -52,10 +54,18 @@ class Instantiator:
     """Makes nodes in `graph` for terms at places; every (term, place) pair once."""
 
     def __init__(
-        self, graph: Graph, seed: int, vocabulary: Vocabulary | None, template: Model, *, wide: bool, resize: str
+        self,
+        graph: Graph,
+        seed: int,
+        vocabulary: Vocabulary | None,
+        template: Model,
+        kept: Sequence[KeptTie],
+        *,
+        wide: bool,
+        resize: str,
     ) -> None:
         self.graph, self.seed, self.wide = graph, seed, wide
-        self.adapted = Adapted(graph, template, vocabulary)
+        self.adapted = Adapted(graph, template, vocabulary, kept)
         self.tensors = Tensors(graph, vocabulary, template, resize)
         self._root: Region | None = None
         self.domain: tuple[Where, ...] = ()
@@ -101,7 +111,7 @@ class Instantiator:
         if isinstance(term, Leaf):
             return self._leaf(term, where)
         if isinstance(term, Lora):
-            return self.adapted.delta(term, where.name)
+            return self.adapted.delta(term, where)
         if isinstance(term, Number):
             return self._number(term.value, where, term.span)
         if isinstance(term, Apply):
@@ -184,7 +194,7 @@ class Instantiator:
             if known is not None:
                 return self._plain(self.node(term.args[1 if known else 2], where))
         if term.op == "add" and any(isinstance(a, Lora) for a in term.args):
-            return self._with_adapter(term, where)
+            return self._with_adapters(term, where)
         if term.op in WHOLE_MODEL:
             return self._whole_model(term)
         nodes = tuple([self.node(a, where) for a in term.args])
@@ -238,14 +248,15 @@ class Instantiator:
         # a tensor of one axis is a single row
         return self.graph.apply(term.op, nodes, (("row", shape[-1] if len(shape) > 1 else elements(shape)),))
 
-    def _with_adapter(self, term: Apply, where: Where) -> Node:
-        """`model + lora(…)`; an adapter on something without a model is only what it adds."""
-        other, lora = term.args if isinstance(term.args[1], Lora) else term.args[::-1]
-        assert isinstance(lora, Lora)
+    def _with_adapters(self, term: Apply, where: Where) -> Node:
+        """`model + lora(…) + lora(…)`; adapters on something without a model are only what they add."""
+        other, loras = adapters_on(term)
         node, found = self._plain(self.node(other, where)), owners(other)
         if not found:
-            return self.graph.apply("add", (node, self.adapted.delta(lora, where.name)))
-        made = self.adapted.applied(lora, node, found[0].model, where.name)
+            for lora in loras:
+                node = self.graph.apply("add", (node, self.adapted.delta(lora, where)))
+            return node
+        made = self.adapted.applied(loras, other, node, found[0].model, where)
         if made is not node:
             check_arithmetic(self.tensors, term, (node,))
         return made

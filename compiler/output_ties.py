@@ -1,23 +1,64 @@
-"""Ties of the output: those of its template, less what statements untie, and those that `tie(…)` makes."""
+"""Ties of the output: those of its template, less what statements untie, and those that `tie(…)` makes.
+
+What a tie that no statement asks for would drop without a word is an error (E0310): an input's own head, and what an
+adapter does to one of the two tensors alone.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from ..grammar.diagnostic import Diagnostic, Label, MergecError
+from ..grammar.records import dataclass
 from .coverage import Covering
 from .models import Model
 from .places import Space
 from .shapes import shape_text
-from .terms import Tie, adapters_in, models_in
+from .terms import Tie, is_region, models_in, picks
+
+
+@dataclass(frozen=True, slots=True)
+class KeptTie:
+    """A tie of the output that it has from its template, not from a statement, as one statement is concerned.
+
+    `covering` gives a value to the output's tensor `name`, or would, did it not share storage with `other`; `alias` is
+    the one of the two that is not stored. `untied` is the value that would untie it, as text; in an `always` tie
+    nothing can. `places` are alias and primary as people write them, `template` is its label.
+    """
+
+    covering: Covering
+    name: str
+    other: str
+    alias: str
+    untied: str
+    always: bool
+    places: tuple[str, str]
+    template: str
+
+    def dropped(self, message: str, label: str, keep: str, *more: Label) -> Diagnostic:
+        """E0310 for what would be lost, with the ways out; `keep` says what the second is for."""
+        place, first = self.places
+        note = f"the output is tied because its template, `{self.template}`, is"
+        other = f"to keep {keep}, untied: `{place} = {self.untied}`"
+        if self.always:
+            note = f"`{place}` always shares storage with `{first}` in this family"
+            whole = self.untied if self.untied.isidentifier() else f"({self.untied})"
+            other = f"to keep it for both: `{first} = {whole}.{place}`"
+        value = self.covering.assignment.statement.value.span
+        accept = f"to accept that: `{place} = tie({first})`"
+        return Diagnostic("E0310", message, (Label(value, label), *more), (note,), (accept, other))
 
 
 def output_ties(
     template: Model, space: Space, owner: Mapping[str, Covering]
-) -> tuple[dict[str, str], list[Diagnostic]]:
-    """Each output name that is not stored, with the name whose storage it shares; and the errors on the way."""
+) -> tuple[dict[str, str], list[KeptTie], list[Diagnostic]]:
+    """Each output name that is not stored, with the name whose storage it shares; which of these ties no statement
+    asks for; and the errors on the way."""
     ties = _Ties(template, space, owner)
-    return ties.run(), ties.errors
+    found = ties.run()
+    kept = ties.kept(found)
+    ties.mixed_heads(kept)
+    return found, kept, ties.errors
 
 
 class _Ties:
@@ -39,7 +80,6 @@ class _Ties:
                 target = self.primary(name, covering, value, out)
                 if target is not None:
                     out[name] = target
-        self.mixed_heads(out)
         return out
 
     def wrong(self, message: str, label: Label, *help: str) -> None:
@@ -96,31 +136,42 @@ class _Ties:
             return None
         return primary
 
-    def mixed_heads(self, ties: Mapping[str, str]) -> None:
-        """An input whose own head the tied output would drop without a word (E0310)."""
+    def kept(self, ties: Mapping[str, str]) -> list[KeptTie]:
+        found = []
         for alias, primary in ties.items():
             source, own = self.owner.get(primary), self.owner.get(alias)
             if source is None or (own is not None and isinstance(own.assignment.value, Tie)):
                 continue
             given = source.assignment.value
-            model = next((m for m in models_in(given) if alias in m.tensors), None)
-            model = model or next((a.model for a in adapters_in(given) if a.own(alias, primary)), None)
-            if model is None:
-                continue
-            place, first = self.place(alias), self.place(primary)
-            value = source.assignment.statement.value.span
-            self.errors.append(
-                Diagnostic(
-                    "E0310",
-                    f"`{model.label}` has its own `{place}`, but the output ties it to `{first}`",
-                    (Label(value, f"would drop `{alias}` of `{model.label}`"), Label(model.span, "stores its own")),
-                    notes=(f"the output is tied because its template, `{self.template.label}`, is",),
-                    help=(
-                        f"to accept that: `{place} = tie({first})`",
-                        f"to keep a trained one, untied: `{place} = {value.text}`",
-                    ),
+            picked = is_region(given) and picks(given)[0]
+            for covering, name, other in ((source, primary, alias), (own, alias, primary)):
+                if covering is None:
+                    continue
+                # what is picked for the one is not what the other would get
+                value = own if covering is source and own is not source and picked else covering
+                text = value.assignment.statement.value.span.text if value is not None else self.template.label
+                places = self.place(alias), self.place(primary)
+                always = alias in self.always
+                found.append(KeptTie(covering, name, other, alias, text, always, places, self.template.label))
+        return found
+
+    def mixed_heads(self, kept: Sequence[KeptTie]) -> None:
+        """Inputs whose own head the tied output would drop."""
+        seen: set[str] = set()
+        for tie in kept:
+            models = models_in(tie.covering.assignment.value)
+            model = next((m for m in models if tie.alias in m.tensors), None)
+            if model is not None and tie.alias not in seen:
+                seen.add(tie.alias)
+                place, first = tie.places
+                self.errors.append(
+                    tie.dropped(
+                        f"`{model.label}` has its own `{place}`, but the output ties it to `{first}`",
+                        f"would drop `{tie.alias}` of `{model.label}`",
+                        "a trained one",
+                        Label(model.span, "stores its own"),
+                    )
                 )
-            )
 
     def place(self, name: str) -> str:
         """The role that a tensor has, or its name as a glob."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Hashable, Mapping
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import field
 from typing import Any
 
@@ -17,11 +17,12 @@ from .dtypes import FLOATS, NAMES
 from .graph import Graph, Likeness, Node, Output
 from .instantiate import Instantiator
 from .layouts import View
+from .output_ties import KeptTie
 from .places import Coordinate, Space
 from .resize import common_shape
 from .settings import Settings
 from .shapes import shape_text
-from .terms import Where, is_region
+from .terms import Lora, Where, is_region, walk
 from .vocabulary import Vocabulary
 
 MOST_ERRORS = 50
@@ -63,7 +64,12 @@ class Maker:
     """Makes the outputs of `graph`, in the order in which they are asked for; what is wrong goes to `errors`."""
 
     def __init__(
-        self, settings: Settings, vocabulary: Vocabulary | None, space: Space, errors: list[Diagnostic]
+        self,
+        settings: Settings,
+        vocabulary: Vocabulary | None,
+        space: Space,
+        kept: Sequence[KeptTie],
+        errors: list[Diagnostic],
     ) -> None:
         self.graph = Graph()
         self._settings, self._vocabulary, self._space, self._errors = settings, vocabulary, space, errors
@@ -73,6 +79,7 @@ class Maker:
             settings.seed,
             vocabulary,
             settings.template,
+            kept,
             wide=settings.compute == "F64",
             resize=settings.resize,
         )
@@ -106,6 +113,20 @@ class Maker:
             return self._give_alone(given, name) is not None
         self._append(given, _like(first, name, kind.likeness, tuple([sight.reads[k] for k in kind.slots])))
         return True
+
+    def try_untied(self, given: Given, tie: KeptTie) -> None:
+        """Collects what a tensor would get from adapters were it not tied (E0310), where what is stored is not that."""
+        stored = next((o.node for o in self.graph.outputs if o.name == tie.other), None)
+        if stored is None or not is_region(given.value) or not any(isinstance(t, Lora) for t in walk(given.value)):
+            return
+        dropped = self._instantiator.adapted.dropped
+        dropped.clear()
+        try:
+            node = self._value(given, tie.name)
+        except MergecError:
+            return  # nothing asks for this value
+        for diagnostic in dropped if node is not stored else ():
+            self._report(diagnostic)
 
     def finish(self) -> None:
         """Gives nodes of their own to outputs that read something which others read too, so that the graph can find

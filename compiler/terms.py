@@ -272,10 +272,16 @@ def models_in(value: object) -> list[Model]:
     return list({leaf.model.label: leaf.model for leaf in found}.values())
 
 
-def adapters_in(value: object) -> list[Adapter]:
-    """The adapters that a value is made with, each once."""
-    found = [t.adapter for t in walk(value) if isinstance(t, Lora)] if isinstance(value, Region) else []
-    return list({adapter.label: adapter for adapter in found}.values())
+def adapters_on(region: Region) -> tuple[Region, list[Lora]]:
+    """What adapters are added to, side by side, and these in the order of the text; none where the region is no sum
+    with an adapter."""
+    found: list[Lora] = []
+    while isinstance(region, Apply) and region.op == "add" and any(isinstance(a, Lora) for a in region.args):
+        first, second = region.args
+        region, lora = (first, second) if isinstance(second, Lora) else (second, first)
+        assert isinstance(lora, Lora)
+        found.append(lora)
+    return region, found[::-1]
 
 
 def owners(region: Region) -> list[Leaf | Assembly]:

@@ -5,13 +5,15 @@ Hub repositories are not opened here: their ids are told from paths and refused 
 
 from __future__ import annotations
 
+import math
 import os
 import re
 from collections.abc import Mapping
 from typing import Any
 
 from ..compiler.catalog import CatalogError, Checkpoint, InputFile, StoredTensor
-from .compare import same_ranges
+from ..compiler.dtypes import SIZES
+from .compare import is_transpose, same_ranges
 from .documents import read_json, read_text
 from .faults import show, unreadable
 from .folders import Folder, check_inside, pickle_error, pickled, survey
@@ -73,24 +75,36 @@ class LocalCatalog:
         weights = check_inside(location, stored)
         return _checkpoint(location, (weights,), (read_weights(weights),), config)
 
-    def same_bytes(self, checkpoint: Checkpoint, first: str, second: str) -> bool | None:
-        """Whether two stored tensors hold equal bytes, whatever their shapes.
+    def same_bytes(
+        self,
+        checkpoint: Checkpoint,
+        first: str,
+        second: str,
+        *,
+        other: Checkpoint | None = None,
+        turned: bool = False,
+    ) -> bool | None:
+        """Whether two stored tensors hold equal bytes, whatever their shapes; `turned`: as a matrix and its transpose.
 
         Raises CatalogError: E0403 where a file can't be read, E0409 where it has changed.
         """
-        one, two = checkpoint.tensors[first], checkpoint.tensors[second]
-        if one.nbytes != two.nbytes:
+        one, two = checkpoint.tensors[first], (other or checkpoint).tensors[second]
+        if one.nbytes != two.nbytes or (turned and (one.dtype, one.shape[:1]) != (two.dtype, two.shape[-1:])):
             return False
-        if (one.file, one.start) == (two.file, two.start):
+        files = checkpoint.files[one.file], (other or checkpoint).files[two.file]
+        if not turned and (files[0].path, one.start) == (files[1].path, two.start):
             return True
         descriptors: list[int] = []
-        file = checkpoint.files[one.file]
+        file = files[0]
         try:
-            for file in (checkpoint.files[one.file], checkpoint.files[two.file]):
+            for file in files:
                 descriptors.append(os.open(file.path, os.O_RDONLY | os.O_CLOEXEC))
                 status = os.fstat(descriptors[-1])
                 if file.change(status.st_size, status.st_mtime_ns, status.st_ctime_ns) is not None:
                     raise CatalogError("E0409", "file has changed since its header was read", file=file.path)
+            if turned:
+                matrix = one.shape[0], math.prod(one.shape[1:])
+                return is_transpose(descriptors[0], one.start, descriptors[1], two.start, matrix, SIZES[one.dtype])
             return same_ranges(descriptors[0], one.start, descriptors[1], two.start, one.nbytes)
         except EOFError as error:
             raise CatalogError("E0409", "file has changed since its header was read", file=file.path) from error

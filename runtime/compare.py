@@ -32,6 +32,27 @@ def same_ranges(first: int, first_start: int, second: int, second_start: int, nb
     return True
 
 
+def is_transpose(
+    first: int, first_start: int, second: int, second_start: int, shape: tuple[int, int], size: int
+) -> bool:
+    """Whether the matrix of this shape in the open file `first` is the transpose of the one in `second`, both stored
+    by rows, `size` bytes an element.
+
+    Raises OSError; EOFError where a file ends before its range.
+    """
+    rows, columns = shape
+    most = max(1, _CHUNK // (max(rows, 1) * size))
+    for at in range(0, columns, most):
+        count = min(most, columns - at)
+        one, two = bytearray(count * size), bytearray(count * rows * size)
+        _fill(second, two, second_start + at * rows * size)
+        for row in range(rows):
+            _fill(first, one, first_start + (row * columns + at) * size)
+            if any(one[k::size] != two[row * size + k :: rows * size] for k in range(size)):
+                return False
+    return True
+
+
 def holds(path: str, data: bytes) -> bool:
     """Whether the file at `path` is `data` and nothing else. Raises OSError."""
     with open(path, "rb") as file:

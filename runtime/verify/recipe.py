@@ -66,8 +66,16 @@ class Recorded:
     def adapter(self, source: str, *, revision: str | None, subfolder: str | None, near: str) -> Checkpoint:
         return self._disk.adapter(source, revision=revision, subfolder=subfolder, near=near)
 
-    def same_bytes(self, checkpoint: Checkpoint, first: str, second: str) -> bool | None:
-        return self._disk.same_bytes(checkpoint, first, second)
+    def same_bytes(
+        self,
+        checkpoint: Checkpoint,
+        first: str,
+        second: str,
+        *,
+        other: Checkpoint | None = None,
+        turned: bool = False,
+    ) -> bool | None:
+        return self._disk.same_bytes(checkpoint, first, second, other=other, turned=turned)
 
     def document(self, checkpoint: Checkpoint, name: str) -> str | None:
         return self._disk.document(checkpoint, name)

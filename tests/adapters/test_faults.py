@@ -14,9 +14,11 @@ import pytest
 import torch
 from mergec.compiler.adapter_config import fits
 from mergec.grammar.diagnostic import Diagnostic, Exit
+from safetensors.torch import load_file
 
 Make = Callable[..., Path]
 CONFIG: dict[str, Any] = {"r": 4, "lora_alpha": 8}
+FILE = "adapter_model.safetensors"
 MODULE = "model.layers.0.self_attn.q_proj"
 
 
@@ -197,3 +199,35 @@ def test_rows_that_move(checkpoint: Make, tmp_path: Path) -> None:
 )
 def test_names_in_patterns(key: str, module: str, expected: bool) -> None:
     assert fits(key, module) is expected
+
+
+def test_names_of_which_the_prefix_differs(adapter: Path, checkpoint: Make, tmp_path: Path) -> None:
+    """As between versions of transformers: the help's renaming brings the names together."""
+    base = checkpoint("llama")
+    tensors = {k.removeprefix(lora_adapters.PREFIX): t for k, t in load_file(adapter / FILE).items()}
+    named = {name.replace("model.", "model.language_model.", 1): tensor for name, tensor in tensors.items()}
+    lora_adapters.write(adapter, named, **CONFIG)
+    found, _ = refused(base, adapter)
+    assert found.code == "E0453"
+    assert f"`{MODULE}.weight`" in found.notes[1]
+    rename = found.help[0].split("`")[1]
+    merged = f'let base = model("{base}", {rename})\n* = base + lora("{adapter}")'
+    mergec.compile(merged, device="cpu").run(tmp_path / "out")
+    wanted = lora_adapters.applied(checkpoints.load(base), tensors, CONFIG)[f"{MODULE}.weight"]
+    made = checkpoints.load(tmp_path / "out")[f"{MODULE.replace('model.', 'model.language_model.', 1)}.weight"]
+    torch.testing.assert_close(made.double(), torch.from_numpy(wanted), rtol=2e-6, atol=1e-6)
+
+
+def test_a_head_that_the_model_lacks(adapter: Path, checkpoint: Make) -> None:
+    lora_adapters.write(adapter, {"score.weight": torch.ones(3, 32)}, **CONFIG)
+    found, _ = refused(checkpoint("llama"), adapter)
+    assert found.code == "E0453"
+    assert "`score.weight`" in found.notes[0]
+    assert "merge_and_unload" in found.help[0]
+
+
+def test_more_tokens_than_the_model_has(adapter: Path, checkpoint: Make) -> None:
+    lora_adapters.write(adapter, {"model.embed_tokens.weight": torch.ones(66, 32)}, **CONFIG)
+    found, _ = refused(checkpoint("llama"), adapter)
+    assert found.code == "E0453"
+    assert "tokenizer" in found.help[0]

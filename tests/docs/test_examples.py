@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ PRELUDE = 'let base = model("./base")\nlet a = model("./a")\nlet b = model("./b"
 """What the page says that its later examples leave out."""
 
 WIDTH = 32
+LAYERS = [f"model.layers.{i}.self_attn.q_proj" for i in range(4)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,11 +71,11 @@ def llama(*, layers: int = 16, words: int = 128, head: bool = False, prefix: str
     }
 
 
-def lora() -> dict[str, Any]:
-    """An adapter of such a checkpoint's first layers."""
-    modules = [f"base_model.model.model.layers.{i}.self_attn.q_proj" for i in range(4)]
-    factors = {"lora_A": (4, WIDTH), "lora_B": (WIDTH, 4)}
-    tensors = {f"{module}.{x}.weight": ("F32", shape) for module in modules for x, shape in factors.items()}
+def lora(modules: Sequence[str] = LAYERS, outputs: int = WIDTH) -> dict[str, Any]:
+    """An adapter of such a checkpoint's modules."""
+    factors = {"lora_A": (4, WIDTH), "lora_B": (outputs, 4)}
+    names = {f"base_model.model.{module}.{x}.weight": shape for module in modules for x, shape in factors.items()}
+    tensors = {name: ("F32", shape) for name, shape in names.items()}
     return {"tensors": tensors, "config": {"peft_type": "LORA", "r": 4, "lora_alpha": 8}}
 
 
@@ -81,7 +83,7 @@ def lora() -> dict[str, Any]:
 def catalog() -> mergec.MemoryCatalog:
     models = {f"./{name}": llama() for name in ("base", "a", "b")}
     others = {"./untied": llama(head=True), "./chat": llama(words=130), "./odd": llama(prefix="h.")}
-    others |= {"./chat-lora": lora(), "./math-lora": lora()}
+    others |= {"./chat-lora": lora(), "./math-lora": lora(), "./head-lora": lora(["lm_head"], 128)}
     return mergec.MemoryCatalog(models | others)
 
 

@@ -147,10 +147,32 @@ def test_same_bytes(tmp_path: Path) -> None:
     answers = {name: catalog.same_bytes(checkpoint, "big", name) for name in sorted(checkpoint.tensors)}
     assert answers == {"again": True, "big": True, "late": False, "none": False, "shaped": True, "short": False}
     assert catalog.same_bytes(checkpoint, "none", "none") is True
+    one = catalog.open(str(tmp_path / "b.safetensors"), revision=None, subfolder=None, near="r.mrg")
+    assert catalog.same_bytes(checkpoint, "big", "shaped", other=one) is True
+    assert catalog.same_bytes(checkpoint, "late", "shaped", other=one) is False
     os.utime(tmp_path / "a.safetensors", ns=(1, 1))
     with pytest.raises(CatalogError, match="file has changed since its header was read") as caught:
         catalog.same_bytes(checkpoint, "big", "again")
     assert caught.value.code == "E0409"
+
+
+@pytest.mark.parametrize("shape", [(3, 5), (1, 4), (4, 1), (7, 400_001)])
+@pytest.mark.parametrize("dtype", [np.uint8, np.float16, np.float32, np.float64])
+def test_transposed_bytes(shape: tuple[int, int], dtype: type, tmp_path: Path) -> None:
+    if shape[1] > 1000 and dtype is not np.float16:
+        return
+    matrix = np.random.default_rng(0).integers(0, 100, shape).astype(dtype)
+    turned = np.ascontiguousarray(matrix.T)
+    late = turned.copy()
+    late[-1, -1] += 1
+    tensors = {"m": matrix, "turned": turned, "late": late, "cut": np.ascontiguousarray(turned.reshape(-1)[:-1])}
+    save_file(tensors | {"deep": matrix.reshape(*shape, 1, 1)}, tmp_path / "a.safetensors")
+    catalog = LocalCatalog()
+    checkpoint = catalog.open(str(tmp_path), revision=None, subfolder=None, near="r.mrg")
+    answers = {name: catalog.same_bytes(checkpoint, "m", name, turned=True) for name in ("turned", "late", "cut")}
+    assert answers == {"turned": True, "late": False, "cut": False}
+    assert catalog.same_bytes(checkpoint, "deep", "turned", turned=True) is True
+    assert catalog.same_bytes(checkpoint, "m", "m", turned=True) is (1 in shape and shape[0] == shape[-1])
 
 
 def test_documents(model: Path) -> None:
