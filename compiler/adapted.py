@@ -90,7 +90,7 @@ class Adapted:
         self._check_ties(term, part, model, where)
         if part is not None and self.vocabulary is not None and name in model.family.vocabulary:
             view = model.find(name)
-            runs = self.vocabulary.runs(model)
+            runs = self.vocabulary.runs(model, name)
             if view is None or len(runs.models) > 1 or not runs.is_identity(view[1].shape[0]):
                 raise MergecError(
                     Diagnostic(

@@ -16,6 +16,17 @@ VARYING = ("layer", "depth")
 PLACE_WORDS = frozenset({"layers", "embed", "head", "norm", "encoder", "decoder", "text", "vision", *VARYING})
 """Names that a `let` or `def` can't take: they are places, or numbers that vary over the output."""
 
+CALLED = {
+    "model": 'model("./folder")',
+    "lora": 'lora("./adapter")',
+    "stack": "stack(a.layers[0..3], b.layers[2..5])",
+    "tie": "head = tie(embed)",
+    "union": "union(a, b)",
+    "token": 'token(a, "<x>")',
+    "advise": 'expect advise(weight >= 0, "this adds `b`")',
+}
+"""Words that look like functions and are no values, each as it is called."""
+
 
 class Cascade(Exception):
     """The expression uses a name that has its own error."""
@@ -40,13 +51,19 @@ def declare(name: ast.Name, scope: Scope) -> None:
 
 def unknown(node: ast.Name, scope: Scope, others: Iterable[str]) -> MergecError:
     """The error (E0201) for a name that is bound nowhere; `others` are known without being in a scope."""
+    help_: tuple[str, ...]
+    if node.id in CALLED:
+        help_ = (f"call it: `{CALLED[node.id]}`",)
+        return MergecError(
+            Diagnostic("E0201", f"`{node.id}` is no value of its own", (Label(node.span, "not called"),), help=help_)
+        )
     names = {*others, *VARYING}
     inner: Scope | None = scope
     while inner is not None:
         names |= set(inner.values)
         inner = inner.outer
     likely = near(node.id, sorted(names), 2)
-    help_: tuple[str, ...] = (f"did you mean {' or '.join(f'`{n}`' for n in likely)}?",) if likely else ()
+    help_ = (f"did you mean {' or '.join(f'`{n}`' for n in likely)}?",) if likely else ()
     if node.id in PLACE_WORDS:
         help_ = (f"`{node.id}` is a place: say of which model, as in `base.{node.id}`",)
     if node.id in DTYPE_NAMES:

@@ -143,6 +143,10 @@ class Catalog(Protocol):
         """The text of a small file beside the weights (tokenizer.json, LICENSE); None where there is none."""
         ...
 
+    def beginning(self, checkpoint: Checkpoint, name: str, nbytes: int) -> str | None:
+        """The text of the first bytes of such a file, whatever its size; None where there is none."""
+        ...
+
     def library(self, path: str, *, near: str) -> tuple[str, str]:
         """Resolved name and text of a `use`d recipe, `path` being relative to the file `near`.
 
@@ -213,6 +217,10 @@ class MemoryCatalog:
     def document(self, checkpoint: Checkpoint, name: str) -> str | None:
         documents: Mapping[str, str] = self._specs[checkpoint.location.removeprefix("memory:")].get("documents", {})
         return documents.get(name)
+
+    def beginning(self, checkpoint: Checkpoint, name: str, nbytes: int) -> str | None:
+        text = self.document(checkpoint, name)
+        return None if text is None else text.encode()[:nbytes].decode(errors="ignore")
 
     def library(self, path: str, *, near: str) -> tuple[str, str]:  # noqa: ARG002
         if path not in self._libraries:

@@ -3,33 +3,42 @@
 from __future__ import annotations
 
 import fnmatch
-import functools
-from collections.abc import Callable, Mapping
-from pathlib import Path
+import json
+from collections.abc import Mapping
+from typing import Any
 
+from ..grammar.diagnostic import Diagnostic
+from ..grammar.records import dataclass
 from .catalog import Catalog
-from .documents import is_text, json_beside, json_text, said_of
+from .chat_template import CONFIGS, FILES, KEY, chat_templates, templates_of, written
+from .configuration import config_text
+from .documents import json_beside, json_text, said_of
+from .elaborate import Elaboration
 from .models import Model
 from .plan import Document, Tagalong
+from .rows import left_at_their_size, output_without_rows
 from .settings import Settings
-from .terms import Union
+from .token_ids import CONFIG, GENERATION, TokenIds, past_rows
+from .tokenizer_files import tokenizer_files
 from .vocabulary import Vocabulary
 
 TOKENIZER = (
-    "tokenizer.json",
-    "tokenizer_config.json",
+    "tokenizer*",
+    "tokenization_*.py",
     "special_tokens_map.json",
     "added_tokens.json",
-    "vocab.json",
-    "vocab.txt",
+    "vocab*",
     "merges.txt",
-    "tokenizer.model",
+    "bpe.codes",
+    "dict.txt",
+    "normalizer.json",
+    "tekken.json",
     "spiece.model",
-    "sentencepiece.bpe.model",
+    "spm.model",
+    "sentencepiece*",
+    "*.spm",
     "*.tiktoken",
-    "chat_template.jinja",
-    "chat_template.json",
-    "additional_chat_templates",
+    *FILES,
 )
 """Names of tokenizer files; they come from `output(tokenizer=…)` where that is given."""
 
@@ -57,81 +66,132 @@ LEFT_BEHIND = (
 """What never goes along: other weights, training state, cards, and what is written anew."""
 
 
-def companions(
-    catalog: Catalog, template: Model, settings: Settings, vocabulary: Vocabulary | None
-) -> tuple[list[Tagalong], list[Document]]:
-    """Files to copy, and texts to write, beside config.json: generation config, tokenizer, processor, chat template,
-    code."""
-    chosen = settings.tokenizer
-    owner: Model = chosen.models[0] if isinstance(chosen, Union) else chosen or template
-    tagalongs = _from(template, lambda name: not _is(name, TOKENIZER))
-    tagalongs += _from(owner, lambda name: _is(name, TOKENIZER))
-    documents: list[Document] = []
-    if vocabulary is not None and vocabulary.added:
-        text = _with_tokens(catalog, vocabulary)
-        if text is not None:
-            documents.append(Document("tokenizer.json", text))
-    template_text = _chat_template(catalog, settings)
-    if template_text is not None:
-        documents.append(Document("chat_template.jinja", template_text))
-    written = {d.name for d in documents}
-    return [t for t in tagalongs if t.name not in written], documents
+@dataclass(frozen=True, slots=True)
+class Companions:
+    """Files to copy, and texts to write, config.json first among them; `warnings` are about what they say."""
+
+    tagalongs: tuple[Tagalong, ...] = ()
+    documents: tuple[Document, ...] = ()
+    warnings: tuple[Diagnostic, ...] = ()
+
+
+def companions(catalog: Catalog, origin: Model, settings: Settings, elaboration: Elaboration) -> Companions:
+    """The files beside the weights: config.json, generation config, tokenizer, processor, chat template, code.
+
+    `origin` is the model whose config.json goes with the output's layout. The tokenizer's files are all of one model,
+    and so are the chat template's. Raises MergecError: E0318, E0319, E0436.
+    """
+    vocabulary = elaboration.vocabulary
+    owner = vocabulary.origin if vocabulary is not None else origin
+    copied = _from(origin, tokenizer=False) | _from(owner, tokenizer=True)
+    documents: dict[str, str] = {}
+    warnings: list[Diagnostic] = []
+    config = origin.checkpoint.config
+    outputs = elaboration.graph.outputs
+    if vocabulary is None:
+        about = output_without_rows(catalog, owner, elaboration.template.family.vocabulary, outputs)
+    else:
+        about = left_at_their_size(elaboration.template, vocabulary.size, outputs)
+        if owner.number != origin.number:
+            ids = TokenIds(vocabulary, origin, settings.config)
+            if config is not None:
+                config = ids.followed(config, CONFIG, () if vocabulary.united else (owner.config,))
+            _generation(catalog, origin, ids, vocabulary, copied, documents)
+            warnings += ids.warnings
+        if config is not None:
+            warnings += past_rows(config, vocabulary, owner, settings.config)
+        documents |= {d.name: d.text for d in tokenizer_files(catalog, vocabulary)}
+    warnings += [about] if about is not None else []
+    if config is not None:
+        documents = {CONFIG: config_text(elaboration, settings, config), **documents}
+    _chat_template(catalog, origin, owner, settings, copied, documents)
+    return Companions(
+        tuple(Tagalong(path, name) for name, path in sorted(copied.items()) if name not in documents),
+        tuple(Document(name, text) for name, text in documents.items()),
+        tuple(warnings),
+    )
+
+
+def _from(model: Model, *, tokenizer: bool) -> dict[str, str]:
+    """The files of a model that go along, tokenizer files or all others: name to path."""
+    location = model.checkpoint.location
+    return {
+        name: f"{location}/{name}"
+        for name in sorted(model.checkpoint.extras)
+        if _is(name, TOKENIZER) == tokenizer and not _is(name, LEFT_BEHIND)
+    }
 
 
 def _is(name: str, patterns: tuple[str, ...]) -> bool:
     return any(fnmatch.fnmatchcase(name, p) for p in patterns)
 
 
-def _from(model: Model, wanted: Callable[[str], bool]) -> list[Tagalong]:
-    location = model.checkpoint.location
-    return [
-        Tagalong(f"{location}/{name}", name)
-        for name in sorted(model.checkpoint.extras)
-        if wanted(name) and not _is(name, LEFT_BEHIND) and "/" not in name
-    ]
+# --- ids of tokens
 
 
-def _with_tokens(catalog: Catalog, vocabulary: Vocabulary) -> str | None:
-    """The first model's tokenizer.json with the tokens of the others appended as added tokens."""
-    data = json_beside(catalog, vocabulary.origin.checkpoint, "tokenizer.json")
-    if data is None:
-        return None
-    own = vocabulary.ids[vocabulary.origin.label]
-    first = max(own.values(), default=-1) + 1
-    data["added_tokens"] = [
-        *(data.get("added_tokens") or ()),
-        *(
-            {
-                "id": first + k,
-                "content": token,
-                "single_word": False,
-                "lstrip": False,
-                "rstrip": False,
-                "normalized": False,
-                "special": False,
-            }
-            for k, token in enumerate(vocabulary.added)
-        ),
-    ]
-    return json_text(data)
+def _generation(
+    catalog: Catalog,
+    origin: Model,
+    ids: TokenIds,
+    vocabulary: Vocabulary,
+    copied: dict[str, str],
+    documents: dict[str, str],
+) -> None:
+    """generation_config.json with the ids of the output; the tokenizer's model's where the template has none."""
+    owner = vocabulary.origin
+    if GENERATION not in origin.checkpoint.extras:
+        if GENERATION in owner.checkpoint.extras and not vocabulary.united:
+            copied[GENERATION] = f"{owner.checkpoint.location}/{GENERATION}"
+        return
+    own = _read(catalog, origin, GENERATION)
+    said: tuple[Mapping[str, Any], ...] = ()
+    if not vocabulary.united:
+        said = (_read(catalog, owner, GENERATION), owner.config)
+    followed = ids.followed(own, GENERATION, said)
+    if followed != own:
+        documents[GENERATION] = json_text(followed)
 
 
-@functools.cache
-def built_in_templates() -> Mapping[str, str]:
-    """Chat templates by name."""
-    files = sorted(Path(__file__).with_name("chat_templates").glob("*.jinja"))
-    return {file.stem: file.read_text("utf-8") for file in files}
+# --- chat templates
 
 
-def _chat_template(catalog: Catalog, settings: Settings) -> str | None:
-    choice = settings.chat_template
-    if choice is None:
-        return None
-    if isinstance(choice, str):
-        return built_in_templates().get(choice, choice)
-    with said_of(choice):
-        text = catalog.document(choice.checkpoint, "chat_template.jinja")
-        if text is not None:
-            return text
-        found = (json_beside(catalog, choice.checkpoint, "tokenizer_config.json") or {}).get("chat_template")
-    return found if is_text(found) else None
+def _chat_template(
+    catalog: Catalog,
+    origin: Model,
+    owner: Model,
+    settings: Settings,
+    copied: dict[str, str],
+    documents: dict[str, str],
+) -> None:
+    """Writes the chat template that is asked for, or sees that the one of the tokenizer's model goes along; takes out
+    all others."""
+    wanted = chat_templates(catalog, settings)
+    emptied: tuple[str, ...] = CONFIGS
+    if not wanted:
+        if owner.number == origin.number:
+            return
+        emptied = tuple(name for name in CONFIGS if not _is(name, TOKENIZER))
+        if not any(_is(name, FILES) for name in copied) and not _said_in(catalog, owner, "tokenizer_config.json"):
+            with said_of(owner):
+                wanted = written(templates_of(catalog, owner.checkpoint))
+    if wanted:
+        for name in [name for name in copied if _is(name, FILES)]:
+            del copied[name]
+        documents |= {d.name: d.text for d in wanted}
+    for name in emptied:
+        if name not in copied:
+            continue
+        model = owner if _is(name, TOKENIZER) else origin
+        data = json.loads(documents[name]) if name in documents else _read(catalog, model, name)
+        if KEY in data:
+            documents[name] = json_text({key: value for key, value in data.items() if key != KEY})
+
+
+def _said_in(catalog: Catalog, model: Model, name: str) -> bool:
+    return bool(_read(catalog, model, name).get(KEY))
+
+
+def _read(catalog: Catalog, model: Model, name: str) -> dict[str, Any]:
+    """A JSON file of a model; empty where it has none."""
+    with said_of(model):
+        return json_beside(catalog, model.checkpoint, name) or {}

@@ -12,20 +12,17 @@ from .documents import json_text
 from .dtypes import TORCH_NAMES
 from .elaborate import Elaboration
 from .graph import Output
-from .models import Model
 from .settings import Settings
 from .shapes import elements
 
 
-def config_text(elaboration: Elaboration, settings: Settings, origin: Model) -> str | None:
-    """The text of config.json, or None where the template has none.
+def config_text(elaboration: Elaboration, settings: Settings, origin: Mapping[str, Any]) -> str:
+    """The text of config.json.
 
-    Depth, per-layer lists, vocabulary, ties and dtype follow the tensors; `origin` is the model whose config it starts
-    from; `output(config=…)` is merged in last.
+    Depth, per-layer lists, vocabulary, ties and dtype follow the tensors; `origin` is the config that it starts from;
+    `output(config=…)` is merged in last.
     """
-    if origin.checkpoint.config is None:
-        return None
-    config = copy.deepcopy(dict(origin.checkpoint.config))
+    config = copy.deepcopy(dict(origin))
     _layers(config, elaboration)
     _vocabulary(config, elaboration)
     _ties(config, elaboration)

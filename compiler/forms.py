@@ -10,6 +10,7 @@ from ..grammar.source import Span
 from .adapter_config import FILE, read_config
 from .adapters import Adapter, read_changes
 from .advice import advise
+from .bindings import CALLED
 from .calls import Given, Parameter, check_kind, kind_of, match
 from .catalog import Catalog, CatalogError, Checkpoint
 from .expressions import Expressions
@@ -189,6 +190,9 @@ def _union(expressions: Expressions, node: ast.Call, scope: Scope) -> Any:
         if not isinstance(given.value, Leaf) or given.value.path is not None:
             raise MergecError(Diagnostic("E0208", "`union` takes models", (Label(given.span, "not a model"),)))
         models.append(given.value.model)
+    if not models:
+        help_ = (f"name those whose tokens it has: `{CALLED['union']}`",)
+        raise MergecError(Diagnostic("E0204", "`union` needs at least one model", (Label(node.span),), help=help_))
     return Union(tuple(models), node.span)
 
 

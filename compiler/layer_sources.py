@@ -67,7 +67,8 @@ def _unfit(settings: Settings, stack: str, depth: int, covering: Covering, layer
     path, found = covering.assignment.path, []
     if any(isinstance(s, IndexStep) and s.intervals for s in path.steps):
         return []
-    whole = {leaf.label or "the model": leaf for leaf in picks(covering.assignment.value)[1]}
+    # not by their labels, which two models of one folder name have in common
+    whole = {id(leaf.space): leaf for leaf in picks(covering.assignment.value)[1]}
     for leaf in whole.values():
         have = leaf.space.depths.get(stack)
         if have is None or not ((have > depth and settings.layers is None) or layers[-1] >= have):

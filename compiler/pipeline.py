@@ -24,8 +24,7 @@ from ..grammar.source import Source
 from .card import PROVENANCE, model_card, provenance
 from .catalog import Catalog, InputFile
 from .collector import collector_paused
-from .companions import companions
-from .configuration import config_text
+from .companions import Companions, companions
 from .content import code_of, with_keys
 from .elaborate import Elaboration, elaborate
 from .evaluate import Recipe, evaluate
@@ -37,7 +36,7 @@ from .models import Model
 from .outline import check_places
 from .packing import Packing, index_text, pack_outputs
 from .passes.simplify import simplify
-from .plan import CHUNK, Document, Plan, Tagalong
+from .plan import CHUNK, Document, Plan
 from .primitives import Primitive
 from .quantised import quantised
 from .schedule import Schedule, schedule
@@ -133,6 +132,7 @@ def _compile(source: Source, catalog: Catalog, version: str, options: Options) -
         if failed:
             raise MergecError(check_places(recipe, settings))
         vocabulary = vocabulary_of(settings, tuple(recipe.models), catalog)
+        found.extend(vocabulary.warnings if vocabulary is not None else ())
         elaboration = elaborate(recipe, settings, vocabulary)
     except MergecError as error:
         together = in_order([*found, *recipe.advice, *error.diagnostics])
@@ -151,9 +151,11 @@ def _compile(source: Source, catalog: Catalog, version: str, options: Options) -
     found.extend(quantised(graph, elaboration.models, elaboration.space))
     check_expectations(recipe, elaboration, library, parameters)
     found.extend(recipe.advice)
-    made, draft = _assemble(
-        source, catalog, version, options, recipe, settings, elaboration, graph, packing, origin, parameters
-    )
+    beside = Companions()
+    if not options.single:
+        beside = companions(catalog, origin, settings, elaboration)
+        found.extend(beside.warnings)
+    made, draft = _assemble(source, version, options, recipe, settings, elaboration, graph, packing, beside, parameters)
     if options.strict and any(d.severity is Severity.WARNING for d in found):
         raise MergecError([_as_error(d) for d in found])
     return Compilation(
@@ -211,7 +213,6 @@ def _layout(settings: Settings, elaboration: Elaboration) -> tuple[str, Model]:
 
 def _assemble(
     source: Source,
-    catalog: Catalog,
     version: str,
     options: Options,
     recipe: Recipe,
@@ -219,7 +220,7 @@ def _assemble(
     elaboration: Elaboration,
     graph: Graph,
     packing: Packing,
-    origin: Model,
+    beside: Companions,
     parameters: int,
 ) -> tuple[Schedule, Draft]:
     """The schedule, and the plan to be written out. Raises MergecError for all that can be wrong with either."""
@@ -231,23 +232,16 @@ def _assemble(
                 files[model.number, k] = len(inputs)
                 inputs.append(file)
     made = _scheduled(graph, packing, recipe, files, settings, options)
-    config: str | None = None
-    texts: list[Document] = []
-    tagalongs: list[Tagalong] = []
-    if not options.single:
-        config = config_text(elaboration, settings, origin)
-        tagalongs, texts = companions(catalog, origin, settings, elaboration.vocabulary)
 
     def documents() -> tuple[Document, ...]:
         if options.single:
             return ()
-        papers = [Document("config.json", config)] if config is not None else []
+        papers = list(beside.documents)
         if len(packing.files) > 1:
             papers.append(Document("model.safetensors.index.json", index_text(packing, parameters)))
-        papers += texts
         facts = [("Parameters", f"{parameters:,}"), ("Seed", str(settings.seed)), ("mergec", version)]
         papers.append(Document("README.md", model_card(recipe, source.text, settings, facts, options.title)))
-        names = [paper.name for paper in papers] + [tagalong.name for tagalong in tagalongs]
+        names = [paper.name for paper in papers] + [tagalong.name for tagalong in beside.tagalongs]
         given = (options.defines, options.sets, names)
         record = provenance(recipe, source.text, settings, elaboration, version, parameters, *given)
         return (*papers, Document(PROVENANCE, record))
@@ -266,7 +260,7 @@ def _assemble(
             outputs=packing.files,
             tensors=with_keys(graph, packing, recipe.inputs, settings.compute, made_by, finite=finite),
             documents=documents(),
-            tagalongs=tuple(tagalongs),
+            tagalongs=beside.tagalongs,
             scalars=made.scalars,
             steps=made.steps(),
             peak_host=made.host,

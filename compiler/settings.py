@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
@@ -262,6 +263,9 @@ class _Checker:
         if not isinstance(value, PlaceMap):
             self.wrong(key, "a map `{…}`")
             return {}
+        for twice in _repeated(value):
+            message = f"`{twice}` is given twice in `{key}`"
+            self.errors.append(Diagnostic("E0205", message, (Label(self.given[key].span, "one too many"),)))
         return {name: _plain(inner) for _, name, inner in value.entries}
 
     def token(self, key: str, value: Any) -> bool:
@@ -276,6 +280,15 @@ class _Checker:
             )
         )
         return False
+
+
+def _repeated(value: Any) -> list[str]:
+    """The keys that a map, or one inside it, has more than once."""
+    if not isinstance(value, PlaceMap | tuple):
+        return []
+    inner = value if isinstance(value, tuple) else [v for _, _, v in value.entries]
+    keys = Counter(name for _, name, _ in value.entries) if isinstance(value, PlaceMap) else Counter()
+    return [*(key for key, n in keys.items() if n > 1), *(key for v in inner for key in _repeated(v))]
 
 
 def _plain(value: Any) -> Any:

@@ -98,7 +98,7 @@ class Tensors:
 
     def _gather(self, model: Model, name: str, shape: tuple[int, ...]) -> Node:
         assert self._vocabulary is not None
-        inputs, runs, whole = [], self._vocabulary.runs(model), []
+        inputs, runs, whole = [], self._vocabulary.runs(model, name), []
         for other in runs.models:
             found = other.find(name)
             if found is None:

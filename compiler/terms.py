@@ -269,7 +269,7 @@ def leaves(region: Region) -> list[Leaf]:
 def models_in(value: object) -> list[Model]:
     """The models that a value is made of, each once; none for a plain number."""
     found = leaves(value) if isinstance(value, Region) else []
-    return list({leaf.model.label: leaf.model for leaf in found}.values())
+    return list({leaf.model.number: leaf.model for leaf in found}.values())
 
 
 def adapters_on(region: Region) -> tuple[Region, list[Lora]]:

@@ -14,7 +14,7 @@ from typing import Any
 from ..compiler.catalog import CatalogError, Checkpoint, InputFile, StoredTensor
 from ..compiler.dtypes import SIZES
 from .compare import is_transpose, same_ranges
-from .documents import read_json, read_text
+from .documents import read_beginning, read_json, read_text
 from .faults import show, unreadable
 from .folders import Folder, check_inside, pickle_error, pickled, survey
 from .headers import Header
@@ -122,6 +122,15 @@ class LocalCatalog:
         if name not in checkpoint.extras:
             return None
         return read_text(check_inside(checkpoint.location, name), limit=MAX_DOCUMENT, code="E0436")
+
+    def beginning(self, checkpoint: Checkpoint, name: str, nbytes: int) -> str | None:
+        """The text of the first bytes of the file `name` beside the weights; None where there is none.
+
+        Raises CatalogError: E0408 for a link that leaves the folder, E0436 for what is no regular file.
+        """
+        if name not in checkpoint.extras:
+            return None
+        return read_beginning(check_inside(checkpoint.location, name), nbytes, code="E0436")
 
     def library(self, path: str, *, near: str) -> tuple[str, str]:
         """Absolute path and text of the recipe `path`, relative to the folder of the file `near`.

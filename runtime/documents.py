@@ -28,6 +28,15 @@ def read_text(path: str, *, limit: int, code: str) -> str:
         raise CatalogError(code, f"file is not UTF-8 at byte {error.start}", file=path) from error
 
 
+def read_beginning(path: str, nbytes: int, *, code: str) -> str:
+    """The text of the first bytes of the file at `path`, without what is not UTF-8.
+
+    Raises CatalogError: E0403 where it can't be read, `code` where it is no regular file.
+    """
+    with opened(path, code) as (descriptor, _), open(descriptor, "rb", closefd=False) as file:
+        return file.read(nbytes).decode("utf-8", errors="ignore")
+
+
 def read_json(path: str, *, limit: int, code: str) -> dict[str, Any]:
     """The JSON object in the file at `path`. Raises CatalogError like `read_text`, and `code` for anything else."""
     text = read_text(path, limit=limit, code=code)

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
 
 from ...compiler.aliases import config_value
 from ...compiler.catalog import Catalog, CatalogError, Checkpoint
+from ...compiler.chat_template import templates_of
 from ...compiler.family import Family, family_for
 from ...compiler.layouts import recognise
 from ...compiler.models import depths
 from ...compiler.places import Space
-from ...compiler.tokenizer import read_vocabulary
+from ...compiler.tokenizer import read_tokenizer
 from ...grammar.records import dataclass
 from .model import Key, ModelRef
 
@@ -89,22 +89,18 @@ class Shelf:
 
     def chat_template(self, ref: ModelRef) -> str | None:
         """A model's chat template, without the blank space around it."""
-        text = self.document(ref, "chat_template.jinja")
-        if text is None:
-            try:
-                found = json.loads(self.document(ref, "tokenizer_config.json") or "{}").get("chat_template")
-            except (ValueError, AttributeError, RecursionError):
-                return None
-            if isinstance(found, list):
-                named = [t for t in found if isinstance(t, dict) and t.get("name") == "default"]
-                found = named[0].get("template") if named else None
-            text = found if isinstance(found, str) else None
+        known = self.known(ref)
+        try:
+            text = templates_of(self.catalog, known.checkpoint).get("default") if known else None
+        except CatalogError:
+            return None
         return text.strip() if text and text.strip() else None
 
     def tokens(self, ref: ModelRef) -> Mapping[str, int] | None:
         """Token to id of a model's tokenizer; None where it has none that can be read."""
         known = self.known(ref)
         try:
-            return read_vocabulary(self.catalog, known.checkpoint) if known else None
+            found = read_tokenizer(self.catalog, known.checkpoint) if known else None
         except CatalogError:
             return None
+        return found.ids if found else None

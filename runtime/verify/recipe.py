@@ -80,6 +80,9 @@ class Recorded:
     def document(self, checkpoint: Checkpoint, name: str) -> str | None:
         return self._disk.document(checkpoint, name)
 
+    def beginning(self, checkpoint: Checkpoint, name: str, nbytes: int) -> str | None:
+        return self._disk.beginning(checkpoint, name, nbytes)
+
     def library(self, path: str, *, near: str) -> tuple[str, str]:
         """Name and text of a file that the recipe used; names are relative to the recipe. Raises CatalogError."""
         beside = "" if near == self._recipe else posixpath.dirname(near)

@@ -21,7 +21,7 @@ from mergec.cli.import_mergekit.writing import import_text
 from mergec.compiler.catalog import CatalogError, Checkpoint, MemoryCatalog
 from mergec.compiler.dtypes import SIZES
 from mergec.compiler.pipeline import Options, compile_recipe
-from mergec.compiler.tokenizer import read_vocabulary
+from mergec.compiler.tokenizer import read_tokenizer
 from mergec.grammar.ast import Module
 from mergec.grammar.diagnostic import Diagnostic, MergecError
 from mergec.grammar.parse import parse
@@ -219,10 +219,10 @@ def check_tokenizer(text: str) -> None:
             return text
 
     try:
-        found = read_vocabulary(Shelf({}), Checkpoint("memory:x", (), {}, extras=("tokenizer.json",)))
+        found = read_tokenizer(Shelf({}), Checkpoint("memory:x", (), {}, extras=("tokenizer.json",)))
     except CatalogError:
         return
-    assert found is None or all(isinstance(k, str) and type(v) is int and v >= 0 for k, v in found.items())
+    assert found is None or all(isinstance(k, str) and type(v) is int and v >= 0 for k, v in found.ids.items())
 
 
 # --- pickles ---------------------------------------------------------------------------------------

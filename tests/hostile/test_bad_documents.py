@@ -106,7 +106,7 @@ def test_chat_template_in_a_file_that_is_not_sound(folder: Path, content: str) -
 )
 def test_chat_template_of_a_wrong_type(folder: Path, content: str) -> None:
     (folder / "tokenizer_config.json").write_text(content)
-    assert not (merge(folder, "chat_template=base") / "chat_template.jinja").exists()
+    assert refusal(folder, "chat_template=base").diagnostics[0].code == "E0318"
 
 
 def test_templates_are_copied_and_not_run(folder: Path) -> None:

@@ -157,3 +157,18 @@ def test_forced_rows_are_every_models(tmp_path: Path, models: dict[str, np.ndarr
     rows = '{"y": token(b, "<c>"), "z": token("zero"), "x": token(b, force=true)}'
     embed, _, _ = merge(tmp_path, f"tokenizer=base, tokens={rows}")
     np.testing.assert_allclose(embed, [b[0], b[3], 0 * b[0]], rtol=1e-6)
+
+
+def test_two_models_of_one_name(tmp_path: Path) -> None:
+    """Models without a `let` are called after their folders, which two may have in common."""
+    for folder in ("one", "two"):
+        (tmp_path / folder).mkdir()
+    first = checkpoint(tmp_path / "one" / "m", {"x": 0, "y": 1}, 0)
+    second = checkpoint(tmp_path / "two" / "m", {"y": 0, "x": 1, "z": 2}, 1)
+    one, two = (f'model("{tmp_path / folder / "m"}")' for folder in ("one", "two"))
+    out = tmp_path / "out"
+    recipe = f"output(tokenizer=union({one}, {two}))\n* = linear({one}, {two})\n"
+    mergec.compile(recipe, device="cpu").run(out)
+    embed = load_file(out / "model.safetensors")["model.embed_tokens.weight"]
+    expected = [(first[0] + second[1]) / 2, (first[1] + second[0]) / 2, second[2]]
+    np.testing.assert_allclose(embed, expected, rtol=1e-6)
