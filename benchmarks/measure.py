@@ -1,4 +1,4 @@
-"""Run a command and measure it: wall clock, CPU time, peak resident and peak anonymous memory. Linux only."""
+"""Run a command and measure it: wall clock, CPU time, peak resident memory, peak of what it holds. Linux only."""
 
 from __future__ import annotations
 
@@ -17,17 +17,18 @@ INTERVAL = 0.01
 SAMPLES_A_LOOK = 10
 """Samples from one look for new processes to the next."""
 
-PAGE = os.sysconf("SC_PAGE_SIZE")
+FIELDS = ("VmHWM", "VmRSS", "RssAnon", "RssShmem")
+"""Lines of /proc/PID/status that are looked at, in its order; in kB of 1024 bytes."""
 
 
 @dataclass(frozen=True, slots=True)
 class Sample:
     """What one run took. Times in seconds, memory in bytes.
 
-    `resident` counts mapped file pages, `anonymous` does not: heap and buffers, which is what a machine runs out of.
-    Both are peaks over time of the sum over the process tree, sampled, except that `resident` is at least the
-    kernel's own high-water mark of the largest process, as it was a tenth of a second before the end. (`ru_maxrss`
-    won't do: it starts at the parent's size.)
+    `resident` counts mapped file pages, `held` does not: heap, stacks and buffers, whether private (`RssAnon`) or
+    mapped so that they could be shared (`RssShmem`). That is what a machine runs out of. Both are peaks over time of
+    the sum over the process tree, sampled, except that `resident` is at least the kernel's own high-water mark of the
+    largest process, as it was at a sample near the end. (`ru_maxrss` won't do: it starts at the parent's size.)
     `sync` is how long the disk still had to write when the process had ended.
     """
 
@@ -35,7 +36,7 @@ class Sample:
     sync: float
     cpu: float
     resident: int
-    anonymous: int
+    held: int
     output: int
 
 
@@ -80,7 +81,7 @@ def measure(
         sync=sync,
         cpu=usage.ru_utime + usage.ru_stime,
         resident=watch.resident,
-        anonymous=watch.anonymous,
+        held=watch.held,
         output=size(output) if output else 0,
     )
 
@@ -105,7 +106,7 @@ class _Watch:
         self._thread = threading.Thread(target=self._look, daemon=True)
         self._open: dict[int, int] = {}
         self.resident = 0
-        self.anonymous = 0
+        self.held = 0
 
     def start(self) -> None:
         self._thread.start()
@@ -122,30 +123,33 @@ class _Watch:
             if count % SAMPLES_A_LOOK == 0:
                 self._look_around()
             count += 1
-            resident = anonymous = 0
+            resident = held = 0
             for pid in list(self._open):
-                whole, shared = self._pages(pid)
-                resident += whole
-                anonymous += whole - shared
-            self.resident = max(self.resident, resident * PAGE)
-            self.anonymous = max(self.anonymous, anonymous * PAGE)
+                most, now, private, shared = self._memory(pid)
+                resident += now
+                held += private + shared
+                self.resident = max(self.resident, most)
+            self.resident = max(self.resident, resident)
+            self.held = max(self.held, held)
 
     def _look_around(self) -> None:
-        """Opens what new processes there are, and takes the high-water marks of all."""
+        """Opens what new processes there are."""
         for pid in _tree(self._pid):
             if pid not in self._open:
                 with suppress(OSError):  # it has just ended
-                    self._open[pid] = os.open(f"/proc/{pid}/statm", os.O_RDONLY)
-            self.resident = max(self.resident, _high_water(pid))
+                    self._open[pid] = os.open(f"/proc/{pid}/status", os.O_RDONLY)
 
-    def _pages(self, pid: int) -> tuple[int, int]:
-        """Pages that a process has in memory, and those of them that are shared or of files; zeros after its end."""
+    def _memory(self, pid: int) -> list[int]:
+        """FIELDS of a process, in bytes; zeros after its end."""
         try:
-            _, whole, shared, *_ = os.pread(self._open[pid], 200, 0).split()
-        except (OSError, ValueError):
+            lines = os.pread(self._open[pid], 4096, 0).decode().splitlines()
+        except OSError:
+            lines = []
+        found = [1024 * int(line.split()[1]) for line in lines if line.startswith(FIELDS)]
+        if len(found) < len(FIELDS):
             self._close(pid)
-            return 0, 0
-        return int(whole), int(shared)
+            return [0] * len(FIELDS)
+        return found
 
     def _close(self, pid: int) -> None:
         os.close(self._open.pop(pid))
@@ -163,12 +167,3 @@ def _tree(pid: int) -> list[int]:
         except OSError:
             continue  # it has just ended
     return found
-
-
-def _high_water(pid: int) -> int:
-    """The most bytes that a process has had in memory; 0 where it has ended."""
-    try:
-        lines = Path(f"/proc/{pid}/status").read_text().splitlines()
-    except OSError:
-        return 0
-    return next((int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM:")), 0)

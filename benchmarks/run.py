@@ -122,7 +122,7 @@ def median(samples: Sequence[Sample]) -> Sample:
         sync=statistics.median(s.sync for s in samples),
         cpu=statistics.median(s.cpu for s in samples),
         resident=round(statistics.median(s.resident for s in samples)),
-        anonymous=round(statistics.median(s.anonymous for s in samples)),
+        held=round(statistics.median(s.held for s in samples)),
         output=round(statistics.median(s.output for s in samples)),
     )
 
@@ -134,7 +134,7 @@ def row(name: str, sample: Sample, floor: str = "", wall_ratio: str = "", memory
         f"{sample.sync:.2f}",
         f"{sample.cpu:.2f}",
         f"{sample.resident / GIB:.2f}",
-        f"{sample.anonymous / GIB:.2f}",
+        f"{sample.held / GIB:.2f}",
         f"{sample.output / 1e9:.2f}",
         floor,
         wall_ratio,
@@ -190,8 +190,8 @@ def compare(models: Path, methods: Sequence[str], rounds: int, program: Path | N
     A side that fails is left out for the rest of that method, and the others go on.
     """
     failures = 0
-    columns = ("wall s", "sync s", "CPU s", "RSS GiB", "anonymous GiB", "output GB")
-    ratios = ("wall, run/floor", "wall, peer/ours", "anonymous, peer/ours")
+    columns = ("wall s", "sync s", "CPU s", "RSS GiB", "held GiB", "output GB")
+    ratios = ("wall, run/floor", "wall, peer/ours", "held, peer/ours")
     print("| run | " + " | ".join((*columns, *ratios)) + " |")
     print("| --- |" + " ---: |" * len((*columns, *ratios)), flush=True)
     floors = measure_floors(models, methods, rounds)
@@ -213,7 +213,7 @@ def compare(models: Path, methods: Sequence[str], rounds: int, program: Path | N
         beside = ("", "")
         if len(middle) == 2:
             mine, theirs = middle["ours"], middle["peer"]
-            beside = (f"{theirs.wall / mine.wall:.1f}", f"{theirs.anonymous / max(1, mine.anonymous):.1f}")
+            beside = (f"{theirs.wall / mine.wall:.1f}", f"{theirs.held / max(1, mine.held):.1f}")
         for side, sample in middle.items():
             floor = f"{sample.wall / floors.of(method, sample.output):.1f}"
             print(row(f"{method}, {'mergec' if side == 'ours' else 'mergekit'}", sample, floor, *beside), flush=True)

@@ -295,7 +295,7 @@ def _scheduled(
     least = (0, 0)
     for lanes, block, hold in choices:
         machine = Machine(options.device, lanes, block, settings.compute, hold)
-        made = schedule(graph, packing.slots, recipe.inputs, files, machine)
+        made = schedule(graph, packing.slots, recipe.inputs, files, machine, options.host_memory)
         least = made.host, made.device
         if least[0] <= (options.host_memory or least[0]) and least[1] <= (options.device_memory or least[1]):
             return made

@@ -11,6 +11,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 
 from ..grammar.records import dataclass
+from .abreast import by_output, possible, reserved
 from .catalog import InputFile
 from .costs import costed, live_bytes, with_liveness, without_liveness
 from .live_code import code_for
@@ -79,10 +80,13 @@ def prune(plan: Plan, done: Collection[int]) -> Plan:
 
 
 def _with_steps(plan: Plan, steps: Sequence[Step]) -> Plan:
+    host = max((s.host for s in steps), default=0)
+    if possible(plan.device, plan.compute):
+        host = reserved(by_output(steps), plan.lanes, host, plan.peak_host)
     return replace(
         plan,
         steps=tuple(steps),
-        peak_host=max((s.host for s in steps), default=0),
+        peak_host=host,
         peak_device=max((s.device for s in steps), default=0),
         reads=sum(s.reads for s in steps),
         writes=sum(s.writes for s in steps),

@@ -13,6 +13,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 
 from ..grammar.records import dataclass
+from .abreast import possible, reserved
 from .barriers import barrier_levels
 from .graph import Graph, Likeness, Output
 from .machine import Machine, devices_of
@@ -40,7 +41,8 @@ class Schedule:
     """Steps in order, still in parts, and what they come to.
 
     `scalars` is their number, `lanes` how many blocks are in flight; `host` and `device` are the most bytes that are
-    live at any step, `reads` and `writes` the bytes of files that all steps together read and write.
+    live at any step, or while outputs are made abreast; `reads` and `writes` are the bytes of files that all steps
+    together read and write.
     """
 
     parts: tuple[Part, ...]
@@ -86,8 +88,9 @@ def schedule(
     models: Sequence[Model],
     files: Mapping[tuple[int, int], int],
     machine: Machine,
+    budget: int | None = None,
 ) -> Schedule:
-    """The schedule of a graph.
+    """The schedule of a graph. What it holds on the host is within `budget`, if any schedule for the machine is.
 
     `slots` says where each output lies; `files` maps (model number, its file) to the plan's input files.
     """
@@ -109,12 +112,15 @@ def schedule(
     # of equal parts the figures are taken once
     counts = Counter(id(part.like) for part in parts)
     found = [(counts[key], like) for key, like in {id(part.like): part.like for part in parts}.items()]
+    # every device has staging of its own on the host
+    host = max((s.host for _, like in found for s in like), default=0) * len(devices_of(machine.device))
+    if possible(machine.device, machine.compute):
+        host = reserved(found, machine.lanes, host, budget)
     return Schedule(
         tuple(parts),
         setting.numbering.scalars,
         machine.lanes,
-        # every device has staging of its own on the host
-        host=max((s.host for _, like in found for s in like), default=0) * len(devices_of(machine.device)),
+        host=host,
         device=max((s.device for _, like in found for s in like), default=0),
         reads=sum(count * s.reads for count, like in found for s in like),
         writes=sum(count * s.writes for count, like in found for s in like),

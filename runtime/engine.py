@@ -11,9 +11,10 @@ from collections.abc import Sequence, Set
 from dataclasses import replace
 from typing import Any
 
+from ..compiler.abreast import Abreast
 from ..compiler.owners import Owners
 from ..compiler.plan import Copy, Load, Opaque, Pass, Plan, Step
-from ..compiler.scratch import LOAD_STAGING, Layout, scratch_layout
+from ..compiler.scratch import LOAD_STAGING, Layout, aligned, scratch_layout
 from .host import Host, HostArena, HostBuffer
 from .kernels.load import file_ranges
 from .lanes import Lanes
@@ -23,7 +24,7 @@ from .native.side import Native
 from .out_of_memory import device_full, is_device_full
 from .ports import Reads, Tally, Writes
 from .streaming import Context, Side, run_pass
-from .units import Able, Lone, Series, Unit
+from .units import Able, Lone, Unit
 
 LOAD_PIECE = 1 << 26
 """Bytes that are read at a time into a held buffer, so that a load can be stopped and shown."""
@@ -85,46 +86,40 @@ class Engine:
         assert self._batches is not None
         units = [m for m in members if isinstance(m, Unit)]
         nbytes = min(unit.shape.nbytes for unit in units)
-        self._fit(1, nbytes, 0, 0)
         held = sum(b.nbytes for b in self._context.buffers.values()) + nbytes
-        if held > (most := min(unit.host for unit in units)):
-            raise RuntimeError(f"small tensors hold {held} bytes, the plan says {most}")
+        self._fit(1, nbytes, 0, 0)
         self._tally.live(held, 0)
         arena = self._arenas[0]
         assert isinstance(arena, HostArena)
         self._batches.run(members, arena.bytes[:nbytes], watched)
 
-    def run_abreast(self, members: Sequence[Series]) -> None:
-        """Runs outputs of medium size, each in one lane."""
-        lanes = min(self._lanes.count, len(members))
-        scratch, buffers = max(m.scratch for m in members), max(m.buffers for m in members)
-        held = lanes * (scratch + buffers) + sum(b.nbytes for b in self._context.buffers.values())
-        if held > self._plan.peak_host:
-            raise RuntimeError(f"tensors abreast hold {held} bytes, the plan says {self._plan.peak_host}")
-        self._fit(lanes, scratch, 0, lanes * buffers)
-        self._tally.live(held, 0)
+    def run_abreast(self, group: Abreast) -> None:
+        """Runs outputs of medium size, each in one lane; in fewer lanes where others hold memory that the plan has for
+        these."""
+        members, nbytes = group.members, group.needs
+        held = sum(b.nbytes for b in self._context.buffers.values())
+        lanes = min(group.lanes, len(members), max(1, (self._plan.peak_host - held) // nbytes))
+        self._fit(lanes, nbytes, 0, 0)
+        self._tally.live(held + lanes * nbytes, 0)
         # outputs that are computed alike have their scalars and buffers in common
         own = [replace(self._context, scalars=self._context.scalars.copy(), buffers={}) for _ in range(lanes)]
         sides = [Native.of(context) for context in own]
 
         def work(lane: int, index: int) -> None:
             context, arena, side = own[lane], self._arenas[lane], sides[lane]
-            assert arena is not None
+            assert isinstance(arena, HostArena)
             assert side is not None
             self._tally.tensor(members[index].steps[0].tensor)
-            try:
-                for step in members[index].steps:
-                    assert isinstance(step.action, Pass)
-                    for a in step.allocate:
-                        self._meter.allocate(f"buffer {a.buffer} of lane {lane}", a.nbytes)
-                        context.buffers[a.buffer] = self._memory.buffer(a.dtype, a.numel)
-                    run_pass(context, step.action, self._layout(step.action), [arena], side)
-            finally:
-                for buffer in context.buffers:
-                    self._meter.free(f"buffer {buffer} of lane {lane}")
-                context.buffers.clear()
+            end = nbytes
+            for step in members[index].steps:
+                assert isinstance(step.action, Pass)
+                for a in step.allocate:
+                    end -= aligned(a.nbytes)
+                    context.buffers[a.buffer] = HostBuffer(a.dtype, a.numel, arena.bytes[end:])
+                run_pass(context, step.action, self._layout(step.action), [arena], side)
+            context.buffers.clear()
 
-        self._lanes.spread(len(members), work)
+        self._lanes.spread(len(members), work, lanes)
 
     def run(self, step: Step) -> None:
         """Allocates what the step needs, runs it and releases what it was the last to need.
@@ -141,12 +136,15 @@ class Engine:
     def _run(self, step: Step) -> None:
         action = step.action
         layout = self._layout(action) if isinstance(action, Pass) else None
-        lanes, nbytes, staging = self._needs(action, layout)
         workspace = action.workspace if isinstance(action, Opaque) else 0
         incoming = sum(a.nbytes for a in step.allocate) + workspace
+        lanes, nbytes, staging = self._needs(step, layout, incoming)
         self._fit(lanes, nbytes, staging, incoming)
         held = self._held(step, workspace)
-        self._check(step, lanes, nbytes, staging, held)
+        if self._memory.accelerator:
+            self._tally.live(lanes * staging, held + lanes * nbytes)
+        else:
+            self._tally.live(held + lanes * nbytes, 0)
         match action:
             case Pass():
                 assert layout is not None
@@ -183,12 +181,22 @@ class Engine:
             raise RuntimeError(f"a pass needs {layout.nbytes} bytes of scratch, the plan says {pass_.nbytes}")
         return layout
 
-    def _needs(self, action: Pass | Copy | Load | Opaque, layout: Layout | None) -> tuple[int, int, int]:
-        """Lanes, and for each of them bytes of its arena and of its staging on the host (0 on the CPU)."""
+    def _needs(self, step: Step, layout: Layout | None, incoming: int) -> tuple[int, int, int]:
+        """Lanes, and for each of them bytes of its arena and of its staging on the host (0 on the CPU).
+
+        There are as many as the step has blocks, and fewer where these would hold more than the plan says.
+        """
+        action, accelerator = step.action, self._memory.accelerator
         if isinstance(action, Pass) and layout is not None:
-            lanes = min(self._lanes.count, -(-action.numel // action.block)) if action.numel else 0
-            return lanes, layout.nbytes, layout.staging if self._memory.accelerator else 0
-        if isinstance(action, Load) and self._memory.accelerator:
+            if not action.numel:
+                return 0, layout.nbytes, 0
+            lanes = min(self._lanes.count, -(-action.numel // action.block))
+            staging = layout.staging if accelerator else 0
+            held = sum(b.nbytes for b in self._context.buffers.values()) + incoming
+            room = (step.device if accelerator else step.host) - held
+            lanes = min(lanes, room // max(1, layout.nbytes), step.host // staging if staging else lanes)
+            return max(1, lanes), layout.nbytes, staging
+        if isinstance(action, Load) and accelerator:
             nbytes = sum(e.nbytes for e in action.source.extents)
             return 1, 0, min(nbytes, LOAD_STAGING)
         return 0, 0, 0
@@ -199,16 +207,6 @@ class Engine:
             self._meter.allocate(f"buffer {a.buffer}", a.nbytes, device=self._memory.accelerator)
             self._context.buffers[a.buffer] = self._memory.buffer(a.dtype, a.numel)
         return sum(b.nbytes for b in self._context.buffers.values()) + workspace
-
-    def _check(self, step: Step, lanes: int, nbytes: int, staging: int, held: int) -> None:
-        accelerator = self._memory.accelerator
-        host, device = (lanes * staging, held + lanes * nbytes) if accelerator else (held + lanes * nbytes, 0)
-        if host > step.host or device > step.device:
-            raise RuntimeError(
-                f"a step holds {host} bytes on the host and {device} on the device, the plan says "
-                f"{step.host} and {step.device}"
-            )
-        self._tally.live(host, device)
 
     def _release(self, buffer: int) -> None:
         self._context.buffers.pop(buffer, None)

@@ -12,6 +12,7 @@ import time
 from collections.abc import Iterator, Sequence, Set
 from typing import Protocol, TypeVar, cast
 
+from ..compiler.abreast import Abreast
 from ..compiler.dtypes import FLOATS
 from ..compiler.plan import Copy, Extent, OutputTensor, Plan, Step
 from ..grammar.records import dataclass
@@ -20,7 +21,7 @@ from .memory import Meter
 from .nonfinite import count_in
 from .out_of_memory import within_memory
 from .ports import Progress, Reads, Tally, Writes
-from .units import Able, Abreast, Copies, Lone, Series, Together, Unit, parts
+from .units import Able, Copies, Lone, Together, Unit, parts
 
 __all__ = ["Cancelled", "Outcome", "Progress", "Reads", "Writes", "execute"]
 
@@ -60,7 +61,7 @@ class Engine(Protocol):
 
     def run_together(self, members: Sequence[Unit | Step], watched: Set[int]) -> None: ...
 
-    def run_abreast(self, members: Sequence[Series]) -> None: ...
+    def run_abreast(self, group: Abreast) -> None: ...
 
     def close(self) -> None: ...
 
@@ -79,8 +80,8 @@ def execute(
 
     Setting `cancel` stops all lanes after the blocks they are at and raises Cancelled. What `reads`, `writes`
     and `progress` raise, and KeyboardInterrupt, stop them likewise and are raised; outputs are then incomplete.
-    Raises MergecError where the host or the device has no memory for it (E0003, E0644), RuntimeError where the run
-    holds more memory than the plan says, or a plan doesn't fit its own figures.
+    Raises MergecError where the host or the device has no memory for it (E0003, E0644), RuntimeError where a plan
+    doesn't fit its own figures.
     """
     began = time.perf_counter()
     meter, tally = Meter(), Tally(progress, non_finite)
@@ -101,7 +102,7 @@ def execute(
                 if isinstance(part, Together):
                     engine.run_together(part.members, watched)
                 elif isinstance(part, Abreast):
-                    engine.run_abreast(part.members)
+                    engine.run_abreast(part)
                 else:
                     tally.tensor(part.step.tensor)
                     engine.run(part.step)

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
 import importlib
-import mmap
 from typing import TYPE_CHECKING, Any
 
 import numpy
@@ -43,11 +41,7 @@ def pages(nbytes: int) -> NDArray[numpy.uint8]:
 
     Raises MemoryError.
     """
-    region = anonymous(nbytes)
-    if hasattr(mmap, "MADV_HUGEPAGE") and nbytes >= 1 << 21:
-        with contextlib.suppress(OSError):  # a system without them; nothing depends on it
-            region.madvise(mmap.MADV_HUGEPAGE)
-    return numpy.frombuffer(region, numpy.uint8)[:nbytes]
+    return numpy.frombuffer(anonymous(nbytes), numpy.uint8)[:nbytes]
 
 
 class HostArena:
@@ -67,12 +61,12 @@ class HostArena:
 
 
 class HostBuffer:
-    """A held buffer: `numel` elements of `dtype`."""
+    """A held buffer: `numel` elements of `dtype`, in pages of its own or at the beginning of `memory`."""
 
-    def __init__(self, dtype: str, numel: int) -> None:
+    def __init__(self, dtype: str, numel: int, memory: NDArray[numpy.uint8] | None = None) -> None:
         self.dtype = dtype
         self.nbytes = held_bytes(dtype, numel)
-        self.bytes = pages(self.nbytes)
+        self.bytes = pages(self.nbytes) if memory is None else memory[: self.nbytes]
         self.address: int = self.bytes.ctypes.data
 
     @property

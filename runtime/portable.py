@@ -183,7 +183,7 @@ class TorchLane:
             return 0
         if isinstance(operand, Product):
             left, right = (self._context.buffers[h.buffer].tensor for h in (operand.left, operand.right))
-            product_rows(operand, left, right, block.first, out, block.shared)
+            product_rows(operand, left, right, block.first, out, None if self._arena.accelerator else block.shared)
             return 0
         return self._operands.load(index, block.first, block.count, out)
 

@@ -25,7 +25,7 @@ from .resume.keeper import Keeper
 from .resume.ledger import Ledger
 from .resume.record import with_record
 from .several import execute_everywhere
-from .target import Target, Unfinished, clear_leftovers
+from .target import Target, clear_leftovers
 from .writer import Writer
 
 
@@ -74,13 +74,12 @@ def run_plan(
         with target, collector_spared():
             return _make(plan, target, earlier, progress, cancel)
     except MergecError as error:
-        if target.unfinished is None:
+        if not (lines := _left(target)):
             raise
-        raise _with_help(error, _going_on(target.unfinished)) from error
+        raise _with_help(error, lines) from error
     except BaseException as error:
-        if target.unfinished is not None:
-            for line in _going_on(target.unfinished):
-                error.add_note(line)
+        for line in _left(target):
+            error.add_note(line)
         raise
 
 
@@ -194,7 +193,11 @@ def _notices(plan: Plan, target: Target, earlier: Earlier | None, resumed: int, 
     return notices
 
 
-def _going_on(left: Unfinished) -> tuple[str, ...]:
+def _left(target: Target) -> tuple[str, ...]:
+    """What a run that failed has left beside the target, and what to do with it."""
+    left = target.unfinished
+    if left is None:
+        return (target.left,) if target.left is not None else ()
     return (
         f"{left.done:,} of {left.tensors:,} tensors are done and kept in `{show(left.folder)}`, "
         f"which takes {left.nbytes / 1e9:,.2f} GB",

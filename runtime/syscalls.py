@@ -11,6 +11,7 @@ import mmap
 import os
 import struct
 from collections.abc import Callable
+from contextlib import suppress
 from functools import cache
 
 _AT_FDCWD = -100
@@ -94,14 +95,23 @@ def read_all(descriptor: int, view: memoryview, start: int) -> int:
 
 
 def anonymous(nbytes: int) -> mmap.mmap:
-    """Memory that begins a page, straight from the system, so that it goes back to it when it is dropped.
+    """Memory of this process alone that begins a page, straight from the system, so that it goes back to it when it is
+    dropped.
+
+    It is made of small pages: of an arena the compiled kernels touch a part, and large pages, which make them no
+    faster, would have all of it resident. A process that is forked doesn't get it: neither are its pages then copied
+    when they are next written to, nor can that happen while the disk takes from them what is written directly.
 
     Raises MemoryError.
     """
     try:
-        return mmap.mmap(-1, max(1, nbytes))
+        region = mmap.mmap(-1, max(1, nbytes), flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
     except OSError as error:
         raise MemoryError(f"{nbytes} bytes") from error
+    for advice in ("MADV_NOHUGEPAGE", "MADV_DONTFORK"):
+        with suppress(AttributeError, OSError):  # a system without it
+            region.madvise(getattr(mmap, advice))
+    return region
 
 
 def address(data: memoryview) -> int:

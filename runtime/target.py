@@ -51,7 +51,8 @@ class Target:
     exit status 4, E0601 to E0610.
 
     Once entered, `entries` are the tensors that are complete in `folder`, as its journal says; `given_up` says why an
-    unfinished run that was there is not gone on with, if there was one.
+    unfinished run that was there is not gone on with, if there was one. After a failure `left` says what else than the
+    work of this run is in the partial folder, if that is still there.
     """
 
     def __init__(self, path: str, plan: Plan, *, force: bool = False, fresh: bool = False) -> None:
@@ -59,6 +60,7 @@ class Target:
         self.entries: tuple[Done, ...] = ()
         self.given_up: str | None = None
         self.unfinished: Unfinished | None = None
+        self.left: str | None = None
         self._journal: Journal | None = None
         self._plan, self._force, self._fresh = plan, force, fresh
         self._parent, self._name = os.path.split(self.path)
@@ -82,7 +84,12 @@ class Target:
         self._check_inputs()
         if not self._in_need_of_recovery():
             self._check_free()
-        self._acquire()
+        try:
+            self._acquire()
+        except BaseException:
+            with suppress(OSError):  # where not even the lock could be put into it
+                os.rmdir(self._partial)
+            raise
         try:
             with writing(self._partial):
                 self._restore()
@@ -96,7 +103,7 @@ class Target:
                 with writing(self._journal_path):
                     self._journal = Journal.create(self._journal_path, head_of(self._plan))
         except BaseException as fault:
-            self._leave(fault)
+            self._end(fault)
             raise
         return self
 
@@ -104,7 +111,7 @@ class Target:
         self, kind: type[BaseException] | None, fault: BaseException | None, trace: TracebackType | None
     ) -> None:
         if self._lock >= 0:
-            self._leave(fault)
+            self._end(fault)
 
     def commit(self) -> None:
         """Puts the result in place of the target; everything in `folder` must be on disk (`Writer.finish`)."""
@@ -260,7 +267,25 @@ class Target:
     def _remove_work(self) -> None:
         # the journal goes first: without it, what is left of the rest is nothing that anybody trusts
         _remove(self._journal_path)
+        with suppress(OSError):  # an empty folder goes without being opened, whatever else is open
+            os.rmdir(self.folder)
         _remove(self.folder)
+
+    def _end(self, fault: BaseException | None) -> None:
+        """Leaves what is worth it, and says in `left` what else is still there."""
+        if self._journal is not None:  # nothing is added to it any more, and reading it takes a file's place
+            self._journal.close()
+            self._journal = None
+        lock = os.fstat(self._lock)
+        try:
+            self._leave(fault)
+        except OSError:
+            self.left = f"what an earlier run has left in `{show(self._partial)}` stays there"
+            self._close()
+            return
+        with suppress(OSError):  # it is gone, or another run's by now
+            if self.unfinished is None and os.path.samestat(lock, os.stat(os.path.join(self._partial, "lock"))):
+                self.left = f"`{show(self._partial)}` could not be removed, and holds nothing of use"
 
     def _leave(self, fault: BaseException | None) -> None:
         """Keeps what another run can go on from, if there is anything, and lets go of the lock."""
@@ -294,7 +319,9 @@ def waiting(path: str, plan: Plan) -> tuple[tuple[Done, ...], str | None]:
     """The tensors that a run of this plan would find finished by one that was stopped, as far as the journal tells; or
     why it would not go on from there."""
     target = Target(path, plan)
-    return target._found(read(target._journal_path))
+    with writing(target._journal_path):
+        contents = read(target._journal_path)
+    return target._found(contents)
 
 
 def clear_leftovers(path: str, plan: Plan) -> None:

@@ -5,13 +5,15 @@ executor hands such outputs on together, and copies of small tensors between the
 writes those that lie side by side in one go (`native/batch.py`).
 
 Lanes that share the blocks of a tensor wait for each other at the end of every round over it. Where rounds are short
-that shows, and a lane is given all of a tensor instead: lanes then meet once, at the end of all such outputs.
+that shows, and a lane is given all of a tensor instead (`compiler/abreast.py`): lanes then meet once, at the end of all
+such outputs.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence, Set
 
+from ..compiler.abreast import Abreast, Series, numbers, numbers_together, series_of, side_by_side
 from ..compiler.plan import (
     CHUNK,
     Constant,
@@ -24,7 +26,6 @@ from ..compiler.plan import (
     Step,
     Stream,
     ToFile,
-    held_in,
 )
 from ..grammar.records import dataclass
 
@@ -34,12 +35,6 @@ thresholds one place where equals are counted."""
 
 SMALL_COPY = 1 << 17
 """Bytes of the largest copies that go along with passes over small tensors."""
-
-MEDIUM = 1 << 24
-"""Elements of the largest tensors that one lane makes: a round over more lasts long enough for its end not to show."""
-
-ENOUGH = 2
-"""Medium tensors for every lane, without which they are not made abreast: all others wait for the last one."""
 
 Able = Callable[[Sequence[Pass]], int | None]
 """How many bytes whoever runs small tensors together needs for the passes over one of them; None: they can't be run
@@ -62,7 +57,7 @@ class Shape:
     def __init__(self, passes: Sequence[Pass], kinds: Sequence[_Kind], needs: int) -> None:
         self.passes, self.needs = tuple(passes), needs
         self.nbytes = min(p.nbytes for p in passes)
-        self.reads, self.makes = _together(kinds)
+        self.reads, self.makes = numbers_together([(kind.reads, kind.makes) for kind in kinds])
         self.slots: dict[Scalar | Constant, int] = {}
         self.initial: list[float] = []
         for pass_ in passes:
@@ -75,26 +70,11 @@ class Shape:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Unit:
-    """The steps of one small output: passes over it, each of one block. `host` is the least that a step may hold."""
+    """The steps of one small output: passes over it, each of one block."""
 
     tensor: int
     passes: tuple[Pass, ...]
     shape: Shape
-    host: int
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Series:
-    """The steps of one output of medium size, each a pass. `makes` are the scalars that they make: outputs that are
-    computed alike have them in common, and the buffers. They read no others.
-
-    `scratch` is the most that one of them needs, `buffers` what all buffers are together, in bytes.
-    """
-
-    steps: tuple[Step, ...]
-    makes: Set[int]
-    scratch: int
-    buffers: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,13 +98,6 @@ class Together:
     members: tuple[Unit | Step, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Abreast:
-    """Outputs in any order, each of which is made by one lane, many at a time."""
-
-    members: tuple[Series, ...]
-
-
 Part = Alone | Copies | Together | Abreast
 
 _Item = Unit | Series | Step
@@ -133,16 +106,17 @@ _Item = Unit | Series | Step
 def parts(plan: Plan, able: Able | None, lone: Lone | None = None) -> Iterator[Part]:
     """A plan's steps: in order, but for those of medium outputs that are made abreast, which come last.
 
-    With `able`, small outputs are put together; with `lone`, those of medium size are made abreast, if they are many.
+    With `able`, small outputs are put together; with `lone`, those of medium size are made abreast, if they are many
+    and the plan has the memory.
     """
     items: Sequence[_Item] = plan.steps
     if able is not None or lone is not None:
-        items = _Finder(able, lone, plan.peak_host // plan.lanes).items(plan.steps)
-    abreast = [item for item in items if isinstance(item, Series)]
-    if plan.lanes < 2 or len(abreast) < ENOUGH * plan.lanes:
-        abreast = []
+        items = _Finder(able, lone).items(plan.steps)
+    series = [item for item in items if isinstance(item, Series)]
+    groups = side_by_side(series, plan.lanes, plan.peak_host)
+    abreast = {id(member) for group in groups for member in group.members}
     row = _Row()
-    for item in _steps_of_series(items) if not abreast else [i for i in items if not isinstance(i, Series)]:
+    for item in _in_turn(items, abreast):
         if not row.takes(item):
             yield from row.part()
             row = _Row()
@@ -152,17 +126,16 @@ def parts(plan: Plan, able: Able | None, lone: Lone | None = None) -> Iterator[P
         else:
             row.add(item)
     yield from row.part()
-    if abreast:
-        yield Abreast(tuple(abreast))
+    yield from groups
 
 
-def _steps_of_series(items: Sequence[_Item]) -> Iterator[Unit | Step]:
-    """The items with the steps of series in their place."""
+def _in_turn(items: Sequence[_Item], abreast: Set[int]) -> Iterator[Unit | Step]:
+    """The items but for the series in `abreast`, by identity; the steps of others in their place."""
     for item in items:
-        if isinstance(item, Series):
-            yield from item.steps
-        else:
+        if not isinstance(item, Series):
             yield item
+        elif id(item) not in abreast:
+            yield from item.steps
 
 
 class _Row:
@@ -201,33 +174,22 @@ class _Row:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Kind:
-    """What is the same of passes that are alike: whether small or medium outputs by themselves can be made of them; the
-    scalars that they read and have not made, and those that they make."""
+    """What is the same of passes that are alike: whether small outputs can be made of them, and whether a lane can run
+    them by itself; the scalars that they read and have not made, and those that they make."""
 
     number: int
     small: bool
-    medium: bool
+    lone: bool
     reads: Set[int]
     makes: Set[int]
 
 
-def _together(kinds: Sequence[_Kind]) -> tuple[Set[int], Set[int]]:
-    """What passes one after the other read that none of them has made before, and what they make."""
-    reads: set[int] = set()
-    makes: set[int] = set()
-    for kind in kinds:
-        reads |= kind.reads - makes
-        makes |= kind.makes
-    return reads, makes
-
-
 class _Finder:
     """Finds the units and series of a plan; what is alike is looked at once. Objects are told apart by identity, as
-    those that outputs which are computed alike have in common are the same ones (`compiler/stamps.py`). A lane that
-    makes a series may hold `room` bytes."""
+    those that outputs which are computed alike have in common are the same ones (`compiler/stamps.py`)."""
 
-    def __init__(self, able: Able | None, lone: Lone | None, room: int) -> None:
-        self._able, self._lone, self._room = able, lone, room
+    def __init__(self, able: Able | None, lone: Lone | None) -> None:
+        self._able, self._lone = able, lone
         self._kinds: dict[object, _Kind] = {}
         self._codes: dict[int, int] = {}
         self._alike: dict[object, int] = {}
@@ -267,7 +229,7 @@ class _Finder:
         for step in steps:
             action = step.action
             kind = self._kind(action) if isinstance(action, Pass) else None
-            fits = kind is not None and (kind.small or kind.medium)
+            fits = kind is not None and (kind.small or kind.lone)
             if run and not (fits and step.tensor == run[0].tensor):
                 found.extend(run)
                 run, kinds = [], []
@@ -293,16 +255,13 @@ class _Finder:
             fits = needs is not None and needs <= min(p.nbytes for p in passes)
             self._shapes[key] = Shape(passes, kinds, needs) if fits and needs is not None else None
         shape = self._shapes[key]
-        return Unit(steps[0].tensor, passes, shape, min([s.host for s in steps])) if shape is not None else None
+        return Unit(steps[0].tensor, passes, shape) if shape is not None else None
 
     def _series(self, steps: Sequence[Step], kinds: Sequence[_Kind]) -> Series | None:
-        """The steps as a series; None where one of them is too large, or they read what others have made."""
-        reads, makes = _together(kinds)
-        if reads or not all(kind.medium for kind in kinds) or not _closed(steps):
+        """The steps as a series; None where they can't be one, or a lane can't run them by itself."""
+        if not all(kind.lone for kind in kinds):
             return None
-        scratch = max(s.action.nbytes for s in steps if isinstance(s.action, Pass))
-        buffers = sum(a.nbytes for s in steps for a in s.allocate)
-        return Series(tuple(steps), makes, scratch, buffers) if scratch + buffers <= self._room else None
+        return series_of(steps, *numbers_together([(kind.reads, kind.makes) for kind in kinds]))
 
     def _kind(self, pass_: Pass) -> _Kind:
         key = (
@@ -317,8 +276,8 @@ class _Finder:
         )
         kind = self._kinds.get(key)
         if kind is None:
-            small, medium = self._small(pass_), self._medium(pass_)
-            kind = self._kinds[key] = _Kind(len(self._kinds), small, medium, *_scalars(pass_))
+            small, lone = self._small(pass_), self._lone is not None and self._lone(pass_)
+            kind = self._kinds[key] = _Kind(len(self._kinds), small, lone, *numbers(pass_))
         return kind
 
     def _code(self, code: tuple[Instruction, ...]) -> int:
@@ -335,24 +294,3 @@ class _Finder:
             and all(isinstance(o, Stream) for o in pass_.operands)
             and all(isinstance(s, ToFile) for s in pass_.stores)
         )
-
-    def _medium(self, pass_: Pass) -> bool:
-        return self._lone is not None and 0 < pass_.numel <= MEDIUM and self._lone(pass_)
-
-
-def _closed(steps: Sequence[Step]) -> bool:
-    """Whether steps need no buffers but their own, and leave none."""
-    made = [a.buffer for step in steps for a in step.allocate]
-    needed = {h.buffer for s in steps if isinstance(s.action, Pass) for o in s.action.operands for h in held_in(o)}
-    return needed <= set(made) and sorted(made) == sorted(b for step in steps for b in step.release)
-
-
-def _scalars(pass_: Pass) -> tuple[Set[int], Set[int]]:
-    """The scalars that a pass reads and has not made itself, and those that it makes."""
-    given = [a for i in pass_.code for a in i.args] + [a for r in pass_.reductions for a in r.args]
-    reads = {a.index for a in given if isinstance(a, Scalar)}
-    makes = {r.out.index for r in pass_.reductions}
-    for scalar in pass_.scalars:
-        reads.update(a.index for a in scalar.args if isinstance(a, Scalar) and a.index not in makes)
-        makes.add(scalar.out.index)
-    return reads, makes

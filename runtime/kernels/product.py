@@ -8,13 +8,19 @@ from ...compiler.plan import PRODUCT_ROWS, Held, Product
 
 
 def product_rows(
-    product: Product, left: torch.Tensor, right: torch.Tensor, first: int, out: torch.Tensor, shared: torch.Tensor
+    product: Product,
+    left: torch.Tensor,
+    right: torch.Tensor,
+    first: int,
+    out: torch.Tensor,
+    shared: torch.Tensor | None,
 ) -> None:
     """Elements from `first` on, whole rows, into `out`; `left` and `right` are the held buffers, in its dtype.
 
     The result must not depend on the block. On the CPU terms are added one after the other, in `shared` scratch: what
     order a library adds in depends on the processor, the number of threads and where `out` lies in memory.
-    Accelerators take as many rows at once, counted from the first of the tensor, as their order may depend on that.
+    Accelerators, which have no such scratch, take as many rows at once, counted from the first of the tensor, as their
+    order may depend on that.
     """
     left = _part(left, product.left).view(-1, product.inner)
     right = _part(right, product.right).view(product.inner, -1)
@@ -23,7 +29,7 @@ def product_rows(
     rows, begin = out.view(-1, product.width), first // product.width
     for start in range(0, len(rows), PRODUCT_ROWS):
         stop = min(start + PRODUCT_ROWS, len(rows))
-        if out.device.type == "cpu":
+        if shared is not None:
             _add_terms(left[begin + start : begin + stop], right, rows[start:stop], shared)
         else:
             torch.mm(left[begin + start : begin + stop], right, out=rows[start:stop])

@@ -7,6 +7,7 @@ on disk, never before. Whatever a crash leaves at the end counts only up to the 
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
@@ -24,6 +25,9 @@ from .made_with import changed_code, difference, made_with
 
 _LONGEST = 1 << 28
 """Bytes of a journal that are read at most: about a million tensors."""
+
+_SHORT = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
+"""What the system says where it is short of something, whatever the file is."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,11 +137,16 @@ class Contents:
 
 
 def read(path: str) -> Contents | None:
-    """The contents of a journal up to the first line that is not whole; None where there is nothing of use."""
+    """The contents of a journal up to the first line that is not whole; None where there is nothing of use.
+
+    Raises OSError where that can't be told, as too many files are open.
+    """
     try:
         with open(path, "rb") as file:
             data = file.read(_LONGEST)
-    except OSError:
+    except OSError as error:
+        if error.errno in _SHORT and os.path.lexists(path):
+            raise
         return None
     head: Head | None = None
     entries: list[Done] = []

@@ -6,6 +6,7 @@ import json
 import os
 import re
 import resource
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -15,15 +16,20 @@ from commands import make, mergec
 from mergec.compiler.pipeline import Options, compile_recipe
 from mergec.grammar.diagnostic import Exit, MergecError
 from mergec.grammar.source import Source
-from mergec.runtime import descriptors, devices
+from mergec.runtime import descriptors, devices, target, units
 from mergec.runtime.api import compile
 from mergec.runtime.catalog import LocalCatalog
 from mergec.runtime.devices import DeviceArena
+from mergec.runtime.executor import Cancelled
+from mergec.runtime.faults import output_fault
 from mergec.runtime.host import Host
 from mergec.runtime.lanes import Lanes
+from mergec.runtime.resume import keeper
 from mergec.runtime.session import run_plan
+from mergec.runtime.target import Target
 from safetensors.numpy import save_file
 from standin import StandIn
+from stopping import Stop
 
 SHARDS = 200
 
@@ -71,6 +77,62 @@ def test_too_few_open_files_are_known_before_the_start(sharded: Path, tmp_path: 
     assert re.search(rb"error\[E0643\]: the system allows 26 open files, and the run needs \d+\n", done.stderr)
     assert b"= help: allow more: `ulimit -n 256`" in done.stderr
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("limit", [4, 5, 6, 7])
+def test_a_run_that_cannot_begin_leaves_nothing(tmp_path: Path, limit: int) -> None:
+    make(tmp_path)
+    before = sorted(os.listdir(tmp_path))
+    done = mergec("copy.mrg", "-o", "out", folder=tmp_path, before=lambda: _allow(limit))
+    assert done.returncode == 4, done.stderr
+    assert re.match(rb"error\[E06(10|43)\]: ", done.stderr)
+    assert sorted(os.listdir(tmp_path)) == before
+
+
+@pytest.mark.parametrize("limit", [4, 5, 6, 7])
+def test_what_an_earlier_run_has_left_outlives_one_that_cannot_begin(
+    tmp_path: Path, limit: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(keeper, "SECONDS", 0.0)
+    compiled, cancel = compile(tmp_path / "linear.mrg", device="cpu", lanes=1), threading.Event()
+    with monkeypatch.context() as patch:
+        patch.setattr(units, "SMALL", 0)
+        with pytest.raises(Cancelled):
+            compiled.run("out", progress=Stop(1, cancel), cancel=cancel)
+    left = _contents(tmp_path / ".out.partial")
+    done = mergec("linear.mrg", "-o", "out", folder=tmp_path, before=lambda: _allow(limit))
+    assert done.returncode == 4, done.stderr
+    assert b".out.partial`" in done.stderr.split(b"= help", 1)[1]
+    assert _contents(tmp_path / ".out.partial") == left
+    assert compile(tmp_path / "linear.mrg", device="cpu").run("out").resumed == 1
+
+
+def test_a_folder_that_cannot_be_removed_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    compiled = compile(make(tmp_path) / "copy.mrg", device="cpu")
+
+    def no_space(self: Target) -> None:
+        raise output_fault("E0604", "no space", self.path)
+
+    def refused(path: str) -> None:
+        raise PermissionError(f"not {path}")
+
+    monkeypatch.setattr(Target, "_check_space", no_space)
+    monkeypatch.setattr(target, "_remove", refused)
+    with pytest.raises(MergecError) as caught:
+        compiled.run(tmp_path / "out")
+    assert caught.value.diagnostics[0].help == (
+        f"`{tmp_path}/.out.partial` could not be removed, and holds nothing of use",
+    )
+
+
+def _allow(files: int) -> None:
+    resource.setrlimit(resource.RLIMIT_NOFILE, (files, files))
+
+
+def _contents(folder: Path) -> dict[str, bytes]:
+    return {str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
 
 
 def test_room_for_open_files(monkeypatch: pytest.MonkeyPatch) -> None:

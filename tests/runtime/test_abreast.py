@@ -10,13 +10,15 @@ import mergec
 import pytest
 import torch
 from compiled import skip_without_a_compiler
+from mergec.compiler import abreast as rule
+from mergec.compiler.abreast import Abreast
 from mergec.compiler.plan import CHUNK, Stream
 from mergec.grammar.diagnostic import MergecError
-from mergec.runtime import engine, units
+from mergec.runtime import engine
 from mergec.runtime.executor import Cancelled
 from mergec.runtime.inputs import Inputs
 from mergec.runtime.resume import keeper
-from mergec.runtime.units import Abreast, Series, parts
+from mergec.runtime.units import parts
 from resume_models import plan_of, weights
 from safetensors.torch import save_file
 from stopping import Stop
@@ -70,9 +72,9 @@ def abreast(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     found: list[int] = []
     whole = engine.Engine.run_abreast
 
-    def told(self: engine.Engine, members: tuple[Series, ...]) -> None:
-        found.append(len(members))
-        whole(self, members)
+    def told(self: engine.Engine, group: Abreast) -> None:
+        found.append(len(group.members))
+        whole(self, group)
 
     monkeypatch.setattr(engine.Engine, "run_abreast", told)
     return found
@@ -88,7 +90,7 @@ def test_the_same_bytes_as_when_lanes_share_a_tensor(
         assert outcome.peak_host == plan.peak_host
         assert outcome.bytes_written == plan.writes
     assert max(abreast) >= 3 * (LAYERS - 2)
-    monkeypatch.setattr(units, "MEDIUM", 0)
+    monkeypatch.setattr(rule, "MEDIUM", 0)
     abreast.clear()
     mergec.run(plan_of(folder, recipe, lanes=3), tmp_path / "shared")
     mergec.run(plan_of(folder, recipe, lanes=1), tmp_path / "one")
@@ -151,10 +153,10 @@ def test_a_read_that_fails(folder: Path, tmp_path: Path, monkeypatch: pytest.Mon
         # without descriptors, the lane asks `read_into`
         return borrowed(self, [] if broken.is_set() else files)
 
-    def late(self: engine.Engine, members: tuple[Series, ...]) -> None:
-        run(self, members[:-1])
+    def late(self: engine.Engine, group: Abreast) -> None:
+        run(self, Abreast(group.members[:-1], group.lanes))
         broken.set()
-        run(self, members[-1:])
+        run(self, Abreast(group.members[-1:], group.lanes))
 
     with monkeypatch.context() as patch:
         patch.setattr(Inputs, "read_into", failing)
