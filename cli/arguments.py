@@ -38,12 +38,13 @@ ELSEWHERE = {
     "--cuda": "--device cuda",
     "--gpu": "--device cuda",
     "--overwrite": "--force",
-    "--lazy-unpickle": "--allow-pickle",
     "--dry-run": "--check",
     "-n": "--check",
-    "-f": "--force",
 }
 """What other programs call some of the options."""
+
+WEIGHTY = ("--force", "--allow-pickle")
+"""Options that replace or trust something: nobody is led to them but by a slip of a finger in their own names."""
 
 MOST_LANES = 256
 """Blocks worked on at once: beyond the cores of any machine more of them only cost memory."""
@@ -108,7 +109,8 @@ class Parser(argparse.ArgumentParser):
         known = [option for action in self._actions for option in action.option_strings if option.startswith("--")]
         if (meant := ELSEWHERE.get(unknown)) and meant.partition(" ")[0] in known:
             return (f"did you mean `{meant}`?",)
-        likely = near(unknown, known, 1, 0.5)
+        harmless = [option for option in known if option not in WEIGHTY]
+        likely = near(unknown, [o for o in WEIGHTY if o in known], 1, 0.85) or near(unknown, harmless, 1, 0.5)
         return (f"did you mean `{likely[0]}`?",) if likely else ()
 
 

@@ -169,7 +169,8 @@ def _meant(arguments: Arguments) -> tuple[str, ...]:
     if not os.path.exists(first) and first.isalpha():
         out = arguments.output or (more[0] if more else "./out")
         return (f"there is no command `{first}`; to merge: `mergec {second} -o {out}`",)
-    return (f"`mergec {first} -o {second}`",) if arguments.output is None else ()
+    # what is there already was hardly meant to be written to
+    return (f"`mergec {first} -o {second}`",) if arguments.output is None and not os.path.lexists(second) else ()
 
 
 def _compile(arguments: Arguments, looks: bool) -> int:

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ..grammar.literals import write_string
+from .catalog import InputFile
 from .content import file_key
 from .documents import json_text
 from .elaborate import Elaboration
@@ -18,6 +19,25 @@ from .settings import Settings
 
 PROVENANCE = "mergec.json"
 """Name of the provenance file in an output folder."""
+
+RECORDED: Mapping[str, tuple[type, ...]] = {
+    "mergec": (str,),
+    "stdlib_sha256": (str,),
+    "recipe": (str,),
+    "defines": (dict,),
+    "sets": (dict,),
+    "strict": (bool,),
+    "libraries": (list,),
+    "primitives": (list,),
+    "inputs": (list,),
+    "template": (str,),
+    "seed": (int,),
+    "compute": (str,),
+    "parameters": (int,),
+    "ties": (dict,),
+    "copied_from_template": (int,),
+}
+"""What the provenance file always says, and of which type in JSON."""
 
 
 def fingerprint(model: Model) -> str:
@@ -48,12 +68,10 @@ def provenance(
     parameters: int,
     defines: Mapping[str, Any],
     sets: Mapping[str, Any],
-    papers: Sequence[str],
 ) -> str:
     """The provenance file as JSON: all that the recipe can be compiled from again, given the inputs.
 
-    `defines` and `sets` are what the command line replaced (`-D`, `--set output.KEY`), `papers` the names of the other
-    files beside the weights.
+    `defines` and `sets` are what the command line replaced (`-D`, `--set output.KEY`).
     """
     inputs = [
         {
@@ -64,10 +82,7 @@ def provenance(
             "layout": m.layout,
             "parameters": m.parameters,
             "headers_sha256": fingerprint(m),
-            "files": [
-                {"name": f.path.rsplit("/", 1)[-1], "size": f.size, "mtime_ns": f.mtime_ns, "key": file_key(f)}
-                for f in m.checkpoint.files
-            ],
+            "files": [{"name": f.path.rsplit("/", 1)[-1], **stamp(f), "key": file_key(f)} for f in m.checkpoint.files],
         }
         for m in recipe.inputs
     ]
@@ -87,9 +102,13 @@ def provenance(
         "parameters": parameters,
         "ties": elaboration.ties,
         "copied_from_template": len(elaboration.copied),
-        "papers": sorted(papers),
     }
     return json_text(data)
+
+
+def stamp(file: InputFile) -> dict[str, int]:
+    """What says of a file that it is still the same, wherever on its file system it was moved to."""
+    return {"size": file.size, "mtime_ns": file.mtime_ns, "device": file.device, "inode": file.inode}
 
 
 def model_card(recipe: Recipe, text: str, settings: Settings, facts: Sequence[tuple[str, str]], title: str) -> str:

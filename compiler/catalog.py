@@ -17,30 +17,36 @@ from .dtypes import SIZES
 class InputFile:
     """A weight file as it was when it was looked at; the run refuses one that has changed.
 
-    `path` is absolute (or `memory:…`), `size` in bytes, `mtime_ns` and `ctime_ns` as `os.stat` gives them, 0 for a
-    `ctime_ns` that is not known. The time of the last change of status can't be set, unlike that of writing: it alone
-    shows that another model was copied or moved over this one with its times kept. It changes with the file's names,
+    `path` is absolute (or `memory:…`), `size` in bytes, `mtime_ns`, `ctime_ns`, `device` and `inode` as `os.stat` gives
+    them; 0 for what is not known. The time of the last change of status can't be set, unlike that of writing: it shows
+    that another model was copied or moved over this one with its times kept. It changes with the file's names,
     owner and mode too, which do no harm. But nothing short of reading every byte tells one from the other, not even the
     header, which all models of one shape share; so a file with another time of change is taken for another file.
+    Files that were made within one tick of the clock have the same times; when two such trade places, only their
+    numbers (`inode`, on the file system `device`) show it.
     """
 
     path: str
     size: int
     mtime_ns: int
     ctime_ns: int = 0
+    device: int = 0
+    inode: int = 0
 
     @property
     def identity(self) -> str:
         """What says that the file holds the same bytes as before, without reading them."""
-        return f"{self.path!r} {self.size} {self.mtime_ns} {self.ctime_ns}"
+        return f"{self.path!r} {self.size} {self.mtime_ns} {self.ctime_ns} {self.device} {self.inode}"
 
-    def change(self, size: int, mtime_ns: int, ctime_ns: int) -> str | None:
-        """How a file at this path that is now as told differs from this one, in a few words; None where it doesn't."""
-        if size != self.size:
-            return f"it had {self.size} bytes when the plan was made and has {size} now"
-        if mtime_ns != self.mtime_ns:
+    def change(self, now: InputFile) -> str | None:
+        """How the file that is `now` at this path differs from this one, in a few words; None where it doesn't."""
+        if now.size != self.size:
+            return f"it had {self.size} bytes when the plan was made and has {now.size} now"
+        if now.mtime_ns != self.mtime_ns:
             return "it has been written to since the plan was made"
-        if self.ctime_ns not in (0, ctime_ns):
+        if self.inode and (now.device, now.inode) != (self.device, self.inode):
+            return "another file has taken its place"
+        if self.ctime_ns not in (0, now.ctime_ns):
             return "another file has taken its place, or it was given another name, owner or mode"
         return None
 

@@ -241,8 +241,7 @@ def _assemble(
             papers.append(Document("model.safetensors.index.json", index_text(packing, parameters)))
         facts = [("Parameters", f"{parameters:,}"), ("Seed", str(settings.seed)), ("mergec", version)]
         papers.append(Document("README.md", model_card(recipe, source.text, settings, facts, options.title)))
-        names = [paper.name for paper in papers] + [tagalong.name for tagalong in beside.tagalongs]
-        given = (options.defines, options.sets, names)
+        given = (options.defines, options.sets)
         record = provenance(recipe, source.text, settings, elaboration, version, parameters, *given)
         return (*papers, Document(PROVENANCE, record))
 

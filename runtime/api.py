@@ -121,7 +121,8 @@ def run(
     """Carries out a plan and puts the result at `path`: a folder, or a file where the plan is `single`.
 
     Goes on from a run of the same plan that was stopped, and takes over from an earlier output what would come out the
-    same, unless `fresh`. `force` replaces an earlier output. Raises MergecError; `Cancelled` where `cancel` was set.
+    same, unless `fresh`. `force` replaces an earlier output or a checkpoint, and nothing else. Raises MergecError;
+    `Cancelled` where `cancel` was set.
     """
     # a tenth of the time that `mergec --check` takes, which runs nothing
     from .session import run_plan

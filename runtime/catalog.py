@@ -11,7 +11,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from ..compiler.catalog import CatalogError, Checkpoint, InputFile, StoredTensor
+from ..compiler.catalog import CatalogError, Checkpoint, StoredTensor
 from ..compiler.dtypes import SIZES
 from .compare import is_transpose, same_ranges
 from .documents import read_beginning, read_json, read_text
@@ -19,6 +19,7 @@ from .faults import show, unreadable
 from .folders import Folder, check_inside, pickle_error, pickled, survey
 from .headers import Header
 from .paths import native, near_names
+from .regular import as_it_is
 from .weights import read_weights
 
 MAX_CONFIG = 10 << 20
@@ -73,7 +74,7 @@ class LocalCatalog:
                 raise CatalogError("E0450", message, help=help, missing=True)
         config = read_json(check_inside(location, ADAPTER_CONFIG), limit=MAX_CONFIG, code="E0451")
         weights = check_inside(location, stored)
-        return _checkpoint(location, (weights,), (read_weights(weights),), config)
+        return _checkpoint(location, (read_weights(weights),), config)
 
     def same_bytes(
         self,
@@ -98,9 +99,8 @@ class LocalCatalog:
         file = files[0]
         try:
             for file in files:
-                descriptors.append(os.open(file.path, os.O_RDONLY | os.O_CLOEXEC))
-                status = os.fstat(descriptors[-1])
-                if file.change(status.st_size, status.st_mtime_ns, status.st_ctime_ns) is not None:
+                descriptors.append(os.open(file.path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC))
+                if file.change(as_it_is(file.path, os.fstat(descriptors[-1]))) is not None:
                     raise CatalogError("E0409", "file has changed since its header was read", file=file.path)
             if turned:
                 matrix = one.shape[0], math.prod(one.shape[1:])
@@ -199,18 +199,17 @@ def _read_file(path: str, allow_pickle: bool) -> Checkpoint:
     if not (pickled(name) or name.endswith(".safetensors")):
         help = ("name a folder, or a file that ends in `.safetensors`",)
         raise CatalogError("E0407", f"`{show(name)}` is not a safetensors file", file=path, help=help)
-    return _checkpoint(path, (path,), (read_weights(path),))
+    return _checkpoint(path, (read_weights(path),))
 
 
 def _read_folder(location: str, allow_pickle: bool) -> Checkpoint:
     folder = survey(location, allow_pickle)
-    paths = tuple(os.path.join(location, name) for name in folder.weights)
-    headers = tuple(read_weights(path, file) for file, path in enumerate(paths))
+    headers = tuple(read_weights(os.path.join(location, name), file) for file, name in enumerate(folder.weights))
     _check_agreement(location, folder, headers)
     config = None
     if "config.json" in folder.extras:
         config = read_json(os.path.join(location, "config.json"), limit=MAX_CONFIG, code="E0430")
-    return _checkpoint(location, paths, headers, config, folder.extras)
+    return _checkpoint(location, headers, config, folder.extras)
 
 
 def _check_agreement(location: str, folder: Folder, headers: tuple[Header, ...]) -> None:
@@ -237,7 +236,6 @@ def _check_agreement(location: str, folder: Folder, headers: tuple[Header, ...])
 
 def _checkpoint(
     location: str,
-    paths: tuple[str, ...],
     headers: tuple[Header, ...],
     config: Mapping[str, Any] | None = None,
     extras: tuple[str, ...] = (),
@@ -247,7 +245,7 @@ def _checkpoint(
     for header in headers:
         tensors.update(header.tensors)
         metadata.update(header.metadata)
-    files = tuple(InputFile(path, h.size, h.mtime_ns, h.ctime_ns) for path, h in zip(paths, headers, strict=True))
+    files = tuple(header.file for header in headers)
     shared = any(header.shared for header in headers)
     passed_over = tuple(dict.fromkeys(name for header in headers for name in header.passed_over))
     return Checkpoint(location, files, tensors, config, metadata, extras, None, shared, passed_over)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from .regular import regular
 from .syscalls import read_all
 
 _SAMPLE = 4096
@@ -54,9 +55,10 @@ def is_transpose(
 
 
 def holds(path: str, data: bytes) -> bool:
-    """Whether the file at `path` is `data` and nothing else. Raises OSError."""
-    with open(path, "rb") as file:
-        return file.read(len(data) + 1) == data
+    """Whether the file at `path` is `data` and nothing else. Raises OSError, also for what is no regular file."""
+    found = bytearray(len(data) + 1)
+    with regular(path) as (descriptor, _):
+        return found[: read_all(descriptor, memoryview(found), 0)] == data
 
 
 def _ranges(nbytes: int) -> Iterator[tuple[int, int]]:

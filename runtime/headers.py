@@ -10,17 +10,17 @@ import json
 import math
 import os
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from operator import attrgetter
 from typing import Any, NoReturn
 
-from ..compiler.catalog import CatalogError, StoredTensor
+from ..compiler.catalog import CatalogError, InputFile, StoredTensor
 from ..compiler.collector import collector_paused
 from ..compiler.dtypes import SIZES
 from ..grammar.records import dataclass
 from .faults import show
-from .regular import opened
+from .regular import as_it_is, opened
 
 MAX_HEADER = 100 << 20
 """The longest header accepted, in bytes; the safetensors library has the same limit."""
@@ -46,16 +46,14 @@ MAGIC = (
 
 @dataclass(frozen=True, slots=True)
 class Header:
-    """A validated header. `tensors` in the order of the header, with absolute offsets; `size` in bytes.
+    """A validated header. `tensors` in the order of the header, with absolute offsets; `file` as it was then.
 
     Only a pickle has `shared` (two names for the very same bytes) and `passed_over` (what is beside its tensors).
     """
 
     tensors: Mapping[str, StoredTensor]
     metadata: Mapping[str, str]
-    size: int
-    mtime_ns: int
-    ctime_ns: int = 0
+    file: InputFile
     shared: bool = False
     passed_over: tuple[str, ...] = ()
 
@@ -69,7 +67,7 @@ def read_header(path: str, file: int = 0) -> Header:
         start = os.pread(descriptor, 8, 0)
         raw = _read(descriptor, header_length(start, status.st_size, path))
     tensors, metadata = parse_header(raw, status.st_size, path, file)
-    return Header(tensors, metadata, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
+    return Header(tensors, metadata, as_it_is(path, status))
 
 
 def header_length(start: bytes, size: int, path: str) -> int:
@@ -199,6 +197,7 @@ def _tensors(entries: dict[str, Any], base: int, path: str, file: int) -> dict[s
             if sound:
                 sound = type(start) is type(end) is int and start >= 0
                 sound = sound and prod(shape) * SIZES[dtype] == end - start < _LIMIT
+                sound = sound and (start != end or not overflows(shape, SIZES[dtype]))
         except (KeyError, TypeError, ValueError):
             sound = False
         if not (sound and (name.isascii() or _encodable(name))):
@@ -224,8 +223,7 @@ def _fail_entry(name: str, entry: Any, path: str) -> NoReturn:
         _fail("E0420", f"shape of {tensor} is not a list of non-negative integers", path)
     if len(shape) > MAX_RANK:
         _fail("E0420", f"shape of {tensor} has {len(shape)} dimensions, over the limit of {MAX_RANK}", path)
-    # with a zero among them the product would hide the other dimensions
-    if any(n >= _LIMIT for n in shape) or math.prod(n for n in shape if n) * SIZES[dtype] >= _LIMIT:
+    if overflows(shape, SIZES[dtype]):
         _fail("E0421", f"shape of {tensor} overflows: its size in bytes has no 63-bit number", path)
     if type(offsets) is not list or len(offsets) != 2 or not all(type(n) is int and n >= 0 for n in offsets):
         _fail("E0422", f"`data_offsets` of {tensor} is not two non-negative integers", path)
@@ -234,6 +232,19 @@ def _fail_entry(name: str, entry: Any, path: str) -> NoReturn:
         _fail("E0422", f"`data_offsets` of {tensor} end before they begin: [{start}, {end}]", path)
     expected = math.prod(shape) * SIZES[dtype]
     _fail("E0423", f"{tensor} of shape {shape} and dtype `{dtype}` takes {expected} bytes but has {end - start}", path)
+
+
+def overflows(shape: Sequence[int], size: int) -> bool:
+    """Whether elements of `size` bytes in this shape, dimensions of at least 0, are more than a 63-bit number of bytes.
+
+    Multiplied in order, as the safetensors library does: a 0 hides the dimensions behind it, and not those before it.
+    """
+    total = size
+    for n in shape:
+        total *= n
+        if n >= _LIMIT or total >= _LIMIT:
+            return True
+    return False
 
 
 def _encodable(text: str) -> bool:

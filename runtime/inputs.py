@@ -11,6 +11,7 @@ from ..compiler.catalog import InputFile
 from ..grammar.diagnostic import MergecError
 from .descriptors import Descriptors, room
 from .faults import input_fault, reason, show
+from .regular import as_it_is
 
 
 class Inputs:
@@ -95,7 +96,7 @@ class Inputs:
 
     def _compare(self, file: int, status: os.stat_result) -> None:
         planned = self._files[file]
-        what = planned.change(status.st_size, status.st_mtime_ns, status.st_ctime_ns)
+        what = planned.change(as_it_is(planned.path, status))
         if what is not None:
             path, help = planned.path, "run again, when nothing writes to it"
             raise input_fault("E0606", f"`{show(path)}` has changed: {what}", path, help)

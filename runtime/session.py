@@ -58,9 +58,9 @@ def run_plan(
     Goes on from what a run of the same plan has left that was stopped, takes over the tensors of an earlier output that
     would come out the same, and does nothing where that is all of them; with `fresh` it computes everything.
 
-    Raises MergecError: E0601 where the target exists and `force` is not given, E0662 where the plan was made for other
-    code than there is, other E06xx for disk and inputs;
-    `Cancelled` where `cancel` was set. An earlier output at `path` stays as it was unless the run succeeds.
+    Raises MergecError: E0601 where the target exists and `force` is not given, E0608 where it may not be replaced,
+    E0662 where the plan was made for other code than there is, other E06xx for disk and inputs; `Cancelled` where
+    `cancel` was set. An earlier output at `path` stays as it was unless the run succeeds.
     """
     check_code(plan)
     # of a function that nothing tells the code of, nobody knows what it did then
@@ -91,6 +91,7 @@ def _make(
     cancel: threading.Event | None,
 ) -> Report:
     done = _resumed(plan, target, cancel)
+    target.keep_only({plan.tensors[k].file for k in done})
     held = checked(earlier, plan, cancel) if earlier is not None else Earlier({}, {}, False, len(plan.outputs))
     linked = _link(plan, target, held, {plan.tensors[k].file for k in done})
     there = {k for k, t in enumerate(plan.tensors) if t.file in linked}

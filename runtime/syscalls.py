@@ -15,6 +15,7 @@ from contextlib import suppress
 from functools import cache
 
 _AT_FDCWD = -100
+_RENAME_NOREPLACE = 1
 _RENAME_EXCHANGE = 2
 _SYNC_FILE_RANGE_WRITE = 2
 _FICLONERANGE = 0x4020940D
@@ -65,6 +66,21 @@ def exchange(first: str, second: str) -> bool:
         ctypes.c_char_p(os.fsencode(second)),
         ctypes.c_uint(_RENAME_EXCHANGE),
     )
+
+
+def move(source: str, target: str) -> None:
+    """Renames, where nothing is at `target`. Raises OSError; FileExistsError where something is."""
+    if not _call(
+        "renameat2",
+        ctypes.c_int(_AT_FDCWD),
+        ctypes.c_char_p(os.fsencode(source)),
+        ctypes.c_int(_AT_FDCWD),
+        ctypes.c_char_p(os.fsencode(target)),
+        ctypes.c_uint(_RENAME_NOREPLACE),
+    ):
+        if os.path.lexists(target):
+            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), target)
+        os.rename(source, target)
 
 
 def sync(path: str) -> None:

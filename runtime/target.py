@@ -21,11 +21,15 @@ from contextlib import suppress
 from types import TracebackType
 
 from ..compiler.plan import Plan
-from ..grammar.diagnostic import MergecError
+from ..grammar.diagnostic import Diagnostic, Exit, MergecError
 from ..grammar.records import dataclass
 from .faults import output_fault, show, writing
+from .replaceable import Standing, look
 from .resume.journal import Contents, Done, Journal, head_of, other, read
-from .syscalls import exchange, sync
+from .syscalls import exchange, move, sync
+
+_PARTS = frozenset({"lock", "out", "journal", "old"})
+"""What the partial folder may hold."""
 
 HOPELESS = ("E0606", "E0607", "E0612", "E0614", "E0662")
 """Errors after which nothing is kept: the same plan could only fail again, and another would not go on from it."""
@@ -48,7 +52,7 @@ class Target:
     Use as a context manager: entering checks, locks and makes the partial folder, or takes up that of an unfinished run
     of the same plan, unless it is to begin `fresh`; `commit()` puts the result in place. Without a commit an old target
     stays as it was, and the partial folder where another run can go on from it (`unfinished`). Raises MergecError with
-    exit status 4, E0601 to E0610.
+    E0601 to E0610, E0616 or E0617.
 
     Once entered, `entries` are the tensors that are complete in `folder`, as its journal says; `given_up` says why an
     unfinished run that was there is not gone on with, if there was one. After a failure `left` says what else than the
@@ -67,6 +71,7 @@ class Target:
         self._partial = os.path.join(self._parent, f".{self._name}.partial")
         self._old = os.path.join(self._partial, "old")
         self._lock = -1
+        self._standing: Standing | None = None
 
     @property
     def folder(self) -> str:
@@ -93,7 +98,7 @@ class Target:
         try:
             with writing(self._partial):
                 self._restore()
-            self._check_free()
+            self._standing = self._check_free()
             with writing(self._partial):
                 self._take_up()
             self._check_space()
@@ -113,20 +118,64 @@ class Target:
         if self._lock >= 0:
             self._end(fault)
 
+    def keep_only(self, files: Collection[int]) -> None:
+        """Removes what else than these of the plan's weight files an unfinished run has left in `folder`."""
+        keep = {self._plan.outputs[k].name for k in files}
+        with writing(self.folder):
+            for name in os.listdir(self.folder):
+                if name not in keep:
+                    _remove(os.path.join(self.folder, name))
+
     def commit(self) -> None:
-        """Puts the result in place of the target; everything in `folder` must be on disk (`Writer.finish`)."""
+        """Puts the result in place of the target; everything in `folder` must be on disk (`Writer.finish`).
+
+        What is replaced is what was looked at: a target that has been put there since, or put something into, stays.
+        """
         made = os.path.join(self.folder, self._plan.outputs[0].name) if self._plan.single else self.folder
         with writing(self.path):
-            if not os.path.lexists(self.path):
-                os.rename(made, self.path)
-            elif self._plan.single and os.path.isfile(self.path):
-                os.replace(made, self.path)
-            elif not exchange(made, self.path):
-                # killed between the two, the next run puts the old one back
-                os.rename(self.path, self._old)
-                os.rename(made, self.path)
+            if self._standing is not None and os.path.lexists(self.path):
+                self._check_still(self.path)
+                self._replace(made)
+            else:
+                self._place(made)
             sync(self._parent)
         self._release()
+
+    def _place(self, made: str) -> None:
+        """Puts what was made where there was no target. Raises OSError."""
+        try:
+            move(made, self.path)
+        except FileExistsError:
+            self._check_free()
+            raise self._not_replaced("it has been put there while the output was made") from None
+
+    def _replace(self, made: str) -> None:
+        """Swaps the target for what was made, and back where another one came out. Raises OSError."""
+        if exchange(made, self.path):
+            try:
+                self._check_still(made)
+            except BaseException:
+                exchange(made, self.path)
+                raise
+        elif self._plan.single:
+            os.replace(made, self.path)
+        else:
+            # killed between the two, the next run puts the old one back
+            os.rename(self.path, self._old)
+            try:
+                self._check_still(self._old)
+                os.rename(made, self.path)
+            except BaseException:
+                self._restore()
+                raise
+
+    def _check_still(self, place: str) -> None:
+        """Sees that what is at `place` is the target that was looked at, and that it may still be replaced."""
+        now = look(place, single=self._plan.single)
+        if self._standing is None or now is None or not self._standing.same(now):
+            raise self._not_replaced("it has been put there while the output was made")
+        if now.why_not is not None:
+            raise self._not_replaced(now.why_not)
 
     # --- checks ----------------------------------------------------------------------------------
 
@@ -139,16 +188,27 @@ class Target:
         if not os.access(self._parent, os.W_OK | os.X_OK):
             raise output_fault("E0602", f"folder `{show(self._parent)}` is not writable", self.path)
 
-    def _check_free(self) -> None:
-        """Sees that no target exists, or that it may be replaced."""
-        if not os.path.lexists(self.path):
-            return
-        if not self._force:
-            help = "give another path, or replace it with `--force`"
-            raise output_fault("E0601", f"`{show(self.path)}` exists already", self.path, help)
-        if not _replaceable(self.path):
-            message = f"`{show(self.path)}` is a folder that does not look like a checkpoint, so it is not replaced"
-            raise output_fault("E0608", message, self.path, "give another path, or remove it yourself")
+    def _check_free(self) -> Standing | None:
+        """What stands at the target, where it may be replaced; None where nothing does."""
+        with writing(self.path):
+            standing = look(self.path, single=self._plan.single)
+        if standing is not None and not self._force:
+            raise self._not_free(standing.why_not)
+        if standing is not None and standing.why_not is not None:
+            raise self._not_replaced(standing.why_not)
+        return standing
+
+    def _not_free(self, why_not: str | None) -> MergecError:
+        """The error for a target that exists. `why_not`: `--force` would not replace it."""
+        notes = () if why_not is None else (f"`--force` would not replace it: {why_not}",)
+        help = "give another path, or replace it with `--force`" if why_not is None else "give another path"
+        message = f"`{show(self.path)}` exists already"
+        return MergecError(Diagnostic("E0601", message, notes=notes, help=(help,), file=self.path), Exit.RUN)
+
+    def _not_replaced(self, why_not: str) -> MergecError:
+        message = f"`{show(self.path)}` is not replaced: {why_not}"
+        help = ("give another path", "or move away what is there yourself, and run again")
+        return MergecError(Diagnostic("E0608", message, help=help, file=self.path), Exit.USAGE)
 
     def _check_inputs(self) -> None:
         target = os.path.join(os.path.realpath(self._parent), self._name)
@@ -198,14 +258,18 @@ class Target:
         path = os.path.join(self._partial, "lock")
         while self._lock < 0:
             with writing(self._partial):
-                os.makedirs(self._partial, exist_ok=True)
+                with suppress(FileExistsError):
+                    os.mkdir(self._partial)
                 try:
-                    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+                    self._check_own()
+                    descriptor, new = self._opened_lock(path)
                 except FileNotFoundError:
                     continue
                 try:
                     fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
                     if os.path.samestat(os.fstat(descriptor), os.stat(path)):
+                        if new:
+                            self._begin(path, descriptor)
                         self._lock = descriptor
                 except BlockingIOError:
                     help = "wait until it is done, or give another path"
@@ -216,14 +280,64 @@ class Target:
                     if self._lock < 0:
                         os.close(descriptor)
 
+    def _check_own(self) -> None:
+        """Sees that the partial folder has nothing in it that no run puts there. Raises OSError."""
+        if not stat.S_ISDIR(os.lstat(self._partial).st_mode):
+            raise self._not_own("it is no folder")
+        strange = sorted({*os.listdir(self._partial)} - _PARTS)
+        if strange:
+            raise self._not_own(f"it holds `{show(strange[0])}`")
+        if os.path.lexists(self._old) and not _is_folder(self._old):
+            raise self._not_own("`old` in it is no folder")
+
+    def _opened_lock(self, path: str) -> tuple[int, bool]:
+        """The lock, not yet held, and whether it is new. Raises OSError."""
+        flags = os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+        try:
+            return os.open(path, flags | os.O_CREAT | os.O_EXCL, 0o666), True
+        except FileExistsError:
+            status = os.lstat(path)
+            if not stat.S_ISREG(status.st_mode) or status.st_size:
+                raise self._not_own("`lock` in it is no lock") from None
+            return os.open(path, flags), False
+
+    def _begin(self, path: str, descriptor: int) -> None:
+        """Sees that a partial folder whose lock is new was empty, or that a run has left it; then sees the lock onto
+        the disk, as after a loss of power it tells whose folder that is. Raises OSError."""
+        left = sorted({*os.listdir(self._partial)} - {"lock"})
+        if left and read(self._journal_path) is None:
+            os.unlink(path)
+            raise self._not_own(f"it holds `{left[0]}`")
+        try:
+            os.fsync(descriptor)
+        except OSError:
+            os.unlink(path)
+            raise
+
+    def _not_own(self, why: str) -> MergecError:
+        """The error for something else at the place where a run would work."""
+        message = f"`{show(self._partial)}`, where the output would be made, is none of mergec's: {why}"
+        return output_fault("E0616", message, self._partial, "move it away, or give another path for the output")
+
     def _in_need_of_recovery(self) -> bool:
         return os.path.lexists(self._old) and not os.path.lexists(self.path)
 
     def _restore(self) -> None:
-        """Puts back an old target where a run was killed while it swapped it for a new one."""
-        if self._in_need_of_recovery():
+        """Puts back an old target where a run was killed while it swapped it for a new one.
+
+        It goes only where the new one stands. Raises OSError; MergecError (E0617) where something else does.
+        """
+        if not os.path.lexists(self._old):
+            return
+        if not os.path.lexists(self.path):
             os.rename(self._old, self.path)
-        _remove(self._old)
+        elif os.path.lexists(self.folder):
+            message = f"something is at `{show(self.path)}` that was not there when a run was stopped"
+            note = f"`{show(self._old)}` is what that run was replacing"
+            help = ("move one of the two away, and run again",)
+            raise MergecError(Diagnostic("E0617", message, notes=(note,), help=help, file=self.path), Exit.RUN)
+        else:
+            _remove(self._old)
 
     @property
     def _journal_path(self) -> str:
@@ -238,14 +352,21 @@ class Target:
             self._remove_work()
             return
         self._journal = Journal.reopen(self._journal_path, contents.length)
-        self._clear({self._plan.outputs[self._plan.tensors[e.tensor].file].name for e in self.entries})
 
     def _found(self, contents: Contents | None) -> tuple[tuple[Done, ...], str | None]:
         """The tensors that an unfinished run has left, or why they are of no use."""
-        if contents is None or not contents.entries or not os.path.isdir(self.folder):
+        if not _is_folder(self.folder):
             return (), None
+        if contents is None:
+            return (), "its journal can't be read" if os.path.lexists(self._journal_path) else None
         why_not = other(contents.head, self._plan)
+        if why_not is None and not all(self._sensible(entry) for entry in contents.entries):
+            why_not = "its journal tells of tensors that there are not"
         return (self._present(contents.entries) if why_not is None else ()), why_not
+
+    def _sensible(self, entry: Done) -> bool:
+        tensors = self._plan.tensors
+        return entry.tensor < len(tensors) and entry.non_finite <= tensors[entry.tensor].nbytes
 
     def _present(self, entries: Sequence[Done]) -> tuple[Done, ...]:
         """The entries of tensors whose files are there. One that another folder shares is none of ours to write to."""
@@ -256,13 +377,7 @@ class Target:
                 if stat.S_ISREG(status.st_mode) and status.st_nlink == 1 and status.st_size == output.size:
                     ours.add(number)
         tensors = self._plan.tensors
-        return tuple(e for e in entries if 0 <= e.tensor < len(tensors) and tensors[e.tensor].file in ours)
-
-    def _clear(self, keep: Collection[str]) -> None:
-        """Removes what else lies in the folder."""
-        for name in os.listdir(self.folder):
-            if name not in keep:
-                _remove(os.path.join(self.folder, name))
+        return tuple(e for e in entries if tensors[e.tensor].file in ours)
 
     def _remove_work(self) -> None:
         # the journal goes first: without it, what is left of the rest is nothing that anybody trusts
@@ -290,7 +405,7 @@ class Target:
     def _leave(self, fault: BaseException | None) -> None:
         """Keeps what another run can go on from, if there is anything, and lets go of the lock."""
         contents = read(self._journal_path)
-        if contents is None or not contents.entries or not os.path.isdir(self.folder) or _hopeless(fault):
+        if contents is None or not contents.entries or not _is_folder(self.folder) or _hopeless(fault):
             self._release()
             return
         tensors = {entry.tensor for entry in contents.entries}
@@ -299,9 +414,8 @@ class Target:
 
     def _release(self) -> None:
         """Removes the partial folder and then lets go of the lock; the target itself is as it should be."""
-        with suppress(OSError):
+        with suppress(OSError, MergecError):
             self._restore()
-        with suppress(OSError):
             self._remove_work()
             os.unlink(os.path.join(self._partial, "lock"))
             os.rmdir(self._partial)
@@ -349,22 +463,17 @@ def _on_disk(folder: str) -> int:
     return total
 
 
-def _replaceable(path: str) -> bool:
-    """Whether `--force` may remove what is there: a file, a link, an empty folder or a checkpoint's folder."""
-    if os.path.islink(path) or not os.path.isdir(path):
-        return True
-    if _within(os.path.realpath(os.curdir), os.path.realpath(path)):
-        return False
-    names = os.listdir(path)
-    return not names or "config.json" in names or any(name.endswith(".safetensors") for name in names)
-
-
 def _within(path: str, folder: str) -> bool:
     return os.path.commonpath([path, folder]) == folder
 
 
+def _is_folder(path: str) -> bool:
+    """Whether there is a folder at `path`, and no link to one."""
+    return os.path.isdir(path) and not os.path.islink(path)
+
+
 def _remove(path: str) -> None:
-    if os.path.isdir(path) and not os.path.islink(path):
+    if _is_folder(path):
         shutil.rmtree(path)
     elif os.path.lexists(path):
         os.unlink(path)

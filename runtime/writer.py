@@ -9,6 +9,7 @@ from contextlib import AbstractContextManager, contextmanager
 from threading import Lock
 from types import TracebackType
 
+from ..compiler.catalog import InputFile
 from ..compiler.packing import header_bytes
 from ..compiler.plan import Document, Extent, Plan, PlannedOutput, Tagalong
 from ..grammar.records import dataclass
@@ -16,6 +17,7 @@ from .descriptors import Descriptors, room
 from .direct import PIECE, UNIT, Direct
 from .faults import input_fault, output_fault, reason, show, writing
 from .inputs import Inputs
+from .regular import as_it_is
 from .resume.ledger import Ledger
 from .syscalls import reserve, share, start_writeback, sync, write_all
 
@@ -27,11 +29,19 @@ _WRITEBACK = 64 << 20
 
 @dataclass(frozen=True, slots=True)
 class SealedFile:
-    """A complete weight file: its name in the folder, its size in bytes, and when it was last written to."""
+    """A complete weight file: its name in the folder, its size in bytes, when it was last written to, and which file of
+    the system it is."""
 
     name: str
     size: int
     mtime_ns: int
+    device: int
+    inode: int
+
+
+def sealed(name: str, file: InputFile) -> SealedFile:
+    """The weight file of that name, as it is."""
+    return SealedFile(name, file.size, file.mtime_ns, file.device, file.inode)
 
 
 class Writer:
@@ -112,13 +122,13 @@ class Writer:
     def seal(self) -> tuple[SealedFile, ...]:
         """Sees the weight files onto the disk; nothing may be written to them after that."""
         self.close()
-        sealed = []
+        found = []
         for path in self.paths:
             with writing(path):
                 sync(path)
-                status = os.stat(path)
-            sealed.append(SealedFile(os.path.relpath(path, self._folder), status.st_size, status.st_mtime_ns))
-        return tuple(sealed)
+                file = as_it_is(path, os.stat(path))
+            found.append(sealed(os.path.relpath(path, self._folder), file))
+        return tuple(found)
 
     def finish(self, documents: Sequence[Document] | None = None) -> None:
         """Writes documents (those of the plan, unless others are given) and tagalongs, and sees everything in `folder`

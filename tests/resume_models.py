@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -56,3 +57,24 @@ def merged(plan: Plan, out: Path, **options: bool) -> dict[str, bytes]:
 def weights(out: Path) -> dict[str, bytes]:
     """The files of an output but for its provenance, which tells when they were written."""
     return {p.name: p.read_bytes() for p in sorted(out.iterdir()) if p.name != "mergec.json"}
+
+
+class Told:
+    """A progress that remembers what it is told, and can have something happen after some tensors."""
+
+    def __init__(self, after: int = 10**9, act: Callable[[], None] | None = None) -> None:
+        self.notices: list[str] = []
+        self.reads = self.writes = self.begun = 0
+        self._after, self._act = after, act
+
+    def begins(self, plan: Any, notices: Any) -> None:
+        self.notices, self.reads, self.writes = list(notices), plan.reads, plan.writes
+
+    def tensor(self, index: int) -> None:  # noqa: ARG002
+        self.begun += 1
+        if self.begun > self._after and self._act is not None:
+            self._act()
+
+    def moved(self, read: int, written: int) -> None: ...
+
+    def live(self, host: int, device: int) -> None: ...

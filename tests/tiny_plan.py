@@ -8,6 +8,7 @@ import pytest
 from mergec.compiler.catalog import InputFile
 from mergec.compiler.plan import Document, Plan, PlannedOutput
 from mergec.grammar.diagnostic import Exit, MergecError
+from mergec.runtime.regular import as_it_is
 from mergec.runtime.target import Target
 from mergec.runtime.writer import Writer
 
@@ -40,8 +41,7 @@ def code(caught: pytest.ExceptionInfo[MergecError]) -> tuple[str, Exit]:
 
 
 def planned(path: Path) -> InputFile:
-    status = path.stat()
-    return InputFile(str(path), status.st_size, status.st_mtime_ns, status.st_ctime_ns)
+    return as_it_is(str(path), path.stat())
 
 
 def make(path: Path, plan: Plan = PLAN, *, force: bool = False) -> None:

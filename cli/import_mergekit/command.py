@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from ...compiler.catalog import Catalog
 from ...grammar.diagnostic import Diagnostic, Exit, MergecError
+from ...grammar.parse import parse
 from ...grammar.render import render
 from ...grammar.source import Source
 from ...runtime.catalog import LocalCatalog
@@ -56,9 +58,27 @@ def import_command(words: list[str]) -> int:
 def _write(path: Path, text: str, force: bool) -> None:
     """The recipe's file, whole or not at all.
 
-    Raises MergecError: E0601 where it exists, E0610 where it can't be written.
+    Raises MergecError: E0601 where it exists, E0608 where it is no recipe that is to be replaced, E0610 where it can't
+    be written.
     """
-    if path.exists() and not force:
-        help_ = ("`--force` replaces it",)
-        raise MergecError(Diagnostic("E0601", "the recipe exists already", help=help_, file=str(path)))
+    if os.path.lexists(path):
+        replaceable, other = _is_recipe(path), "give another path"
+        if not force:
+            help_ = (f"{other}, or replace it with `--force`",) if replaceable else (other,)
+            raise MergecError(Diagnostic("E0601", "there is something already", help=help_, file=str(path)))
+        if not replaceable:
+            message = "what is there is not replaced: it is no recipe"
+            raise MergecError(Diagnostic("E0608", message, help=(other,), file=str(path)), Exit.USAGE)
     write_whole(path, text)
+
+
+def _is_recipe(path: Path) -> bool:
+    """Whether there is a file at `path` itself, behind no link, that is named as a recipe or reads like one."""
+    if path.is_symlink() or not path.is_file():
+        return False
+    if path.suffix == ".mrg":
+        return True
+    try:
+        return bool(parse(read_source(path)).statements)
+    except MergecError:
+        return False

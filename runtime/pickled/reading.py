@@ -10,8 +10,8 @@ from ...compiler.catalog import CatalogError, StoredTensor
 from ...compiler.collector import collector_paused
 from ...compiler.dtypes import SIZES
 from ..faults import show
-from ..headers import MAX_NAME, Header
-from ..regular import opened
+from ..headers import MAX_NAME, Header, overflows
+from ..regular import as_it_is, opened
 from .archive import Record, read_range, read_records
 from .convert import CONVERT
 from .machine import interpret
@@ -20,8 +20,6 @@ from .state import find_state
 
 MAX_PICKLE = 64 << 20
 """The longest pickle accepted, in bytes; a tensor takes about 150."""
-
-_LIMIT = 1 << 63
 
 
 def read_pickle(path: str, file: int = 0) -> Header:
@@ -35,7 +33,7 @@ def read_pickle(path: str, file: int = 0) -> Header:
         state = find_state(interpret(_pickle(descriptor, records, path), path), path)
         tensors = {name: _stored(name, found, records, file, path) for name, found in state.tensors.items()}
     shared = _shared(tensors.values())
-    return Header(tensors, {}, status.st_size, status.st_mtime_ns, status.st_ctime_ns, shared, state.others)
+    return Header(tensors, {}, as_it_is(path, status), shared, state.others)
 
 
 def _check_order(descriptor: int, records: Mapping[str, Record], path: str) -> None:
@@ -68,8 +66,8 @@ def _stored(name: str, found: Tensor | Foreign, records: Mapping[str, Record], f
     if dtype is None:
         _fail("E0446", name, f"has the dtype `{found.element.name}`, which safetensors lacks", path, *CONVERT)
     storage, shape, size = found.storage, found.shape, SIZES[dtype]
-    # with a zero among them the product would hide the other dimensions
-    if math.prod(n for n in shape if n) * size >= _LIMIT:
+    # torch itself has no such tensor, wherever in its shape a zero stands
+    if overflows([n for n in shape if n], size):
         _fail("E0447", name, "has a shape that overflows: its size in bytes has no 63-bit number", path)
     record = _record(name, storage, records, path)
     nbytes = math.prod(shape) * size

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import threading
 from collections.abc import Sequence
 
 from ...grammar.records import dataclass
 from ..lanes import Lanes
+from ..regular import regular
 from ..syscalls import read_all
 from .checksums import Checksum
 
@@ -45,21 +45,16 @@ def checksum_of(stored: Stored, lanes: Lanes) -> str | None:
     """The checksum of a stored tensor; None where its file ends early or can't be read. Raises Cancelled."""
     total = Checksum(stored.nbytes)
     buffer = memoryview(bytearray(min(_PIECE, stored.nbytes)))
+    done = 0
     try:
-        descriptor = os.open(stored.path, os.O_RDONLY | os.O_CLOEXEC)
+        with regular(stored.path) as (descriptor, _):
+            while done < stored.nbytes:
+                lanes.check()
+                piece = buffer[: stored.nbytes - done]
+                if read_all(descriptor, piece, stored.start + done) < piece.nbytes:
+                    return None
+                total.add(piece, done)
+                done += piece.nbytes
     except OSError:
         return None
-    try:
-        done = 0
-        while done < stored.nbytes:
-            lanes.check()
-            piece = buffer[: stored.nbytes - done]
-            if read_all(descriptor, piece, stored.start + done) < piece.nbytes:
-                return None
-            total.add(piece, done)
-            done += piece.nbytes
-    except OSError:
-        return None
-    finally:
-        os.close(descriptor)
     return total.value()

@@ -15,7 +15,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 
 from ...compiler.card import PROVENANCE
-from ...compiler.catalog import CatalogError, InputFile, StoredTensor
+from ...compiler.catalog import CatalogError, StoredTensor
 from ...compiler.packing import header_bytes
 from ...compiler.plan import OutputTensor, Plan, PlannedOutput
 from ...compiler.prune import Found
@@ -23,10 +23,12 @@ from ...grammar.records import dataclass
 from ..compare import holds
 from ..headers import read_header
 from ..kernel_code import named
+from ..regular import regular
+from ..writer import sealed
 from .confirm import Stored, confirm
 from .journal import Done
 from .made_with import changed_code, difference
-from .record import Record, RecordedTensor, read_record
+from .record import Record, RecordedTensor, files_of, found_record
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +71,7 @@ def examine(path: str, plan: Plan) -> Earlier | None:
     """The earlier output at `path`; None where there is none that was made by mergec. Reads no weights."""
     if plan.single or not os.path.isdir(path):
         return None
-    record = read_record(path)
+    record = found_record(path)
     if record is None:
         return None
     why_not = difference(record.made_with, plan)
@@ -77,17 +79,14 @@ def examine(path: str, plan: Plan) -> Earlier | None:
         return Earlier({}, {}, False, len(plan.outputs), why_not)
     stored: dict[str, tuple[RecordedTensor, StoredTensor, Found, bool]] = {}
     for weights in record.weights:
-        if os.path.basename(weights.name) != weights.name:
-            continue
         place = os.path.join(path, weights.name)
         with suppress(CatalogError):
             header = read_header(place)
-            file = InputFile(os.path.abspath(place), header.size, header.mtime_ns, header.ctime_ns)
-            trusted = (header.size, header.mtime_ns) == (weights.size, weights.mtime_ns)
+            trusted = weights == sealed(weights.name, header.file)
             for name, tensor in header.tensors.items():
                 if name in record.tensors and record.tensors[name].key:
                     recorded = record.tensors[name]
-                    stored.setdefault(recorded.key, (recorded, tensor, Found(file, tensor.start), trusted))
+                    stored.setdefault(recorded.key, (recorded, tensor, Found(header.file, tensor.start), trusted))
     tensors = {}
     for index, wanted in enumerate(plan.tensors):
         held = stored.get(wanted.key)
@@ -143,15 +142,15 @@ def _begins(path: str, output: PlannedOutput) -> bool:
     """Whether the file has the output's size and header."""
     header = header_bytes(output.header)
     try:
-        with open(path, "rb") as file:
-            return os.fstat(file.fileno()).st_size == output.size and file.read(len(header)) == header
+        with regular(path) as (descriptor, status):
+            return status.st_size == output.size and os.pread(descriptor, len(header), 0) == header
     except OSError:
         return False
 
 
 def _papers(path: str, plan: Plan, record: Record) -> bool:
-    """Whether documents and tagalongs are as they would be written, and the weight files those of the plan."""
-    if {w.name for w in record.weights} != {o.name for o in plan.outputs}:
+    """Whether documents and tagalongs are as they would be written, and there are no other files than the plan's."""
+    if record.files != files_of(plan):
         return False
     try:
         for document in plan.documents:

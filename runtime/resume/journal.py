@@ -20,6 +20,7 @@ from ...compiler.plan import Plan
 from ...grammar.records import dataclass
 from ..faults import show
 from ..kernel_code import named
+from ..regular import regular
 from ..syscalls import sync, write_all
 from .made_with import changed_code, difference, made_with
 
@@ -29,18 +30,21 @@ _LONGEST = 1 << 28
 _SHORT = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
 """What the system says where it is short of something, whatever the file is."""
 
+_MOST = 1 << 63
+"""More than any number of tensors, or of numbers in one."""
+
 
 @dataclass(frozen=True, slots=True)
 class Head:
     """What a run makes, as far as bytes of tensors depend on it.
 
-    `inputs` are path, size and time of change of every input file; `tensors` is a digest of the output's tensors with
-    their keys and places, `files` one of its weight files with their headers. How the work is divided is not in it, nor
-    are the papers that go with the weights.
+    `inputs` are path and identity of every input file; `tensors` is a digest of the output's tensors with their keys
+    and places, `files` one of its weight files with their headers. How the work is divided is not in it, nor are the
+    papers that go with the weights.
     """
 
     made_with: Mapping[str, str]
-    inputs: tuple[tuple[str, int, int], ...]
+    inputs: tuple[tuple[str, str], ...]
     tensors: str
     files: str
 
@@ -61,11 +65,11 @@ def head_of(plan: Plan) -> Head:
     for t in plan.tensors:
         tensors.update(f"{t.name!r} {t.key} {t.file} {t.start} {t.nbytes}\n".encode(errors="backslashreplace"))
     if not all(t.key for t in plan.tensors):
-        tensors.update(repr(plan.steps).encode(errors="backslashreplace"))
+        tensors.update(repr((plan.steps, plan.inputs)).encode(errors="backslashreplace"))
     files = hashlib.blake2b(digest_size=16)
     for f in plan.outputs:
         files.update(f"{f.name!r} {f.size} {f.header!r}\n".encode(errors="backslashreplace"))
-    inputs = tuple((i.path, i.size, i.mtime_ns) for i in plan.inputs)
+    inputs = tuple((i.path, i.identity) for i in plan.inputs)
     return Head(made_with(plan), inputs, tensors.hexdigest(), files.hexdigest())
 
 
@@ -78,11 +82,11 @@ def other(then: Head, plan: Plan) -> str | None:
         return None
     if changed := changed_code(then.made_with, plan.made_by):
         return f"{named(changed[0])} has changed since"
-    before = {path: (size, mtime) for path, size, mtime in then.inputs}
-    for path, size, mtime in now.inputs:
-        if before.get(path, (size, mtime)) != (size, mtime):
+    before = dict(then.inputs)
+    for path, identity in now.inputs:
+        if before.get(path, identity) != identity:
             return f"input `{show(path)}` has changed since"
-    if set(before) != {path for path, _, _ in now.inputs}:
+    if set(before) != {path for path, _ in now.inputs}:
         return "it has other inputs"
     return "the recipe, its settings or an input have changed since"
 
@@ -109,7 +113,7 @@ class Journal:
     @classmethod
     def reopen(cls, path: str, length: int) -> Journal:
         """A journal whose first `length` bytes are good (`read`); the rest is cut off."""
-        descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+        descriptor = os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
         os.ftruncate(descriptor, length)
         return cls(path, descriptor, length)
 
@@ -139,10 +143,14 @@ class Contents:
 def read(path: str) -> Contents | None:
     """The contents of a journal up to the first line that is not whole; None where there is nothing of use.
 
+    A whole line that says what no run writes is not of a crash's making: then nothing in the journal counts.
     Raises OSError where that can't be told, as too many files are open.
     """
     try:
-        with open(path, "rb") as file:
+        with (
+            regular(path, os.O_RDONLY | os.O_NOFOLLOW) as (descriptor, _),
+            open(descriptor, "rb", closefd=False) as file,
+        ):
             data = file.read(_LONGEST)
     except OSError as error:
         if error.errno in _SHORT and os.path.lexists(path):
@@ -152,14 +160,17 @@ def read(path: str) -> Contents | None:
     entries: list[Done] = []
     length = 0
     for line in data.splitlines(keepends=True):
-        value = _parsed(line)
+        text = _whole(line)
+        if text is None:
+            break
         try:
+            value = json.loads(text)
             if head is None:
                 head = _head(value)
             else:
                 entries.append(_done(value))
-        except (TypeError, ValueError, KeyError):
-            break
+        except (ValueError, RecursionError):
+            return None
         length += len(line)
     return Contents(head, tuple(entries), length) if head is not None else None
 
@@ -169,18 +180,37 @@ def _line(value: Mapping[str, Any]) -> bytes:
     return f"{zlib.crc32(text.encode()):08x} {text}\n".encode()
 
 
-def _parsed(line: bytes) -> Any:
+def _whole(line: bytes) -> bytes | None:
+    """The JSON of a line, if it is the one that was written."""
     crc, _, text = line.removesuffix(b"\n").partition(b" ")
-    if not line.endswith(b"\n") or crc != f"{zlib.crc32(text):08x}".encode():
-        return None
-    return json.loads(text)
+    whole = line.endswith(b"\n") and crc == f"{zlib.crc32(text):08x}".encode()
+    return text if whole else None
 
 
 def _head(value: Any) -> Head:
-    inputs = tuple((str(path), int(size), int(mtime)) for path, size, mtime in value["inputs"])
-    made = {str(k): str(v) for k, v in value["made_with"].items()}
-    return Head(made, inputs, str(value["tensors"]), str(value["files"]))
+    """Raises ValueError."""
+    made, inputs, tensors, files = _fields(value, "made_with", "inputs", "tensors", "files")
+    pairs = type(inputs) is list and all(type(pair) is list and len(pair) == 2 and _texts(pair) for pair in inputs)
+    if type(made) is not dict or not pairs or not _texts((tensors, files)):
+        raise ValueError("not the head of a journal")
+    return Head(made, tuple((path, identity) for path, identity in inputs), tensors, files)
 
 
 def _done(value: Any) -> Done:
-    return Done(int(value["tensor"]), str(value["checksum"]), int(value["non_finite"]))
+    """Raises ValueError."""
+    tensor, checksum, non_finite = _fields(value, "tensor", "checksum", "non_finite")
+    numbers = all(type(number) is int and 0 <= number < _MOST for number in (tensor, non_finite))
+    if not numbers or not _texts((checksum,)):
+        raise ValueError("not an entry of a journal")
+    return Done(tensor, checksum, non_finite)
+
+
+def _fields(value: Any, *names: str) -> list[Any]:
+    """The values of an object that has these names and no others. Raises ValueError."""
+    if type(value) is not dict or value.keys() != set(names):
+        raise ValueError(f"not an object of {', '.join(names)}")
+    return [value[name] for name in names]
+
+
+def _texts(values: Iterable[Any]) -> bool:
+    return all(type(value) is str for value in values)

@@ -2,23 +2,29 @@
 
 The compiler writes what is known before the run (`compiler/card.py`). At its end is added:
 
-    made_with   versions, device and processor (`made_with.py`)
-    weights     name of the weight file: [size, mtime_ns]
-    tensors     name: [key, checksum or null, numbers that are not finite, dtype, shape]
+    made_with       versions, device and processor (`made_with.py`)
+    files           names of all files of the output
+    weights         name of the weight file: [size, mtime_ns, device, inode]
+    tensors         name: [key, checksum or null, numbers that are not finite, dtype, shape]
+    record_sha256   SHA-256 of the text before it, so that the record itself can be checked
 
 Keys are those of `compiler/content.py`, checksums those of `checksums.py`; null: copied by the kernel, not seen.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 from collections.abc import Iterable, Mapping, Sequence
+from types import NoneType
 from typing import Any
 
-from ...compiler.card import PROVENANCE
+from ...compiler.card import PROVENANCE, RECORDED
+from ...compiler.catalog import CatalogError
 from ...compiler.plan import Document, Plan
 from ...grammar.records import dataclass
+from ..documents import parse_json, read_text
 from ..writer import SealedFile
 from .journal import Done
 from .made_with import made_with
@@ -26,7 +32,15 @@ from .made_with import made_with
 _LONGEST = 1 << 29
 """Bytes of a provenance file that are read at most: about a million tensors."""
 
-_ADDED = ("made_with", "weights", "tensors")
+DIGEST = "record_sha256"
+"""Name of the record's digest of itself."""
+
+_ADDED: Mapping[str, tuple[type, ...]] = {
+    "made_with": (dict,),
+    "files": (list,),
+    "weights": (dict,),
+    "tensors": (dict,),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +60,7 @@ class Record:
 
     base: Mapping[str, Any]
     made_with: Mapping[str, Any]
+    files: frozenset[str]
     weights: tuple[SealedFile, ...]
     tensors: Mapping[str, RecordedTensor]
 
@@ -67,11 +82,32 @@ def _completed(text: str, plan: Plan, weights: Sequence[SealedFile], known: Mapp
         tensors.append((tensor.name, (tensor.key, *found, tensor.dtype, tensor.shape)))
     added = [
         ("made_with", json.dumps(made_with(plan))),
-        ("weights", _table((w.name, [w.size, w.mtime_ns]) for w in weights)),
+        ("files", json.dumps(sorted(files_of(plan)))),
+        ("weights", _table((w.name, [w.size, w.mtime_ns, w.device, w.inode]) for w in weights)),
         ("tensors", _table(tensors)),
     ]
     whole = text.rstrip().removesuffix("}").rstrip()
-    return whole + "".join(f",\n  {json.dumps(name)}: {value}" for name, value in added) + "\n}\n"
+    return sealed_text(whole + "".join(f",\n  {json.dumps(name)}: {value}" for name, value in added) + "\n}\n")
+
+
+def files_of(plan: Plan) -> frozenset[str]:
+    """The names of all files of the output."""
+    return frozenset(part.name for parts in (plan.outputs, plan.documents, plan.tagalongs) for part in parts)
+
+
+def sealed_text(text: str) -> str:
+    """A JSON object's text with a digest of it as the last entry."""
+    before = text.rstrip().removesuffix("}").rstrip() + f',\n  "{DIGEST}": "'
+    return f'{before}{_digest(before)}"\n}}\n'
+
+
+def _is_sealed(text: str) -> bool:
+    before, mark, _ = text.rpartition(f'"{DIGEST}": "')
+    return text == f'{before}{mark}{_digest(before + mark)}"\n}}\n'
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def _table(rows: Iterable[tuple[str, Any]]) -> str:
@@ -81,19 +117,65 @@ def _table(rows: Iterable[tuple[str, Any]]) -> str:
     return "{\n" + ",\n".join(lines) + "\n  }" if lines else "{}"
 
 
-def read_record(folder: str) -> Record | None:
-    """The record of the output in a folder; None where there is none, or it isn't one that this version writes."""
+def read_record(folder: str) -> Record:
+    """The record of the output in a folder.
+
+    Raises CatalogError: E0403 where it can't be read, E0650 where it isn't as a run of this version has written it.
+    """
+    path = os.path.join(folder, PROVENANCE)
+    return parse_record(read_text(path, limit=_LONGEST, code="E0650"), path)
+
+
+def parse_record(text: str, path: str) -> Record:
+    """The record that is the text of the file at `path`. Raises CatalogError E0650."""
+    data = parse_json(text, path, code="E0650")
+    if DIGEST not in data:
+        raise _unsound(path, f"has no `{DIGEST}`, so that nothing tells whether it is as it was written")
+    if not _is_sealed(text):
+        raise _unsound(path, f"has been changed since it was written: its text is not that of `{DIGEST}`")
+    for name, kinds in {**RECORDED, **_ADDED}.items():
+        if name not in data:
+            raise _unsound(path, f"lacks `{name}`")
+        if type(data[name]) not in kinds:
+            raise _unsound(path, f"has something else than it should as `{name}`")
     try:
-        with open(os.path.join(folder, PROVENANCE), encoding="utf-8") as file:
-            data = json.loads(file.read(_LONGEST))
-        weights = tuple(SealedFile(str(n), int(size), int(mtime)) for n, (size, mtime) in data["weights"].items())
-        tensors = {str(n): _tensor(*value) for n, value in data["tensors"].items()}
-        base = {k: v for k, v in data.items() if k not in _ADDED}
-        return Record(base, dict(data["made_with"]), weights, tensors)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        weights = tuple(_weights(name, *numbers) for name, numbers in data["weights"].items())
+        tensors = {name: _tensor(*value) for name, value in data["tensors"].items()}
+        if not all(type(name) is str for name in data["files"]):
+            raise TypeError("not a name")
+    except (TypeError, ValueError) as error:
+        raise _unsound(path, "has something else than it should in `files`, `weights` or `tensors`") from error
+    base = {name: value for name, value in data.items() if name not in _ADDED and name != DIGEST}
+    return Record(base, data["made_with"], frozenset(data["files"]), weights, tensors)
+
+
+def found_record(folder: str) -> Record | None:
+    """The record of the output in a folder; None where there is none to go by."""
+    try:
+        return read_record(folder)
+    except CatalogError:
         return None
 
 
+def _unsound(path: str, what: str) -> CatalogError:
+    return CatalogError("E0650", f"`{PROVENANCE}` {what}", file=path)
+
+
+def _weights(name: str, *numbers: Any) -> SealedFile:
+    """Raises TypeError and ValueError."""
+    if os.path.basename(name) != name:
+        raise ValueError("not the name of a file in the folder")
+    return SealedFile(name, *map(_number, numbers))
+
+
 def _tensor(key: Any, checksum: Any, non_finite: Any, dtype: Any, shape: Any) -> RecordedTensor:
-    seen = None if checksum is None else str(checksum)
-    return RecordedTensor(str(key), seen, int(non_finite), str(dtype), tuple(int(n) for n in shape))
+    """Raises TypeError and ValueError."""
+    if not (type(key) is type(dtype) is str and type(checksum) in (str, NoneType) and type(shape) is list):
+        raise TypeError("not a tensor")
+    return RecordedTensor(key, checksum, _number(non_finite), dtype, tuple(map(_number, shape)))
+
+
+def _number(value: Any) -> int:
+    if type(value) is not int or not 0 <= value < 1 << 64:
+        raise TypeError("not a number of something")
+    return value

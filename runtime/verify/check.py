@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from typing import Literal
 
 from ...compiler.card import PROVENANCE
+from ...compiler.catalog import CatalogError
 from ...compiler.primitives import Primitive
 from ...grammar.diagnostic import Diagnostic, MergecError
 from ..catalog import LocalCatalog
@@ -15,7 +16,7 @@ from ..faults import show
 from ..hardware import choose_device, usable_cores
 from ..primitives import Primitives
 from ..resume.record import Record, read_record
-from .contents import Contents, check_config, check_index, check_tensors, read_contents
+from .contents import Contents, as_diagnostic, check_config, check_index, check_tensors, read_contents
 from .data import check_checksums, check_non_finite, read_data
 from .recipe import check_papers, recompile
 from .report import Check, Verdict, Verification
@@ -55,8 +56,8 @@ def verify(
     if not os.path.isdir(where):
         single = Check("record", Verdict.UNKNOWN, f"an output that is one file has no `{PROVENANCE}`")
         return Verification(where, (headers, single, check_non_finite(contents, None, read_data(contents, lanes))))
-    record = read_record(where)
-    checks = [headers, _record(where, record)]
+    record, said = _record(where)
+    checks = [headers, said]
     if record is not None:
         checks.append(check_tensors(where, contents, record))
     index = check_index(where, contents)
@@ -75,15 +76,17 @@ def verify(
     return Verification(where, tuple(checks))
 
 
-def _record(path: str, record: Record | None) -> Check:
+def _record(path: str) -> tuple[Record | None, Check]:
+    """The record, where it is sound, and the check of that."""
     place = os.path.join(path, PROVENANCE)
-    if record is not None:
-        made = show(str(record.made_with.get("mergec", "an unknown version")))
-        return Check("record", Verdict.OK, f"made with mergec {made}")
-    there = os.path.lexists(place)
-    what = "is none that this version of mergec writes" if there else "is missing"
-    found = Diagnostic("E0650", f"`{PROVENANCE}` {what}", file=place)
-    return Check("record", Verdict.FAILED, "nothing says what was written", (found,))
+    try:
+        record = read_record(path)
+    except CatalogError as error:
+        there = os.path.lexists(place)
+        found = as_diagnostic(error) if there else Diagnostic("E0650", f"`{PROVENANCE}` is missing", file=place)
+        return None, Check("record", Verdict.FAILED, "nothing says what was written", (found,))
+    made = show(str(record.made_with.get("mergec", "an unknown version")))
+    return record, Check("record", Verdict.OK, f"made with mergec {made}")
 
 
 def _from_inputs(

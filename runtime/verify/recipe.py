@@ -11,8 +11,8 @@ import posixpath
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ...compiler.card import fingerprint, standard_library
-from ...compiler.catalog import CatalogError, Checkpoint
+from ...compiler.card import fingerprint, stamp, standard_library
+from ...compiler.catalog import CatalogError, Checkpoint, InputFile
 from ...compiler.content import code_of, with_keys
 from ...compiler.evaluate import evaluate
 from ...compiler.library import Library
@@ -30,6 +30,7 @@ from ..catalog import LocalCatalog
 from ..compare import holds
 from ..faults import show
 from ..kernel_code import named
+from ..regular import regular
 from ..resume.made_with import changed_code, recorded_code
 from ..resume.record import Record
 from .contents import base_list
@@ -188,19 +189,24 @@ def _inputs(record: Record, models: Sequence[Model], pickles: bool, place: str) 
         if fingerprint(model) != entry.get("headers_sha256"):
             message = f"input `{show(name)}` is not the one that the output was made from: its headers differ"
             found.append(Diagnostic("E0656", message, file=model.checkpoint.location))
-        elif _times(entry) != [(f.size, f.mtime_ns) for f in model.checkpoint.files]:
+        elif not _as_they_were(entry, model.checkpoint.files):
             touched.append(name)
-    detail = f"{len(said) - len(missing):,} of {len(said):,} are those recorded, by size, header and time of writing"
+    detail = (
+        f"{len(said) - len(missing):,} of {len(said):,} are those recorded, by header, size, time of writing and inode"
+    )
     unknown = _unknown(missing, touched, pickles)
     if not said:
         found.append(Diagnostic("E0650", "the record names no inputs", file=place))
     return check("inputs", detail, found, unknown), tuple(touched), not (missing or found)
 
 
-def _times(entry: Mapping[str, Any]) -> list[tuple[Any, Any]]:
-    files = entry.get("files")
-    files = files if isinstance(files, list) else []
-    return [(f.get("size"), f.get("mtime_ns")) for f in files if isinstance(f, dict)]
+def _as_they_were(entry: Mapping[str, Any], files: Sequence[InputFile]) -> bool:
+    """Whether the files of an input are those that its entry in the record tells of."""
+    said = entry.get("files")
+    told = said if isinstance(said, list) else []
+    return len(told) == len(files) and all(
+        isinstance(then, dict) and stamp(now).items() <= then.items() for then, now in zip(told, files, strict=True)
+    )
 
 
 def _unknown(missing: Sequence[str], touched: Sequence[str], pickles: bool) -> str | None:
@@ -313,7 +319,7 @@ def check_papers(path: str, made: Recompiled) -> Check:
             _compare(path, document.name, document.text.encode(), found)
     for tagalong in made.plan.tagalongs:
         try:
-            with open(tagalong.path, "rb") as file:
+            with regular(tagalong.path) as (descriptor, _), open(descriptor, "rb", closefd=False) as file:
                 wanted = file.read()
         except OSError:
             continue  # gone from the input; nothing tells what it was

@@ -30,7 +30,11 @@ from mergec.runtime.sources import read_source
         ("--outptu x", "unknown option `--outptu`", "did you mean `--output`?"),
         ("--memroy=1GiB", "unknown option `--memroy=1GiB`", "did you mean `--memory`?"),
         ("--forc", "unknown option `--forc`", "did you mean `--force`?"),
-        ("--frobnicate", "unknown option `--frobnicate`", "did you mean `--force`?"),
+        ("--frobnicate", "unknown option `--frobnicate`", "did you mean `--strict`?"),
+        ("--docs", "unknown option `--docs`", "did you mean `--device`?"),
+        ("-f", "unknown option `-f`", "see `mergec --help`"),
+        ("--allow-crimes", "unknown option `--allow-crimes`", "see `mergec --help`"),
+        ("--allow-pickel", "unknown option `--allow-pickel`", "did you mean `--allow-pickle`?"),
         ("--output=", "`--output` is given an empty path", None),
         ("-D x", "`-D x` is not of the form NAME=VALUE", None),
     ],
@@ -83,6 +87,13 @@ def test_commands_have_coded_errors_too(command: str, capfd: pytest.CaptureFixtu
 def test_words_of_other_programs(words: str, message: str, capfd: pytest.CaptureFixture[str]) -> None:
     assert main(words.split()) == 2
     assert f"  = help: {message}\n" in capfd.readouterr().err
+
+
+def test_a_second_recipe_is_not_taken_for_an_output(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    for name in ("one.mrg", "two.mrg"):
+        (tmp_path / name).write_text("")
+    assert main(["--check", str(tmp_path / "one.mrg"), str(tmp_path / "two.mrg")]) == 2
+    assert " -o " not in capfd.readouterr().err
 
 
 # --- recipes -------------------------------------------------------------------------------------

@@ -122,15 +122,16 @@ def test_places_where_no_output_can_be(tmp_path: Path, target: str, code: str) -
 
 @pytest.mark.parametrize("to", ["nowhere", "folder"])
 def test_a_link_as_the_target(tmp_path: Path, to: str) -> None:
-    """It is an existing target; `--force` replaces the link, and leaves alone what it points to."""
+    """It is an existing target, which `--force` neither replaces nor follows."""
     make(tmp_path, copy=COPY)
     (tmp_path / "folder").mkdir()
     (tmp_path / "folder" / "thesis.txt").write_text("years of work")
     (tmp_path / "out").symlink_to(to)
     assert mergec("copy.mrg", "-o", "out", folder=tmp_path).returncode == 4
-    assert (tmp_path / "out").is_symlink()
-    assert mergec("copy.mrg", "-o", "out", "--force", folder=tmp_path).returncode == 0
-    assert not (tmp_path / "out").is_symlink()
+    for target in ("out", "out/"):
+        done = mergec("copy.mrg", "-o", target, "--force", folder=tmp_path)
+        assert (done.returncode, b"it is a link, to `" + to.encode() in done.stderr) == (2, True)
+    assert os.readlink(tmp_path / "out") == to
     assert os.listdir(tmp_path / "folder") == ["thesis.txt"]
 
 

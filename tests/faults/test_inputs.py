@@ -102,3 +102,27 @@ def test_another_file_in_its_place_is_found_when_it_is_opened_again(tmp_path: Pa
         inputs.read_into(1, 0, view)
         with pytest.raises(MergecError, match="another file has taken its place"):
             inputs.read_into(0, 0, view)
+
+
+def test_inputs_that_trade_places_before_the_run(tmp_path: Path) -> None:
+    """Sizes and times are the same; which file of the disk it is is not."""
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        make(tmp_path / name)
+    recipe = tmp_path / "r.mrg"
+    recipe.write_text('let a = model("a/a.safetensors")\nlet b = model("b/a.safetensors")\n* = a - b\n')
+    files = [tmp_path / name / "a.safetensors" for name in ("a", "b")]
+    for _ in range(3000):
+        for path in files:
+            os.utime(path, ns=(10**18, 10**18))
+        if files[0].stat().st_ctime_ns == files[1].stat().st_ctime_ns:
+            break
+    else:
+        pytest.skip("this file system's clock tells them apart")
+    compiled = compile(recipe, device="cpu")
+    for old, new in (("a", "t"), ("b", "a"), ("t", "b")):
+        (tmp_path / old).rename(tmp_path / new)
+    with pytest.raises(MergecError, match="another file has taken its place") as caught:
+        compiled.run(tmp_path / "out")
+    assert caught.value.diagnostics[0].code == "E0606"
+    assert not (tmp_path / "out").exists()

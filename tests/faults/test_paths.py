@@ -21,8 +21,8 @@ def _made(folder: Path) -> dict[str, object]:
     made: dict[str, object] = {name: (folder / name).read_bytes() for name in sorted(os.listdir(folder))}
     record = json.loads((folder / "mergec.json").read_text("utf-8"))
     for file in (file for model in record["inputs"] for file in model["files"]):
-        del file["key"]
-    return made | {"mergec.json": {k: v for k, v in record.items() if k not in ("weights", "tensors")}}
+        del file["key"], file["inode"]
+    return made | {"mergec.json": {k: v for k, v in record.items() if k not in ("weights", "tensors", "record_sha256")}}
 
 
 @pytest.fixture(scope="module")

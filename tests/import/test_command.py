@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -44,6 +45,38 @@ def test_paths_are_relative_to_the_recipe_that_is_written(folder: Path, capsys: 
     assert main(["import", str(folder / "config.yml"), "-o", str(recipe)]) == 1
     assert "E0601" in capsys.readouterr().err
     assert main(["import", str(folder / "config.yml"), "-o", str(recipe), "--force"]) == 0
+
+
+@pytest.mark.parametrize("what", ["text", "other", "pipe", "folder", "link", "dangling"])
+def test_only_a_recipe_is_replaced(what: str, folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / ("recipe.mrg" if what != "text" else "notes.txt")
+    (tmp_path / "kept.mrg").write_text("* = 1\n")
+    if what == "text":
+        path.write_text("years of work")
+    elif what == "other":
+        path = tmp_path / "weights.bin"
+        path.write_bytes(bytes(range(256)))
+    elif what == "pipe":
+        os.mkfifo(path)
+    elif what == "folder":
+        path.mkdir()
+    else:
+        path.symlink_to("kept.mrg" if what == "link" else "nowhere")
+    before = path.lstat()
+    words = ["import", str(folder / "config.yml"), "-o", str(path)]
+    assert main(words) == 1
+    assert "--force" not in capsys.readouterr().err
+    assert main([*words, "--force"]) == 2
+    assert "E0608" in capsys.readouterr().err
+    assert path.lstat() == before
+    assert (tmp_path / "kept.mrg").read_text() == "* = 1\n"
+
+
+def test_a_recipe_is_told_by_its_name_or_its_text(folder: Path, tmp_path: Path) -> None:
+    for name, text in (("recipe.mrg", "half a"), ("recipe.txt", 'let a = model("a")\n* = a\n')):
+        (tmp_path / name).write_text(text)
+        assert main(["import", str(folder / "config.yml"), "-o", str(tmp_path / name), "--force"]) == 0
+        assert "model(" in (tmp_path / name).read_text()
 
 
 def test_models_are_looked_for_in_the_current_folder_too(

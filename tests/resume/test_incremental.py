@@ -5,17 +5,22 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import mergec
 import pytest
+import torch
 from mergec.cli.main import main
 from mergec.compiler import content
 from mergec.runtime import kernel_code, units
 from mergec.runtime.resume.earlier import examine
+from mergec.runtime.resume.record import sealed_text
 from mergec.runtime.session import Report
 from resume_models import CHANGED, RECIPE, SHAPES, merged, plan_of, weights, write_models
+from safetensors.torch import load_file
 
 ONE = RECIPE.replace('shard_size="18kB"', "")
 """The recipe with one weight file."""
@@ -157,13 +162,116 @@ def test_times_alone(folder: Path, tmp_path: Path) -> None:
     assert mergec.run(plan_of(folder, ONE), out).unchanged
 
 
-@pytest.mark.parametrize(
-    "text", ["", "{", "[]", "{}", '{"weights": 3, "tensors": {}}', '{"weights": {"../x": [1, 2]}, "tensors": {}}']
-)
-def test_a_provenance_file_of_another_kind(text: str, folder: Path, tmp_path: Path) -> None:
+def same_times(*paths: Path) -> None:
+    """Gives files the same times, as if they had been written within one tick of the clock."""
+    for _ in range(3000):
+        for path in paths:
+            os.utime(path, ns=(10**18, 10**18))
+        if len({path.stat().st_ctime_ns for path in paths}) == 1:
+            return
+    pytest.skip("this file system's clock tells them apart")
+
+
+def trade_places(one: Path, two: Path) -> None:
+    one.rename(one.with_name("meanwhile"))
+    two.rename(one)
+    one.with_name("meanwhile").rename(two)
+
+
+@pytest.mark.parametrize("moved", ["files", "folders"])
+def test_inputs_that_trade_places_within_a_tick(moved: str, tmp_path: Path) -> None:
+    """Sizes and all times are as they were, and the folders' renaming leaves those of the files in them alone."""
+    models, out = tmp_path / "m", tmp_path / "out"
+    write_models(models)
+    for label in ("base", "a", "b"):
+        (tmp_path / label).mkdir()
+        (models / f"{label}.safetensors").rename(tmp_path / label / "model.safetensors")
+    files = [tmp_path / label / "model.safetensors" for label in ("a", "b")]
+    same_times(*files)
+    lets = "".join(f'let {label} = model("{tmp_path}/{label}")\n' for label in ("base", "a", "b"))
+
+    def run(**options: bool) -> Report:
+        (tmp_path / "r.mrg").write_text(lets + "* = 0.3*a + 0.6*b + 0.1*base\n")
+        return mergec.compile(tmp_path / "r.mrg", device="cpu").run(out, **options)
+
+    run()
+    before = weights(out)
+    assert run().unchanged
+    if moved == "files":
+        trade_places(*files)
+        same_times(*files)
+    else:
+        trade_places(tmp_path / "a", tmp_path / "b")
+    with pytest.raises(mergec.MergecError, match="E0601"):
+        run()
+    # what takes only the base is none of this recipe's, so nothing is as it was
+    assert run(force=True).reused == 0
+    a, b, base = (load_file(tmp_path / label / "model.safetensors") for label in ("a", "b", "base"))
+    made = load_file(out / "model.safetensors")
+    for name, got in made.items():
+        wanted = 0.3 * a[name].double() + 0.6 * b[name].double() + 0.1 * base[name].double()
+        assert torch.allclose(got.double(), wanted, atol=1e-6), name
+    assert weights(out) != before
+
+
+def test_a_copied_input_is_another(folder: Path, tmp_path: Path) -> None:
+    """Also with its times kept: everything is made again, which is no fault."""
+    models, out = tmp_path / "m", tmp_path / "out"
+    shutil.copytree(folder, models)
+    mergec.run(plan_of(models), out)
+    models.rename(tmp_path / "away")
+    shutil.copytree(tmp_path / "away", models)
+    assert changed(models, out, RECIPE, tmp_path / "wanted").reused == 0
+
+
+def test_weight_files_of_two_outputs_that_trade_places(folder: Path, tmp_path: Path) -> None:
+    """Of equal size and time, with the same tensors in them; only their checksums tell."""
+    out, other = tmp_path / "out", tmp_path / "other"
+    mergec.run(plan_of(folder, ONE), out)
+    mergec.run(plan_of(folder, ONE.replace("0.5*a + 0.5*b", "0.4*a + 0.6*b")), other)
+    status = (out / "model.safetensors").stat()
+    trade_places(out / "model.safetensors", other / "model.safetensors")
+    os.utime(out / "model.safetensors", ns=(status.st_atime_ns, status.st_mtime_ns))
+    report = changed(folder, out, ONE, tmp_path / "wanted")
+    assert not report.unchanged
+    assert report.reused == len(SHAPES) - 3
+
+
+def test_a_copied_output_is_looked_at(folder: Path, tmp_path: Path) -> None:
+    mergec.run(plan_of(folder), tmp_path / "made")
+    shutil.copytree(tmp_path / "made", tmp_path / "out")
+    report = changed(folder, tmp_path / "out", CHANGED, tmp_path / "wanted")
+    assert report.reused >= len(SHAPES) - 4  # but for what the kernel copied, whose checksum nobody knows
+
+
+@pytest.mark.parametrize("name", ["mergec.json", "README.md", "model-00001-of-00003.safetensors"])
+@pytest.mark.parametrize("kind", [os.mkfifo, Path.mkdir, lambda path: path.symlink_to("nowhere")])
+def test_no_file_where_a_file_was(name: str, kind: Callable[[Path], None], folder: Path, tmp_path: Path) -> None:
+    """A pipe keeps nobody waiting; and what stands there now is none of an output's files."""
     out = tmp_path / "out"
     mergec.run(plan_of(folder), out)
-    (out / "mergec.json").write_text(text)
+    (out / name).unlink()
+    kind(out / name)
+    for force, code in ((False, "E0601"), (True, "E0608")):
+        with pytest.raises(mergec.MergecError, match=code):
+            mergec.run(plan_of(folder), out, force=force)
+
+
+DEEP = '{"weights": ' * 900 + "1" + "}" * 900
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("", "{", "[]", "{}", "[" * 100_000, DEEP),
+        *('{"weights": 3, "tensors": {}}', '{"weights": {"../x": [1, 2, 3, 4]}, "tensors": {}}'),
+    ],
+)
+@pytest.mark.parametrize("sealed", [False, True])
+def test_a_provenance_file_of_another_kind(text: str, sealed: bool, folder: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    mergec.run(plan_of(folder), out)
+    (out / "mergec.json").write_text(sealed_text(text) if sealed else text)
     assert examine(str(out), plan_of(folder)) is None
     assert changed(folder, out, RECIPE, tmp_path / "wanted").reused == 0
 

@@ -80,7 +80,9 @@ def test_stopped_at_any_instant(before: str, folder: Path, tmp_path: Path, monke
         report = mergec.run(plan, copy / "out", force=True)
         assert weights(copy / "out") == wanted, copy
         assert {p.name for p in copy.iterdir()} <= {"out", "earlier"}
-        assert (report.unchanged, report.resumed) == (True, 0) if found == wanted else (False, there), copy
+        # a copy is not the very output that was written, so what is in it has to be looked at
+        assert not report.unchanged, copy
+        assert found == wanted or report.resumed == there, copy
         gone_on += report.resumed > 0
     assert gone_on >= GONE_ON.get(before, 0)
     assert between == (2 if before.endswith("renames") else 0)

@@ -14,31 +14,11 @@ from typing import Any
 import mergec
 import pytest
 from mergec.cli.main import main
+from mergec.compiler.packing import header_bytes
 from mergec.runtime.executor import Cancelled
 from mergec.runtime.resume import journal, keeper
 from mergec.runtime.writer import Writer
-from resume_models import CHANGED, RECIPE, merged, plan_of, weights, write_models
-
-
-class Told:
-    """A progress that remembers what it is told, and can have something happen after some tensors."""
-
-    def __init__(self, after: int = 10**9, act: Callable[[], None] | None = None) -> None:
-        self.notices: list[str] = []
-        self.reads = self.writes = self.begun = 0
-        self._after, self._act = after, act
-
-    def begins(self, plan: Any, notices: Any) -> None:
-        self.notices, self.reads, self.writes = list(notices), plan.reads, plan.writes
-
-    def tensor(self, index: int) -> None:  # noqa: ARG002
-        self.begun += 1
-        if self.begun > self._after and self._act is not None:
-            self._act()
-
-    def moved(self, read: int, written: int) -> None: ...
-
-    def live(self, host: int, device: int) -> None: ...
+from resume_models import CHANGED, RECIPE, Told, merged, plan_of, weights, write_models
 
 
 @pytest.fixture(scope="module")
@@ -181,6 +161,25 @@ def test_bytes_that_are_not_what_they_were_are_made_again(
         file.write(bytes([last[0] ^ 1]))
     assert mergec.run(plan, tmp_path / "out").resumed == len(contents.entries) - 1
     assert weights(tmp_path / "out") == wanted
+
+
+@pytest.mark.parametrize("files", ["one", "all"])
+def test_every_finished_tensor_of_a_file_is_damaged(
+    files: str, folder: Path, tmp_path: Path, wanted: dict[str, bytes]
+) -> None:
+    """The file is made anew; it must not be in its own way, now or ever."""
+    out, plan = tmp_path / "out", plan_of(folder)
+    for _ in range(2):
+        stopped(folder, out, after=12)
+        damaged = sorted((tmp_path / ".out.partial" / "out").iterdir())[: 1 if files == "one" else None]
+        for path in damaged:
+            start = len(header_bytes(next(o for o in plan.outputs if o.name == path.name).header))
+            path.write_bytes(path.read_bytes()[:start] + bytes(path.stat().st_size - start))
+    (tmp_path / ".out.partial" / "out" / "config.json").write_text("left behind")
+    resumed = mergec.run(plan, out, force=files == "one").resumed
+    assert (resumed > 0) == (files == "one")
+    assert weights(out) == wanted
+    assert os.listdir(tmp_path) == ["out"]
 
 
 @pytest.mark.parametrize("damage", ["torn", "garbage", "a changed line", "no head", "empty", "gone", "a file is gone"])

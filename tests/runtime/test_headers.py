@@ -6,16 +6,16 @@ import json
 import math
 import os
 import time
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given
+from hypothesis import HealthCheck, example, given
 from hypothesis import strategies as st
-from mergec.compiler.catalog import CatalogError, StoredTensor
+from mergec.compiler.catalog import CatalogError, InputFile, StoredTensor
 from mergec.runtime.headers import Header, parse_header, read_header
 from profiles import examples
+from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
 DTYPES = {
@@ -40,17 +40,15 @@ def test_exact(tmp_path: Path) -> None:
     path.write_bytes(len(text).to_bytes(8, "little") + text + bytes(16))
     os.utime(path, ns=(5, 7))
     base = 8 + len(text)
-    header = read_header(str(path), file=3)
-    assert header.ctime_ns == path.stat().st_ctime_ns
-    assert replace(header, ctime_ns=0) == Header(
+    header, status = read_header(str(path), file=3), path.stat()
+    assert header == Header(
         {
             "b": StoredTensor("b", "BF16", (2, 3), 3, base + 4, base + 16),
             "a": StoredTensor("a", "F32", (), 3, base, base + 4),
             "e": StoredTensor("e", "I64", (0, 5), 3, base + 4, base + 4),
         },
         {"format": "pt"},
-        base + 16,
-        7,
+        InputFile(str(path), base + 16, 7, status.st_ctime_ns, status.st_dev, status.st_ino),
     )
 
 
@@ -94,7 +92,7 @@ def test_round_trip(
     content = path.read_bytes()
     assert {name: (t.dtype, t.shape) for name, t in header.tensors.items()} == tensors
     assert header.metadata == (metadata or {})
-    assert header.size == len(content)
+    assert header.file.size == len(content)
     for name, t in header.tensors.items():
         assert content[t.start : t.end] == arrays[name].tobytes()
 
@@ -114,3 +112,35 @@ def test_ninety_thousand_tensors() -> None:
     # about 0.5 s on a slow core; the bound only catches a change of order
     assert time.process_time() - begin < 3
     assert len(tensors) == 91_000
+
+
+SIZES_OF_NOTHING = st.lists(st.sampled_from([0, 1, 2, 3, 2**20, 2**31, 2**40, 2**61, 2**62]), min_size=1, max_size=6)
+
+
+@examples(100)
+@given(dtype=st.sampled_from(sorted(DTYPES)), shape=SIZES_OF_NOTHING.filter(lambda shape: 0 in shape))
+@example(dtype="F32", shape=[2**40, 2**40, 0])
+@example(dtype="F32", shape=[0, 2**40, 2**40])
+@example(dtype="U8", shape=[2**62, 4, 0])
+def test_dimensions_before_a_zero(dtype: str, shape: list[int], tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Refused where the safetensors library refuses them: sizes overflow as they are multiplied, in order. Here that
+    counts bytes of 63 bits, there elements of 64."""
+    entry = {"dtype": dtype, "shape": shape, "data_offsets": [0, 0]}
+    text = json.dumps({"x": entry}).encode()
+    path = tmp_path_factory.getbasetemp() / "zero.safetensors"
+    path.write_bytes(len(text).to_bytes(8, "little") + text)
+    try:
+        with safe_open(path, "numpy"):
+            sound = True
+    except SafetensorError:
+        sound = False
+    count = most = np.dtype(DTYPES[dtype]).itemsize
+    for n in shape:
+        count *= n
+        most = max(most, count)
+    if not sound:
+        with pytest.raises(CatalogError, match="overflows") as caught:
+            read_header(str(path))
+        assert caught.value.code == "E0421"
+    elif most < 2**63:
+        assert read_header(str(path)).tensors["x"].shape == tuple(shape)

@@ -15,7 +15,11 @@ import mergec
 import pytest
 import torch
 from mergec.compiler import content
+from mergec.compiler.card import RECORDED
+from mergec.compiler.catalog import CatalogError
 from mergec.runtime import kernel_code
+from mergec.runtime.resume.earlier import examine
+from mergec.runtime.resume.record import DIGEST, found_record, parse_record, sealed_text
 from mergec.runtime.verify import recipe as recompiling
 from mergec.runtime.verify.report import Verdict
 from safetensors.torch import load_file, save_file
@@ -51,9 +55,16 @@ def whole(checkpoint: Callable[..., Path], tmp_path_factory: pytest.TempPathFact
 
 @pytest.fixture
 def folder(whole: Path, tmp_path: Path) -> Path:
-    """A copy of that to be damaged; files keep their times, so that inputs are still those recorded."""
-    shutil.copytree(whole, tmp_path / "copy")
-    return tmp_path / "copy"
+    """A copy of that to be damaged, with a record that tells of the copied inputs."""
+    copy = Path(shutil.copytree(whole, tmp_path / "copy"))
+
+    def as_copied(data: dict[str, Any]) -> None:
+        for entry in data["inputs"]:
+            for file in entry["files"]:
+                file["inode"] = (copy / entry["source"] / file["name"]).stat().st_ino
+
+    edit(copy / "out" / "mergec.json", as_copied)
+    return copy
 
 
 def verdicts(found: mergec.Verification) -> dict[str, str]:
@@ -89,9 +100,11 @@ def flip(out: Path, name: str) -> Path:
 
 
 def edit(path: Path, change: Callable[[dict[str, Any]], None]) -> None:
+    """Changes a JSON file; a record gets a new digest."""
     data = json.loads(path.read_text())
+    sealed = data.pop(DIGEST, None)
     change(data)
-    path.write_text(json.dumps(data))
+    path.write_text(json.dumps(data) if sealed is None else sealed_text(json.dumps(data)))
 
 
 def edit_header(path: Path, old: bytes, new: bytes) -> None:
@@ -334,14 +347,96 @@ def test_a_nan_that_was_there_is_told_and_no_fault(folder: Path) -> None:
 # --- the record ----------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("text", [None, "", "[]", "{", '{"weights": 3}'])
+@pytest.mark.parametrize("text", [None, "", "[]", "{", '{"weights": 3}', "[" * 100_000, "\udcff"])
 def test_no_record(text: str | None, folder: Path) -> None:
     record = folder / "out" / "mergec.json"
     record.unlink()
     if text is not None:
-        record.write_text(text)
+        record.write_text(text, "utf-8", "surrogateescape")
     found = mergec.verify(folder / "out", rerun=1)
     assert [(d.code, d.file) for d in found.diagnostics] == [("E0650", str(record))]
+
+
+@pytest.mark.parametrize("kind", [os.mkfifo, Path.mkdir, lambda path: path.symlink_to("nowhere")])
+@pytest.mark.parametrize("name", ["mergec.json", "config.json", "model.safetensors.index.json", "tokenizer.json"])
+def test_no_file_where_a_file_was(kind: Callable[[Path], None], name: str, folder: Path) -> None:
+    """A pipe keeps nobody waiting."""
+    shutil.copy(folder / "base" / "config.json", folder / "base" / "tokenizer.json")
+    merge(folder)
+    (folder / "out" / name).unlink()
+    kind(folder / "out" / name)
+    assert codes(mergec.verify(folder / "out", rerun=1))
+
+
+def test_a_pipe_beside_the_weights_of_an_input(folder: Path) -> None:
+    shutil.copy(folder / "base" / "config.json", folder / "base" / "tables.json")
+    merge(folder)
+    (folder / "base" / "tables.json").unlink()
+    os.mkfifo(folder / "base" / "tables.json")
+    assert mergec.verify(folder / "out").ok  # nothing tells what it was
+
+
+@pytest.fixture(scope="module")
+def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An output whose record is short, and has letters of all kinds in it."""
+    folder = tmp_path_factory.mktemp("small")
+    (folder / "a").mkdir()
+    save_file({"x.weight": torch.ones(2)}, folder / "a" / "model.safetensors", {"format": "pt"})
+    recipe = 'let a = model("a")\nlet rate = 1e-5\nlet name = "é\\n"\n* = a + rate\n'
+    out = merge(folder, recipe, defines={"rate": 2e-05})
+    assert mergec.verify(out).ok
+    assert b"2e-05" in (out / "mergec.json").read_bytes()
+    return out
+
+
+def test_every_bit_of_the_record_counts(small: Path) -> None:
+    """Be it in a key, a digest, a number's letter `e` or between words."""
+    place = small / "mergec.json"
+    raw = place.read_bytes()
+
+    def unsound(data: bytes) -> bool:
+        try:
+            parse_record(data.decode(), "x")
+        except (CatalogError, UnicodeDecodeError):
+            return True
+        return False
+
+    assert not unsound(raw)
+    for byte in range(len(raw)):
+        for bit in range(8):
+            assert unsound(raw[:byte] + bytes([raw[byte] ^ 1 << bit]) + raw[byte + 1 :]), (byte, bit)
+    assert all(unsound(raw[:end]) for end in range(len(raw)))
+    assert unsound(raw + b"\n")
+    try:
+        for byte in range(0, len(raw), 101):
+            place.write_bytes(raw[:byte] + bytes([raw[byte] ^ 1 << byte % 8]) + raw[byte + 1 :])
+            assert codes(mergec.verify(small)) == {"E0650"}
+            assert found_record(str(small)) is None
+    finally:
+        place.write_bytes(raw)
+    assert mergec.verify(small).ok
+
+
+def test_every_key_of_the_record_is_there(small: Path) -> None:
+    place = small / "mergec.json"
+    raw, data = place.read_text(), json.loads(place.read_text())
+    known = {**RECORDED, "made_with": (dict,), "files": (list,), "weights": (dict,), "tensors": (dict,)}
+    assert data.keys() == {*known, DIGEST}
+    try:
+        for key in known:
+            for digest in (True, False):
+                less = {k: v for k, v in data.items() if k not in (key, DIGEST)}
+                place.write_text(
+                    sealed_text(json.dumps(less)) if digest else json.dumps({**less, DIGEST: data[DIGEST]})
+                )
+                (found,) = mergec.verify(small).diagnostics
+                what = f"lacks `{key}`" if digest else "has been changed since it was written"
+                assert (found.code, found.message.startswith(f"`mergec.json` {what}")) == ("E0650", True)
+        place.write_text(json.dumps({k: v for k, v in data.items() if k != DIGEST}))
+        (found,) = mergec.verify(small).diagnostics
+        assert (found.code, f"has no `{DIGEST}`" in found.message) == ("E0650", True)
+    finally:
+        place.write_text(raw)
 
 
 def test_an_edited_recipe_in_the_record(folder: Path) -> None:
@@ -366,19 +461,30 @@ def test_another_version_is_no_fault(folder: Path) -> None:
     assert verdicts(found)["recipe"] == "not checked"
 
 
+@pytest.mark.parametrize("value", [None, 3, "x", [3], {"x": [[]]}])
+def test_a_record_of_other_types(value: object, folder: Path) -> None:
+    """It says what is wrong, whichever entry is another, and raises nothing."""
+    record = folder / "out" / "mergec.json"
+    raw = record.read_text()
+    for key in (key for key in json.loads(raw) if key != DIGEST):
+        record.write_text(raw)
+        edit(record, lambda data, key=key: data.__setitem__(key, value))
+        found = mergec.verify(folder / "out", rerun=1)
+        same = type(value) in (RECORDED.get(key) or {"files": (list,)}.get(key, (dict,)))
+        assert same or codes(found) == {"E0650"}
+        examine(str(folder / "out"), mergec.compile(folder / "r.mrg", device="cpu").plan)
+
+
 @pytest.mark.parametrize(
     ("change", "failed", "unchecked"),
     [
-        ({"inputs": 3}, {"inputs"}, {"recipe", "rerun"}),
         ({"inputs": [3, {"name": 4, "files": 5}]}, set(), {"inputs", "recipe", "rerun"}),
-        ({"libraries": {"x": 1}}, set(), set()),
-        ({"defines": [1], "sets": "x"}, set(), set()),
-        ({"recipe": None}, {"recipe"}, {"rerun"}),
-        ({"parameters": "many\n"}, {"tensors"}, set()),
+        ({"libraries": [1, {"name": []}]}, set(), set()),
+        ({"recipe": "\0"}, {"recipe"}, {"rerun"}),
+        ({"made_with": {"device": [1]}}, set(), set()),
     ],
 )
-def test_a_record_of_wrong_types(change: dict[str, Any], failed: set[str], unchecked: set[str], folder: Path) -> None:
-    """It says what it can, and raises nothing."""
+def test_a_record_of_odd_content(change: dict[str, Any], failed: set[str], unchecked: set[str], folder: Path) -> None:
     edit(folder / "out" / "mergec.json", lambda data: data.update(change))
     found = verdicts(mergec.verify(folder / "out", rerun=1))
     assert {name for name, verdict in found.items() if verdict == "failed"} == failed
@@ -430,6 +536,31 @@ def test_an_input_with_other_numbers(folder: Path) -> None:
     found = mergec.verify(folder / "out", rerun="all")
     assert codes(found) == {"E0658"}
     assert found.diagnostics[0].notes[1:] == ("written to or copied since the output was made: `b`",)
+
+
+def test_inputs_that_have_traded_places(folder: Path) -> None:
+    """Their sizes and times are the same, as of files written within one tick of the clock."""
+    merge(folder)
+    for at in ("base", "b"):
+        for name in ("model.safetensors", "config.json"):
+            os.utime(folder / at / name, ns=(10**18, 10**18))
+    merge(folder)
+    for old, new in (("base", "t"), ("b", "base"), ("t", "b")):
+        (folder / old).rename(folder / new)
+    found = mergec.verify(folder / "out")
+    assert verdicts(found)["inputs"] == "not checked"
+    assert codes(mergec.verify(folder / "out", rerun="all")) == {"E0658"}
+
+
+def test_inputs_that_were_copied(folder: Path) -> None:
+    """Times are kept, but nothing short of a rerun tells whether the bytes are."""
+    for name in ("base", "b"):
+        (folder / name).rename(folder / "away")
+        shutil.copytree(folder / "away", folder / name)
+        shutil.rmtree(folder / "away")
+    found = mergec.verify(folder / "out", rerun="all")
+    assert found.ok
+    assert {name for name, verdict in verdicts(found).items() if verdict != "ok"} == {"inputs"}
 
 
 def test_inputs_elsewhere(folder: Path, tmp_path: Path) -> None:
