@@ -80,7 +80,9 @@ def _sort_in(holder: _Holder, comments: Sequence[ast.Comment]) -> Slots:
 
 
 def _same_line(span: Span, comment: ast.Comment) -> bool:
-    return "\n" not in span.source.text[span.end : comment.span.start]
+    """Whether a comment stands on the last line of a thing, or of the parentheses around it, which spans leave out."""
+    between = span.source.text[span.end : comment.span.start]
+    return "\n" not in between or ")" in between[between.rindex("\n") :]
 
 
 def _holders(module: ast.Module) -> Iterator[_Holder]:

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
-from ..grammar.diagnostic import Exit, MergecError
+from ..grammar.ast import Module
+from ..grammar.diagnostic import Diagnostic, Exit, MergecError
 from ..grammar.parse import parse
 from ..grammar.render import escape, render
+from ..grammar.source import Source
 from ..runtime.sources import read_source
 from .arguments import Parser
 from .format import format_module
+from .same_tree import same
 from .streams import piped_recipe, say, tell
 from .whole_file import write_whole
 
@@ -36,7 +40,7 @@ def format_files(words: list[str]) -> int:
 def _format(name: str, check: bool) -> bool:
     """Formats one file; False where `check` finds it not formatted."""
     source = piped_recipe() if name == "-" else read_source(Path(name))
-    text = format_module(parse(source))
+    text = formatted(source)
     if check:
         if text != source.text:
             tell(f"{escape(name)}: not formatted")
@@ -44,6 +48,27 @@ def _format(name: str, check: bool) -> bool:
     if name == "-":
         say(text.removesuffix("\n"), exact=True)
     elif text != source.text:
-        write_whole(Path(name), text)
+        # a recipe that is linked to is formatted where it is
+        write_whole(Path(os.path.realpath(name)), text)
         say(f"formatted {name}")
     return True
+
+
+def formatted(source: Source) -> str:
+    """A recipe in its one layout, read again and found to say the same. Raises MergecError, E0114 where it does not."""
+    module = parse(source)
+    text = format_module(module)
+    if text != source.text:
+        try:
+            again = parse(Source(source.name, text))
+        except MergecError:
+            again = None
+        if again is None or not same(module.statements, again.statements) or _comments(module) != _comments(again):
+            message = "formatted, this file would not say the same, so it is left as it is"
+            help_ = "this is a bug in `mergec fmt`: please report it, with the file"
+            raise MergecError(Diagnostic("E0114", message, help=(help_,), file=source.name), Exit.RUN)
+    return text
+
+
+def _comments(module: Module) -> list[str]:
+    return sorted(comment.text for comment in module.comments)

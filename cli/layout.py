@@ -105,8 +105,9 @@ def lay_out(doc: Doc, width: int) -> str:
             case Indent():
                 work.append((indent + _INDENT, broken, item.doc))
             case Group():
-                fits = not item.forced and _fits(width - column - pending, item.doc, work)
-                work.append((indent, not fits, item.doc))
+                # in a group on one line all are: what may end a line only in brackets has none around it there
+                one_line = not broken or (not item.forced and _fits(width, column + pending, item.doc, work))
+                work.append((indent, not one_line, item.doc))
             case Hard() | Line() if broken or isinstance(item, Hard):
                 out.append("\n")
                 column, pending = 0, indent
@@ -134,8 +135,11 @@ def _text(doc: Doc, broken: bool) -> str:
             return ""
 
 
-def _fits(room: int, doc: Doc, rest: _Work) -> bool:
-    """Whether `doc` on one line, with what must follow on that line, takes at most `room` characters."""
+def _fits(width: int, column: int, doc: Doc, rest: _Work) -> bool:
+    """Whether `doc` on one line, with what must follow on that line, ends at `width` characters or before.
+
+    A text of several lines is none the less part of the one line: what stands before it and behind it must fit.
+    """
     work: _Work = [(0, False, doc)]
     following = len(rest)
     while True:
@@ -159,9 +163,9 @@ def _fits(room: int, doc: Doc, rest: _Work) -> bool:
             case Note():
                 pass
             case _:
-                first, end, _ = _text(item, broken).partition("\n")
-                room -= len(first)
-                if room < 0:
+                first, *later = _text(item, broken).split("\n")
+                if column + len(first) > width:
                     return False
-                if end:
+                if later and following < len(rest):
                     return True
+                column = len(later[-1]) if later else column + len(first)

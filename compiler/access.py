@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -13,6 +14,7 @@ from .paths import GlobStep, IndexStep, Interval, NameStep, Path
 from .placing import at
 from .scopes import Namespace, Scope
 from .terms import Leaf, is_region
+from .varying import varies
 
 
 class Access:
@@ -47,14 +49,16 @@ class Access:
         intervals = []
         for selector in node.selectors:
             if isinstance(selector, ast.All):
-                return IndexStep((), selector.span)
-            if isinstance(selector, ast.Item):
-                n = self._whole(selector.value, scope)
+                if len(node.selectors) == 1:
+                    return IndexStep((), selector.span)
+                intervals.append(Interval(None, None, 1, False, selector.span))
+            elif isinstance(selector, ast.Item):
+                n = self._number(selector.value, scope)
                 intervals.append(Interval(n, n, 1, True, selector.span))
             else:
-                start = None if selector.start is None else self._whole(selector.start, scope)
-                stop = None if selector.stop is None else self._whole(selector.stop, scope)
-                step = 1 if selector.step is None else self._whole(selector.step, scope)
+                start = None if selector.start is None else self._number(selector.start, scope)
+                stop = None if selector.stop is None else self._number(selector.stop, scope)
+                step = 1 if selector.step is None else self._number(selector.step, scope)
                 if step < 1:
                     raise MergecError(
                         Diagnostic("E0303", "a step is 1 or more", (Label(selector.span, f"this goes by {step}"),))
@@ -62,17 +66,22 @@ class Access:
                 intervals.append(Interval(start, stop, step, False, selector.span))
         return IndexStep(tuple(intervals), node.span)
 
-    def _whole(self, node: ast.Expr, scope: Scope) -> int:
+    def _number(self, node: ast.Expr, scope: Scope) -> int:
+        """A number in the index of a place. It is written out or has a name: `0-3` would be taken for a range."""
+        plain = node.operand if isinstance(node, ast.Unary) and node.op == "-" else node
+        if isinstance(plain, ast.Binary | ast.Unary | ast.Conditional | ast.Call | ast.Member | ast.Index):
+            raise _worked_out(node)
+        dotted = re.fullmatch(r"(\d+)\.(\d+)", node.span.text) if isinstance(node, ast.Number) else None
+        return self._whole(node, scope, _range(*dotted.groups()) if dotted else _FORMS)
+
+    def _whole(self, node: ast.Expr, scope: Scope, *help_: str) -> int:
         value = self._value(node, scope)
         if isinstance(value, bool) or not isinstance(value, int):
             shown = f"{value:g}" if isinstance(value, float) else kind_of(value)
-            raise MergecError(
-                Diagnostic(
-                    "E0208",
-                    f"an index is a whole number, not {shown}",
-                    (Label(node.span, "a layer's number is needed"),),
-                )
-            )
+            if varies(value):
+                shown = "one that varies"
+            label = Label(node.span, "a layer's number is needed" if help_ else "a whole number is needed")
+            raise MergecError(Diagnostic("E0208", f"an index is a whole number, not {shown}", (label,), help=help_))
         return value
 
     def of(self, node: ast.Member | ast.Index, scope: Scope) -> Any:
@@ -126,6 +135,38 @@ class Access:
                 )
             )
         return value[n]
+
+
+_FORMS = "an index is a number, a range such as `0..3` (both ends included), or a list such as `0, 3`"
+
+
+def _range(low: object, high: object) -> str:
+    return f"a range is written `{low}..{high}`, both ends included"
+
+
+def _worked_out(node: ast.Expr) -> MergecError:
+    """The error for an index that is an expression; two numbers with a minus are most likely meant for a range."""
+    ends = _ends(node)
+    label, help_ = Label(node.span, "a difference, not a range"), [_range(*ends) if ends else _FORMS]
+    if ends is None:
+        label = Label(node.span, "an expression")
+        help_.append("a number that is worked out gets a name first: `let last = 2*4 - 1`, then `layers[0..last]`")
+    return MergecError(Diagnostic("E0113", "an index of a place can't be an expression", (label,), help=tuple(help_)))
+
+
+def _ends(node: ast.Expr) -> tuple[int | float, int | float] | None:
+    """The two numbers of `0-3`, the smaller one first unless one counts from the end."""
+    if not isinstance(node, ast.Binary) or node.op != "-":
+        return None
+    ends = []
+    for side in (node.left, node.right):
+        minus = isinstance(side, ast.Unary) and side.op == "-"
+        number = side.operand if isinstance(side, ast.Unary) and minus else side
+        if not isinstance(number, ast.Number):
+            return None
+        ends.append(-number.value if minus else number.value)
+    low, high = sorted(ends) if min(ends) >= 0 else ends
+    return low, high
 
 
 def _tail(node: ast.Member) -> Span:

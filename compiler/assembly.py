@@ -7,17 +7,16 @@ model that everything else comes from.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 from ..grammar.diagnostic import Diagnostic, Label, MergecError
 from ..grammar.source import Span
 from .lifting import as_region
-from .paths import Path
+from .map_keys import Entry, counting
 from .places import Coordinate, Space
 from .terms import Assembly, Leaf, Origins, Region, Stack, before_layers, is_region, owners, picks
 
 
-def assemble(entries: Sequence[tuple[Path | None, str, Any]], span: Span) -> Assembly:
+def assemble(entries: Sequence[Entry], span: Span) -> Assembly:
     """The model of a place map. Raises MergecError: E0208 for a value that is no region, E0301 for an unknown place."""
     parts = tuple((path, key, as_region(value, span)) for path, key, value in entries)
     rest = [value for path, _, value in parts if path is None or not path.steps]
@@ -49,26 +48,18 @@ def assemble(entries: Sequence[tuple[Path | None, str, Any]], span: Span) -> Ass
     return Assembly(parts, model, space, origins, span)
 
 
-def is_assembly(entries: Sequence[tuple[Path | None, str, Any]]) -> bool:
+def is_assembly(entries: Sequence[Entry]) -> bool:
     """Whether a map is a model and not a number that varies."""
     return any(is_region(value) for _, _, value in entries)
 
 
 def part_at(assembly: Assembly, name: str) -> tuple[Region, Coordinate, tuple[int, ...]] | None:
-    """What gives the tensor its value, and the tensor's coordinate under that part's place; None where nothing does.
-
-    Of several parts that cover it the one that covers fewest tensors counts, of equals the first.
-    """
+    """What gives the tensor its value, and the tensor's coordinate under that part's place; None where nothing does."""
     space = assembly.space
-    best: tuple[int, Region, Path | None] | None = None
-    for path, _, value in assembly.parts:
-        covered = space.names if path is None else space.part(path)
-        size = len(covered) + (path is None)
-        if (best is None or size < best[0]) and (name in covered):
-            best = size, value, path
-    if best is None:
+    found = counting(assembly.parts, name, space)
+    if found is None:
         return None
-    _, value, path = best
+    path, _, value = found
     if path is not None:
         try:
             selection = space.select(path)
@@ -108,7 +99,7 @@ def output_names(space: Space, depth: Mapping[str, int], origins: Mapping[str, O
         known = origins.get(stack.name)
         for j in range(depth[stack.name]):
             rests = layers.get(j) or layers[max(layers)]
-            if known is not None:
+            if known is not None and j < len(known):
                 model, i = known[j]
                 if model.number not in below:
                     below[model.number] = below_layers(model.space, stack.name)

@@ -16,6 +16,7 @@ from .catalog import Catalog, CatalogError, Checkpoint
 from .expressions import Expressions
 from .family import build
 from .layouts import CANONICAL, Recognised, View
+from .map_keys import plain
 from .models import Model, bind
 from .places import Space
 from .scopes import Scope
@@ -71,7 +72,7 @@ class Models:
             ) from None
         rename = None
         if isinstance(values.get("rename"), PlaceMap):
-            rename = {key: str(value) for _, key, value in values["rename"].entries}
+            rename = {key: str(value) for key, value in plain(values["rename"].entries).items()}
         key = (checkpoint.location, checkpoint.revision, repr(rename))
         number = self._numbers.setdefault(key, len(self._numbers))
         try:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from ..grammar import ast
@@ -40,7 +40,7 @@ class Functions:
         models = bound[several].value if several in bound else ()
         if several is None or not is_region(value) or isinstance(value, Stack | Tie):
             return value
-        if len(models) < 2 or not may_lack(models, self._optional):
+        if not models or not may_lack((*models, *self._beside(parameters, bound)), self._optional):
             return value
         origin = self.origin
 
@@ -52,6 +52,13 @@ class Functions:
                 self.origin = before
 
         return Among(value, models, again, function.name, span)
+
+    def _beside(self, parameters: Sequence[Parameter], bound: Mapping[str, Given]) -> list[Any]:
+        """The regions that a call has beside its models, such as a base."""
+        given = [bound[p.name].value for p in parameters if p.name in bound and not p.variadic]
+        if any(p.name == "base" and p.name not in bound for p in parameters):
+            given.append(self._root.values.get("base"))
+        return [value for value in given if is_region(value)]
 
     def _expand(self, function: Function, parameters: Sequence[Parameter], bound: dict[str, Given], span: Span) -> Any:
         """A def's value for arguments that are matched to its parameters."""

@@ -120,6 +120,9 @@ class Instantiator:
             return self.node(term.then if resolve(term.condition, where) else term.other, where)
         if isinstance(term, Among):
             return self._among(term, where)
+        if isinstance(term, At) and not exists(term, where):
+            self.absences.count_as_zero(owners(term.region)[0].model, term.span, where.output)
+            return self.graph.const(0.0)
         if isinstance(term, At | Stack | Assembly):
             return self.node(*moved(term, where))
         assert isinstance(term, Tie)

@@ -6,7 +6,7 @@ from ..grammar.diagnostic import Diagnostic, Label, MergecError
 from ..grammar.source import Span
 from .assembly import part_at
 from .paths import Path
-from .places import Space
+from .places import Selection, Space
 from .terms import Assembly, At, Leaf, Region, Stack, Where, owners
 
 
@@ -16,8 +16,8 @@ def mapped_name(owner: Leaf | Assembly, path: Path, span: Span, where: Where) ->
     Raises MergecError (E0305, E0306).
     """
     selection = owner.space.select(path)
-    name = selection.by_coordinate.get(where.coordinate)
-    if name is not None and selection.counts == where.counts:
+    name = matching(selection, where)
+    if name is not None:
         return name
     if selection.counts != where.counts:
         left = " x ".join(str(c) for c in where.counts) or "1"
@@ -37,6 +37,23 @@ def mapped_name(owner: Leaf | Assembly, path: Path, span: Span, where: Where) ->
             (Label(span, f"no `{where.coordinate[1]}` here" if where.coordinate[1] else "a different part"),),
         )
     )
+
+
+def optional_at(term: At, where: Where) -> tuple[Leaf | Assembly, str] | None:
+    """Of the models that a region is made of, the first that has the optional tensor at a place, and its name there."""
+    for owner in owners(term.region):
+        try:
+            name = matching(owner.space.select(term.path), where)
+        except MergecError:
+            continue  # a place that this one lacks; of the first it is an error where it is asked for what all have
+        if name is not None:
+            return owner, name
+    return None
+
+
+def matching(selection: Selection, where: Where) -> str | None:
+    """The name under an explicit place that corresponds to the output's tensor; None where nothing does."""
+    return selection.by_coordinate.get(where.coordinate) if selection.counts == where.counts else None
 
 
 def moved(term: At | Stack | Assembly, where: Where) -> tuple[Region, Where]:
@@ -88,7 +105,8 @@ def _placed(term: At, where: Where) -> tuple[Region, Where]:
     owner = next(iter(owners(term.region)), None)
     if owner is None:
         return term.region, where
-    name = mapped_name(owner, term.path, term.span, where)
+    found = optional_at(term, where) if owner.model.family.is_optional(where.name) else None
+    owner, name = found or (owner, mapped_name(owner, term.path, term.span, where))
     layer, layers = _layer(owner.space, name)
     return term.region, Where(name, ((), name), (), owner.space, layer, layers, where.output)
 

@@ -66,18 +66,18 @@ def _space(settings: Settings, names: tuple[str, ...], depth: Mapping[str, int])
 
 
 def _depths(recipe: Recipe, settings: Settings, errors: list[Diagnostic]) -> dict[str, int]:
-    """The depth of each stack: `output(layers=…)`, a `stack(…)`, else the template's or one past the highest
-    layer."""
+    """The depth of each stack: `output(layers=…)`; else that of the last `stack(…)` or model put together that it is
+    given whole; else the template's or one past the highest layer that is named."""
     own = dict(settings.template.space.depths)
+    built: dict[str, int] = {}
     for assignment in recipe.assignments:
         for stack in settings.template.family.stacks:
             parts = stack.name.split(".")
             steps = assignment.path.steps
             if not steps and is_region(assignment.value):
-                built = [o for o in picks(assignment.value)[1] if isinstance(o, Assembly)]
-                own[stack.name] = max(
-                    (o.space.depths.get(stack.name, 0) for o in built), default=own.get(stack.name, 0)
-                )
+                assemblies = [o for o in picks(assignment.value)[1] if isinstance(o, Assembly)]
+                if assemblies:
+                    built[stack.name] = max(o.space.depths.get(stack.name, 0) for o in assemblies)
                 continue
             words = [s.name if isinstance(s, NameStep) else None for s in steps[: len(parts)]]
             if words != parts:
@@ -86,10 +86,11 @@ def _depths(recipe: Recipe, settings: Settings, errors: list[Diagnostic]) -> dic
             index = rest[0] if rest and isinstance(rest[0], IndexStep) else None
             if isinstance(assignment.value, Stack) and (index is None or not index.intervals):
                 if len(rest) <= (index is not None):
-                    own[stack.name] = sum(assignment.value.counts)
+                    built[stack.name] = sum(assignment.value.counts)
             elif index is not None:
                 tops = [i.stop for i in index.intervals if i.stop is not None]
                 own[stack.name] = max(own.get(stack.name, 0), *[t + 1 for t in tops], 0)
+    own |= built
     if settings.layers is not None:
         stacks = [s.name for s in settings.template.family.stacks if s.name in own]
         if len(stacks) == 1:
@@ -119,11 +120,13 @@ def _names(recipe: Recipe, template: Model, depth: Mapping[str, int]) -> tuple[s
 
 def _stack_origin(recipe: Recipe, stack: str) -> Origins | None:
     """For a stack that a `stack(…)` builds: the model and layer that each output layer takes its tensors' names
-    from."""
+    from. None where a later statement gives all of the layers another value."""
     for assignment in reversed(recipe.assignments):
-        if (
-            isinstance(assignment.value, Stack)
-            and ".".join(s.name for s in assignment.path.steps if isinstance(s, NameStep)) == stack
-        ):
+        steps = assignment.path.steps
+        words = [s.name for s in steps if isinstance(s, NameStep)]
+        every = all(isinstance(s, NameStep) or (isinstance(s, IndexStep) and not s.intervals) for s in steps)
+        if isinstance(assignment.value, Stack) and ".".join(words) == stack:
             return stack_origins(assignment.value)
+        if every and (not steps or ".".join(words) == stack):
+            return None
     return None

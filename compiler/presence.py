@@ -8,8 +8,7 @@ from __future__ import annotations
 
 from .assembly import part_at
 from .models import Model
-from .paths import Path
-from .places import Selection
+from .moves import matching, moved, optional_at
 from .terms import Among, Apply, Assembly, At, Choice, Leaf, Lora, Number, Region, Stack, Where, leaves, owners
 from .varying import resolve
 
@@ -59,34 +58,18 @@ class _Search:
         if isinstance(term, Among):
             return any(self.exists(m, where) for m in term.models)
         if isinstance(term, At):
-            return self._at(term.region, term.path, where)
+            return self._at(term, where)
         if isinstance(term, Apply):
             parts = [a for a in term.args if not isinstance(a, Number | Lora)]
             return not parts or any(self.exists(a, where) for a in parts)
         if isinstance(term, Stack):
-            return any(self.exists(p, where) for p in term.parts)
+            return self.exists(*moved(term, where))
         if isinstance(term, Assembly):
-            return self._assembly(term, where)
+            return part_at(term, where.name) is None or self.exists(*moved(term, where))
         return True
 
-    def _assembly(self, term: Assembly, where: Where) -> bool:
-        found = part_at(term, where.name)
-        if found is None:
-            return True
-        value, coordinate, counts = found
-        inner = Where(where.name, coordinate, counts, term.space, where.layer, where.layers, where.output)
-        return self.exists(value, inner)
-
-    def _at(self, region: Region, path: Path, where: Where) -> bool:
-        owner = next(iter(owners(region)), None)
+    def _at(self, term: At, where: Where) -> bool:
+        owner = next(iter(owners(term.region)), None)
         if owner is None or not owner.model.family.is_optional(where.name):
             return True
-        name = matching(owner.space.select(path), where)
-        if name is None:
-            return False
-        return self.exists(region, Where(name, ((), name), (), owner.space, None, where.layers, where.output))
-
-
-def matching(selection: Selection, where: Where) -> str | None:
-    """The name under an explicit place that corresponds to the output's tensor; None where nothing does."""
-    return selection.by_coordinate.get(where.coordinate) if selection.counts == where.counts else None
+        return optional_at(term, where) is not None and self.exists(*moved(term, where))

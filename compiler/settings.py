@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
@@ -12,6 +11,7 @@ from ..grammar.source import Source, Span
 from .calls import Given, article, kind_of
 from .dtypes import FLOATS, NAMES
 from .evaluate import Recipe
+from .map_keys import plain
 from .models import Model
 from .near import near
 from .sizes import parse_size
@@ -263,10 +263,11 @@ class _Checker:
         if not isinstance(value, PlaceMap):
             self.wrong(key, "a map `{…}`")
             return {}
-        for twice in _repeated(value):
-            message = f"`{twice}` is given twice in `{key}`"
-            self.errors.append(Diagnostic("E0205", message, (Label(self.given[key].span, "one too many"),)))
-        return {name: _plain(inner) for _, name, inner in value.entries}
+        try:
+            return {name: _plain(inner) for name, inner in plain(value.entries).items()}
+        except MergecError as error:
+            self.errors.extend(error.diagnostics)
+            return {}
 
     def token(self, key: str, value: Any) -> bool:
         if isinstance(value, Token | Leaf) or value == "zero":
@@ -282,19 +283,10 @@ class _Checker:
         return False
 
 
-def _repeated(value: Any) -> list[str]:
-    """The keys that a map, or one inside it, has more than once."""
-    if not isinstance(value, PlaceMap | tuple):
-        return []
-    inner = value if isinstance(value, tuple) else [v for _, _, v in value.entries]
-    keys = Counter(name for _, name, _ in value.entries) if isinstance(value, PlaceMap) else Counter()
-    return [*(key for key, n in keys.items() if n > 1), *(key for v in inner for key in _repeated(v))]
-
-
 def _plain(value: Any) -> Any:
     """Maps and lists of a setting as plain dicts and lists."""
     if isinstance(value, PlaceMap):
-        return {name: _plain(inner) for _, name, inner in value.entries}
+        return {name: _plain(inner) for name, inner in plain(value.entries).items()}
     if isinstance(value, tuple):
         return [_plain(v) for v in value]
     return value

@@ -9,7 +9,7 @@ from .dtypes import FLOATS
 from .graph import Graph, Node, StoredRange
 from .layouts import View
 from .models import Model
-from .presence import matching
+from .moves import matching
 from .resize import common_shape, units
 from .shapes import shape_text
 from .terms import Region, Where, leaves

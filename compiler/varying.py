@@ -7,6 +7,7 @@ from typing import Any
 
 from ..grammar.diagnostic import Diagnostic, Label, MergecError
 from ..grammar.source import Span
+from .map_keys import counting
 from .terms import PlaceMap, Vary, Where
 
 
@@ -25,21 +26,9 @@ def resolve(value: Any, where: Where) -> Any:
 
 
 def resolve_map(mapping: PlaceMap, where: Where) -> Any:
-    """The value of the key that covers the tensor; of several, the one that covers fewest tensors, the later of
-    equals."""
-    best: tuple[int, int] | None = None
-    chosen: Any = None
-    for order, (path, _, value) in enumerate(mapping.entries):
-        if path is None:
-            rank = (len(where.space.names) + 1, -order)
-        else:
-            covered = where.space.part(path)
-            if where.name not in covered:
-                continue
-            rank = (len(covered), -order)
-        if best is None or rank < best:
-            best, chosen = rank, value
-    if best is None:
+    """The value of the key that counts for the tensor. Raises MergecError (E0314) where none covers it."""
+    found = counting(mapping.entries, where.name, where.space)
+    if found is None:
         raise MergecError(
             Diagnostic(
                 "E0314",
@@ -48,7 +37,7 @@ def resolve_map(mapping: PlaceMap, where: Where) -> Any:
                 help=("add a default: `_: 1`",),
             )
         )
-    return resolve(chosen, where)
+    return resolve(found[2], where)
 
 
 def once(compute: Callable[[Where], Any], span: Span, text: str) -> Vary:

@@ -22,6 +22,10 @@ def test_message(case: Case, request: pytest.FixtureRequest) -> None:
     assert printed.rstrip("\n") == case.output.rstrip("\n")
 
 
-@pytest.mark.parametrize("code", [c for c in ERRORS if c[:3] in ("E01", "E02", "E03", "W05")])
+# what only a command says, such as `mergec fmt`, has no recipe for a case
+LANGUAGE = [c for c in ERRORS if c[:3] in ("E01", "E02", "E03", "W05") and not ERRORS[c].example.startswith("mergec")]
+
+
+@pytest.mark.parametrize("code", LANGUAGE)
 def test_every_code_of_the_language_has_cases(code: str) -> None:
     assert FOLDER / f"{code}.txt" in FILES

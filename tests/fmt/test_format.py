@@ -5,23 +5,27 @@ from __future__ import annotations
 import doctest
 import errno
 import os
+import random
 import re
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from mergec.cli import fmt, layout, same_tree
 from mergec.cli import format as formatting
-from mergec.cli import layout
 from mergec.cli.format import format_expression, format_module
 from mergec.cli.whole_file import write_whole
 from mergec.grammar import ast
 from mergec.grammar.diagnostic import MergecError
 from mergec.grammar.parse import parse, parse_expression
 from mergec.grammar.source import Source, Span
+from mergec.runtime.sources import decode_recipe
 from profiles import examples
+from recipe_texts import respelled
 from syntax_trees import plain
 
+ROOT = Path(__file__).resolve().parents[2]
 CASES = re.split(r"(?m)^(?===== )", (Path(__file__).parent / "format.txt").read_text("utf-8"))[1:]
 NOWHERE = Span(Source("made", ""), 0, 0)
 
@@ -45,6 +49,7 @@ def test_case(case: str) -> None:
 def test_doctests() -> None:
     assert doctest.testmod(formatting).failed == 0
     assert doctest.testmod(layout).failed == 0
+    assert doctest.testmod(same_tree).failed == 0
 
 
 def test_nothing_makes_nothing() -> None:
@@ -229,6 +234,82 @@ def test_comments_stay_and_a_second_time_changes_nothing(text: str) -> None:
     assert plain(read.statements) == plain(again.statements)
     assert "\n\n\n" not in once
     assert once == "" or once[-1] == "\n" != once[0]
+
+
+# --- recipes spelled in any way -------------------------------------------------------------------------
+
+
+@st.composite
+def _spelled(draw: st.DrawFn) -> str:
+    """Statements of any kind, texts of several lines in them, in any spelling with comments everywhere."""
+    random = draw(st.randoms(use_true_random=False))
+    text = format_module(ast.Module(NOWHERE.source, draw(st.lists(_statements, max_size=3).map(tuple)), ()))
+    return respelled(text, random, draw(st.sampled_from([0.05, 0.3, 0.7])), long=draw(st.booleans()))
+
+
+@examples(150)
+@given(_spelled())
+def test_any_spelling_keeps_its_meaning_and_its_comments_and_a_second_time_changes_nothing(text: str) -> None:
+    read = parse(decode_recipe("recipe.mrg", text.encode()))
+    once = format_module(read)
+    again = parse(Source("recipe.mrg", once))
+    assert plain(again.statements) == plain(read.statements)
+    assert sorted(c.text for c in again.comments) == sorted(c.text for c in read.comments)
+    assert format_module(again) == once
+
+
+LIBRARY = [*(ROOT / "stdlib").glob("*.mrg"), *(ROOT / "examples").glob("*.mrg")]
+
+
+@pytest.mark.parametrize("path", LIBRARY, ids=lambda path: path.name)
+def test_the_recipes_that_are_there_in_other_spellings(path: Path) -> None:
+    read = parse(Source(path.name, path.read_text("utf-8")))
+    bare = path.read_text("utf-8")
+    for comment in reversed(read.comments):
+        bare = bare[: comment.span.start] + bare[comment.span.end :]
+    for seed in range(3):
+        spelled = parse(decode_recipe(path.name, respelled(bare, random.Random(seed), 0.2 * seed + 0.05).encode()))
+        assert plain(spelled.statements) == plain(read.statements)
+        once = format_module(spelled)
+        again = parse(Source(path.name, once))
+        assert plain(again.statements) == plain(read.statements)
+        assert sorted(c.text for c in again.comments) == sorted(c.text for c in spelled.comments)
+        assert format_module(again) == once
+
+
+# --- files ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("broken", ["* = b\n", "* = (\n", "* = a\n"])
+def test_a_result_that_says_something_else_is_not_written(
+    broken: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "r.mrg"
+    path.write_text("*=a # why\n", "utf-8")
+    monkeypatch.setattr(fmt, "format_module", lambda _: broken)
+    assert fmt.format_files([str(path)]) == 4
+    assert "E0114" in capsys.readouterr().err
+    assert path.read_text("utf-8") == "*=a # why\n"
+
+
+def test_a_link_stays_one_and_what_it_leads_to_is_formatted(tmp_path: Path) -> None:
+    (tmp_path / "there").mkdir()
+    path, link = tmp_path / "there" / "r.mrg", tmp_path / "link.mrg"
+    path.write_text("*=a\n", "utf-8")
+    path.chmod(0o640)
+    link.symlink_to(path)
+    assert fmt.format_files([str(link)]) == 0
+    assert link.is_symlink()
+    assert (path.read_text("utf-8"), path.stat().st_mode & 0o777) == ("* = a\n", 0o640)
+
+
+def test_what_is_no_regular_file_is_not_replaced(tmp_path: Path) -> None:
+    pipe = tmp_path / "pipe.mrg"
+    os.mkfifo(pipe)
+    with pytest.raises(MergecError, match="E0610"):
+        write_whole(pipe, "* = a\n")
+    assert pipe.is_fifo()
+    assert list(tmp_path.iterdir()) == [pipe]
 
 
 def test_nothing_is_left_where_a_file_can_not_be_replaced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

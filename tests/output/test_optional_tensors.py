@@ -115,3 +115,44 @@ def test_a_models_own_number_is_minded(models: Path, tmp_path: Path) -> None:
     made = merged(models, tmp_path / "out", "layers[*].mlp = tall_mask(c, b, a, task=1)\nlayers[1] = base")
     wanted = merged(models, tmp_path / "wanted", f'"{BIAS.format(0)}" = tall_mask(b, a, task=0)')
     np.testing.assert_array_equal(made[BIAS.format(0)], wanted[BIAS.format(0)])
+
+
+@pytest.mark.parametrize(
+    ("value", "factor"),
+    [
+        # what lacks the bias counts as zero, whether a model is picked from or an expression
+        ("a.layers[1]", 0),
+        ("(2*a).layers[1]", 0),
+        ("(a + b).layers[1]", 1),
+        ("(b + a).layers[1]", 1),
+        ("(c + 0.5*b).layers[1]", 0.5),
+        # it is asked for at the layer that is picked, and not at the one that is made: there `depth` is 1
+        ("linear(c, (c if depth < 0.5 else b)).layers[1]", 1),
+        ("linear(b, (b if depth < 0.5 else c)).layers[1]", 1),
+    ],
+)
+def test_a_place_of_an_expression_has_the_bias_of_whichever_model_has_it(
+    models: Path, tmp_path: Path, value: str, factor: float
+) -> None:
+    found = merged(models, tmp_path / "out", f"* = base\nlayers[0] = {value}")[BIAS.format(0)]
+    own = load_file(models / "b" / "model.safetensors")[BIAS.format(1)]
+    np.testing.assert_allclose(found, factor * own, rtol=1e-6)
+
+
+def test_a_stack_that_is_replaced_leaves_no_names(models: Path, tmp_path: Path) -> None:
+    statements = "output(like=c)\nlayers = stack(b.layers[1], b.layers[0])\n* = c"
+    lets = "".join(f'let {name} = model("{models / name}")\n' for name in HAVE)
+    mergec.compile(lets + statements, device="cpu").run(tmp_path / "out")
+    assert sorted(load_file(tmp_path / "out" / "model.safetensors")) == sorted(
+        load_file(models / "c" / "model.safetensors")
+    )
+
+
+@pytest.mark.parametrize("models_of_ties", ["c", "c, c", "c, a"])
+def test_what_a_method_makes_of_models_that_lack_a_bias_lacks_it_too(
+    models: Path, tmp_path: Path, models_of_ties: str
+) -> None:
+    # at layer 1, where of base, a and c the base alone has it: it drops out, whatever other biases there are
+    found = merged(models, tmp_path / "out", f"* = linear(b, ties({models_of_ties}, density=0.5), weight=[1, 3])")
+    own = load_file(models / "b" / "model.safetensors")
+    np.testing.assert_allclose(found[BIAS.format(1)], own[BIAS.format(1)], rtol=1e-6)
