@@ -187,6 +187,8 @@ class Signature:
             return False
         found.append(model.dtype(view))
         found.append(view.shape)
+        if model.bundles:
+            found.append(any(view.stored in b.modules for b in model.bundles))
         reads.append((model.number, view))
         return True
 

@@ -5,11 +5,31 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from ..grammar.diagnostic import Diagnostic, Label, MergecError
+from .bundles import first_covering
 from .dtypes import FLOATS
 from .graph import Node
 from .shapes import shape_text
 from .tensors import Origin, Tensors
 from .terms import Apply
+
+
+def check_bundles(tensors: Tensors, term: Apply, nodes: Sequence[Node]) -> None:
+    """Raises MergecError (E0456, E0458) where a node is a tensor that means something only beside others of its model,
+    or rows of one."""
+    found: dict[int, Diagnostic] = {}
+    for node in nodes:
+        for source in node.inputs if node.op == "gather" else (node,):
+            origin = tensors.origin(source) if source.op == "source" else None
+            if origin is None or not origin.model.bundles:
+                continue
+            model, stored = origin.model, source.attribute("range").stored
+            bundle = first_covering(model.bundles, stored)
+            if bundle is not None:
+                found.setdefault(
+                    model.number, bundle.computed(model.label, model.span, stored, origin.dtype, term.span)
+                )
+    if found:
+        raise MergecError(list(found.values()))
 
 
 def check_arithmetic(tensors: Tensors, term: Apply, nodes: Sequence[Node]) -> None:

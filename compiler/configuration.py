@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from .aliases import config_value
+from .architectures import has_head
 from .documents import json_text
 from .dtypes import TORCH_NAMES
 from .elaborate import Elaboration
@@ -109,14 +110,6 @@ def _ties(config: dict[str, Any], elaboration: Elaboration) -> None:
                 _set(config, rule.config_key, False)
         elif not says and any(alias in elaboration.ties for alias in rule.aliases) and has_head(config):
             _set(config, rule.config_key, True)
-
-
-def has_head(config: Mapping[str, Any]) -> bool:
-    """Whether the architecture has an output head at all: a bare encoder without one is not tied."""
-    architectures = config.get("architectures")
-    if not isinstance(architectures, Sequence) or not architectures:
-        return True
-    return any(str(architectures[0]).endswith(end) for end in ("LM", "LMHeadModel", "Generation", "PreTraining"))
 
 
 def _dtype(config: dict[str, Any], outputs: Sequence[Output]) -> None:

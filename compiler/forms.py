@@ -10,9 +10,11 @@ from ..grammar.source import Span
 from .adapter_config import FILE, read_config
 from .adapters import Adapter, read_changes
 from .advice import advise
+from .agreement import Disagreement, certain
 from .bindings import CALLED
 from .calls import Given, Parameter, check_kind, kind_of, match
 from .catalog import Catalog, CatalogError, Checkpoint
+from .completeness import completeness
 from .expressions import Expressions
 from .family import build
 from .layouts import CANONICAL, Recognised, View
@@ -49,6 +51,7 @@ class Models:
         self.opened: list[Model] = []
         self.adapters: list[Adapter] = []
         self.warnings: list[Diagnostic] = []
+        self._said: dict[int, list[Disagreement]] = {}
         self._numbers: dict[tuple[str, str | None, str], int] = {}
 
     def form(self, expressions: Expressions, node: ast.Call, scope: Scope) -> Leaf:
@@ -89,9 +92,21 @@ class Models:
         except CatalogError as error:
             where = given["rename" if error.code == "E0438" else "source"].span
             raise MergecError(catalog_diagnostic(error, where), Exit.RECIPE if error.missing else Exit.INPUT) from None
-        self.opened.append(model)
         self.warnings.extend(warnings)
+        self.warnings.extend(self._complete(model))
+        self.opened.append(model)
         return Leaf(model, None, node.span)
+
+    def _complete(self, model: Model) -> list[Diagnostic]:
+        """Warnings about a checkpoint of which some may be missing. Raises MergecError (E0461) where some is."""
+        for other in reversed(self.opened):
+            if other.recognised is model.recognised and other.checkpoint.config == model.checkpoint.config:
+                said = self._said[id(other)]
+                break
+        else:
+            said = certain(model) if model.checkpoint.config is not None else []
+        self._said[id(model)] = said
+        return completeness(model, said)
 
     def lora(self, expressions: Expressions, node: ast.Call, scope: Scope) -> Lora:
         """`lora(…)` without a name of its own."""

@@ -11,7 +11,7 @@ from ..grammar.diagnostic import Diagnostic, Label, MergecError
 from ..grammar.source import Span
 from .absences import Absences
 from .adapted import Adapted
-from .arithmetic import check_arithmetic
+from .arithmetic import check_arithmetic, check_bundles
 from .graph import Graph, Node
 from .lifting import as_region
 from .models import Model
@@ -208,6 +208,7 @@ class Instantiator:
             return self.graph.const(float(axes[-1] if len(axes) > 1 else elements(axes)))
         if term.op == "ndim":
             return self.graph.const(float(len(nodes[0].shape or ())))
+        check_bundles(self.tensors, term, nodes)
         if term.op == "part":
             return part_node(self.graph, nodes[0], int(dict(term.attributes)["index"]))
         if term.op == "topk_mask":
@@ -259,8 +260,13 @@ class Instantiator:
             for lora in loras:
                 node = self.graph.apply("add", (node, self.adapted.delta(lora, where)))
             return node
-        made = self.adapted.applied(loras, other, node, found[0].model, where)
+        try:
+            made = self.adapted.applied(loras, other, node, found[0].model, where)
+        except MergecError:
+            check_bundles(self.tensors, term, (node,))  # codes have shapes of their own
+            raise
         if made is not node:
+            check_bundles(self.tensors, term, (node,))
             check_arithmetic(self.tensors, term, (node,))
         return made
 

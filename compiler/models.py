@@ -10,10 +10,13 @@ from ..grammar.diagnostic import Diagnostic, Label, Severity
 from ..grammar.records import dataclass
 from ..grammar.source import Span
 from .aliases import read_ties
+from .bundles import Bundles
 from .catalog import Catalog, Checkpoint
+from .factors import factors_of
 from .family import Family, family_for
 from .layouts import Recognised, View, recognise, rename_stored
 from .places import Space
+from .quantised import quantisation
 
 _MOST_NAMED = 5
 
@@ -24,7 +27,7 @@ class Model:
 
     `label` is its name in the recipe. `tensors` maps canonical names to contiguous ranges of stored tensors;
     `aliases` maps each canonical name that shares another's storage to that other name (the primary). `recognised` is
-    what was found out of names and shapes alone.
+    what was found out of names and shapes alone. `bundles`: tensors that may only be copied, and together.
     """
 
     number: int
@@ -39,6 +42,7 @@ class Model:
     space: Space
     span: Span
     recognised: Recognised
+    bundles: tuple[Bundles, ...] = ()
 
     def find(self, name: str) -> tuple[str, View] | None:
         """The canonical name under which `name` is stored here, and where; ties followed."""
@@ -138,7 +142,19 @@ def bind(
         space = Space(family, names, {}, owner, stored)
         space.depths = depths(space)
     model = Model(
-        number, label, source, checkpoint, family, seen.layout, tensors, ties.aliases, seen.ignored, space, span, seen
+        number,
+        label,
+        source,
+        checkpoint,
+        family,
+        seen.layout,
+        tensors,
+        ties.aliases,
+        seen.ignored,
+        space,
+        span,
+        seen,
+        tuple([b for b in (quantisation(checkpoint), factors_of(checkpoint)) if b is not None]),
     )
     return model, warnings
 

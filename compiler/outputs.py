@@ -13,6 +13,7 @@ from ..grammar.source import Span
 from .absences import Absences
 from .aliases import config_value
 from .alike import Sight, Signature, is_shared, read_twice
+from .bundles import codes_at
 from .dtypes import FLOATS, NAMES
 from .graph import Graph, Likeness, Node, Output
 from .instantiate import Instantiator
@@ -271,7 +272,8 @@ class Maker:
         dtype = self._dtype(node, like)
         if dtype not in FLOATS and node.op != "source":
             self._report(
-                Diagnostic(
+                self._of_codes(node, like, span)
+                or Diagnostic(
                     "E0309",
                     f"`{name}` is {dtype} and may only be copied",
                     (Label(span, "arithmetic on integers"),),
@@ -280,6 +282,19 @@ class Maker:
             )
             return None
         return Output(name, node, dtype, node.shape, statement, span)
+
+    def _of_codes(self, node: Node, like: tuple[str, View] | None, span: Span) -> Diagnostic | None:
+        """The error for a value that is made of codes, or that takes the place of codes; None where it does neither."""
+        origin = self._instantiator.tensors.origin(node)
+        found = origin.model.find(origin.name) if origin is not None else None
+        for model, view in ((origin.model if origin is not None else None, found), (self._template, like)):
+            codes = codes_at(model.bundles, view[1].stored) if model is not None and view is not None else None
+            if model is not None and view is not None and codes is not None:
+                stored = view[1].stored
+                if view is found:
+                    return codes.computed(model.label, model.span, stored, model.dtype(view[1]), span)
+                return codes.replaced(model.label, model.span, stored, span)
+        return None
 
     def _dtype(self, node: Node, like: tuple[str, View] | None) -> str:
         """The setting for floats, else the template's, else that of the first source."""

@@ -38,10 +38,10 @@ from .packing import Packing, index_text, pack_outputs
 from .passes.simplify import simplify
 from .plan import CHUNK, Document, Plan
 from .primitives import Primitive
-from .quantised import quantised
 from .schedule import Schedule, schedule
 from .settings import Settings, settings_of
 from .shapes import elements
+from .together import apart
 from .verify import verify
 from .vocabulary import vocabulary_of
 
@@ -148,7 +148,9 @@ def _compile(source: Source, catalog: Catalog, version: str, options: Options) -
         graph.outputs, elaboration.ties, elaboration.template.family, layout, _shards(settings, options)
     )
     parameters = sum(elements(o.shape) for o in graph.outputs)
-    found.extend(quantised(graph, elaboration.models, elaboration.space))
+    parted = apart(graph, packing, elaboration, settings)
+    if parted:
+        raise MergecError(in_order([*found, *recipe.advice, *parted]))
     check_expectations(recipe, elaboration, library, parameters)
     found.extend(recipe.advice)
     beside = Companions()

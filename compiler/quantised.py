@@ -1,67 +1,276 @@
-"""Weights of eight bits that mean something only with the scales stored beside them, taken as plain numbers.
+"""Quantised checkpoints: what they hold are codes, which mean something only with the scales stored beside them.
 
-Checkpoints such as DeepSeek-V3's hold a weight as float8 and, in a tensor beside it, what each block of it is to be
-multiplied by. A copy of both is right; arithmetic on one apart from the other, or another dtype, is not.
+Two things show one, each by itself:
+
+- its config says so (`quantization_config`, the header's `_quantization_metadata`), whatever the tensors look like.
+  bitsandbytes can keep packed bits as bfloat16, and AWQ moves scales into norms, so none is taken for a plain tensor;
+- a weight of eight bits, or of integers, has a scale in its module, whatever that is called:
+
+      X.weight F8_E4M3, X.weight_scale_inv          X.qweight I32, X.qzeros, X.scales, X.g_idx
+      X.weight F8_E4M3, X.scale                     X.weight I8, X.SCB
+      X.weight U8, X.weight.absmax, X.weight.quant_map         X_blocks U8, X_scales U8
+
+Weights that are merely cast to float8 have no scales, and are plain numbers.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import math
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any
 
-from ..grammar.diagnostic import Diagnostic, Label, Severity
-from ..grammar.source import Span
-from .alike import sources_below
-from .coverage import listed
-from .graph import Graph, StoredRange
-from .models import Model
-from .places import Space
+from .bundles import CODES, Bundles, parts_of
+from .catalog import Checkpoint, StoredTensor
 
-EIGHT_BITS = frozenset({"F8_E4M3", "F8_E5M2"})
+_WIDE = frozenset({"F16", "BF16", "F32", "F64", "BOOL", "I64", "U64"})
+"""Dtypes that no weight is packed in, unless a config says so."""
 
-_SCALES = ("_scale_inv", "_scale")
-"""What the names of scales have behind the name of their weight."""
+_SCALE = re.compile(
+    r"scal(e|es|ing|er)\d*(?![a-z])|absmax|amax|\bscb\b|zero|quant|codebook|centroid|biases|(^|_)(lut|meta|tables?)\d*$",
+    re.IGNORECASE,
+)
+"""What names of scales, zero points, code books and the like have behind their module."""
+
+_LEARNED = re.compile(
+    r"(logit|layer|skip|res|residual|attn|attention|embed\w*|norm|dim|pos|time|output_multiplier)_?scale"
+    r"|scale_?(and_?)?shift|shift_?scale|bias$",
+    re.IGNORECASE,
+)
+"""Scales that models learn beside their weights."""
+
+_COUNTED = re.compile(
+    r"(^|[_.])(index|indices|idx|ids?|masks?|masked|positions?|counts?|num|steps?|lengths?|offsets?|shape|version|tracked"
+    r"|buckets?|bias)($|[_.])",
+    re.IGNORECASE,
+)
+"""Integers that are no weights."""
+
+_MLX, _MLX_BITS = "quantization", "bits"
+SETTINGS = ("quantization_config", "compression_config", _MLX)
+"""The keys of config.json under which tools say how its weights are quantised."""
+_METADATA = "_quantization_metadata"
+_DOCUMENTS = {
+    "quantize_config.json": "GPTQ",
+    "quant_config.json": "AWQ",
+    "hf_quant_config.json": "ModelOpt",
+}
+"""Files beside the weights in which older tools keep the config, and whose they are."""
+
+_TITLES = {
+    "aqlm": "AQLM",
+    "auto-round": "AutoRound",
+    "awq": "AWQ",
+    "bitnet": "BitNet",
+    "eetq": "EETQ",
+    "fbgemm_fp8": "FBGEMM fp8",
+    "fp_quant": "FP-Quant",
+    "gptq": "GPTQ",
+    "higgs": "HIGGS",
+    "hqq": "HQQ",
+    "modelopt": "ModelOpt",
+    "quark": "Quark",
+    "spqr": "SpQR",
+    "vptq": "VPTQ",
+}
+"""How methods write their names, where it is not as configs do."""
+
+_CONFIGS = {
+    "fp8": "FineGrainedFP8Config",
+    "mxfp4": "Mxfp4Config",
+    "compressed-tensors": "CompressedTensorsConfig",
+}
+"""Methods that transformers undoes as it loads, by the class that tells it to."""
+
+_DEEPEST = 4
+_LONGEST = 40
 
 
-def quantised(graph: Graph, models: Sequence[Model], space: Space) -> list[Diagnostic]:
-    """W0573, one for each statement that computes with weights apart from their scales."""
-    scaled = {m.number: _scaled(m.checkpoint.tensors) for m in models}
-    if not any(scaled.values()):
-        return []
-    found: dict[Span, list[str]] = {}
-    places: dict[int, list[tuple[int, StoredRange]]] = {}
-    for output in graph.outputs:
-        if output.span is None:
-            continue
-        alike = output.likeness
-        if alike is None:
-            sources = [s for s in sources_below([output.node]) if s.dtype in EIGHT_BITS]
-            read = [(s.model, s.stored) for s in sources]
+def quantisation(checkpoint: Checkpoint) -> Bundles | None:
+    """What is quantised in a checkpoint, and how; None for one of plain numbers."""
+    setting = _setting(checkpoint.config, _DEEPEST)
+    whole = setting is not None or _METADATA in checkpoint.metadata
+    if not whole and {t.dtype for t in checkpoint.tensors.values()} <= _WIDE:
+        return None
+    modules = _modules(checkpoint.tensors, whole)
+    if not whole and not modules:
+        return None
+    document = next((name for name in _DOCUMENTS if name in checkpoint.extras), None)
+    title = _title(setting or {}) or _by_names(checkpoint.tensors, modules)
+    if document is not None and (title is None or setting is None):
+        title = _DOCUMENTS[document]
+    return Bundles(
+        CODES,
+        f"quantised ({title})" if title else "quantised",
+        "stored codes mean something only with the scales that belong to them, and the mean of codes is nobody's mean",
+        "its scales",
+        (
+            *_dequantised(setting or {}),
+            *(("if its weights are plain numbers after all, remove `quantization_config` from config.json",)
+              if whole and not modules and checkpoint.config is not None else ()),
+            "merge the models that these were made of, and quantise the result",
+        ),
+        modules,
+        parts_of(modules),
+        whole or document is not None,
+        setting or checkpoint.metadata.get(_METADATA),
+    )  # fmt: skip
+
+
+# --- what the config says --------------------------------------------------------------------------
+
+
+def _setting(config: Any, depth: int) -> Mapping[str, Any] | None:
+    """The settings of quantisation at the top level of a config, or in the nested config of a part."""
+    if not isinstance(config, Mapping) or not depth:
+        return None
+    for key in SETTINGS:
+        value = config.get(key)
+        if isinstance(value, Mapping) and value and not _off(value) and (key != _MLX or _MLX_BITS in value):
+            return value
+    nested = (v for k, v in config.items() if isinstance(k, str) and k.endswith("config") and isinstance(v, Mapping))
+    return next((found for value in nested if (found := _setting(value, depth - 1)) is not None), None)
+
+
+def _off(setting: Mapping[str, Any]) -> bool:
+    """Whether settings of bitsandbytes say that nothing is packed."""
+    said = [setting[key] for key in ("load_in_4bit", "load_in_8bit") if key in setting]
+    return bool(said) and not any(said)
+
+
+def _method(setting: Mapping[str, Any]) -> str:
+    method = setting.get("quant_method")
+    return method if isinstance(method, str) else ""
+
+
+def _title(setting: Mapping[str, Any]) -> str | None:
+    """The name of the method that settings tell, with the width of its codes."""
+    method = _method(setting)
+    bits = next((setting[k] for k in ("bits", "w_bit", "nbits", "weight_bits") if type(setting.get(k)) is int), None)
+    if setting.get("load_in_4bit") is True or setting.get("load_in_8bit") is True:
+        method, bits = method or "bitsandbytes", 4 if setting.get("load_in_4bit") is True else 8
+    if not method:
+        return f"{bits}-bit" if bits else None
+    shown = _TITLES.get(method.lower()) or ascii(method)[1:-1][:_LONGEST]
+    return f"{shown} {bits}-bit" if bits else shown
+
+
+def _dequantised(setting: Mapping[str, Any]) -> tuple[str, ...]:
+    """How transformers makes plain weights of these, where it can."""
+    save = "and `save_pretrained(FOLDER, save_original_format=False)`"
+    method = _method(setting).lower()
+    if method in _CONFIGS:
+        how = f"from_pretrained(…, quantization_config={_CONFIGS[method]}(dequantize=True))"
+    elif method == "bitsandbytes" or "load_in_4bit" in setting or "load_in_8bit" in setting:
+        how = "from_pretrained(…).dequantize()"
+    else:
+        return ()
+    return (f"make plain weights of each model first, with transformers: `{how}` {save}",)
+
+
+# --- what the tensors show -------------------------------------------------------------------------
+
+
+def _modules(tensors: Mapping[str, StoredTensor], whole: bool) -> dict[str, str]:
+    """The tensors that are codes, or belong to codes, with the modules that they are of.
+
+    `whole`: the config says that weights are packed, so their dtype says nothing.
+    """
+    codes: dict[str, list[str]] = {}
+    others: list[str] = []
+    for name, tensor in tensors.items():
+        module, leaf = _split(name, tensors)
+        packed = tensor.dtype not in _WIDE or (whole and leaf == ".weight")
+        if packed and math.prod(tensor.shape) > 1 and not _SCALE.search(leaf) and not _COUNTED.search(leaf):
+            codes.setdefault(module, []).append(name)
         else:
-            # those that are computed alike read the same dtypes, each from tensors of its own
-            at = places.get(id(alike))
-            if at is None:
-                at = places[id(alike)] = [(k, s) for k, s in enumerate(alike.sources) if s.dtype in EIGHT_BITS]
-            sources = [s for _, s in at]
-            read = [(s.model, output.reads[k].stored) for k, s in at]
-        copied = output.node.op == "source" and all(s.dtype == output.dtype for s in sources)
-        if not copied and any(stored in scaled[model] for model, stored in read):
-            found.setdefault(output.span, []).append(output.name)
-    return [_warning(span, names, space) for span, names in found.items()]
+            others.append(name)
+    scaled: dict[str, list[str]] = {}
+    for name in others:
+        home = _home(name, tensors, codes)
+        if home is not None:
+            scaled.setdefault(home, []).append(name)
+    found: dict[str, str] = {}
+    for module, weights in codes.items():
+        beside = scaled.get(module, [])
+        if any(_is_scale(tensors[b], b[len(module) :], [tensors[w] for w in weights]) for b in beside):
+            found |= {name: module for name in (*weights, *beside) if not name.endswith("bias")}
+    return found
 
 
-def _scaled(names: Iterable[str]) -> set[str]:
-    """The weights of which there are scales among tensors of these names."""
-    every = list(names)
-    return {name.removesuffix(ending) for ending in _SCALES for name in every if name.endswith(ending)}
+def _split(name: str, tensors: Mapping[str, StoredTensor]) -> tuple[str, str]:
+    """A tensor's module, and what its name has behind it. What lies below a weight is of that weight's module."""
+    module = name.rpartition(".")[0]
+    above = module
+    while above:
+        if above in tensors or above.endswith(".weight"):
+            module = above.rpartition(".")[0]
+        above = above.rpartition(".")[0]
+    return module, name[len(module) :]
 
 
-def _warning(span: Span, names: Sequence[str], space: Space) -> Diagnostic:
-    tensors = "a weight" if len(names) == 1 else f"{len(names):,} weights"
-    return Diagnostic(
-        "W0573",
-        f"{tensors} of float8 taken apart from the scales stored beside them",
-        (Label(span, "computes " + listed(names, space)),),
-        notes=("such a weight means something only multiplied by its scales, so the result is hardly what is meant",),
-        help=("convert the checkpoints to bfloat16 first",),
-        severity=Severity.WARNING,
-    )
+def _home(name: str, tensors: Mapping[str, StoredTensor], codes: Mapping[str, object]) -> str | None:
+    """The module with codes that a tensor which is none belongs to, by its name; None for none.
+
+    `X.qkv_scale` and `scales.X.qkv.weight` are of `X.qkv`.
+    """
+    module, leaf = _split(name, tensors)
+    if module in codes:
+        return module
+    if _SCALE.search(leaf) and not _LEARNED.search(leaf):
+        end = len(name)
+        while (end := name.rfind("_", len(module), end)) > 0:
+            if name[:end] in codes:
+                return name[:end]
+    first, _, rest = name.partition(".")
+    if _SCALE.search(first):
+        return next((m for m in (rest, rest.rpartition(".")[0]) if m in codes), None)
+    return None
+
+
+def _is_scale(tensor: StoredTensor, leaf: str, weights: list[StoredTensor]) -> bool:
+    """Whether a tensor scales one of the weights of its module."""
+    if _LEARNED.search(leaf):
+        return False
+    if _SCALE.search(leaf):
+        return any(tensor.dtype != w.dtype or tensor.dtype == "U8" for w in weights)
+    # another name, beside a lone weight: one number, or one for each block of it
+    return any(
+        tensor.dtype in ("F32", "F16", "BF16") and w.name.endswith(".weight") and _blocks(tensor.shape, w.shape)
+        for w in weights
+    ) and not _COUNTED.search(leaf)
+
+
+def _blocks(scale: tuple[int, ...], weight: tuple[int, ...]) -> bool:
+    if math.prod(scale) == 1:
+        return True
+    return len(scale) == len(weight) > 1 and all(0 < s <= w for s, w in zip(scale, weight, strict=True))
+
+
+_SIGNS: tuple[tuple[str, str], ...] = (
+    (r"quant_state\.bitsandbytes", "bitsandbytes 4-bit"),
+    (r"\.absmax$", "bitsandbytes 4-bit"),
+    (r"\.SCB$", "bitsandbytes 8-bit"),
+    (r"\.weight_packed$", "compressed-tensors"),
+    (r"\.codebooks$", "AQLM"),
+    (r"\.W_q$", "HQQ"),
+    (r"\.g_idx$", "GPTQ"),
+    (r"\.qweight$", "GPTQ or AWQ"),
+    (r"\.weight\._data$", "quanto"),
+    (r"_blocks$", "mxfp4"),
+    (r"\.(centroids|res_centroids)\.", "VPTQ"),
+)
+"""Names that show a method, the most telling first."""
+
+
+def _by_names(tensors: Mapping[str, StoredTensor], modules: Mapping[str, str]) -> str | None:
+    """The name of the method by the tensors, or else the dtype of the codes."""
+    names = "\n".join(modules)
+    for sign, title in _SIGNS:
+        if re.search(sign, names, re.MULTILINE):
+            return title
+    dtypes: Iterator[str] = (tensors[n].dtype for n in modules if tensors[n].dtype not in _WIDE)
+    first = next(dtypes, None)
+    if first is None:
+        return None
+    return "fp8" if first.startswith("F8") else {"I8": "int8", "U8": "uint8"}.get(first, f"codes in {first}")

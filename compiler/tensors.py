@@ -5,6 +5,7 @@ from __future__ import annotations
 from ..grammar.diagnostic import Diagnostic, Label, MergecError
 from ..grammar.records import dataclass
 from ..grammar.source import Span
+from .bundles import codes_at
 from .dtypes import FLOATS
 from .graph import Graph, Node, StoredRange
 from .layouts import View
@@ -39,7 +40,8 @@ class Tensors:
     def node(self, model: Model, name: str, span: Span, where: Where, statement: Region | None) -> Node:
         """A tensor of a model, for a `statement` that makes the output's tensor `where` of it and others.
 
-        Raises MergecError: E0306 where the model has none of that name, E0311 and E0307 where rows can't be gathered.
+        Raises MergecError: E0306 where the model has none of that name (E0457 where the template has codes there),
+        E0311 and E0307 where rows can't be gathered.
         """
         found = model.find(name)
         if found is None:
@@ -54,12 +56,19 @@ class Tensors:
                         help=(f"layers of another number are picked so: `{model.label}.{at[0].name}[…]`",),
                     )
                 )
+            like = self._template.find(where.output)
+            codes = codes_at(self._template.bundles, like[1].stored) if like is not None else None
+            if like is not None and codes is not None:
+                raise MergecError(codes.replaced(self._template.label, self._template.span, like[1].stored, span))
             raise MergecError(
                 Diagnostic(
                     "E0306",
                     f"`{model.label}` has no tensor for `{where.output}`",
                     (Label(model.span, f"no `{name}` among its {len(model.tensors)} tensors"),),
-                    help=(f'leave it to another model: `"{where.output}" = …` in a later statement',),
+                    tuple([f"`{model.label}` is {b.found}" for b in model.bundles]),
+                    model.bundles[0].ways
+                    if model.bundles
+                    else (f'leave it to another model: `"{where.output}" = …` in a later statement',),
                 )
             )
         stored_name, view = found

@@ -13,7 +13,9 @@ from typing import Any
 
 from ..compiler.catalog import CatalogError, Checkpoint, StoredTensor
 from ..compiler.dtypes import SIZES
+from .adapter_files import ADAPTER_CONFIG, ADAPTER_PICKLE, ADAPTER_WEIGHTS, no_adapter
 from .compare import is_transpose, same_ranges
+from .containers import container_of
 from .documents import read_beginning, read_json, read_text
 from .faults import show, unreadable
 from .folders import Folder, check_inside, pickle_error, pickled, survey
@@ -58,7 +60,8 @@ class LocalCatalog:
         """The adapter in the folder `source`: adapter_config.json and adapter_model.safetensors, or else
         adapter_model.bin where pickles are allowed.
 
-        Raises CatalogError: E0450 where these are not there, E0451 for a config that is no JSON, else as `open` does.
+        Raises CatalogError: E0450 where these are not there, E0459 where an adapter of another tool is, E0451 for a
+        config that is no JSON, else as `open` does.
         """
         location = _location(source, subfolder, near)
         stored = ADAPTER_WEIGHTS
@@ -69,9 +72,7 @@ class LocalCatalog:
                 pickle = os.path.join(location, ADAPTER_PICKLE)
                 if name == ADAPTER_WEIGHTS and os.path.exists(pickle):
                     raise pickle_error(pickle, ADAPTER_PICKLE)
-                message = f"no adapter in `{show(source)}`: it has no `{name}`"
-                help = ("name a folder that PEFT's `save_pretrained` wrote",)
-                raise CatalogError("E0450", message, help=help, missing=True)
+                raise no_adapter(location, source, name)
         config = read_json(check_inside(location, ADAPTER_CONFIG), limit=MAX_CONFIG, code="E0451")
         weights = check_inside(location, stored)
         return _checkpoint(location, (read_weights(weights),), config)
@@ -143,11 +144,6 @@ class LocalCatalog:
         return resolved, read_text(resolved, limit=MAX_DOCUMENT, code="E0437")
 
 
-ADAPTER_CONFIG = "adapter_config.json"
-ADAPTER_WEIGHTS = "adapter_model.safetensors"
-ADAPTER_PICKLE = "adapter_model.bin"
-
-
 # --- from source to location -----------------------------------------------------------------------
 
 
@@ -197,8 +193,10 @@ def _read_file(path: str, allow_pickle: bool) -> Checkpoint:
     if pickled(name) and not allow_pickle:
         raise pickle_error(path, name)
     if not (pickled(name) or name.endswith(".safetensors")):
-        help = ("name a folder, or a file that ends in `.safetensors`",)
-        raise CatalogError("E0407", f"`{show(name)}` is not a safetensors file", file=path, help=help)
+        found = container_of([name])
+        notes = (f"by its name it is {found[0].title}",) if found else ()
+        help = found[0].convert if found else "name a folder, or a file that ends in `.safetensors`"
+        raise CatalogError("E0407", f"`{show(name)}` is not a safetensors file", file=path, notes=notes, help=(help,))
     return _checkpoint(path, (read_weights(path),))
 
 

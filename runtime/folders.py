@@ -11,8 +11,10 @@ from collections.abc import Mapping
 
 from ..compiler.catalog import CatalogError
 from ..grammar.records import dataclass
+from .containers import container_error
 from .documents import read_json
 from .faults import show, unreadable
+from .shards import check_complete
 
 INDEX_SUFFIX = ".safetensors.index.json"
 PICKLED_INDEX = "pytorch_model.bin.index.json"
@@ -21,7 +23,10 @@ MAX_INDEX = 100 << 20
 
 _PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
 _OTHER_WEIGHTS = (*_PICKLES, ".safetensors", ".gguf", ".h5", ".msgpack", ".onnx", ".npz", ".ot")
-_PICKLED_STATES = re.compile(r"(training_args|optimizer|scheduler|scaler|rng_state.*)\.(bin|pt|pth)")
+_PICKLED_STATES = re.compile(
+    r"(training_args|optimizer(_\d+)?|scheduler(_\d+)?|scaler|sampler(_\d+)?|rng_state.*|random_states.*"
+    r"|.*_optim_states|.*zero_pp_rank_.*)\.(bin|pt|pth|pkl)"
+)
 _BLOB = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
 _TEMPLATES = "additional_chat_templates"
 
@@ -41,7 +46,8 @@ def survey(folder: str, allow_pickle: bool = False) -> Folder:
     """Looks through `folder`, an absolute path. Pickles are its weights where it has no others and they are allowed.
 
     Raises CatalogError: E0405 where it holds pickles alone, E0406 where it holds no weights, E0408 for a link that
-    leaves it, E0431 to E0433 for an index that is not sound.
+    leaves it, E0431 to E0433 for an index that is not sound, E0460 where some of its shards are missing, E0462 where
+    its weights are in a format that is not read.
     """
     try:
         names = sorted(entry.name for entry in os.scandir(folder) if not entry.is_dir())
@@ -61,6 +67,7 @@ def survey(folder: str, allow_pickle: bool = False) -> Folder:
         weights, index, listed = _pickles(folder, names)
     if not weights:
         _fail_empty(folder, names)
+    check_complete(folder, weights, index)
     extras = [name for name in names if not name.startswith(".") and not _is_weight(name)] + _templates(folder)
     for name in (*weights, *extras, *([index] if index else [])):
         check_inside(folder, name)
@@ -175,6 +182,9 @@ def _check_shards(folder: str, index: str, shards: list[str]) -> None:
 
 def _fail_empty(folder: str, names: list[str]) -> None:
     pickles = [name for name in names if pickled(name)]
+    container = container_error(folder, training=bool(pickles))
+    if container is not None:
+        raise container
     if pickles:
         raise pickle_error(folder, pickles[0])
     help = "name a folder that holds `model.safetensors`, or `model.safetensors.index.json` with its shards"

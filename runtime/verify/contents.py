@@ -140,7 +140,7 @@ def check_config(path: str, contents: Contents) -> Check:
     if checkpoint.config is None:
         return Check("config", Verdict.UNKNOWN, "there is no config.json")
     place = os.path.join(path, "config.json")
-    said = disagreements(model) + [w.message for w in warnings if w.code == "W0504"]
+    said = [d.text for d in disagreements(model)] + [w.message for w in warnings if w.code == "W0504"]
     return check("config", _described(model), [Diagnostic("E0653", show(text), file=place) for text in said])
 
 

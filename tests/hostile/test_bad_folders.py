@@ -151,3 +151,109 @@ def test_config_is_no_config(folder: Path, content: bytes, message: str) -> None
 def test_config_is_a_pipe(folder: Path) -> None:
     os.mkfifo(folder / "config.json")
     assert refusal(folder) == ("E0430", "not a regular file", str(folder / "config.json"))
+
+
+# --- sets of files that are not complete
+
+
+MISSING = "by their names the weights are {} files, of which {} here"
+
+
+@pytest.mark.parametrize(
+    ("names", "message"),
+    [
+        (["model-1-of-2"], MISSING.format(2, "1 is")),
+        (["model-00001-of-00004", "model-00004-of-00004"], MISSING.format(4, "2 are")),
+        (["model-00000-of-00003", "model-00001-of-00003"], MISSING.format(3, "2 are")),
+        (["w_1_of_3.fp16", "w_3_of_3.fp16"], MISSING.format(3, "2 are")),
+        # those of two checkpoints, of which one is complete
+        (["model-00001-of-00002", "model-00002-of-00002", "model-00003-of-00003"], MISSING.format(3, "1 is")),
+        (["model-00001-of-00002", "model-00005-of-00002"], "`model-00005-of-00002.safetensors` is not one of 2 files"),
+        (["model-00001-of-999999999"], MISSING.format(999999999, "1 is")),
+    ],
+)
+def test_shards_that_are_missing(tmp_path: Path, names: list[str], message: str) -> None:
+    for number, name in enumerate(names):
+        save_file({f"t{number}": ONE["a"]}, tmp_path / f"{name}.safetensors")
+    assert refusal(tmp_path) == ("E0460", message, str(tmp_path))
+
+
+def test_shards_that_are_missing_are_named(tmp_path: Path) -> None:
+    save_file(ONE, tmp_path / "model-00003-of-00007.safetensors")
+    with pytest.raises(CatalogError) as caught:
+        LocalCatalog().open(str(tmp_path), revision=None, subfolder=None, near="r.mrg")
+    assert caught.value.notes == (
+        "missing: `model-00001-of-00007.safetensors`, `model-00002-of-00007.safetensors`,"
+        " `model-00004-of-00007.safetensors` and 3 more",
+    )
+
+
+def test_an_index_of_some_of_the_shards(tmp_path: Path) -> None:
+    save_file(ONE, tmp_path / "model-00001-of-00003.safetensors")
+    save_file({"b": ONE["a"]}, tmp_path / "model-00003-of-00003.safetensors")
+    listed = {"a": "model-00001-of-00003.safetensors", "b": "model-00003-of-00003.safetensors"}
+    index(tmp_path, {"weight_map": listed})
+    message = "by their names the weights are 3 files, of which 2 are in the index"
+    assert refusal(tmp_path) == ("E0460", message, str(tmp_path))
+
+
+def test_pickled_shards_that_are_missing(tmp_path: Path) -> None:
+    torch = pytest.importorskip("torch")
+    torch.save({"a": torch.zeros(2)}, tmp_path / "pytorch_model-00002-of-00002.bin")
+    with pytest.raises(CatalogError) as caught:
+        LocalCatalog(allow_pickle=True).open(str(tmp_path), revision=None, subfolder=None, near="r.mrg")
+    assert caught.value.code == "E0460"
+
+
+@pytest.mark.parametrize(
+    "names",
+    [["model-00001-of-00001"], ["x-00000-of-00002", "x-00001-of-00002"], ["best-of-3"], ["a-1-of-2", "a-2-of-2"]],
+)
+def test_sets_that_are_complete(tmp_path: Path, names: list[str]) -> None:
+    for number, name in enumerate(names):
+        save_file({f"t{number}": ONE["a"]}, tmp_path / f"{name}.safetensors")
+    opened = LocalCatalog().open(str(tmp_path), revision=None, subfolder=None, near="r.mrg")
+    assert len(opened.tensors) == len(names)
+
+
+def test_shards_beside_the_whole_model_are_passed_over(tmp_path: Path) -> None:
+    save_file(ONE, tmp_path / "model.safetensors")
+    save_file({"b": ONE["a"]}, tmp_path / "model-00001-of-00002.safetensors")
+    assert list(LocalCatalog().open(str(tmp_path), revision=None, subfolder=None, near="r.mrg").tensors) == ["a"]
+
+
+# --- weights in containers that are not read
+
+
+@pytest.mark.parametrize(
+    ("files", "named"),
+    [
+        ([".metadata", "__0_0.distcp", "config.json"], "distributed checkpoint"),
+        (["pytorch_model_fsdp_0/__0_0.distcp", "optimizer.bin", "random_states_0.pkl"], "`pytorch_model_fsdp_0/__0_0"),
+        (["global_step10/zero_pp_rank_0_mp_rank_00_optim_states.pt", "latest", "zero_to_fp32.py"], "DeepSpeed"),
+        (["bf16_zero_pp_rank_0_mp_rank_00_optim_states.pt"], "DeepSpeed"),
+        (["iter_10/mp_rank_00/model_optim_rng.pt", "latest_checkpointed_iteration.txt"], "Megatron"),
+        (["model.Q4_K_M.gguf"], "GGUF"),
+        (["tf_model.h5"], "TensorFlow"),
+        (["flax_model.msgpack"], "Flax"),
+        (["model.onnx"], "ONNX"),
+        (["openvino_model.xml", "openvino_model.bin.part"], "OpenVINO"),
+        (["model.nemo"], "NeMo"),
+    ],
+)
+@pytest.mark.parametrize("allow_pickle", [False, True])
+def test_containers_are_named(tmp_path: Path, files: list[str], named: str, allow_pickle: bool) -> None:
+    for name in files:
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_bytes(b"{}")
+    with pytest.raises(CatalogError) as caught:
+        LocalCatalog(allow_pickle=allow_pickle).open(str(tmp_path), revision=None, subfolder=None, near="r.mrg")
+    assert caught.value.code == "E0462"
+    assert named in caught.value.message
+    assert caught.value.help
+
+
+def test_pickles_beside_other_formats_are_the_weights(tmp_path: Path) -> None:
+    for name in ("pytorch_model.bin", "tf_model.h5", "flax_model.msgpack"):
+        (tmp_path / name).write_bytes(b"")
+    assert refusal(tmp_path)[0] == "E0405"
