@@ -1,28 +1,37 @@
 """Which tensors of a checkpoint share storage: bytes over flags.
 
 Candidates come from the family's ties, where the config (or the family's default) says tied, where one side is not in
-the file, and from names that the header's metadata maps to each other. One side missing: one tensor. Both stored with
-equal bytes: one tensor. Both stored with different bytes: two, and a warning. Two names for the very same bytes, which
-a pickle can have and a safetensors header can't, are one tensor whatever the flags say.
+the file, and from names that the header's metadata maps to each other. One side missing: one tensor, if the model has
+such a part at all. Both stored with equal bytes: one tensor. Both stored with different bytes: two, and a warning. Two
+names for the very same bytes, which a pickle can have and a safetensors header can't, are one tensor whatever the flags
+say.
+
+Where nothing says that they are tied, a head and other tensors of the vocabulary's shape are compared with the
+embedding all the same. What holds equal bytes is a *twin* of the other: its value is the other's, and it is stored
+under both names, as whoever loads such a file expects. So are two names for one range of a pickle that has no config.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from ..grammar.records import dataclass
+from .architectures import has_head
 from .catalog import Catalog, Checkpoint
-from .family import Family
+from .dtypes import FLOATS
+from .family import Family, TieRule, stack_index
 from .layouts import View
 
 
 @dataclass(frozen=True, slots=True)
 class Ties:
-    """`aliases`: canonical name to the primary whose storage it shares. `differ`: pairs (primary, alias) that should be
-    tied but hold different bytes. `undetermined`: pairs whose bytes could not be compared."""
+    """`aliases`: canonical name to the primary whose storage it shares. `twins`: name to another one that holds equal
+    bytes, both stored, though nothing says that they are tied. `differ`: pairs (primary, alias) that should be tied but
+    hold different bytes. `undetermined`: pairs that should be tied, whose bytes could not be compared."""
 
     aliases: Mapping[str, str]
+    twins: Mapping[str, str]
     differ: tuple[tuple[str, str], ...]
     undetermined: tuple[tuple[str, str], ...]
 
@@ -40,9 +49,10 @@ def config_value(config: Mapping[str, Any] | None, key: str) -> Any:
 def read_ties(catalog: Catalog, checkpoint: Checkpoint, family: Family, views: dict[str, View]) -> Ties:
     """Finds the ties of a checkpoint.
 
-    Where only an alias is stored, `views` gains its primary under the alias's bytes.
+    Where only an alias of tied tensors is stored, `views` gains its primary under the alias's bytes.
     """
     aliases: dict[str, str] = {}
+    twins: dict[str, str] = {}
     differ: list[tuple[str, str]] = []
     undetermined: list[tuple[str, str]] = []
     for rule in family.ties:
@@ -52,10 +62,15 @@ def read_ties(catalog: Catalog, checkpoint: Checkpoint, family: Family, views: d
         if not stored:
             continue
         if rule.primary not in views:
+            if not tied:
+                continue  # what is stored is a tensor of its own, and the other one is missing
             views[rule.primary] = views[stored[0]]
         for alias in rule.aliases:
-            if alias not in views or _stored_once(checkpoint, views[rule.primary], views[alias]):
-                aliases[alias] = rule.primary
+            if alias not in views:
+                if _has_part(rule, alias, checkpoint, views):
+                    aliases[alias] = rule.primary
+            elif _stored_once(checkpoint, views[rule.primary], views[alias]):
+                (aliases if tied else twins)[alias] = rule.primary
             elif tied:
                 first, second = views[rule.primary], views[alias]
                 same: bool | None = False
@@ -71,8 +86,47 @@ def read_ties(catalog: Catalog, checkpoint: Checkpoint, family: Family, views: d
         if primary in views and alias not in views and alias not in aliases and "." in alias:
             aliases[alias] = primary
     if checkpoint.shared:
-        aliases |= _further(checkpoint, views, aliases)
-    return Ties(aliases, tuple(differ), tuple(undetermined))
+        further = _further(checkpoint, views, {**aliases, **twins})
+        (twins if checkpoint.config is None else aliases).update(further)
+    known = {*aliases, *twins, *(name for pair in differ for name in pair)}
+    twins |= _twins(catalog, checkpoint, family, views, known)
+    return Ties(aliases, twins, tuple(differ), tuple(undetermined))
+
+
+def _has_part(rule: TieRule, alias: str, checkpoint: Checkpoint, views: Mapping[str, View]) -> bool:
+    """Whether the model has the module of an alias that is not stored: a bare model has no head, and an encoder no
+    decoder."""
+    if rule.config_key is not None:
+        return has_head(checkpoint.config or {})
+    part = alias.rpartition(".")[0].rpartition(".")[0]
+    return not part or any(name.startswith(part + ".") for name in views)
+
+
+def _twins(
+    catalog: Catalog, checkpoint: Checkpoint, family: Family, views: Mapping[str, View], known: Collection[str]
+) -> dict[str, str]:
+    """Matrices of the vocabulary's shape outside the layers with the bytes of an earlier one, the embedding first."""
+    embeds = [name for name, axis in family.vocabulary.items() if axis == 0 and name in views]
+    shapes = {views[name].shape for name in embeds}
+    rows = config_value(checkpoint.config, "vocab_size")
+    first: dict[tuple[str, tuple[int, ...]], list[str]] = {}
+    found: dict[str, str] = {}
+    for name in dict.fromkeys((*embeds, *views)):
+        view = views[name]
+        if len(view.shape) != 2 or name in known or not (view.shape in shapes or view.shape[0] == rows):
+            continue
+        stored = checkpoint.tensors[view.stored]
+        whole = view.first == 0 and stored.shape == view.shape
+        if not whole or 0 in view.shape or stored.dtype not in FLOATS or stack_index(family, name) is not None:
+            continue
+        others = first.setdefault((stored.dtype, view.shape), [])
+        for other in others:
+            if catalog.same_bytes(checkpoint, views[other].stored, view.stored):
+                found[name] = other
+                break
+        else:
+            others.append(name)
+    return found
 
 
 _Range = tuple[int, int, int, str, tuple[int, ...]]

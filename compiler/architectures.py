@@ -1,15 +1,40 @@
-"""What the architecture that a config names says of its tensors."""
+"""What the architecture that a config names says of its tensors: whether there is an output head, and its name."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-_HEADED = ("LM", "LMHeadModel", "Generation", "PreTraining")
+_HEADED = (
+    "LM",
+    "LMHeadModel",
+    "DoubleHeadsModel",
+    "Generation",
+    "PreTraining",
+    "MTModel",
+    "ShieldGemma2ForImageClassification",  # answers by the next token
+)
+"""How the names of transformers' architectures end that predict tokens."""
+
+_TIED_HEADS: Mapping[str, str] = {
+    "biogpt": "output_projection",
+    "blip-2": "language_model.lm_head",
+    "canary": "proj_out",
+    "instructblip": "language_model.lm_head",
+    "instructblipvideo": "language_model.lm_head",
+    "kosmos-2": "text_model.lm_head",
+    "kosmos-2.5": "text_model.lm_head",
+    "moonshine": "proj_out",
+    "t5gemma": "lm_head.out_proj",
+    "t5gemma2": "lm_head.out_proj",
+    "trocr": "output_projection",
+    "whisper": "proj_out",
+}
+"""The module of the head by `model_type`, where it is not `lm_head`."""
 
 
 def has_head(config: Mapping[str, Any]) -> bool:
-    """Whether the architecture has an output head at all: a bare encoder without one is not tied."""
+    """Whether the architecture has an output head at all: an encoder, a classifier or a bare model has nothing tied."""
     architectures = config.get("architectures")
     return not isinstance(architectures, Sequence) or not architectures or names_head(config)
 
@@ -19,4 +44,10 @@ def names_head(config: Mapping[str, Any]) -> bool:
     architectures = config.get("architectures")
     if not isinstance(architectures, Sequence) or not architectures:
         return False
-    return any(str(architectures[0]).endswith(end) for end in _HEADED)
+    return str(architectures[0]).endswith(_HEADED)
+
+
+def tied_head(config: Mapping[str, Any]) -> str:
+    """The module of a head that has no tensor of its own, in a model of no listed family."""
+    kind = config.get("model_type")
+    return _TIED_HEADS.get(kind, "lm_head") if isinstance(kind, str) else "lm_head"

@@ -98,14 +98,20 @@ def output_names(space: Space, depth: Mapping[str, int], origins: Mapping[str, O
         below: dict[int, dict[int, list[str]]] = {}
         known = origins.get(stack.name)
         for j in range(depth[stack.name]):
-            rests = layers.get(j) or layers[max(layers)]
+            rests = _layer(layers, j)
             if known is not None and j < len(known):
                 model, i = known[j]
                 if model.number not in below:
                     below[model.number] = below_layers(model.space, stack.name)
-                rests = below[model.number].get(i, rests)
+                rests = _layer(below[model.number] or layers, i)
             out.extend(f"{stack.head}{j}.{rest}" for rest in rests)
     return (*out, *after)
+
+
+def _layer(layers: Mapping[int, list[str]], number: int) -> list[str]:
+    """The names below a layer; beyond the last one its names. Between others a number may have none."""
+    last = max(layers)
+    return layers.get(number, []) if number <= last else layers[last]
 
 
 def below_layers(space: Space, stack: str) -> dict[int, list[str]]:

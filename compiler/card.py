@@ -9,6 +9,7 @@ from typing import Any
 
 from ..grammar.literals import write_string
 from .catalog import InputFile
+from .config_faults import config_faults
 from .content import file_key
 from .documents import json_text
 from .elaborate import Elaboration
@@ -36,6 +37,7 @@ RECORDED: Mapping[str, tuple[type, ...]] = {
     "parameters": (int,),
     "ties": (dict,),
     "copied_from_template": (int,),
+    "config_faults": (list,),
 }
 """What the provenance file always says, and of which type in JSON."""
 
@@ -101,6 +103,7 @@ def provenance(
         "compute": "float64" if settings.compute == "F64" else "float32",
         "parameters": parameters,
         "ties": elaboration.ties,
+        "config_faults": config_faults(elaboration.template),
         "copied_from_template": len(elaboration.copied),
     }
     return json_text(data)

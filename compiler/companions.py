@@ -103,7 +103,9 @@ def companions(catalog: Catalog, origin: Model, settings: Settings, elaboration:
         documents |= {d.name: d.text for d in tokenizer_files(catalog, vocabulary)}
     warnings += [about] if about is not None else []
     if config is not None:
-        documents = {CONFIG: config_text(elaboration, settings, config), **documents}
+        text, uncounted = config_text(elaboration, settings, origin, config)
+        documents = {CONFIG: text, **documents}
+        warnings += uncounted
     _chat_template(catalog, origin, owner, settings, copied, documents)
     return Companions(
         tuple(Tagalong(path, name) for name, path in sorted(copied.items()) if name not in documents),

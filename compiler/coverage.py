@@ -6,8 +6,10 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from ..grammar.diagnostic import Diagnostic, Label, MergecError, Severity
 from ..grammar.records import dataclass
+from .alike import Range, sources_below
 from .evaluate import Assignment, Recipe
 from .graph import Graph
+from .layouts import View
 from .models import Model
 from .places import Coordinate, Space
 from .settings import Settings
@@ -95,6 +97,7 @@ def unused(recipe: Recipe, settings: Settings, space: Space, graph: Graph) -> li
             found.append(_idle(adapter.model, severity))
     names = frozenset(space.names)
     have: set[tuple[str, str]] = set()
+    read: set[Range] = set()
     for model in recipe.models:
         if model.number not in live and model.number != settings.template.number:
             found.append(_idle(model, severity))
@@ -107,6 +110,10 @@ def unused(recipe: Recipe, settings: Settings, space: Space, graph: Graph) -> li
             have = have or {_slot(space, n) for n in space.names}
         extra = [n for n in model.tensors if n in rest and _slot(model.space, n) not in have]
         if extra:
+            # a pick from another place, or from a model of another family, may read them all the same
+            read = read or _read(graph)
+            extra = [n for n in extra if (model.number, *_range(model.tensors[n])) not in read]
+        if extra:
             found.append(
                 Diagnostic(
                     "W0503",
@@ -117,6 +124,21 @@ def unused(recipe: Recipe, settings: Settings, space: Space, graph: Graph) -> li
                 )
             )
     return found
+
+
+def _read(graph: Graph) -> set[Range]:
+    """What the output is made of."""
+    lone = sources_below(o.node for o in graph.outputs if o.likeness is None)
+    found = {(s.model, s.stored, s.first) for s in lone}
+    for output in graph.outputs:
+        if output.likeness is not None:
+            pairs = zip(output.likeness.sources, output.reads, strict=True)
+            found.update((s.model, *_range(view)) for s, view in pairs)
+    return found
+
+
+def _range(view: View) -> tuple[str, int]:
+    return view.stored, view.first
 
 
 def _idle(model: Model, severity: Severity) -> Diagnostic:

@@ -12,6 +12,8 @@ from dataclasses import field
 
 from ..grammar.diagnostic import Diagnostic, MergecError, Severity
 from ..grammar.records import dataclass
+from .buffers import buffers_of
+from .catalog import Catalog
 from .coverage import Covering, coverings, owners, shadowed, uncovered, unused
 from .evaluate import Recipe
 from .graph import Graph
@@ -23,6 +25,7 @@ from .outputs import Given, Maker
 from .places import Space
 from .settings import Settings
 from .terms import Leaf
+from .twins import output_twins
 from .vocabulary import Vocabulary
 
 
@@ -47,14 +50,14 @@ class Elaboration:
     diagnostics: list[Diagnostic] = field(default_factory=list)
 
 
-def elaborate(recipe: Recipe, settings: Settings, vocabulary: Vocabulary | None) -> Elaboration:
+def elaborate(recipe: Recipe, settings: Settings, vocabulary: Vocabulary | None, catalog: Catalog) -> Elaboration:
     """Builds the graph of a recipe whose statements are evaluated. Raises MergecError with every error found."""
-    return _Elaborator(recipe, settings, vocabulary).run()
+    return _Elaborator(recipe, settings, vocabulary, catalog).run()
 
 
 class _Elaborator:
-    def __init__(self, recipe: Recipe, settings: Settings, vocabulary: Vocabulary | None) -> None:
-        self.recipe, self.settings, self.vocabulary = recipe, settings, vocabulary
+    def __init__(self, recipe: Recipe, settings: Settings, vocabulary: Vocabulary | None, catalog: Catalog) -> None:
+        self.recipe, self.settings, self.vocabulary, self.catalog = recipe, settings, vocabulary, catalog
         self.template = settings.template
         self.space, self.errors = outline(recipe, settings)
 
@@ -68,11 +71,12 @@ class _Elaborator:
         covered: dict[int, list[str]] = {c.assignment.number: [] for c in found}
         copied: list[str] = []
         missing: list[str] = []
-        make = Maker(self.settings, self.vocabulary, self.space, kept, self.errors)
-        given = {id(c): self.statement(c, owner, ties) for c in found}
+        twins = output_twins(self.template, owner, ties)
+        make = Maker(self.settings, self.vocabulary, self.space, kept, self.errors, self.catalog)
+        given = {id(c): self.statement(c, owner, {**ties, **twins}) for c in found}
         rest = Given(None, Leaf(self.template, None, self.template.span), self.template.span, {}, ())
         for name in self.space.names:
-            if name in ties:
+            if name in ties or name in twins:
                 continue
             source = owner.get(name)
             if source is not None:
@@ -87,6 +91,12 @@ class _Elaborator:
         for tie in kept:
             if tie.name == tie.alias:
                 make.try_untied(self.statement(tie.covering, owner, {}), tie)
+        for name, other in twins.items():
+            if make.again(name, other):
+                covered[owner[name].assignment.number].append(name)
+        for name, model, view in buffers_of(self.template, self.space, sources):
+            make.copy(name, model, view)
+            copied.append(name)
         if missing:
             self.errors.append(uncovered(self.recipe, self.settings, self.space, missing))
         if not self.errors:

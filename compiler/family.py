@@ -147,8 +147,9 @@ def stack_index(family: Family, name: str) -> tuple[Stack, int, str] | None:
 def family_for(config: Mapping[str, Any] | None, names: Collection[str]) -> Family:
     """The family of a checkpoint by its config's `architectures`, then `model_type`, then by its tensor names.
 
-    What the config claims counts only where tensor names bear it out, so that a wrong or borrowed config
-    leads to inference and not to a family none of whose places exist. Raises nothing on strange configs.
+    What the config claims counts only where the family's layers are, so that a wrong or borrowed config, and that of
+    a text model which is a part of this one, lead to inference and not to a family whose stacks hold no tensor.
+    Raises nothing on strange configs.
     """
     for claim in _claims(config):
         if _bears_out(claim, names):
@@ -277,11 +278,11 @@ def _claims(config: Mapping[str, Any] | None) -> Iterator[Family]:
 
 
 def _bears_out(family: Family, names: Collection[str]) -> bool:
-    """Whether any tensor lies where the family has its stacks or its places, in any of its layouts."""
-    heads = [stack.head for stack in family.stacks]
-    heads += [f"{path}." for paths in family.places.values() for path in paths]
-    starts = tuple(heads)
-    if any(name.startswith(starts) for name in names):
+    """Whether any tensor lies in a layer of the family's stacks, in any of its layouts.
+
+    A loose place is no evidence: an `lm_head` at the root is in models of all kinds.
+    """
+    if any(stack_index(family, name) is not None for name in names):
         return True
     kinds = {kind_of(texts) for texts in {split(name)[0] for name in names}}
     return any(pattern(layout.detector).match(kind) is not None for layout in family.layouts for kind in kinds)

@@ -13,6 +13,7 @@ from dataclasses import field
 from typing import Any
 
 from ..grammar.records import dataclass
+from .architectures import has_head, tied_head
 from .patterns import split
 
 Entry = dict[str, Any]
@@ -96,13 +97,14 @@ def infer(names: Collection[str], config: Mapping[str, Any] | None) -> Entry:
     main = max(stacks, key=lambda stack: runs[stacks[stack]].length, default=None)
     vocabulary, ties = _vocabulary(places, set(names), config)
     kind = config.get("model_type")
+    extra = next(_keys(("num_nextn_predict_layers",), config, nested), None)
     return {
         "name": kind if isinstance(kind, str) and kind else "unknown",
         "stacks": {
             stack: {
                 "prefix": prefix + "{i}",
-                "depth_key": _depth_key(stack, runs[prefix].length, config, nested),
-                "extra_key": next(_keys(("num_nextn_predict_layers",), config, nested), None),
+                "depth_key": _depth_key(stack, prefix, runs[prefix].depth, extra, config, nested, len(stacks) == 1),
+                "extra_key": extra,
             }
             for stack, prefix in stacks.items()
         },
@@ -113,8 +115,8 @@ def infer(names: Collection[str], config: Mapping[str, Any] | None) -> Entry:
         "ties": ties,
         "ignored": ["*.rotary_emb.inv_freq", "*.position_ids"],
         "vocabulary": vocabulary,
-        "vocab_key": next(_keys(["vocab_size"], config, nested), None),
-        "per_layer_keys": _lists(runs[stacks[main]].length, config, nested) if main else [],
+        "vocab_key": next(_keys(["vocab_size"], config, _text_first(nested)), None),
+        "per_layer_keys": _lists(runs[stacks[main]].depth, config, nested) if main else [],
         "experts_key": next(_keys(_EXPERT_COUNT, config, nested), None),
     }
 
@@ -138,6 +140,11 @@ class _Run:
     @property
     def length(self) -> int:
         return len(self.numbers)
+
+    @property
+    def depth(self) -> int:
+        """One past the highest layer; some between may hold no tensor."""
+        return max(map(int, self.numbers)) + 1
 
     def add(self, texts: tuple[str, ...], numbers: Sequence[str]) -> None:
         self.numbers.add(numbers[0])
@@ -320,9 +327,11 @@ def _vocabulary(
     if "embed" not in places:
         return {}, []
     embed = places["embed"][0]
-    tied = config.get(_TIE, True) is not False
-    if "head" not in places and config and tied and embed.rpartition(".")[2] in ("embed_tokens", "wte"):
-        places["head"] = ["lm_head"]
+    text = config.get("text_config")
+    tied = config.get(_TIE, text.get(_TIE, True) if isinstance(text, Mapping) else True) is not False
+    common = embed.rpartition(".")[2] in ("embed_tokens", "wte")
+    if "head" not in places and config and tied and common and has_head(config):
+        places["head"] = [tied_head(config)]
     heads = [f"{place}.weight" for place in places.get("head", ())]
     ties = (
         [{"primary": f"{embed}.weight", "aliases": heads, "config_key": _TIE, "default": heads[0] not in names}]
@@ -343,11 +352,40 @@ def _keys(words: Iterable[str], config: Mapping[str, Any], nested: Sequence[str]
     yield from (f"{key}.{word}" for key in nested for word in words if word in config[key])
 
 
-def _depth_key(stack: str, length: int, config: Mapping[str, Any], nested: Sequence[str]) -> str | None:
+def _depth_key(
+    stack: str,
+    prefix: str,
+    depth: int,
+    extra: str | None,
+    config: Mapping[str, Any],
+    nested: Sequence[str],
+    alone: bool,
+) -> str | None:
+    """The key that says how deep the stack is.
+
+    None where none has this number, or only that of another tower; of a model's only stack it may have another.
+    """
     side = stack.partition(".")[0]
+    beyond = _value(config, extra) if extra else 0
+    counts = {depth, depth - beyond} if type(beyond) is int else {depth}
     keys = list(_keys((f"num_{side}_layers", f"{side}_layers", *_DEPTH), config, nested))
-    keys.sort(key=lambda key: (_value(config, key) != length, side not in key))
-    return keys[0] if keys else None
+    keys.sort(key=lambda key: side not in key)
+    for key in keys:
+        value = _value(config, key)
+        if type(value) is int and value in counts and _may_say(key, prefix):
+            return key
+    return keys[0] if keys and alone else None
+
+
+def _may_say(key: str, prefix: str) -> bool:
+    """Whether a config's key may be about the stack of this prefix: the vision tower's is not about the text model."""
+    towers = {_side(key.rpartition(".")[0]), _side(prefix)} & {"vision", "audio", "text"}
+    return len(towers) < 2
+
+
+def _text_first(nested: Sequence[str]) -> list[str]:
+    """Nested configs, those of vision and audio towers last."""
+    return sorted(nested, key=lambda key: _side(key) in ("vision", "audio"))
 
 
 def _lists(length: int, config: Mapping[str, Any], nested: Sequence[str]) -> list[str]:

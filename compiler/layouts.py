@@ -14,6 +14,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Collection, Mapping
+from dataclasses import field
 
 from ..grammar.records import dataclass
 from .catalog import CatalogError, Checkpoint, StoredTensor
@@ -41,13 +42,15 @@ class View:
 class Recognised:
     """A checkpoint under its family: `views` by canonical name, in the file's order.
 
-    `layout` is `canonical` or a layout's name. `ignored` are stored names that are no parameters (buffers).
+    `layout` is `canonical` or a layout's name. `ignored` are stored names that are no parameters (buffers), `buffers`
+    what they hold, by canonical name.
     """
 
     family: Family
     layout: str
     views: Mapping[str, View]
     ignored: tuple[str, ...]
+    buffers: Mapping[str, View] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,17 +99,18 @@ def recognise(checkpoint: Checkpoint, family: Family) -> Recognised:
     actions = {texts: _action(family, layout, texts, kind) for texts, kind in kinds.items()}
     views: dict[str, View] = {}
     ignored: list[str] = []
+    buffers: dict[str, View] = {}
     for name, texts, numbers, shape in names:
         action = actions[texts]
+        into = buffers if action.ignored else views
         if action.ignored:
             ignored.append(name)
-            continue
         found = _views(action, name, numbers, shape) if action.parts else None
-        if found is None or any(part in views or part in checkpoint.tensors for part in found):
-            views[name] = View(name, 0, shape)
+        if found is None or any(part in into or part in checkpoint.tensors for part in found):
+            into[name] = View(name, 0, shape)
         else:
-            views.update(found)
-    return Recognised(family, layout.name if layout else CANONICAL, views, tuple(ignored))
+            into.update(found)
+    return Recognised(family, layout.name if layout else CANONICAL, views, tuple(ignored), buffers)
 
 
 def _detect(family: Family, kinds: Collection[str]) -> Layout | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import field
 from typing import Any
 
 from ..grammar.diagnostic import Diagnostic, Label, Severity
@@ -27,7 +28,8 @@ class Model:
 
     `label` is its name in the recipe. `tensors` maps canonical names to contiguous ranges of stored tensors;
     `aliases` maps each canonical name that shares another's storage to that other name (the primary). `recognised` is
-    what was found out of names and shapes alone. `bundles`: tensors that may only be copied, and together.
+    what was found out of names and shapes alone. `bundles`: tensors that may only be copied, and together. `twins` maps
+    names to others that hold equal bytes, both stored (`aliases.py`); each is among `tensors`.
     """
 
     number: int
@@ -43,6 +45,7 @@ class Model:
     span: Span
     recognised: Recognised
     bundles: tuple[Bundles, ...] = ()
+    twins: Mapping[str, str] = field(default_factory=dict)
 
     def find(self, name: str) -> tuple[str, View] | None:
         """The canonical name under which `name` is stored here, and where; ties followed."""
@@ -51,6 +54,10 @@ class Model:
             return name, view
         primary = self.aliases.get(name)
         return (primary, self.tensors[primary]) if primary is not None else None
+
+    def are_one(self, alias: str, primary: str) -> bool:
+        """Whether two names stand for one tensor here, or for two of equal bytes."""
+        return self.aliases.get(alias) == primary or self.twins.get(alias) == primary
 
     def dtype(self, view: View) -> str:
         return self.checkpoint.tensors[view.stored].dtype
@@ -155,6 +162,7 @@ def bind(
         span,
         seen,
         tuple([b for b in (quantisation(checkpoint), factors_of(checkpoint)) if b is not None]),
+        twins=ties.twins,
     )
     return model, warnings
 

@@ -160,7 +160,9 @@ class _Ties:
         seen: set[str] = set()
         for tie in kept:
             models = models_in(tie.covering.assignment.value)
-            model = next((m for m in models if tie.alias in m.tensors), None)
+            primary = tie.other if tie.name == tie.alias else tie.name
+            # equal bytes under both names are not lost under one
+            model = next((m for m in models if tie.alias in m.tensors and not m.are_one(tie.alias, primary)), None)
             if model is not None and tie.alias not in seen:
                 seen.add(tie.alias)
                 place, first = tie.places

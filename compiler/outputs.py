@@ -14,16 +14,19 @@ from .absences import Absences
 from .aliases import config_value
 from .alike import Sight, Signature, is_shared, read_twice
 from .bundles import codes_at
+from .catalog import Catalog
+from .documents import said_of
 from .dtypes import FLOATS, NAMES
 from .graph import Graph, Likeness, Node, Output
 from .instantiate import Instantiator
 from .layouts import View
+from .models import Model
 from .output_ties import KeptTie
 from .places import Coordinate, Space
 from .resize import common_shape
 from .settings import Settings
 from .shapes import shape_text
-from .terms import Lora, Where, is_region, walk
+from .terms import Leaf, Where, has_adapter, is_region, leaves
 from .vocabulary import Vocabulary
 
 MOST_ERRORS = 50
@@ -71,9 +74,11 @@ class Maker:
         space: Space,
         kept: Sequence[KeptTie],
         errors: list[Diagnostic],
+        catalog: Catalog,
     ) -> None:
         self.graph = Graph()
         self._settings, self._vocabulary, self._space, self._errors = settings, vocabulary, space, errors
+        self._catalog = catalog
         self._template = settings.template
         self._instantiator = Instantiator(
             self.graph,
@@ -84,7 +89,7 @@ class Maker:
             wide=settings.compute == "F64",
             resize=settings.resize,
         )
-        self._givers: list[Given] = []
+        self._givers: list[tuple[Given, str] | None] = []
 
     @property
     def absences(self) -> Absences:
@@ -93,10 +98,12 @@ class Maker:
 
     def give(self, given: Given, name: str) -> bool:
         """Adds an output tensor with its statement's value; False where that is wrong."""
+        like = self._template.find(name)
+        if like is not None and self._template.dtype(like[1]) not in FLOATS and self._equal(given, name):
+            return True
         sight = self._sight(given, name)
         if sight is None:
             return self._give_alone(given, name) is not None
-        like = self._template.find(name)
         expected = (like[1].shape, self._template.dtype(like[1])) if like is not None else None
         key = (expected, self._template.family.vocabulary.get(name), sight.key)
         kind = given.kinds.get(key)
@@ -118,7 +125,7 @@ class Maker:
     def try_untied(self, given: Given, tie: KeptTie) -> None:
         """Collects what a tensor would get from adapters were it not tied (E0310), where what is stored is not that."""
         stored = next((o.node for o in self.graph.outputs if o.name == tie.other), None)
-        if stored is None or not is_region(given.value) or not any(isinstance(t, Lora) for t in walk(given.value)):
+        if stored is None or not has_adapter(given.value):
             return
         dropped = self._instantiator.adapted.dropped
         dropped.clear()
@@ -128,6 +135,21 @@ class Maker:
             return  # nothing asks for this value
         for diagnostic in dropped if node is not stored else ():
             self._report(diagnostic)
+
+    def again(self, name: str, other: str) -> bool:
+        """Adds an output tensor with the value of another one; False where that is wrong."""
+        found = next((k for k, output in enumerate(self.graph.outputs) if output.name == other), None)
+        if found is None:
+            return False
+        self.graph.outputs.append(dataclasses.replace(self.graph.outputs[found], name=name))
+        self._givers.append(self._givers[found])
+        return True
+
+    def copy(self, name: str, model: Model, view: View) -> None:
+        """Adds an output tensor with what a model stores, whatever its dtype."""
+        node = self._instantiator.tensors.stored(model, name, view)
+        self.graph.outputs.append(Output(name, node, model.dtype(view), view.shape, None, self._template.span))
+        self._givers.append(None)
 
     def finish(self) -> None:
         """Gives nodes of their own to outputs that read something which others read too, so that the graph can find
@@ -140,11 +162,34 @@ class Maker:
         if not twice:
             return
         for k, output in enumerate(outputs):
-            if output.likeness is not None and is_shared(output.likeness, output.reads, twice):
-                node = self._value(self._givers[k], output.name)
+            giver = self._givers[k]
+            if giver is not None and output.likeness is not None and is_shared(output.likeness, output.reads, twice):
+                node = self._value(*giver)
                 outputs[k] = dataclasses.replace(output, node=node, likeness=None, reads=())
 
     # --- one tensor
+
+    def _equal(self, given: Given, name: str) -> bool:
+        """Adds an integer tensor of which all models that a statement reads hold the same; False where they don't.
+
+        Counters and indices of that kind are no parameters, so there is nothing to compute.
+        """
+        if not is_region(given.value) or isinstance(given.value, Leaf):
+            return False
+        if given.signature is None:
+            given.signature = Signature(given.value, self._vocabulary)
+        sight = given.signature.at(self._where(given, name))
+        models = {leaf.model.number: leaf.model for leaf in leaves(given.value)}
+        if sight is None or len(set(sight.models)) < 2 or not models.keys() >= set(sight.models):
+            return False
+        first, *rest = [(models[n], view) for n, view in zip(sight.models, sight.reads, strict=True)]
+        if not all(_same(self._catalog, first, other) for other in rest):
+            return False
+        node = self._instantiator.tensors.stored(first[0], name, first[1])
+        output = self._output(name, node, given.number, given.span)
+        if output is not None:
+            self._append(given, output)
+        return output is not None
 
     def _sight(self, given: Given, name: str) -> Sight | None:
         """What the value of a tensor depends on; None where it has to be made by itself."""
@@ -201,7 +246,7 @@ class Maker:
 
     def _append(self, given: Given, output: Output) -> None:
         self.graph.outputs.append(output)
-        self._givers.append(given)
+        self._givers.append((given, output.name))
 
     def _value(self, given: Given, name: str) -> Node:
         """The node of a tensor's value. Raises MergecError."""
@@ -308,6 +353,18 @@ class Maker:
         if stored is None:
             return NAMES.get(str(config_value(self._template.config, "dtype")), "F32")
         return stored
+
+
+def _same(catalog: Catalog, one: tuple[Model, View], other: tuple[Model, View]) -> bool:
+    """Whether two models hold the same tensor."""
+    stored = [model.checkpoint.tensors[view.stored] for model, view in (one, other)]
+    if (stored[0].dtype, stored[0].shape) != (stored[1].dtype, stored[1].shape) or one[1].shape != other[1].shape:
+        return False
+    if any(view.shape != tensor.shape for (_, view), tensor in zip((one, other), stored, strict=True)):
+        return False
+    with said_of(other[0]):
+        found = catalog.same_bytes(one[0].checkpoint, one[1].stored, other[1].stored, other=other[0].checkpoint)
+    return found is True
 
 
 def _like(first: Output, name: str, likeness: Likeness, reads: tuple[View, ...]) -> Output:

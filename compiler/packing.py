@@ -41,10 +41,15 @@ class _Stored:
 
 
 def pack_outputs(
-    outputs: Sequence[Output], ties: Mapping[str, str], family: Family, layout: str, shard_size: int
+    outputs: Sequence[Output],
+    ties: Mapping[str, str],
+    family: Family,
+    layout: str,
+    shard_size: int,
+    metadata: Mapping[str, str],
 ) -> Packing:
     """Packs canonical tensors into stored ones under `layout`, and these into files of at most `shard_size` bytes of
-    data.
+    data, with `metadata` in their headers.
 
     A tensor larger than that gets a file of its own. Within a file wide dtypes come first, which keeps every tensor
     aligned.
@@ -70,7 +75,7 @@ def pack_outputs(
     for number, shard in enumerate(shards):
         # numbers are aligned to their size; whole pages come first, so that most tensors begin one
         shard.sort(key=lambda t: (-SIZES[t.dtype], t.nbytes % PAGE != 0))
-        header, starts = _header(shard)
+        header, starts = _header(shard, metadata)
         data = 8 + len(header.encode())
         for tensor, start in zip(shard, starts, strict=True):
             tied = tuple([a for part in tensor.parts for a in aliases.get(part, ())]) if aliases else ()
@@ -85,14 +90,14 @@ def pack_outputs(
     return Packing(tuple(files), tuple(tensors), slots, sum(t.nbytes for t in stored))
 
 
-def _header(shard: Sequence[_Stored]) -> tuple[str, list[int]]:
+def _header(shard: Sequence[_Stored], metadata: Mapping[str, str]) -> tuple[str, list[int]]:
     """The JSON of a safetensors header, and each tensor's offset.
 
     It is padded so that the data begins at a multiple of 8, and in a large file with a page, as then blocks can be
     written straight to the disk.
     """
     quoted = json.JSONEncoder().encode
-    entries = ['"__metadata__":{"format":"pt"}']
+    entries = ['"__metadata__":' + json.dumps(metadata, separators=(",", ":"))]
     starts, offset = [], 0
     for tensor in shard:
         starts.append(offset)

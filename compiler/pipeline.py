@@ -30,6 +30,7 @@ from .elaborate import Elaboration, elaborate
 from .evaluate import Recipe, evaluate
 from .expectations import check_expectations
 from .graph import Graph
+from .header_metadata import FOLDER, header_metadata
 from .library import Library
 from .machine import Machine
 from .models import Model
@@ -133,7 +134,7 @@ def _compile(source: Source, catalog: Catalog, version: str, options: Options) -
             raise MergecError(check_places(recipe, settings))
         vocabulary = vocabulary_of(settings, tuple(recipe.models), catalog)
         found.extend(vocabulary.warnings if vocabulary is not None else ())
-        elaboration = elaborate(recipe, settings, vocabulary)
+        elaboration = elaborate(recipe, settings, vocabulary, catalog)
     except MergecError as error:
         together = in_order([*found, *recipe.advice, *error.diagnostics])
         raise MergecError(together, _exit(together)) from None
@@ -144,19 +145,22 @@ def _compile(source: Source, catalog: Catalog, version: str, options: Options) -
         if options.check_graph:
             verify(graph)
     layout, origin = _layout(settings, elaboration)
-    packing = pack_outputs(
-        graph.outputs, elaboration.ties, elaboration.template.family, layout, _shards(settings, options)
-    )
+    family = elaboration.template.family
+    beside, metadata = Companions(), FOLDER
+    if options.single:
+        given = (options.defines, options.sets)
+        metadata, warnings = header_metadata(recipe, source.text, settings, elaboration, version, *given)
+        found.extend(warnings)
+    else:
+        beside = companions(catalog, origin, settings, elaboration)
+        found.extend(beside.warnings)
+    packing = pack_outputs(graph.outputs, elaboration.ties, family, layout, _shards(settings, options), metadata)
     parameters = sum(elements(o.shape) for o in graph.outputs)
     parted = apart(graph, packing, elaboration, settings)
     if parted:
         raise MergecError(in_order([*found, *recipe.advice, *parted]))
     check_expectations(recipe, elaboration, library, parameters)
     found.extend(recipe.advice)
-    beside = Companions()
-    if not options.single:
-        beside = companions(catalog, origin, settings, elaboration)
-        found.extend(beside.warnings)
     made, draft = _assemble(source, version, options, recipe, settings, elaboration, graph, packing, beside, parameters)
     if options.strict and any(d.severity is Severity.WARNING for d in found):
         raise MergecError([_as_error(d) for d in found])

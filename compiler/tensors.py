@@ -74,7 +74,7 @@ class Tensors:
         stored_name, view = found
         if self._vocabulary is not None and name in model.family.vocabulary and model.family.vocabulary[name] == 0:
             return self._gather(model, name, view.shape)
-        node = self._stored(model, stored_name, view)
+        node = self.stored(model, stored_name, view)
         target = self._target(where, statement) if self._resize != "error" and model.dtype(view) in FLOATS else None
         if target is None or target == view.shape or len(target) != len(view.shape):
             return node
@@ -83,10 +83,11 @@ class Tensors:
         if any(source for _, terms in runs for source, _ in terms):
             own = self._template.find(where.output)
             assert own is not None
-            inputs.append(self._stored(self._template, *own))
+            inputs.append(self.stored(self._template, *own))
         return self._graph.add("gather", tuple(inputs), (("runs", runs), ("width", width)), "tensor", target)
 
-    def _stored(self, model: Model, name: str, view: View) -> Node:
+    def stored(self, model: Model, name: str, view: View) -> Node:
+        """A tensor of a model as it is stored."""
         dtype = model.dtype(view)
         place = StoredRange(model.number, view.stored, dtype, view.first)
         node = self._graph.source(place, view.shape)
@@ -124,7 +125,7 @@ class Tensors:
                         (Label(model.span), Label(other.span)),
                     )
                 )
-            inputs.append(self._stored(other, found[0], view))
+            inputs.append(self.stored(other, found[0], view))
             whole.append(view.shape[0])
         if len(inputs) == 1 and runs.is_identity(whole[0]):
             return inputs[0]

@@ -272,6 +272,11 @@ def models_in(value: object) -> list[Model]:
     return list({leaf.model.number: leaf.model for leaf in found}.values())
 
 
+def has_adapter(value: object) -> bool:
+    """Whether a value is made with an adapter."""
+    return isinstance(value, Region) and any(isinstance(term, Lora) for term in walk(value))
+
+
 def adapters_on(region: Region) -> tuple[Region, list[Lora]]:
     """What adapters are added to, side by side, and these in the order of the text; none where the region is no sum
     with an adapter."""

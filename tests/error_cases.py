@@ -8,6 +8,7 @@ config {"model_type": "llama"}
 model.layers.{0..1}.mlp.{gate,up}_proj.weight  F32 [6, 4]
 equal lm_head.weight model.embed_tokens.weight   or: equal unknown
 beside epoch optimizer        what a pickle has beside tensors
+metadata notes 1000           so many characters under a key of the header's metadata
 --- file lib.mrg              a file that the recipe uses
 --- document NAME FILE        a small file beside a checkpoint's weights
 --- options                   keywords of `mergec.compile`, as JSON
@@ -99,6 +100,9 @@ def checkpoint(table: str) -> dict[str, Any]:
             out["config"] = json.loads(rest)
         elif word == "beside":
             out["passed_over"] = rest.split()
+        elif word == "metadata":
+            key, _, length = rest.partition(" ")
+            out.setdefault("metadata", {})[key] = "x" * int(length)
         elif word == "equal" and rest == "unknown":
             out["equal"] = None
         elif word == "equal":

@@ -62,7 +62,7 @@ def verify(
         checks.append(check_tensors(where, contents, record))
     index = check_index(where, contents)
     checks += [index] if index is not None else []
-    checks.append(check_config(where, contents))
+    checks.append(check_config(where, contents, record))
     seen = read_data(contents, lanes, cancel)
     if record is not None:
         checks.append(check_checksums(contents, record, seen))

@@ -6,8 +6,8 @@ import os
 from collections.abc import Mapping
 from typing import Any
 
-from ...compiler.agreement import disagreements
 from ...compiler.catalog import CatalogError, StoredTensor
+from ...compiler.config_faults import config_faults
 from ...compiler.models import Model, bind
 from ...compiler.shapes import elements
 from ...grammar.diagnostic import Diagnostic
@@ -127,20 +127,22 @@ def check_index(path: str, contents: Contents) -> Check | None:
     return check("index", _count(len(listed), "tensor"), found)
 
 
-def check_config(path: str, contents: Contents) -> Check:
-    """The output, opened as a model: its config.json says what its tensors say."""
+def check_config(path: str, contents: Contents, record: Record | None) -> Check:
+    """The output, opened as a model: its config.json says what its tensors say, but for what the template's said
+    otherwise already, by the record."""
     if not contents.sound:
         return Check("config", Verdict.UNKNOWN, "the weight files can't be read as a model")
     catalog, span = LocalCatalog(), Span(Source("<output>", path), 0, len(path))
     try:
         checkpoint = catalog.open(path, revision=None, subfolder=None, near=os.path.join(path, "-"))
-        model, warnings = bind(catalog, checkpoint, number=0, label="output", source=path, rename=None, span=span)
+        model, _ = bind(catalog, checkpoint, number=0, label="output", source=path, rename=None, span=span)
     except CatalogError as error:
         return check("config", "", [as_diagnostic(error)])
     if checkpoint.config is None:
         return Check("config", Verdict.UNKNOWN, "there is no config.json")
     place = os.path.join(path, "config.json")
-    said = [d.text for d in disagreements(model)] + [w.message for w in warnings if w.code == "W0504"]
+    known = base_list(record, "config_faults") if record is not None else []
+    said = [text for text in config_faults(model) if text not in known]
     return check("config", _described(model), [Diagnostic("E0653", show(text), file=place) for text in said])
 
 

@@ -30,7 +30,6 @@ LLAMA = ["model.layers.0.self_attn.q_proj.weight", "model.layers.1.self_attn.q_p
         ({"model_type": "gemma3", "text_config": {"model_type": "gemma3_text"}}, LLAMA, "gemma3"),
         ({"model_type": "unheard", "text_config": {"model_type": "llama"}}, LLAMA, "llama"),
         ({"model_type": "phi"}, ["transformer.h.0.mixer.Wqkv.weight"], "phi"),
-        ({"model_type": "llama"}, ["lm_head.weight"], "llama"),
     ],
 )
 def test_the_config_names_the_family(config: dict[str, Any], names: list[str], expected: str) -> None:
@@ -62,6 +61,22 @@ def test_a_claim_that_no_tensor_bears_out_does_not_count() -> None:
     assert [(s.name, s.prefix, s.depth_key) for s in family.stacks] == [
         ("layers", "net.blocks.{i}", "num_hidden_layers")
     ]
+
+
+@pytest.mark.parametrize(
+    ("config", "names"),
+    [
+        ({"model_type": "llama"}, ["lm_head.weight", "model.norm.weight"]),
+        (
+            {"model_type": "idefics3", "text_config": {"model_type": "llama"}},
+            [f"model.text_model.layers.{i}.mlp.up_proj.weight" for i in range(2)]
+            + ["model.text_model.embed_tokens.weight", "lm_head.weight"],
+        ),
+        ({"model_type": "llama"}, ["model.layers.weight", "model.layers.first.weight", "lm_head.weight"]),
+    ],
+)
+def test_a_head_alone_bears_no_family_out(config: dict[str, Any], names: list[str]) -> None:
+    assert family_for(config, names).inferred
 
 
 # --- inference against the table ------------------------------------------------------------------

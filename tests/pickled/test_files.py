@@ -241,10 +241,19 @@ def test_one_storage_is_one_tensor(flag: bool, checkpoint: Make, tmp_path: Path)
     plain = checkpoint("llama-tied")
     folder = tied_llama(plain, tmp_path / "bin", tie_word_embeddings=flag)
     compiled = mergec.compile(f'let a = model("{folder}")\n* = 2*a', device="cpu", allow_pickle=True)
-    assert compiled.parameters == checkpoints.parameters(plain)
-    assert dict(compiled.compilation.elaboration.ties) == {"lm_head.weight": "model.embed_tokens.weight"}
+    nodes = {o.name: o.node for o in compiled.compilation.graph.outputs}
+    head, embed = "lm_head.weight", "model.embed_tokens.weight"
     compiled.run(tmp_path / "out")
-    assert "lm_head.weight" not in load_file(tmp_path / "out" / "model.safetensors")
+    out = load_file(tmp_path / "out" / "model.safetensors")
+    if flag:
+        assert compiled.parameters == checkpoints.parameters(plain)
+        assert dict(compiled.compilation.elaboration.ties) == {head: embed}
+        assert head not in out
+    else:
+        # the config says that there are two, so there have to be
+        assert nodes[head] is nodes[embed]
+        assert torch.equal(out[head], out[embed])
+    assert json.loads((tmp_path / "out" / "config.json").read_text("utf-8"))["tie_word_embeddings"] is flag
     assert checkpoints.logits(tmp_path / "out").clean
 
 
@@ -253,11 +262,15 @@ def test_names_for_one_range_in_an_unknown_family(tmp_path: Path) -> None:
     path = saved({"enc.weight": weight, "dec.weight": weight, "part": weight[:2]}, tmp_path / "x.pt")
     assert opened(path).shared
     compiled = mergec.compile(f'let a = model("{path}")\n* = 2*a', device="cpu", allow_pickle=True)
-    assert compiled.parameters == 12 + 6
     compiled.run(tmp_path / "out")
     made = load_file(tmp_path / "out" / "model.safetensors")
+    # whoever loads it looks for both names
+    assert made.keys() == {"enc.weight", "dec.weight", "part"}
     assert torch.equal(made["enc.weight"], 2 * weight)
+    assert torch.equal(made["dec.weight"], 2 * weight)
     assert torch.equal(made["part"], 2 * weight[:2])
+    nodes = {o.name: o.node for o in compiled.compilation.graph.outputs}
+    assert nodes["enc.weight"] is nodes["dec.weight"]
 
 
 def test_layers_that_share_can_still_be_merged_apart(tmp_path: Path) -> None:
