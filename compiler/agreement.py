@@ -186,7 +186,8 @@ def _untied(model: Model) -> Iterator[Disagreement]:
             continue
         for alias in rule.aliases:
             if model.aliases.get(alias) == rule.primary and alias not in model.checkpoint.tensors:
-                text = f"`{rule.config_key}` says that `{alias}` is a tensor of its own, but it is not stored"
+                says = "says" if said is not None else "is not set, which says"
+                text = f"`{rule.config_key}` {says} that `{alias}` is a tensor of its own, but it is not stored"
                 # what is not said to be a model with a head may well be one without
                 yield Disagreement(text, names_head(model.config), f"`{rule.config_key}` true")
 

@@ -30,12 +30,7 @@ MOST = 16 << 20
 _DIGESTS = ("modelspec.hash_sha256", "sshs_model_hash", "sshs_legacy_hash")
 """Digests of the weights, which are others now."""
 
-_FORMATS = "_quantization_metadata"
-"""Says in which formats quantised weights are: no longer true where one is stored in another."""
-
 _SHOWN = 40
-
-_PLAIN = ("F16", "BF16", "F32", "F64")
 
 
 def header_metadata(
@@ -89,10 +84,6 @@ def _of_the_template(elaboration: Elaboration) -> dict[str, str]:
     }
     for key in _DIGESTS:
         own.pop(key, None)
-    stored = {output.name: output.dtype for output in elaboration.graph.outputs}
-    packed = {name: template.dtype(view) for name, view in template.tensors.items()}
-    if any(dtype not in _PLAIN and stored.get(name) != dtype for name, dtype in packed.items()):
-        own.pop(_FORMATS, None)
     return own
 
 

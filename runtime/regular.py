@@ -11,6 +11,13 @@ from contextlib import contextmanager
 from ..compiler.catalog import CatalogError, InputFile
 from .faults import unreadable
 
+_SHORT = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
+
+
+def is_short(error: OSError) -> bool:
+    """Whether the system is short of something, which tells nothing about the file."""
+    return error.errno in _SHORT
+
 
 class NotRegularError(OSError):
     """What is opened is there, and is no regular file."""

@@ -14,7 +14,7 @@ from ..compiler.prune import Found, prune, reuse
 from ..grammar.diagnostic import MergecError
 from ..grammar.records import dataclass
 from .executor import Outcome, Progress
-from .faults import show
+from .faults import show, writing
 from .inputs import Inputs
 from .kernel_code import check_code
 from .nonfinite_origins import non_finite_error
@@ -92,7 +92,8 @@ def _make(
 ) -> Report:
     done = _resumed(plan, target, cancel)
     target.keep_only({plan.tensors[k].file for k in done})
-    held = checked(earlier, plan, cancel) if earlier is not None else Earlier({}, {}, False, len(plan.outputs))
+    with writing(target.path):
+        held = checked(earlier, plan, cancel) if earlier is not None else Earlier({}, {}, False, len(plan.outputs))
     linked = _link(plan, target, held, {plan.tensors[k].file for k in done})
     there = {k for k, t in enumerate(plan.tensors) if t.file in linked}
     renewed = {held.same_files[file]: ctime for file, ctime in linked.items()}
@@ -139,7 +140,8 @@ def _resumed(plan: Plan, target: Target, cancel: threading.Event | None) -> dict
         tensor = plan.tensors[entry.tensor]
         path = os.path.join(target.folder, plan.outputs[tensor.file].name)
         stored.append(Stored(entry.tensor, path, tensor.start, tensor.nbytes, entry.checksum))
-    right = confirm(stored, plan.lanes, cancel)
+    with writing(target.folder):
+        right = confirm(stored, plan.lanes, cancel)
     return {k: entry for k, entry in by_index.items() if k in right}
 
 

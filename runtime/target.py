@@ -304,13 +304,12 @@ class Target:
     def _begin(self, path: str, descriptor: int) -> None:
         """Sees that a partial folder whose lock is new was empty, or that a run has left it; then sees the lock onto
         the disk, as after a loss of power it tells whose folder that is. Raises OSError."""
-        left = sorted({*os.listdir(self._partial)} - {"lock"})
-        if left and read(self._journal_path) is None:
-            os.unlink(path)
-            raise self._not_own(f"it holds `{left[0]}`")
         try:
+            left = sorted({*os.listdir(self._partial)} - {"lock"})
+            if left and read(self._journal_path) is None:
+                raise self._not_own(f"it holds `{left[0]}`")
             os.fsync(descriptor)
-        except OSError:
+        except BaseException:
             os.unlink(path)
             raise
 

@@ -81,7 +81,7 @@ def llama(
         "num_hidden_layers": 1,
         "num_attention_heads": 2,
         "num_key_value_heads": 2,
-        "vocab_size": rows,
+        "vocab_size": min(rows, head_rows or rows),
         "tie_word_embeddings": tied,
         "torch_dtype": "float32",
         **(config or {}),

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from ...grammar.records import dataclass
 from ..lanes import Lanes
-from ..regular import regular
+from ..regular import is_short, regular
 from ..syscalls import read_all
 from .checksums import Checksum
 
@@ -27,7 +27,10 @@ class Stored:
 
 
 def confirm(stored: Sequence[Stored], lanes: int, cancel: threading.Event | None = None) -> set[int]:
-    """The tensors whose bytes have their checksum; one that can't be read has not. Raises Cancelled."""
+    """The tensors whose bytes have their checksum; one that can't be read has not.
+
+    Raises Cancelled; OSError where that can't be told, as too many files are open.
+    """
     right: list[int] = []
 
     with Lanes(lanes, cancel) as threads:
@@ -42,7 +45,7 @@ def confirm(stored: Sequence[Stored], lanes: int, cancel: threading.Event | None
 
 
 def checksum_of(stored: Stored, lanes: Lanes) -> str | None:
-    """The checksum of a stored tensor; None where its file ends early or can't be read. Raises Cancelled."""
+    """The checksum of a stored tensor; None where its file ends early or can't be read. Raises as `confirm`."""
     total = Checksum(stored.nbytes)
     buffer = memoryview(bytearray(min(_PIECE, stored.nbytes)))
     done = 0
@@ -55,6 +58,8 @@ def checksum_of(stored: Stored, lanes: Lanes) -> str | None:
                     return None
                 total.add(piece, done)
                 done += piece.nbytes
-    except OSError:
+    except OSError as error:
+        if is_short(error):
+            raise
         return None
     return total.value()

@@ -7,7 +7,6 @@ on disk, never before. Whatever a crash leaves at the end counts only up to the 
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import json
 import os
@@ -20,15 +19,12 @@ from ...compiler.plan import Plan
 from ...grammar.records import dataclass
 from ..faults import show
 from ..kernel_code import named
-from ..regular import regular
+from ..regular import is_short, regular
 from ..syscalls import sync, write_all
 from .made_with import changed_code, difference, made_with
 
 _LONGEST = 1 << 28
 """Bytes of a journal that are read at most: about a million tensors."""
-
-_SHORT = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
-"""What the system says where it is short of something, whatever the file is."""
 
 _MOST = 1 << 63
 """More than any number of tensors, or of numbers in one."""
@@ -153,7 +149,7 @@ def read(path: str) -> Contents | None:
         ):
             data = file.read(_LONGEST)
     except OSError as error:
-        if error.errno in _SHORT and os.path.lexists(path):
+        if is_short(error) and os.path.lexists(path):
             raise
         return None
     head: Head | None = None

@@ -19,11 +19,12 @@ HAVE = {"base": (0, 1), "a": (0,), "b": (0, 1), "c": ()}
 
 @pytest.fixture(scope="module")
 def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Llamas of two layers, of which nothing is there but one matrix each, with or without its bias."""
+    """Llamas of two layers, of which little is there but one matrix each, with or without its bias."""
     root = tmp_path_factory.mktemp("optional")
     for seed, (name, layers) in enumerate(HAVE.items()):
         random = np.random.default_rng(seed)
         tensors = {"model.embed_tokens.weight": random.standard_normal((3, WIDTH)).astype(np.float32)}
+        tensors["model.norm.weight"] = np.ones(WIDTH, np.float32)
         tensors |= {WEIGHT.format(i): random.standard_normal((4, WIDTH)).astype(np.float32) for i in (0, 1)}
         tensors |= {BIAS.format(i): random.standard_normal(4).astype(np.float32) for i in layers}
         (root / name).mkdir()

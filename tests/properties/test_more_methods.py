@@ -399,7 +399,8 @@ def family(bias: bool) -> dict[str, object]:
     tensors |= {f"{name}.weight": ("F32", (4,)) for name in norms}
     if bias:
         tensors["model.layers.0.self_attn.q_proj.bias"] = ("F32", (4,))
-    return {"tensors": tensors, "config": {"architectures": ["LlamaForCausalLM"], "model_type": "llama"}}
+    config = {"architectures": ["LlamaForCausalLM"], "model_type": "llama", "tie_word_embeddings": True}
+    return {"tensors": tensors, "config": config}
 
 
 @pytest.mark.parametrize("call", [*SAME, "sce({0}, {0}, select_topk=0.5)", "breadcrumbs({0}, density=0.5)"])
