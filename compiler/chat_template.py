@@ -20,7 +20,7 @@ from .plan import Document
 from .settings import Settings
 
 FOLDER = "additional_chat_templates"
-FILES = ("chat_template.jinja", "chat_template.json", f"{FOLDER}/*")
+FILES = ("chat_template.jinja", "chat_template.json", f"{FOLDER}/*.jinja")
 """Files that hold nothing else."""
 
 KEY = "chat_template"

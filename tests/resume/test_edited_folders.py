@@ -230,7 +230,8 @@ def compiled(folder: Path, recipe: Recipe) -> mergec.Compiled:
 def contents(out: Path) -> dict[str, Any]:
     found: dict[str, Any] = {p.name: p.read_bytes() for p in out.iterdir()}
     record = json.loads(found.pop("mergec.json"))
-    record["weights"] = {name: size for name, (size, _) in record["weights"].items()}
+    del record["record_sha256"]
+    record["weights"] = {name: size for name, (size, *_) in record["weights"].items()}
     # what was copied within the kernel has no checksum, and its numbers were not looked at
     record["tensors"] = {name: (key, *rest) for name, (key, _, _, *rest) in record["tensors"].items()}
     return found | {"mergec.json": record}

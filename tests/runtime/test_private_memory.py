@@ -58,8 +58,8 @@ def test_it_is_private_and_in_small_pages(what: str) -> None:
 @linux
 def test_what_is_held_is_counted_whether_private_or_shared(tmp_path: Path) -> None:
     spec = importlib.util.spec_from_file_location("measure", MEASURE)
-    if spec is None or spec.loader is None or not MEASURE.exists():
-        pytest.skip("the benchmarks are not here")
+    assert spec is not None
+    assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     sys.modules["measure"] = module
     spec.loader.exec_module(module)
@@ -75,4 +75,4 @@ time.sleep(0.3)
         found = module.measure([sys.executable, "-S", "-c", program], cwd=tmp_path, log=tmp_path / "log").held
         held[kind, used] = found
     for kind in ("MAP_PRIVATE", "MAP_SHARED"):
-        assert size <= held[kind, size] - held["MAP_PRIVATE", 0] < size + (4 << 20)
+        assert abs(held[kind, size] - held["MAP_PRIVATE", 0] - size) < 4 << 20
