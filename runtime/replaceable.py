@@ -14,7 +14,6 @@ from collections.abc import Iterator, Sequence
 
 from ..compiler.card import PROVENANCE
 from ..compiler.catalog import CatalogError
-from ..compiler.companions import TOKENIZER
 from ..grammar.records import dataclass
 from .faults import reason, show
 from .headers import read_header
@@ -30,7 +29,24 @@ _WEIGHTS = re.compile(
 adapter, or the state of an optimizer."""
 
 _BESIDE = (
-    *TOKENIZER,
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "tokenizer.model",
+    "tokenizer.model.v[0-9]*",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "vocab.json",
+    "vocab.txt",
+    "merges.txt",
+    "bpe.codes",
+    "dict.txt",
+    "spiece.model",
+    "spm.model",
+    "sentencepiece.model",
+    "sentencepiece.bpe.model",
+    "*.tiktoken",
+    "chat_template.jinja",
+    "chat_template.json",
     "additional_chat_templates/*.jinja",
     "generation_config.json",
     "preprocessor_config.json",
@@ -64,7 +80,8 @@ _BESIDE = (
     ".gitattributes",
     ".DS_Store",
 )
-"""Names of a checkpoint's other files, in folders of its own too."""
+"""Names of a checkpoint's other files, in folders of its own too. They are told exactly, where `TOKENIZER` in
+`compiler/companions.py` is wide: what goes along for nothing does no harm, and what is thrown away does."""
 
 _KINDS = (
     (stat.S_ISFIFO, "a named pipe"),
