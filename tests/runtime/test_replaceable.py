@@ -100,6 +100,12 @@ def _device(path: Path) -> None:
         pytest.skip("only root makes devices")
 
 
+@pytest.mark.parametrize("name", ["tokenizer_backup.zip", "vocab_notes.md", "tokenizer-training.txt", "vocabulary"])
+def test_what_is_only_named_like_a_tokenizer_stays(name: str, tmp_path: Path) -> None:
+    checkpoint(tmp_path / "out").joinpath(name).write_text("years of work")
+    assert f"`{name}`" in refusal(tmp_path / "out").message
+
+
 @pytest.mark.parametrize(
     ("put", "why"),
     [
