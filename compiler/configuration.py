@@ -25,14 +25,14 @@ from .shapes import elements
 
 
 def config_text(
-    elaboration: Elaboration, settings: Settings, origin: Model, config: Mapping[str, Any]
+    elaboration: Elaboration, settings: Settings, origin: Model, given: Mapping[str, Any]
 ) -> tuple[str, list[Diagnostic]]:
     """The text of config.json, and warnings (W0580).
 
-    Depth, per-layer lists, vocabulary, ties and dtype follow the tensors; `config` is what it starts from, that of the
+    Depth, per-layer lists, vocabulary, ties and dtype follow the tensors; `given` is what it starts from, that of the
     model `origin`; `output(config=…)` is merged in last.
     """
-    config = copy.deepcopy(dict(config))
+    config = copy.deepcopy(dict(given))
     unknown = [*_layers(config, elaboration, origin), *_vocabulary(config, elaboration, origin)]
     _ties(config, elaboration, origin)
     _dtype(config, elaboration.graph.outputs, origin)
