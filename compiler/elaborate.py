@@ -65,13 +65,13 @@ class _Elaborator:
         found, wrong = coverings(self.recipe, self.space)
         owner = owners(found)
         warnings = shadowed(found, owner)
-        ties, kept, wrong_ties = output_ties(self.template, self.space, owner)
+        ties, kept, wrong_ties = output_ties(self.template, self.space, owner, self.vocabulary)
         sources, unfit = layer_sources(self.settings, self.space, found, owner)
         self.errors += [*wrong, *wrong_ties, *(d for diagnostics in unfit.values() for d in diagnostics)]
         covered: dict[int, list[str]] = {c.assignment.number: [] for c in found}
         copied: list[str] = []
         missing: list[str] = []
-        twins = output_twins(self.template, owner, ties)
+        twins = output_twins(self.template, owner, ties, self.vocabulary)
         make = Maker(self.settings, self.vocabulary, self.space, kept, self.errors, self.catalog)
         given = {id(c): self.statement(c, owner, {**ties, **twins}) for c in found}
         rest = Given(None, Leaf(self.template, None, self.template.span), self.template.span, {}, ())

@@ -76,11 +76,12 @@ def header_metadata(
 
 def _of_the_template(elaboration: Elaboration) -> dict[str, str]:
     template, ties = elaboration.template, elaboration.ties
+    names = template.tensors.keys() | template.aliases.keys()
     own = {
         key: value
         for key, value in template.checkpoint.metadata.items()
         # a name maps to that of the tensor that it shares; which tensors do so may have changed
-        if is_text(key) and is_text(value) and (key not in template.aliases or ties.get(key) == value)
+        if is_text(key) and is_text(value) and (key not in names or ties.get(key) == value)
     }
     for key in _DIGESTS:
         own.pop(key, None)

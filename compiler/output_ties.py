@@ -15,6 +15,7 @@ from .models import Model
 from .places import Space
 from .shapes import shape_text
 from .terms import Tie, is_region, models_in, picks
+from .vocabulary import Vocabulary
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,14 +51,14 @@ class KeptTie:
 
 
 def output_ties(
-    template: Model, space: Space, owner: Mapping[str, Covering]
+    template: Model, space: Space, owner: Mapping[str, Covering], vocabulary: Vocabulary | None
 ) -> tuple[dict[str, str], list[KeptTie], list[Diagnostic]]:
     """Each output name that is not stored, with the name whose storage it shares; which of these ties no statement
     asks for; and the errors on the way."""
     ties = _Ties(template, space, owner)
     found = ties.run()
     kept = ties.kept(found)
-    ties.mixed_heads(kept)
+    ties.mixed_heads(kept, vocabulary)
     return found, kept, ties.errors
 
 
@@ -155,12 +156,14 @@ class _Ties:
                 found.append(KeptTie(covering, name, other, alias, text, always, places, self.template.label))
         return found
 
-    def mixed_heads(self, kept: Sequence[KeptTie]) -> None:
-        """Inputs whose own head the tied output would drop."""
+    def mixed_heads(self, kept: Sequence[KeptTie], vocabulary: Vocabulary | None) -> None:
+        """Inputs whose own head, or rows of it, the tied output would drop."""
         seen: set[str] = set()
         for tie in kept:
             models = models_in(tie.covering.assignment.value)
             primary = tie.other if tie.name == tie.alias else tie.name
+            if vocabulary is not None:
+                models = vocabulary.read_for(models, (tie.name, tie.other))
             # equal bytes under both names are not lost under one
             model = next((m for m in models if tie.alias in m.tensors and not m.are_one(tie.alias, primary)), None)
             if model is not None and tie.alias not in seen:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import field
 from typing import Any
 
@@ -81,6 +81,15 @@ class Vocabulary:
             have = {number: _Held(self.tokenizers[number].ids, count) for number, count in rows.items()}
             self._runs[key] = self._compress([self._row(model, token, have) for token in self.tokens])
         return self._runs[key]
+
+    def read_for(self, models: Iterable[Model], names: Iterable[str]) -> list[Model]:
+        """Models, and those that rows of their tensors of these names are taken from."""
+        found = {m.number: m for m in models}
+        for name in names:
+            for model in tuple(found.values()):
+                if model.find(name) is not None and model.family.vocabulary.get(name) == 0:
+                    found |= {m.number: m for m in self.runs(model, name).models}
+        return list(found.values())
 
     def _row(self, model: Model, token: str | None, have: Mapping[int, _Held]) -> list[tuple[int, int]]:
         if token is None:

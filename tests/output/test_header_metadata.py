@@ -94,6 +94,14 @@ def test_a_tie_that_the_header_names_stays_true(tmp_path: Path) -> None:
     assert "head.weight" not in header(tmp_path / "untied.safetensors")
 
 
+def test_nor_is_a_tie_said_of_two_stored_tensors_that_differ(tmp_path: Path) -> None:
+    weight = torch.full((4, 4), 2.0)
+    for label in ("a", "b"):
+        write(tmp_path / f"{label}.safetensors", 1, {"w2": "w1"}, w1=weight, w2=weight.clone())
+    compiled(tmp_path, '* = linear(a, b)\n"w2" = 2 * a').run(tmp_path / "out.safetensors")
+    assert "w2" not in header(tmp_path / "out.safetensors")
+
+
 def test_a_folder_says_only_the_format(tmp_path: Path) -> None:
     write(tmp_path / "a.safetensors", 1, SAID)
     mergec.compile(f'* = model("{tmp_path}/a.safetensors")', device="cpu").run(tmp_path / "out")
