@@ -1,7 +1,8 @@
 """What may be replaced: looked at without following a link, so that nothing is lost that is no output.
 
 A folder may be, where it is empty, or where every file in it is one that mergec has written there (its record says so),
-or one of those that a checkpoint's folder consists of. One file may be, where it holds safetensors.
+or one of those that a checkpoint's folder consists of. One file may be, where it holds safetensors. What could not be
+removed once it is replaced is told before anything is made.
 """
 
 from __future__ import annotations
@@ -157,7 +158,8 @@ def _of_a_folder(path: str) -> str | None:
         return f"it holds what no checkpoint consists of: {told}{more}"
     if names and not any(_makes_a_checkpoint(name) for name in names):
         return "it holds no checkpoint"
-    return None
+    closed = next(_closed(path), None)
+    return f"it can't be removed: `{show(closed)}` is not writable" if closed is not None else None
 
 
 def _strange(folder: str, names: Sequence[str], own: frozenset[str]) -> Iterator[str]:
@@ -172,6 +174,11 @@ def _strange(folder: str, names: Sequence[str], own: frozenset[str]) -> Iterator
                 yield f"{name}/"
         elif not stat.S_ISREG(mode) or not (name in own or _makes_a_checkpoint(name) or _is_beside(name)):
             yield name
+
+
+def _closed(folder: str) -> Iterator[str]:
+    """Which folders, from this one on, nothing may be taken out of."""
+    return (place for place, _, _ in os.walk(folder) if not os.access(place, os.W_OK | os.X_OK))
 
 
 def _makes_a_checkpoint(name: str) -> bool:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import replace
 
 from ..compiler.collector import collector_spared
 from ..compiler.plan import Plan
-from ..compiler.prune import Found, prune, reuse
+from ..compiler.prune import prune, reuse
 from ..grammar.diagnostic import MergecError
 from ..grammar.records import dataclass
 from .executor import Outcome, Progress
@@ -96,8 +96,7 @@ def _make(
         held = checked(earlier, plan, cancel) if earlier is not None else Earlier({}, {}, False, len(plan.outputs))
     linked = _link(plan, target, held, {plan.tensors[k].file for k in done})
     there = {k for k, t in enumerate(plan.tensors) if t.file in linked}
-    renewed = {held.same_files[file]: ctime for file, ctime in linked.items()}
-    copied = {k: _as_linked(t.found, renewed) for k, t in held.tensors.items() if k not in done and k not in there}
+    copied = {k: t.found for k, t in held.tensors.items() if k not in done and k not in there}
     work = reuse(prune(plan, {*done, *there}), copied)
     known = {k: d for k, d in as_done(held).items() if k in there or k in copied} | done
     non_finite = {plan.tensors[k].name: d.non_finite for k, d in known.items() if d.non_finite}
@@ -145,14 +144,13 @@ def _resumed(plan: Plan, target: Target, cancel: threading.Event | None) -> dict
     return {k: entry for k, entry in by_index.items() if k in right}
 
 
-def _link(plan: Plan, target: Target, earlier: Earlier, taken: Collection[int]) -> dict[int, int]:
-    """Gives whole weight files that the earlier output has a second name in the new one; which of them, and when their
-    status was last changed, which is by that.
+def _link(plan: Plan, target: Target, earlier: Earlier, taken: Collection[int]) -> set[int]:
+    """Gives whole weight files that the earlier output has a second name in the new one; which of them.
 
     Nothing writes to these, and the earlier output goes when the new one takes its place. Files in `taken` hold tensors
     of an unfinished run already. One that is an input too, by another name, is copied: its status is not to change.
     """
-    linked = {}
+    linked = set()
     inputs = _inodes(i.path for i in plan.inputs) if earlier.same_files else set()
     for file, path in earlier.same_files.items():
         if file not in taken and inputs.isdisjoint(_inodes([path])):
@@ -161,7 +159,7 @@ def _link(plan: Plan, target: Target, earlier: Earlier, taken: Collection[int]) 
                 if os.path.lexists(place):
                     os.unlink(place)
                 os.link(path, place)
-                linked[file] = os.stat(place).st_ctime_ns
+                linked.add(file)
     return linked
 
 
@@ -172,12 +170,6 @@ def _inodes(paths: Iterable[str]) -> set[tuple[int, int]]:
             status = os.stat(path)
             found.add((status.st_dev, status.st_ino))
     return found
-
-
-def _as_linked(found: Found, renewed: Mapping[str, int]) -> Found:
-    """The same bytes, in a file that may have been given a second name since."""
-    file = found.file
-    return replace(found, file=replace(file, ctime_ns=renewed.get(file.path, file.ctime_ns)))
 
 
 def _notices(plan: Plan, target: Target, earlier: Earlier | None, resumed: int, reused: int) -> list[str]:

@@ -13,6 +13,7 @@ import os
 import threading
 from collections.abc import Mapping
 from contextlib import suppress
+from dataclasses import replace
 
 from ...compiler.card import PROVENANCE
 from ...compiler.catalog import CatalogError, StoredTensor
@@ -83,10 +84,12 @@ def examine(path: str, plan: Plan) -> Earlier | None:
         with suppress(CatalogError):
             header = read_header(place)
             trusted = weights == sealed(weights.name, header.file)
+            # its status changes with the names that runs give it, of which one that was stopped may have left some
+            file = replace(header.file, ctime_ns=0)
             for name, tensor in header.tensors.items():
                 if name in record.tensors and record.tensors[name].key:
                     recorded = record.tensors[name]
-                    stored.setdefault(recorded.key, (recorded, tensor, Found(header.file, tensor.start), trusted))
+                    stored.setdefault(recorded.key, (recorded, tensor, Found(file, tensor.start), trusted))
     tensors = {}
     for index, wanted in enumerate(plan.tensors):
         held = stored.get(wanted.key)

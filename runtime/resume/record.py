@@ -163,7 +163,7 @@ def _unsound(path: str, what: str) -> CatalogError:
 
 def _weights(name: str, *numbers: Any) -> SealedFile:
     """Raises TypeError and ValueError."""
-    if os.path.basename(name) != name:
+    if os.path.basename(name) != name or b"\0" in os.fsencode(name):
         raise ValueError("not the name of a file in the folder")
     return SealedFile(name, *map(_number, numbers))
 

@@ -19,7 +19,7 @@ from mergec.runtime import kernel_code, units
 from mergec.runtime.resume.earlier import examine
 from mergec.runtime.resume.record import sealed_text
 from mergec.runtime.session import Report
-from resume_models import CHANGED, RECIPE, SHAPES, merged, plan_of, weights, write_models
+from resume_models import CHANGED, RECIPE, SHAPES, Told, merged, plan_of, weights, write_models
 from safetensors.torch import load_file
 
 ONE = RECIPE.replace('shard_size="18kB"', "")
@@ -92,6 +92,24 @@ def test_an_input_that_shares_a_file_with_the_earlier_output(folder: Path, tmp_p
     wanted = merged(plan_of(folder, recipe), tmp_path / "wanted")
     assert mergec.run(plan_of(folder, recipe), out, force=True).reused == len(SHAPES) - 3
     assert weights(out) == wanted
+
+
+def test_names_that_a_stopped_run_has_left(folder: Path, tmp_path: Path) -> None:
+    """It has linked files of the earlier output, of which another recipe can use a part only."""
+
+    class Stopped(Exception): ...
+
+    def stop() -> None:
+        raise Stopped
+
+    out = tmp_path / "out"
+    mergec.run(plan_of(folder), out)
+    with pytest.raises(Stopped):
+        mergec.run(plan_of(folder, CHANGED), out, force=True, progress=Told(4, stop))
+    linked = [p for p in out.glob("*.safetensors") if p.stat().st_nlink > 1]
+    recipe = RECIPE + "head = 0.3*a + 0.7*b\nlayers[0].q = 0.3*a + 0.7*b\nlayers[5].k = 0.3*a + 0.7*b\n"
+    assert linked
+    assert changed(folder, out, recipe, tmp_path / "wanted").reused > 0
 
 
 def test_nothing_to_do(folder: Path, tmp_path: Path) -> None:
@@ -274,6 +292,17 @@ def test_a_provenance_file_of_another_kind(text: str, sealed: bool, folder: Path
     (out / "mergec.json").write_text(sealed_text(text) if sealed else text)
     assert examine(str(out), plan_of(folder)) is None
     assert changed(folder, out, RECIPE, tmp_path / "wanted").reused == 0
+
+
+@pytest.mark.parametrize("name", ["a\0", "\ud800", "a/b"])
+def test_a_weight_file_whose_name_no_file_can_have(name: str, folder: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    mergec.run(plan_of(folder), out)
+    record = json.loads((out / "mergec.json").read_text())
+    del record["record_sha256"]
+    record["weights"][name] = [1, 2, 3, 4]
+    (out / "mergec.json").write_text(sealed_text(json.dumps(record)))
+    assert examine(str(out), plan_of(folder)) is None
 
 
 def test_another_version_takes_over_nothing_and_says_so(folder: Path, tmp_path: Path) -> None:

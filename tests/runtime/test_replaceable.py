@@ -228,6 +228,19 @@ def test_papers_without_a_checkpoint(tmp_path: Path) -> None:
     assert refusal(out).message.endswith("it holds no checkpoint")
 
 
+@pytest.mark.parametrize("closed", ["out", "out/additional_chat_templates"])
+def test_a_folder_that_nothing_may_be_taken_out_of(
+    closed: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = checkpoint(tmp_path / "out")
+    (out / "additional_chat_templates").mkdir()
+    allowed = os.access
+    monkeypatch.setattr(
+        replaceable.os, "access", lambda path, mode: path != str(tmp_path / closed) and allowed(path, mode)
+    )
+    assert refusal(out).message.endswith(f"it can't be removed: `{tmp_path / closed}` is not writable")
+
+
 def test_the_folder_one_is_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     out = checkpoint(tmp_path / "out")
     (out / "additional_chat_templates").mkdir()
