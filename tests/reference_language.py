@@ -184,9 +184,9 @@ class Interpreter:
             return True
         if not template.tied or (own is not None and EMBED not in own[1].names):
             return False
-        source = owner.get(EMBED)
-        if source is not None and any(not m.tied for m in self._models_in(source[0].value, self.root)):
-            raise Refused("mixed heads")
+        for source in (owner.get(EMBED), own):
+            if source is not None and any(not m.tied for m in self._models_in(source[0].value, self.root)):
+                raise Refused("mixed heads")
         return True
 
     def _shape(self, template: Checkpoint, name: str) -> tuple[int, ...] | None:

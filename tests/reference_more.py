@@ -84,7 +84,7 @@ def multislerp(
     units = [x / (norm(x) + eps) for x in points]
     mean = weighted(units, w)
     size = np.abs(start) + sum(abs(f) * np.abs(x) for f, x in zip(w, points, strict=True))
-    if norm(mean) < eps:
+    if norm(mean) < max(eps, 1e-6 * sum(abs(f) for f in w)):
         return Merged(start + weighted(points, w), size, everywhere(start, True))
     direction = mean / norm(mean)
     step = weighted([u - inner(u, direction) * direction for u in units], w)

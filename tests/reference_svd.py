@@ -29,10 +29,13 @@ def tsv_merge(deltas: Sequence[Array]) -> Array:
     k = min(deltas[0].shape) // len(deltas)
     if k == 0:
         return np.zeros_like(deltas[0])
-    found = [svd(d) for d in deltas]
-    u = np.concatenate([u[:, :k] for u, _, _ in found], axis=1)
-    s = np.concatenate([s[:k] for _, s, _ in found])
-    vh = np.concatenate([vh[:k] for _, _, vh in found])
+    found = []
+    for u, s, vh in map(svd, deltas):
+        kept = [j for j in range(k) if s[j] > 1e-6 * s[0]]
+        found.append((u[:, kept], s[kept], vh[kept]))
+    u = np.concatenate([u for u, _, _ in found], axis=1)
+    s = np.concatenate([s for _, s, _ in found])
+    vh = np.concatenate([vh for _, _, vh in found])
     return np.asarray(polar(u) @ np.diag(s) @ polar(vh))
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 import torch
 
 from ..reductions import Attributes
-from .decompositions import finite_only, polar, svd
+from .decompositions import SMALL, finite_only, polar, svd
 
 Tensors = tuple[torch.Tensor, ...]
 Numbers = tuple[float, ...]
@@ -15,7 +15,10 @@ Numbers = tuple[float, ...]
 
 @finite_only
 def singular_merge(inputs: Tensors, numbers: Numbers, out: torch.Tensor, attributes: Attributes) -> None:
-    """polar(U)·diag(σ)·polar(V)ᵀ of the r // T leading triplets of each of T matrices; one matrix is itself."""
+    """polar(U)·diag(σ)·polar(V)ᵀ of the r // T leading triplets of each of T matrices; one matrix is itself.
+
+    A matrix that lacks rank has fewer: where σ is next to 0, directions are the decomposition's, not the matrix's.
+    """
     if len(inputs) == 1:
         out.copy_(inputs[0])
         return
@@ -23,7 +26,7 @@ def singular_merge(inputs: Tensors, numbers: Numbers, out: torch.Tensor, attribu
     if not each:
         out.zero_()
         return
-    u, s, vh = _joined([_leading(x, each) for x in inputs])
+    u, s, vh = _joined([_of_weight(_leading(x, each)) for x in inputs])
     torch.matmul(polar(u) * s, polar(vh), out=out)
 
 
@@ -52,6 +55,12 @@ def _leading(x: torch.Tensor, count: int) -> Triplets:
     """Copies, so that the rest of the factors can go."""
     u, s, vh = svd(x)
     return u[:, :count].clone(), s[:count].clone(), vh[:count].clone()
+
+
+def _of_weight(triplets: Triplets) -> Triplets:
+    u, s, vh = triplets
+    rank = int((s > SMALL * s[:1]).sum())
+    return u[:, :rank], s[:rank], vh[:rank]
 
 
 def _joined(parts: list[Triplets]) -> Triplets:

@@ -24,9 +24,10 @@ from reference_language import Interpreter
 from reference_places import EMBED, HEAD, PREFIX, Array, Checkpoint, Refused, Unjudged
 from safetensors.torch import load_file, save_file
 
-# what mergec finds in parts of a recipe that no tensor needs: a base that is missing, indices and keys that are wrong;
-# and models that are used whole and have another number of layers, though only some of them are asked for
-STRICTER = {"E0113", "E0217", "E0301", "E0303", "E0304", "E0305", "E0315"}
+# what mergec finds in parts of a recipe that no tensor needs: a base that is missing, weights that add up to 0, indices
+# and keys that are wrong; and models that are used whole and have another number of layers, though only some of them
+# are asked for
+STRICTER = {"E0113", "E0214", "E0217", "E0301", "E0303", "E0304", "E0305", "E0315"}
 
 
 def _tensors(name: str, depth: int, seed: int) -> dict[str, torch.Tensor]:

@@ -171,6 +171,40 @@ def test_what_is_not_finite_never_vanishes(call: str, odd: float) -> None:
         assert all(not math.isfinite(made[f"x{i}"].view(-1)[i]) for i in range(20))
 
 
+@pytest.mark.parametrize(
+    "call",
+    [
+        "ties(a, density=0.1)",
+        "knots(a, density=0.1, exclude=true)",
+        "localize_stitch(a, density=0.1)",
+        "sce(a, b, select_topk=0.1)",
+        "breadcrumbs(a, density=0.1)",
+        "breadcrumbs(a, density=0.01)",
+        "breadcrumbs_ties(a, density=0.01, gamma=0.5)",
+        "breadcrumbs(a, density=0.01, axis=-1)",
+        "della(a, density=0.2, epsilon=0.1)",
+        "dare_ties(a, density=0.1)",
+        "pcb(a, b, ratio=0.01)",
+    ],
+)
+@pytest.mark.parametrize("odd", [math.nan, math.inf, -math.inf])
+def test_more_odd_numbers_than_a_share_keeps_are_all_there(call: str, odd: float) -> None:
+    random = torch.Generator().manual_seed(4)
+    models = {m: {"x": torch.randn(4, 10, generator=random)} for m in ("base", "a", "b")}
+    models["a"]["x"].view(-1)[::2] = odd
+    assert not run(call, models)[0]["x"].view(-1)[::2].isfinite().any()
+
+
+@pytest.mark.parametrize("scope", ["model", "tensor"])
+def test_an_infinity_is_no_outlier_that_pcb_clamps(scope: str) -> None:
+    """Of so many elements the 10⁻⁴ that are largest are more than one."""
+    random = torch.Generator().manual_seed(4)
+    models = {m: {"x": torch.randn(200, 200, generator=random)} for m in ("base", "a", "b")}
+    models["a"]["x"][7, 8] = math.inf
+    bad = ~run(f'pcb(a, b, scope="{scope}")', models)[0]["x"].isfinite()
+    assert bad.nonzero().tolist() == [[7, 8]]
+
+
 def reads_base(call: str) -> bool:
     tensors = {"x": ("F32", (4, 5))}
     catalog = mergec.MemoryCatalog({f"./{m}": {"tensors": tensors} for m in ("base", "a", "b", "c")})

@@ -132,3 +132,36 @@ def test_breadcrumbs_drops_the_first_of_equal_magnitudes_as_the_largest(density:
     made = merge(f"* = breadcrumbs(a, density={density}, gamma=0.125, axis=-1)", models)["x"]
     kept = int(16 * density)
     assert (made != 0).int().tolist() == [[0] * 2 + [1] * kept + [0] * (14 - kept)] * 2
+
+
+# --- directions that nobody has ------------------------------------------------------------------
+
+
+def test_tsv_merge_of_a_model_without_a_task_vector_is_what_the_other_keeps() -> None:
+    base, b = numbers(1, 24, 30), numbers(2, 24, 30)
+    models = {"base": {"x": base}, "a": {"x": base}, "b": {"x": b}}
+    u, s, vh = np.linalg.svd((b - base).numpy(), full_matrices=False)
+    kept = base.numpy() + (u[:, :12] * s[:12]) @ vh[:12]
+    for order in orders("ab"):
+        made = merge(f"{FLOAT64}* = tsv_merge({order})", models)["x"]
+        np.testing.assert_allclose(made, kept, rtol=0, atol=1e-10)
+
+
+def test_tsv_merge_of_low_ranks_is_of_their_own_directions_alone() -> None:
+    """Of rank 4 each, at right angles: nothing but rounding is in the 8 triplets more that either could keep."""
+    left, right = (torch.linalg.qr(numbers(3 + i, 24 + 6 * i, 8)).Q for i in range(2))
+    deltas = [left[:, p] @ numbers(7, 4, 4) @ right[:, p].T for p in (slice(0, 4), slice(4, 8))]
+    models = {"base": {"x": torch.zeros(24, 30, dtype=torch.float64)}, "a": {"x": deltas[0]}, "b": {"x": deltas[1]}}
+    for order in orders("ab"):
+        made = merge(f"{FLOAT64}* = tsv_merge({order})", models)["x"]
+        np.testing.assert_allclose(made, deltas[0] + deltas[1], rtol=0, atol=1e-10)
+
+
+@pytest.mark.parametrize("factor", [-3, -0.3, -0.1])
+@pytest.mark.parametrize("options", ["", ", base=base"])
+def test_multislerp_of_opposite_tensors_makes_no_direction_of_their_rounding(factor: float, options: str) -> None:
+    a = numbers(5, 30, 40).float()
+    models = {"base": {"x": torch.zeros_like(a)}, "a": {"x": a}, "b": {"x": a * factor}}
+    for order in orders("ab"):
+        made = merge(f"* = multislerp({order}{options})", models)["x"]
+        np.testing.assert_allclose(made, (a + a * factor) / 2, rtol=0, atol=1e-6)
