@@ -28,20 +28,20 @@ _OF_PEFT = (
     "lora_magnitude_vector|lora_ranknum|ia3_l|vera_lambda_[bd]|vera_[AB]|oft_[rRs]|boft_[Rs]|fourierft_spectrum"
     r"|randlora_\w+|hra_u|road_theta|c3a_kernel|bone_\w+|shira_weight"
 )
-_OF_LYCORIS = "hada_(?:w[12]_[ab]|w[12]|t[12])|lokr_(?:w[12](?:_[ab])?|t2)|oft_(?:blocks|diag)"
+_OF_LYCORIS = "hada_(?:w[12]_[ab]|w[12]|t[12])|lokr_(?:w[12](?:_[ab])?|t[12])|oft_(?:blocks|diag)"
 _FACTORS = tuple(
-    (tool, re.compile(rf"(?P<module>.+?){parts}"))
+    (tool, re.compile(rf"(?P<module>.*?){parts}"))
     for tool, parts in (
-        ("kohya", r"\.(?P<part>lora_(?:down|up|mid))(?:\.[^.]+)?\.weight"),
+        ("kohya", r"\.(?P<part>lora_(?:down|up|mid))(?:\.[^.]+)?(?:\.(?:weight|bias))?"),
         ("lycoris", rf"\.(?P<part>{_OF_LYCORIS})(?:\.[^.]+)?"),
         ("diffusers", r"[._](?P<part>lora\d*\.(?:down|up)|lora_linear_layer\.(?:down|up))\.weight"),
-        ("mlx", r"\.(?P<part>lora_[ab])(?:\.weight)?"),
+        ("mlx", r"\.(?P<part>lora_[ab])(?:\.[^.]+){0,2}"),
         ("peft", r"\.(?P<part>lora_(?:embedding_)?[ABE])(?:\.[^.]+)?\.(?:weight|bias)"),
         ("loralib", r"\.(?P<part>lora_(?:embedding_)?[ABE])(?:\.[^.]+)?"),
         ("peft", rf"\.(?P<part>{_OF_PEFT})(?:\.[^.]+)*"),
     )
 )
-_BESIDE = re.compile(r"(?P<module>.+?)\.(?:alpha|scale|dora_scale|lora_scaling|(?:base_layer\.)?weight)")
+_BESIDE = re.compile(r"(?:(?P<module>.+?)\.|)(?:alpha|scale|dora_scale|lora_scaling|(?:base_layer\.)?weight)")
 """What belongs to the factors of a module, where it has any."""
 
 _TITLES = {
@@ -103,14 +103,14 @@ def _factor(name: str) -> tuple[str, str, str] | None:
     if _ANY.search(name) is None:
         return None
     for tool, expression in _FACTORS:
-        match = expression.fullmatch(name)
+        match = expression.fullmatch("." + name)  # a module alone in a file has no name
         if match is not None:
-            return tool, match["module"], match["part"]
+            return tool, match["module"][1:], match["part"]
     return None
 
 
 def _beside(names: Iterable[str], homes: set[str]) -> Iterator[tuple[str, str]]:
     for name in names:
         match = _BESIDE.fullmatch(name)
-        if match is not None and match["module"] in homes:
-            yield name, match["module"]
+        if match is not None and (match["module"] or "") in homes:
+            yield name, match["module"] or ""

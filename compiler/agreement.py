@@ -12,6 +12,8 @@ from .architectures import has_head, names_head
 from .models import Model
 from .patterns import pattern
 
+_OWN_CODE = "auto_map"
+"""Code beside the weights makes the model, in which layers may lack parts that are pruned away."""
 _SHARED_LAYERS = "num_hidden_groups"
 """ALBERT's number of layers that are stored, each of which is used for several."""
 
@@ -105,7 +107,7 @@ def _holes(model: Model) -> Iterator[Disagreement]:
 
 def _parts(model: Model) -> Iterator[Disagreement]:
     """Layers without a tensor that most of the others have, in families whose layers are all alike."""
-    if model.family.inferred or model.family.experts is not None:
+    if model.family.inferred or model.family.experts is not None or model.config.get(_OWN_CODE):
         return
     layers: dict[str, dict[str, set[int]]] = {}
     for name in model.space.names:
@@ -185,7 +187,10 @@ def _untied(model: Model) -> Iterator[Disagreement]:
         if rule.default if said is None else bool(said):
             continue
         for alias in rule.aliases:
-            if model.aliases.get(alias) == rule.primary and alias not in model.checkpoint.tensors:
+            below = f"{alias.rpartition('.')[0]}."
+            if any(n.startswith(below) and not n.endswith(".bias") for n in model.checkpoint.tensors):
+                continue  # it is there in a form of its own, such as `lm_head.linear.weight`
+            if model.aliases.get(alias) == rule.primary:
                 says = "says" if said is not None else "is not set, which says"
                 text = f"`{rule.config_key}` {says} that `{alias}` is a tensor of its own, but it is not stored"
                 # what is not said to be a model with a head may well be one without

@@ -54,7 +54,8 @@ class Bundles:
         `cast`: the arithmetic is no more than that the tensor is written in this dtype.
         """
         module = self.modules.get(stored)
-        beside = [name for p in sorted(self.parts[module]) if (name := named(p, module)) != stored] if module else []
+        parts = () if module is None else sorted(self.parts[module])
+        beside = [name for p in parts if (name := named(p, module or "")) != stored]
         shown = f"`{stored}` is {dtype}, with `{beside[0]}` beside it" if beside else "its config says so"
         whole = f"or take all of it from one model: `* = {owner}`"
         if cast is not None:

@@ -23,7 +23,7 @@ from typing import Any
 from .bundles import CODES, Bundles, parts_of
 from .catalog import Checkpoint, StoredTensor
 
-_WIDE = frozenset({"F16", "BF16", "F32", "F64", "BOOL", "I64", "U64"})
+_WIDE = frozenset({"F16", "BF16", "F32", "F64", "BOOL"})
 """Dtypes that no weight is packed in, unless a config says so."""
 
 _SCALE = re.compile(
@@ -40,11 +40,17 @@ _LEARNED = re.compile(
 """Scales that models learn beside their weights."""
 
 _COUNTED = re.compile(
-    r"(^|[_.])(index|indices|idx|ids?|masks?|masked|positions?|counts?|num|steps?|lengths?|offsets?|shape|version|tracked"
-    r"|buckets?|bias)($|[_.])",
+    r"(^|[_.])(index|indices|idx|ids?|masks?|masked|positions?|counts?|num|steps?|lengths?|offsets?|sizes?|shape|version"
+    r"|tracked|buckets?|bias)($|[_.])",
     re.IGNORECASE,
 )
 """Integers that are no weights."""
+
+_PACKED = re.compile(r"(^|[._])q?weights?(?![a-z])|packed|qzeros", re.IGNORECASE)
+"""What integers of 64 bits are called where weights are packed in them, which ids and counts have too."""
+
+_MAIN = (".weight", ".kernel")
+"""What the weight of a module is called, beside which any other name can be its scale's."""
 
 _MLX, _MLX_BITS = "quantization", "bits"
 SETTINGS = ("quantization_config", "compression_config", _MLX)
@@ -90,7 +96,7 @@ def quantisation(checkpoint: Checkpoint) -> Bundles | None:
     """What is quantised in a checkpoint, and how; None for one of plain numbers."""
     setting = _setting(checkpoint.config, _DEEPEST)
     whole = setting is not None or _METADATA in checkpoint.metadata
-    if not whole and {t.dtype for t in checkpoint.tensors.values()} <= _WIDE:
+    if not whole and not any(map(_narrow, checkpoint.tensors.values())):
         return None
     modules = _modules(checkpoint.tensors, whole)
     if not whole and not modules:
@@ -180,7 +186,7 @@ def _modules(tensors: Mapping[str, StoredTensor], whole: bool) -> dict[str, str]
     others: list[str] = []
     for name, tensor in tensors.items():
         module, leaf = _split(name, tensors)
-        packed = tensor.dtype not in _WIDE or (whole and leaf == ".weight")
+        packed = _narrow(tensor) or (whole and leaf == ".weight")
         if packed and math.prod(tensor.shape) > 1 and not _SCALE.search(leaf) and not _COUNTED.search(leaf):
             codes.setdefault(module, []).append(name)
         else:
@@ -198,6 +204,13 @@ def _modules(tensors: Mapping[str, StoredTensor], whole: bool) -> dict[str, str]
     return found
 
 
+def _narrow(tensor: StoredTensor) -> bool:
+    """Whether a tensor can be of codes by its dtype and name."""
+    if tensor.dtype in ("I64", "U64"):
+        return _PACKED.search(tensor.name) is not None
+    return tensor.dtype not in _WIDE
+
+
 def _split(name: str, tensors: Mapping[str, StoredTensor]) -> tuple[str, str]:
     """A tensor's module, and what its name has behind it. What lies below a weight is of that weight's module."""
     module = name.rpartition(".")[0]
@@ -212,19 +225,28 @@ def _split(name: str, tensors: Mapping[str, StoredTensor]) -> tuple[str, str]:
 def _home(name: str, tensors: Mapping[str, StoredTensor], codes: Mapping[str, object]) -> str | None:
     """The module with codes that a tensor which is none belongs to, by its name; None for none.
 
-    `X.qkv_scale` and `scales.X.qkv.weight` are of `X.qkv`.
+    `X.qkv_scale`, `X.qkv.quantizer.scale` and `scales.X.qkv.weight` are of `X.qkv`.
     """
-    module, leaf = _split(name, tensors)
+    module, _ = _split(name, tensors)
     if module in codes:
         return module
-    if _SCALE.search(leaf) and not _LEARNED.search(leaf):
-        end = len(name)
-        while (end := name.rfind("_", len(module), end)) > 0:
-            if name[:end] in codes:
-                return name[:end]
+    if _LEARNED.search(name[module.rfind(".") + 1 :]):
+        return None
+    end = len(name)
+    while (end := name.rfind("_", module.rfind(".") + 1, end)) > 0:
+        if name[:end] in codes and _SCALE.search(name, end):
+            return name[:end]
+    above = module
+    while above := above.rpartition(".")[0]:
+        if above in codes and _SCALE.search(module, len(above)):
+            return above
     first, _, rest = name.partition(".")
-    if _SCALE.search(first):
-        return next((m for m in (rest, rest.rpartition(".")[0]) if m in codes), None)
+    while rest:
+        if _SCALE.search(first):
+            found = next((m for m in (rest, rest.rpartition(".")[0]) if m in codes), None)
+            if found is not None:
+                return found
+        first, _, rest = rest.partition(".")
     return None
 
 
@@ -234,9 +256,11 @@ def _is_scale(tensor: StoredTensor, leaf: str, weights: list[StoredTensor]) -> b
         return False
     if _SCALE.search(leaf):
         return any(tensor.dtype != w.dtype or tensor.dtype == "U8" for w in weights)
-    # another name, beside a lone weight: one number, or one for each block of it
+    # another name, beside a module's weight or with its name: one number, or one for each block or row of it
     return any(
-        tensor.dtype in ("F32", "F16", "BF16") and w.name.endswith(".weight") and _blocks(tensor.shape, w.shape)
+        tensor.dtype in ("F32", "F16", "BF16")
+        and (w.name.endswith(_MAIN) or tensor.name.startswith((f"{w.name}_", f"{w.name}.")))
+        and _blocks(tensor.shape, w.shape)
         for w in weights
     ) and not _COUNTED.search(leaf)
 
@@ -244,6 +268,8 @@ def _is_scale(tensor: StoredTensor, leaf: str, weights: list[StoredTensor]) -> b
 def _blocks(scale: tuple[int, ...], weight: tuple[int, ...]) -> bool:
     if math.prod(scale) == 1:
         return True
+    if len(scale) == 1 < len(weight):
+        return scale[0] in weight
     return len(scale) == len(weight) > 1 and all(0 < s <= w for s, w in zip(scale, weight, strict=True))
 
 

@@ -7,7 +7,8 @@ import re
 from ..grammar.records import dataclass
 
 _SHARD = re.compile(
-    r"(?P<stem>.*?[-_.]?)(?<!\d)(?P<number>\d{1,9})(?P<of>[-_]of[-_])(?P<count>\d{1,9})(?!\d)(?P<rest>.*)"
+    r"(?P<stem>.*?)(?<!\d)(?P<number>\d{1,9})(?P<of>[-_. ]of[-_. ])(?P<count>\d{1,9})(?!\d)(?P<rest>.*)",
+    re.IGNORECASE,
 )
 
 

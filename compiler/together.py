@@ -56,6 +56,7 @@ class _Looked:
         self.present = {*self.stored.values(), *elaboration.ties}
         self.told = any(key in settings.config for key in SETTINGS)
         self.put: dict[tuple[str, str], _Put] = {}
+        self.coded = dict(_coded(self.template))
 
     def errors(self) -> Iterator[Diagnostic]:
         for output in self.graph.outputs:
@@ -80,10 +81,19 @@ class _Looked:
                     yield bundle.computed(model.label, model.span, place.stored, place.dtype, at, dtype)
                 elif member:
                     self._note(output, model, bundle, place.stored)
-        template, like = self.template, self.template.find(output.name)
-        own = codes_at(template.bundles, like[1].stored) if like is not None and not bundled else None
-        if like is not None and own is not None:
-            yield own.replaced(template.label, template.span, like[1].stored, output.span or template.span)
+        template = self.template
+        stored = None if bundled else self._like(output.name)
+        own = None if stored is None else codes_at(template.bundles, stored)
+        if stored is not None and own is not None:
+            yield own.replaced(template.label, template.span, stored, output.span or template.span)
+
+    def _like(self, name: str) -> str | None:
+        """The template's stored tensor that an output stands for; where it has none of the name, codes of any layer."""
+        like = self.template.find(name)
+        if like is not None:
+            return like[1].stored
+        at = self.template.space.layer_of(name)
+        return None if at is None else self.coded.get((at[0].name, at[2]))
 
     def _note(self, output: Output, model: Model, bundle: Bundles, stored: str) -> None:
         module, name = bundle.modules[stored], self.stored[output.name]
@@ -128,8 +138,27 @@ class _Looked:
                     Label(template.span, "the template, whose config.json goes out"),
                     Label(model.span, bundle.found),
                 ),
-                help=(f"take config.json from there: `output(like={model.label})`", *bundle.ways),
+                help=(
+                    # where the template has codes too, it would be their config that says otherwise then
+                    *(
+                        (f"take config.json from there: `output(like={model.label})`",)
+                        if own is None or own.setting is None
+                        else ()
+                    ),
+                    *bundle.ways,
+                ),
             )
+
+
+def _coded(template: Model) -> Iterator[tuple[tuple[str, str], str]]:
+    """By stack and name below a layer what is codes in the template, or would be a plain weight in place of some."""
+    for name, view in template.tensors.items():
+        if codes_at(template.bundles, view.stored) is None:
+            continue
+        at = template.space.layer_of(name)
+        if at is not None:
+            yield (at[0].name, at[2].rpartition(".")[0] + ".weight"), view.stored
+            yield (at[0].name, at[2]), view.stored
 
 
 def _wrong(message: str, at: Span, model: Model, bundle: Bundles) -> Diagnostic:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 
 from ..compiler.catalog import CatalogError
@@ -9,6 +10,9 @@ from ..compiler.shards import Shard, shard_of
 from .faults import show
 
 _MOST_NAMED = 3
+_NUMBERED = re.compile(r"(?P<stem>.*?)(?<!\d)(?P<number>\d{2,9})(?P<rest>(\.[A-Za-z_]\w*)+)")
+_MODEL_PARALLEL = "consolidated."
+"""What Meta's files are called, one for each of the devices that a model was cut for, the first of them 0."""
 
 
 def check_complete(folder: str, weights: Sequence[str], index: str | None) -> None:
@@ -41,6 +45,33 @@ def check_complete(folder: str, weights: Sequence[str], index: str | None) -> No
                 folder, f"by their names the weights are {count} files, of which {len(files)} {_are(files)} {where}",
                 tuple(notes), index,
             )  # fmt: skip
+    if index is None:
+        _check_numbers(folder, weights)
+
+
+def _check_numbers(folder: str, weights: Sequence[str]) -> None:
+    """Sees that files which are numbered, `consolidated.00.pth`, are so without a gap, and from the first on."""
+    sets: dict[tuple[str, str, int], dict[int, str]] = {}
+    for name in weights:
+        found = _NUMBERED.fullmatch(name)
+        if found is not None and shard_of(name) is None:
+            files = sets.setdefault((found["stem"], found["rest"], len(found["number"])), {})
+            files[int(found["number"])] = name
+    for (stem, rest, digits), files in sets.items():
+        first, last = min(files), max(files)
+        if stem == _MODEL_PARALLEL:
+            first = 0
+        elif first > 1:
+            continue  # versions, numbers of steps
+        missing = next((n for n in range(first, last) if n not in files), None)
+        if missing is not None:
+            name = f"{stem}{missing:0{digits}d}{rest}"
+            raise CatalogError(
+                "E0460",
+                f"`{show(files[last])}` is here, but not `{show(name)}`",
+                file=folder,
+                help=("fetch the missing files again", "or give the files names without numbers, if there are no more"),
+            )
 
 
 def _are(files: dict[int, Shard]) -> str:
@@ -55,6 +86,7 @@ def _incomplete(folder: str, message: str, notes: tuple[str, ...], index: str | 
         notes=notes,
         help=(
             f"fetch the missing files{' and the index' if index else ''} again",
-            "or name the files of this model without `-of-`, if there are no more of it",
+            f"or name the files of this model without `-of-`{', in the index too' if index else ''},"
+            " if there are no more of it",
         ),
     )

@@ -166,6 +166,10 @@ MISSING = "by their names the weights are {} files, of which {} here"
         (["model-00001-of-00004", "model-00004-of-00004"], MISSING.format(4, "2 are")),
         (["model-00000-of-00003", "model-00001-of-00003"], MISSING.format(3, "2 are")),
         (["w_1_of_3.fp16", "w_3_of_3.fp16"], MISSING.format(3, "2 are")),
+        (["w.1.of.3", "w.3.of.3"], MISSING.format(3, "2 are")),
+        (["w 1 Of 3", "w 3 Of 3"], MISSING.format(3, "2 are")),
+        (["consolidated.01"], "`consolidated.01.safetensors` is here, but not `consolidated.00.safetensors`"),
+        (["w-00001", "w-00003"], "`w-00003.safetensors` is here, but not `w-00002.safetensors`"),
         # those of two checkpoints, of which one is complete
         (["model-00001-of-00002", "model-00002-of-00002", "model-00003-of-00003"], MISSING.format(3, "1 is")),
         (["model-00001-of-00002", "model-00005-of-00002"], "`model-00005-of-00002.safetensors` is not one of 2 files"),
@@ -207,7 +211,20 @@ def test_pickled_shards_that_are_missing(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "names",
-    [["model-00001-of-00001"], ["x-00000-of-00002", "x-00001-of-00002"], ["best-of-3"], ["a-1-of-2", "a-2-of-2"]],
+    [
+        ["model-00001-of-00001"],
+        ["x-00000-of-00002", "x-00001-of-00002"],
+        ["best-of-3"],
+        ["a-1-of-2", "a-2-of-2"],
+        ["consolidated.00"],
+        ["consolidated.00", "consolidated.01"],
+        ["w-01", "w-02"],
+        ["w-01"],
+        ["w-15", "w-21"],
+        ["epoch-0500"],
+        ["a1", "a3"],
+        ["sd_xl_1.0", "b-02"],
+    ],
 )
 def test_sets_that_are_complete(tmp_path: Path, names: list[str]) -> None:
     for number, name in enumerate(names):

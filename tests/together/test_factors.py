@@ -28,6 +28,10 @@ TOOLS: dict[str, tuple[str, list[str]]] = {
     "XLabs": ("diffusers", ["b.0.processor.qkv_lora1.down.weight", "b.0.processor.qkv_lora1.up.weight"]),
     "PEFT's names": ("PEFT's names", ["transformer.a.to_q.lora_A.weight", "transformer.a.to_q.lora_B.weight"]),
     "MLX": ("MLX", ["model.layers.0.self_attn.q_proj.lora_a", "model.layers.0.self_attn.q_proj.lora_b"]),
+    "kohya, bare": ("kohya", [f"{X}.lora_down", f"{X}.lora_up", f"{X}.lora_down.bias"]),
+    "a module alone": ("kohya", ["lora_down.weight", "lora_up.weight", "alpha"]),
+    "MLX, named": ("MLX", ["a.q.lora_a.default.weight", "a.q.lora_b.default.weight"]),
+    "LoKr of Tucker's": ("LyCORIS", [f"{X}.lokr_w1", f"{X}.lokr_w2", f"{X}.lokr_t1"]),
     "loralib": ("loralib", ["model.layers.0.self_attn.q_proj.lora_A", "model.layers.0.self_attn.q_proj.lora_B"]),
 }  # fmt: skip
 PEFT: dict[str, list[str]] = {

@@ -27,6 +27,7 @@ FORMATS: dict[str, tuple[str, Tensors]] = {
     "beside the module": ("fp8", {"X.weight": F8, "X_scale": ONE}),
     "beside the module, of the weight": ("fp8", {"X.weight": F8, "X_weight_scale_inv": BLOCKS}),
     "scales of their own": ("fp8", {"X.weight": F8, "scales.X.weight": ONE}),
+    "scales of their own, further down": ("fp8", {"X.weight": F8, "q.scales.X.weight": ONE}),
     "fused experts": ("fp8", {"X.gate_up": ("F8_E4M3", (4, 64, 64)), "X.gate_up_scale_inv": ("F32", (4, 1, 1))}),
     "mxfp8": ("fp8", {"X.weight": F8, "X.weight_scale": ("U8", (64, 2))}),
     "nvfp4": (
@@ -73,6 +74,13 @@ FORMATS: dict[str, tuple[str, Tensors]] = {
     "EETQ": ("int8", {"X.weight": ("I8", (64, 64)), "X.weight_scales": ("F16", (64,))}),
     "BitNet": ("uint8", {"X.weight": ("U8", (16, 64)), "X.weight_scale": ("BF16", (1,))}),
     "MLX": ("U32", {"X.weight": ("U32", (64, 8)), "X.scales": GROUPS, "X.biases": GROUPS}),
+    "rows called otherwise": ("fp8", {"X.weight": F8, "X.s": ROW}),
+    "a kernel's": ("fp8", {"X.kernel": F8, "X.s": ONE}),
+    "experts called otherwise": ("fp8", {"X.w1": ("F8_E4M3", (4, 64, 64)), "X.w1_s": ("F32", (4, 1, 1))}),
+    "a quantizer below": ("fp8", {"X.weight": F8, "X.weight_quantizer._amax": ONE}),
+    "a scale with a weight": ("fp8", {"X.weight": F8, "X.scale.weight": ROW}),
+    "a scale with a weight, beside the module": ("fp8", {"X.weight": F8, "X_scale.weight": ROW}),
+    "packed in 64 bits": ("GPTQ or AWQ", {"X.qweight": ("I64", (4, 64)), "X.scales": GROUPS}),
     "GGUF's": ("int8", {"X.weight": ("I8", (64, 64)), "X.d": ("F16", (64, 2))}),
 }  # fmt: skip
 
@@ -122,8 +130,9 @@ def test_copies(name: str) -> None:
     _, module = FORMATS[name]
     both = {"a": model(module), "b": model(module)}
     assert errors("* = a", both) == []
-    place = "layers" if all(part.startswith("X") for part in module) else "blocks"
-    rest = "" if place == "layers" else '\n"scales.blocks.1.fc.weight" = b'
+    beside = [part.replace("X", "blocks.1.fc") for part in module if not part.startswith("X")]
+    place = "blocks" if beside else "layers"
+    rest = "".join(f'\n"{name}" = b' for name in beside)
     assert errors(f"* = a\n{place}[1] = b{rest}", both) == []
     for part in module:
         stored = part.replace("X", "blocks.0.fc")
@@ -136,6 +145,7 @@ PLAIN: dict[str, Tensors] = {
     "a cast that leaves norms": {"X.weight": F8, "X.norm.scale": ROW},
     "a cast with norms called scale": {"X.weight": F8, "X.norm.scale": ("F8_E4M3", (64,))},
     "a cast with what a model learns": {"X.proj": F8, "X.logit_scale": ("F32", ()), "X.layer_scale": ROW},
+    "a cast of a codebook": {"X.weight": F8, "X.cluster_size": ROW},
     "a cast with a table": {"X.pos": F8, "X.scale_shift_table": ("F32", (6, 64))},
     "a cast of a norm over batches": {
         "X.weight": ("F8_E4M3", (64,)), "X.running_mean": ROW, "X.running_var": ROW,
@@ -279,3 +289,38 @@ def test_codes_have_names_and_shapes_of_their_own() -> None:
     assert [
         d.code for d in errors("* = a", {"a": {"tensors": tensors, "config": config | {"num_hidden_layers": 4}}})
     ] == ["E0461"]
+
+
+@pytest.mark.parametrize("name", ["block fp8", "GPTQ"])
+def test_plain_layers_do_not_go_where_the_template_has_codes(name: str) -> None:
+    """Beyond its depth too: its config.json speaks of all layers."""
+    config = {
+        "architectures": ["LlamaForCausalLM"],
+        "model_type": "llama",
+        "num_hidden_layers": 2,
+        "tie_word_embeddings": True,
+    }
+    module, plain = FORMATS[name][1], {"X.weight": ("BF16", (64, 64))}
+
+    def llama(module: Mapping[str, tuple[str, tuple[int, ...]]], **more: Any) -> dict[str, Any]:
+        tensors: Tensors = {"model.embed_tokens.weight": ("BF16", (8, 64)), "model.norm.weight": ("BF16", (64,))}
+        for layer in range(2):
+            tensors |= {part.replace("X", f"model.layers.{layer}.mlp.up_proj"): t for part, t in module.items()}
+        return {"tensors": tensors, "config": config | more}
+
+    said = {"quantization_config": {"quant_method": "fp8" if name == "block fp8" else "gptq"}}
+    models = {"a": llama(module, **said), "b": llama(plain), "c": llama(module, **said)}
+    for second, codes in (("b", ["E0457"]), ("c", [])):
+        for layers in (f"a.layers[0], {second}.layers[1]", f"a.layers[*], {second}.layers[0]"):
+            found = errors(f"output(like=a)\n* = a\nlayers = stack({layers})", models)
+            assert [d.code for d in found] == codes, layers
+
+
+def test_settings_that_differ_have_no_way_out_in_another_template() -> None:
+    module = FORMATS["block fp8"][1]
+    config = {"model_type": "odd", "quantization_config": {"quant_method": "fp8"}}
+    other = {"model_type": "odd", "quantization_config": {"quant_method": "fp8", "weight_block_size": [1, 1]}}
+    models = {"a": {**model(module), "config": config}, "b": {**model(module), "config": other}}
+    (found,) = errors("* = a\nlayers[1] = b", models)
+    assert found.code == "E0457"
+    assert not any("like=" in help for help in found.help)
