@@ -71,7 +71,7 @@ class _Elaborator:
         covered: dict[int, list[str]] = {c.assignment.number: [] for c in found}
         copied: list[str] = []
         missing: list[str] = []
-        twins = output_twins(self.template, owner, ties, self.vocabulary)
+        twins = output_twins(self.template, self.space, owner, ties, self.vocabulary)
         make = Maker(self.settings, self.vocabulary, self.space, kept, self.errors, self.catalog)
         given = {id(c): self.statement(c, owner, {**ties, **twins}) for c in found}
         rest = Given(None, Leaf(self.template, None, self.template.span), self.template.span, {}, ())

@@ -26,7 +26,7 @@ from .places import Coordinate, Space
 from .resize import common_shape
 from .settings import Settings
 from .shapes import shape_text
-from .terms import Leaf, Where, has_adapter, is_region, leaves
+from .terms import Leaf, Where, has_adapter, is_region, leaves, where_of
 from .vocabulary import Vocabulary
 
 MOST_ERRORS = 50
@@ -265,12 +265,7 @@ class Maker:
         return like is None or self._template.dtype(like[1]) in FLOATS
 
     def _where(self, given: Given, name: str) -> Where:
-        space = self._space
-        at = space.layer_of(name)
-        stacks = list(space.depths.values())
-        layers = space.depths.get(at[0].name, 0) if at else (stacks[0] if stacks else 0)
-        coordinate = given.names.get(name, ((), name))
-        return Where(name, coordinate, given.counts, space, at[1] if at else None, layers, name)
+        return where_of(self._space, given.names, given.counts, name)
 
     def _report(self, diagnostic: Diagnostic) -> None:
         """Collects an error, once a code and place: a wrong statement goes wrong at many tensors."""

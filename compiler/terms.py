@@ -43,6 +43,14 @@ class Where:
         return self.layer / (self.layers - 1) if self.layers > 1 else 1.0
 
 
+def where_of(space: Space, names: Mapping[str, Coordinate], counts: tuple[int, ...], name: str) -> Where:
+    """The output's tensor `name`, of a statement that covers `names` and as many layers and experts as `counts` say."""
+    at = space.layer_of(name)
+    stacks = list(space.depths.values())
+    layers = space.depths.get(at[0].name, 0) if at else (stacks[0] if stacks else 0)
+    return Where(name, names.get(name, ((), name)), counts, space, at[1] if at else None, layers, name)
+
+
 def before_layers(space: Space, name: str) -> bool:
     """Whether a tensor outside the layers comes before them: the embeddings do, norm and head do not."""
     places = space.family.places

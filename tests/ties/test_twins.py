@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import lora_adapters
 import pytest
 import torch
 from merging import compile_folders, merge, merge_folders
@@ -122,3 +123,48 @@ def test_other_tables_of_the_vocabulary_s_shape() -> None:
     assert torch.equal(tables[0], tables[1])
     assert torch.equal(tables[0], tables[2])
     assert not torch.equal(tables[0], out["model.encoder.embed_positions.weight"])
+
+
+@pytest.mark.parametrize(
+    ("value", "embed", "head"),
+    [
+        ("{embed: a, _: base}", "a", "base"),
+        ('{"output.*": a, _: base}', "base", "a"),
+        ('{"output.*": 1, _: 0}*a + {"output.*": 0, _: 1}*base', "base", "a"),
+        ('linear(base, a, weight=[{"tok_embeddings.*": 0, _: 1}, {"tok_embeddings.*": 1, _: 0}])', "a", "base"),
+        ("slerp(base, a, t=1 - depth)", "a", "base"),
+        ("a if depth == 0 else base", "a", "base"),
+        ("{layers: base, _: a}", "a", "a"),
+        ("a if in_layers() else base", "base", "base"),
+    ],
+)
+def test_what_is_said_of_one_of_them_alone_makes_two_of_them(value: str, embed: str, head: str) -> None:
+    models = {"base": meta(1), "a": meta(2)}
+    out = merge(f"* = {value}", models)
+    torch.testing.assert_close(out[EMBED], models[embed][EMBED])
+    torch.testing.assert_close(out[HEAD], models[head][HEAD])
+
+
+@pytest.mark.parametrize(
+    ("modules", "one"), [((), True), ((HEAD,), False), ((EMBED,), False), ((EMBED, HEAD), True)], ids=str
+)
+@pytest.mark.parametrize("value", ["base + lora({0})", "a + 0.5*lora({0})"])
+def test_adapters_that_change_them_alike_or_unlike(
+    modules: tuple[str, ...], one: bool, value: str, tmp_path: Path
+) -> None:
+    """One random mask for both as long as the adapter does the same to both, or nothing."""
+    models = {"base": meta(1), "a": meta(2)}
+    names = [n.removesuffix(".weight") for n in ("layers.0.attention.wq.weight", *modules)]
+    made: Tensors = {}
+    for name in names:
+        made |= lora_adapters.factors(models["base"], [name], seed=5)
+    config = {"r": 4, "lora_alpha": 2}
+    folder = lora_adapters.write(tmp_path / "adapter", made, **config)
+    tuned = value.format(f'"{folder}"')
+    for method in ("dare_linear(tuned, base=base, density=0.5)", "tuned"):
+        out = merge(f"let tuned = {tuned}\n* = {method}", models)
+        assert torch.equal(out[HEAD], out[EMBED]) == one
+    on, share = ("base", 1.0) if value.startswith("base") else ("a", 0.5)
+    wanted = lora_adapters.applied(models[on], made, config | {"lora_alpha": 2 * share})
+    for name in (EMBED, HEAD):
+        torch.testing.assert_close(out[name].double(), torch.from_numpy(wanted[name]), rtol=1e-5, atol=1e-6)
