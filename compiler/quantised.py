@@ -8,6 +8,7 @@ Two things show one, each by itself:
 
       X.weight F8_E4M3, X.weight_scale_inv          X.qweight I32, X.qzeros, X.scales, X.g_idx
       X.weight F8_E4M3, X.scale                     X.weight I8, X.SCB
+      X.linear.weight F8_E4M3, X.scale              X.weight F8_E4M3, X.any_name [rows, 1]
       X.weight U8, X.weight.absmax, X.weight.quant_map         X_blocks U8, X_scales U8
 
 Weights that are merely cast to float8 have no scales, and are plain numbers.
@@ -17,7 +18,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from .bundles import CODES, Bundles, parts_of
@@ -39,9 +40,14 @@ _LEARNED = re.compile(
 )
 """Scales that models learn beside their weights."""
 
+_OF_CHILD = re.compile(
+    r"\.?(weights?_|qweight_|q|w_)?(scales?|scaling_factor|amax|absmax)(_inv|_weights?)?", re.IGNORECASE
+)
+"""What the scale of a weight is called in the module above that of the weight, where others can be learned."""
+
 _COUNTED = re.compile(
     r"(^|[_.])(index|indices|idx|ids?|masks?|masked|positions?|counts?|num|steps?|lengths?|offsets?|sizes?|shape|version"
-    r"|tracked|buckets?|bias)($|[_.])",
+    r"|tracked|buckets?|bias|embeddings?)($|[_.])",
     re.IGNORECASE,
 )
 """Integers that are no weights."""
@@ -88,6 +94,9 @@ _CONFIGS = {
 }
 """Methods that transformers undoes as it loads, by the class that tells it to."""
 
+_FP8 = "fp8"
+"""What codes are called that nothing but their dtype tells of."""
+
 _DEEPEST = 4
 _LONGEST = 40
 
@@ -114,6 +123,8 @@ def quantisation(checkpoint: Checkpoint) -> Bundles | None:
             *_dequantised(setting or {}),
             *(("if its weights are plain numbers after all, remove `quantization_config` from config.json",)
               if whole and not modules and checkpoint.config is not None else ()),
+            *(("if it is a plain cast to float8 after all, and learned those tensors, cast it to bfloat16 first",)
+              if not whole and title == _FP8 else ()),
             "merge the models that these were made of, and quantise the result",
         ),
         modules,
@@ -192,15 +203,19 @@ def _modules(tensors: Mapping[str, StoredTensor], whole: bool) -> dict[str, str]
         else:
             others.append(name)
     scaled: dict[str, list[str]] = {}
+    below = _only_below(codes)
     for name in others:
-        home = _home(name, tensors, codes)
+        home = _home(name, tensors, codes, below)
         if home is not None:
             scaled.setdefault(home, []).append(name)
     found: dict[str, str] = {}
     for module, weights in codes.items():
         beside = scaled.get(module, [])
-        if any(_is_scale(tensors[b], b[len(module) :], [tensors[w] for w in weights]) for b in beside):
-            found |= {name: module for name in (*weights, *beside) if not name.endswith("bias")}
+        coded = [tensors[w] for w in weights]
+        if any(_is_scale(tensors[b], module, coded) for b in beside) or _scale_among(coded):
+            # a scale above its module is of a name that the module's is no part of
+            bundle = module if all(module in b for b in beside) else module.rpartition(".")[0]
+            found |= {name: bundle for name in (*weights, *beside) if not name.endswith("bias")}
     return found
 
 
@@ -222,10 +237,23 @@ def _split(name: str, tensors: Mapping[str, StoredTensor]) -> tuple[str, str]:
     return module, name[len(module) :]
 
 
-def _home(name: str, tensors: Mapping[str, StoredTensor], codes: Mapping[str, object]) -> str | None:
+def _only_below(codes: Iterable[str]) -> dict[str, str]:
+    """By the modules with codes right below them, and none elsewhere below: the module that has those."""
+    found: dict[str, set[str]] = {}
+    for module in codes:
+        above = module
+        while above := above.rpartition(".")[0]:
+            found.setdefault(above, set()).add(module)
+    return {above: one for above, (one, *more) in found.items() if not more and one.rpartition(".")[0] == above}
+
+
+def _home(
+    name: str, tensors: Mapping[str, StoredTensor], codes: Mapping[str, list[str]], below: Mapping[str, str]
+) -> str | None:
     """The module with codes that a tensor which is none belongs to, by its name; None for none.
 
-    `X.qkv_scale`, `X.qkv.quantizer.scale` and `scales.X.qkv.weight` are of `X.qkv`.
+    `X.qkv_scale`, `X.qkv.quantizer.scale` and `scales.X.qkv.weight` are of `X.qkv`, and so is `X.scale` where no other
+    module right below `X` has codes.
     """
     module, _ = _split(name, tensors)
     if module in codes:
@@ -244,18 +272,20 @@ def _home(name: str, tensors: Mapping[str, StoredTensor], codes: Mapping[str, ob
     while rest:
         if _SCALE.search(first):
             found = next((m for m in (rest, rest.rpartition(".")[0]) if m in codes), None)
-            if found is not None:
+            if found:
                 return found
         first, _, rest = rest.partition(".")
-    return None
+    child = below.get(module)
+    if child is None or not _OF_CHILD.fullmatch(name, len(module)):
+        return None
+    return child if any(_blocks(tensors[name].shape, tensors[w].shape) for w in codes[child]) else None
 
 
-def _is_scale(tensor: StoredTensor, leaf: str, weights: list[StoredTensor]) -> bool:
+def _is_scale(tensor: StoredTensor, module: str, weights: list[StoredTensor]) -> bool:
     """Whether a tensor scales one of the weights of its module."""
-    if _LEARNED.search(leaf):
-        return False
-    if _SCALE.search(leaf):
-        return any(tensor.dtype != w.dtype or tensor.dtype == "U8" for w in weights)
+    leaf = tensor.name[len(module) :] if tensor.name.startswith(module) else tensor.name
+    if _SCALE.search(leaf) and not _LEARNED.search(leaf):
+        return any(tensor.dtype != w.dtype or tensor.dtype == "U8" or _kept(tensor.shape, w.shape) for w in weights)
     # another name, beside a module's weight or with its name: one number, or one for each block or row of it
     return any(
         tensor.dtype in ("F32", "F16", "BF16")
@@ -263,6 +293,21 @@ def _is_scale(tensor: StoredTensor, leaf: str, weights: list[StoredTensor]) -> b
         and _blocks(tensor.shape, w.shape)
         for w in weights
     ) and not _COUNTED.search(leaf)
+
+
+def _scale_among(weights: list[StoredTensor]) -> bool:
+    """Whether one of the tensors of codes has a number for each row or column of another, in its dtype."""
+    return any(_kept(s.shape, w.shape) for s in weights for w in weights if w.name.endswith(_MAIN))
+
+
+def _kept(scale: tuple[int, ...], weight: tuple[int, ...]) -> bool:
+    """Whether a shape is another with some dimensions reduced to 1, as sums over those leave them."""
+    return (
+        1 < len(scale) == len(weight)
+        and scale != weight
+        and 1 in scale
+        and all(s in (1, w) for s, w in zip(scale, weight, strict=True))
+    )
 
 
 def _blocks(scale: tuple[int, ...], weight: tuple[int, ...]) -> bool:
@@ -299,4 +344,4 @@ def _by_names(tensors: Mapping[str, StoredTensor], modules: Mapping[str, str]) -
     first = next(dtypes, None)
     if first is None:
         return None
-    return "fp8" if first.startswith("F8") else {"I8": "int8", "U8": "uint8"}.get(first, f"codes in {first}")
+    return _FP8 if first.startswith("F8") else {"I8": "int8", "U8": "uint8"}.get(first, f"codes in {first}")

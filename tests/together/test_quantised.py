@@ -81,6 +81,13 @@ FORMATS: dict[str, tuple[str, Tensors]] = {
     "a scale with a weight": ("fp8", {"X.weight": F8, "X.scale.weight": ROW}),
     "a scale with a weight, beside the module": ("fp8", {"X.weight": F8, "X_scale.weight": ROW}),
     "packed in 64 bits": ("GPTQ or AWQ", {"X.qweight": ("I64", (4, 64)), "X.scales": GROUPS}),
+    "above the module": ("fp8", {"X.linear.weight": F8, "X.scale": ONE}),
+    "above the module, of rows": ("fp8", {"X.linear.weight": F8, "X.weight_scale": ("F32", (64, 1))}),
+    "rows of what a model may learn": ("fp8", {"X.weight": F8, "X.layer_scale": ("F32", (64, 1))}),
+    "one number of what a model may learn": ("fp8", {"X.weight": F8, "X.logit_scale": ONE}),
+    "rows in the dtype of the codes": ("fp8", {"X.weight": F8, "X.scale": ("F8_E4M3", (64, 1))}),
+    "rows in the dtype of the codes, called otherwise": ("fp8", {"X.weight": F8, "X.s": ("F8_E4M3", (64, 1))}),
+    "columns in the dtype of the codes": ("fp8", {"X.weight": F8, "X.scale": ("F8_E4M3", (1, 64))}),
     "GGUF's": ("int8", {"X.weight": ("I8", (64, 64)), "X.d": ("F16", (64, 2))}),
 }  # fmt: skip
 
@@ -147,6 +154,14 @@ PLAIN: dict[str, Tensors] = {
     "a cast with what a model learns": {"X.proj": F8, "X.logit_scale": ("F32", ()), "X.layer_scale": ROW},
     "a cast of a codebook": {"X.weight": F8, "X.cluster_size": ROW},
     "a cast with a table": {"X.pos": F8, "X.scale_shift_table": ("F32", (6, 64))},
+    "a cast beside several modules": {"X.q.weight": F8, "X.k.weight": F8, "X.scale": ONE},
+    "a cast of a module further down": {"X.q.conv.weight": F8, "X.scale": ROW},
+    "a cast of weights with norms of their own": {
+        "X.parametrizations.weight.original0": ("F8_E4M3", (64, 1)), "X.parametrizations.weight.original1": F8,
+    },
+    "a cast with an embedding beside": {"X.weight": F8, "X.eoi_embedding": ROW},
+    "a cast of tokens": {"X.cls_token": ("F8_E4M3", (1, 1, 64)), "X.register_tokens": ("F8_E4M3", (1, 8, 64))},
+    "a cast of factors": {"X.weight": F8, "X.down": ("F8_E4M3", (8, 64)), "X.up": ("F8_E4M3", (64, 8))},
     "a cast of a norm over batches": {
         "X.weight": ("F8_E4M3", (64,)), "X.running_mean": ROW, "X.running_var": ROW,
     },
