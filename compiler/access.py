@@ -9,7 +9,7 @@ from typing import Any
 from ..grammar import ast
 from ..grammar.diagnostic import Diagnostic, Label, MergecError
 from ..grammar.source import Span
-from .calls import kind_of
+from .kinds import kind_of
 from .paths import GlobStep, IndexStep, Interval, NameStep, Path
 from .placing import at
 from .scopes import Namespace, Scope

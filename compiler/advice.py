@@ -10,8 +10,9 @@ from typing import Any
 from ..grammar import ast
 from ..grammar.diagnostic import Diagnostic, Label, MergecError, Severity
 from ..grammar.source import Span
-from .calls import Parameter, kind_of, match
+from .calls import Parameter, match
 from .expressions import Expressions
+from .kinds import kind_of
 from .scopes import Scope
 from .terms import Vary, Where
 from .varying import resolve, varies

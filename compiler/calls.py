@@ -9,9 +9,9 @@ from ..grammar import ast
 from ..grammar.diagnostic import Diagnostic, Label, MergecError
 from ..grammar.records import dataclass
 from ..grammar.source import Span
+from .kinds import KINDS, article, kind_of
 from .near import near
-from .scopes import Function
-from .terms import PlaceMap, Token, Union, Vary, Where, is_region
+from .terms import PlaceMap, Vary, Where, is_region
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,9 +20,6 @@ class Missing:
 
 
 REQUIRED = Missing()
-
-KINDS = ("number", "integer", "boolean", "string", "region")
-"""What a parameter can be declared to accept."""
 
 _BOUNDED = ("number", "integer")
 
@@ -176,25 +173,3 @@ def _instead_of_a_region(function: str, value: Any) -> tuple[str, ...]:
     if isinstance(value, str):
         return ('a checkpoint is opened with `model("…")`',)
     return (f"models are given one by one: `{function}(a, b)`",) if isinstance(value, tuple) else ()
-
-
-def article(kind: str) -> str:
-    return f"{'an' if kind[0] in 'aeiou' else 'a'} {kind}"
-
-
-def kind_of(value: Any) -> str:
-    """A value's kind in words, for messages."""
-    for kinds, word in (
-        (bool, "a boolean"),
-        (int | float | Vary, "a number"),
-        (str, "a string"),
-        (tuple, "a list"),
-        (PlaceMap, "a place map"),
-        (Function, "a function"),
-        (Token | Union, "a tokenizer setting"),
-    ):
-        if isinstance(value, kinds):
-            return word
-    if value is None:
-        return "`none`"
-    return "a region" if is_region(value) else "a function"

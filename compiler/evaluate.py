@@ -18,10 +18,11 @@ from .adapters import Adapter
 from .bindings import VARYING, Cascade, declare, unknown
 from .budget import Budget
 from .builtins import BUILTINS
-from .calls import Given, check_declared, kind_of
+from .calls import Given, check_declared
 from .catalog import Catalog, CatalogError
 from .expressions import Expressions, key_span, too_deep
 from .forms import FORMS, Models, catalog_diagnostic
+from .kinds import kind_of
 from .library import Library
 from .models import Model
 from .names import bound_and_free, cycles

@@ -13,8 +13,9 @@ from .assembly import assemble, is_assembly
 from .bindings import Cascade, unknown
 from .budget import Budget
 from .builtins import BUILTINS, Builtin
-from .calls import Given, check_kind, kind_of, match
+from .calls import Given, check_kind, match
 from .functions import Functions
+from .kinds import kind_of
 from .library import Library
 from .lifting import as_region, lift, power
 from .paths import Path

@@ -12,11 +12,12 @@ from .adapters import Adapter, read_changes
 from .advice import advise
 from .agreement import Disagreement, certain
 from .bindings import CALLED
-from .calls import Given, Parameter, check_kind, kind_of, match
+from .calls import Given, Parameter, check_kind, match
 from .catalog import Catalog, CatalogError, Checkpoint
 from .completeness import completeness
 from .expressions import Expressions
 from .family import build
+from .kinds import kind_of
 from .layouts import CANONICAL, Recognised, View
 from .map_keys import plain
 from .models import Model, bind

@@ -8,7 +8,7 @@ from typing import Any
 
 from ..grammar.diagnostic import Diagnostic, Label, MergecError
 from ..grammar.source import Span
-from .calls import kind_of
+from .kinds import kind_of
 from .terms import Apply, Number, PlaceMap, Vary, Where, is_region
 from .varying import once, resolve, varies
 

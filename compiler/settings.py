@@ -8,9 +8,10 @@ from typing import Any
 from ..grammar.diagnostic import Diagnostic, Label, MergecError
 from ..grammar.records import dataclass
 from ..grammar.source import Source, Span
-from .calls import Given, article, kind_of
+from .calls import Given
 from .dtypes import FLOATS, NAMES
 from .evaluate import Recipe
+from .kinds import article, kind_of
 from .map_keys import plain
 from .models import Model
 from .near import near

@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 from ..compiler.dtypes import SIZES, TORCH_NAMES
 from ..compiler.scratch import ALIGNMENT, PAGE, Area
 from ..grammar.diagnostic import Diagnostic, Exit, MergecError
-from .host import HostArena
+from .host import HostArena, HostBuffer
+from .memory import Buffer
 
 
 def torch_dtype(name: str) -> torch.dtype:
@@ -87,6 +88,14 @@ class DeviceBuffer:
     def __init__(self, device: torch.device, dtype: str, numel: int) -> None:
         self.dtype, self.nbytes = dtype, numel * SIZES[dtype]
         self.tensor = torch.empty(numel, dtype=torch_dtype(dtype), device=device)
+
+
+def numbers_of(buffer: Buffer) -> torch.Tensor:
+    """A held buffer's numbers, over the same memory."""
+    if isinstance(buffer, DeviceBuffer):
+        return buffer.tensor
+    assert isinstance(buffer, HostBuffer)
+    return over(buffer.bytes).view(torch_dtype(buffer.dtype))
 
 
 class Stream:

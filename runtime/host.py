@@ -2,18 +2,12 @@
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
-
 import numpy
 from numpy.typing import NDArray
 
 from ..compiler.dtypes import held_bytes
 from ..compiler.scratch import Area
 from .syscalls import anonymous
-
-if TYPE_CHECKING:
-    import torch
 
 
 class Host:
@@ -68,10 +62,3 @@ class HostBuffer:
         self.nbytes = held_bytes(dtype, numel)
         self.bytes = pages(self.nbytes) if memory is None else memory[: self.nbytes]
         self.address: int = self.bytes.ctypes.data
-
-    @property
-    def tensor(self) -> torch.Tensor:
-        """The numbers as a torch tensor over the same memory; the first call imports torch."""
-        devices: Any = importlib.import_module(".devices", __package__)
-        tensor: torch.Tensor = devices.over(self.bytes).view(devices.torch_dtype(self.dtype))
-        return tensor

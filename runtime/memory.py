@@ -4,7 +4,7 @@ host and on the device."""
 from __future__ import annotations
 
 import threading
-from typing import Any, Protocol
+from typing import Protocol
 
 
 class Arena(Protocol):
@@ -17,12 +17,8 @@ class Arena(Protocol):
 class Buffer(Protocol):
     """A held buffer: a whole tensor's numbers in memory."""
 
+    dtype: str
     nbytes: int
-
-    @property
-    def tensor(self) -> Any:
-        """The numbers as torch sees them."""
-        ...
 
 
 class Memory(Protocol):

@@ -26,7 +26,7 @@ from ..compiler.plan import (
 )
 from ..compiler.scalars import SCALARS
 from ..compiler.scratch import LOAD_STAGING, Area, Layout
-from .devices import DeviceArena, Stream, TorchArena, torch_dtype
+from .devices import DeviceArena, Stream, TorchArena, numbers_of, torch_dtype
 from .host import HostArena
 from .kernels.bits import load_bits, store_bits
 from .kernels.elementwise import ELEMENTWISE, ELEMENTWISE_CPU
@@ -69,7 +69,7 @@ class Portable:
     def opaque(self, opaque: Opaque) -> None:
         """Runs an operation on whole tensors."""
         inputs = tuple(self._whole(held, shape) for held, shape in zip(opaque.inputs, opaque.input_shapes, strict=True))
-        output = self.context.buffers[opaque.output].tensor.view(opaque.output_shape)
+        output = numbers_of(self.context.buffers[opaque.output]).view(opaque.output_shape)
         numbers = tuple(self.context.number(a) for a in opaque.scalars)
         # no lane is busy, and the number of threads decides last bits: the same whatever the number of lanes
         torch.set_num_threads(self._threads)
@@ -83,7 +83,7 @@ class Portable:
     def load(self, load: Load, arena: HostArena | DeviceArena) -> None:
         """Brings a tensor onto an accelerator, through the staging of a lane."""
         context, staging = self.context, TorchArena(arena)
-        buffer, at = context.buffers[load.buffer].tensor.view(torch.uint8), 0
+        buffer, at = numbers_of(context.buffers[load.buffer]).view(torch.uint8), 0
         for file, start, nbytes in file_ranges(load.source, 0, load.source.numel):
             for offset in range(0, nbytes, LOAD_STAGING):
                 context.lanes.check()
@@ -102,7 +102,7 @@ class Portable:
             torch.set_num_threads(1)
 
     def _whole(self, held: Held, shape: tuple[int, ...]) -> torch.Tensor:
-        whole: torch.Tensor = self.context.buffers[held.buffer].tensor
+        whole: torch.Tensor = numbers_of(self.context.buffers[held.buffer])
         return whole[held.first : held.first + held.numel].view(shape)
 
 
@@ -179,10 +179,10 @@ class TorchLane:
                 load_bits(self._context.buffers[operand.buffer], block, out)
                 return 0
             start = operand.first + block.first
-            out.copy_(self._context.buffers[operand.buffer].tensor[start : start + block.count])
+            out.copy_(numbers_of(self._context.buffers[operand.buffer])[start : start + block.count])
             return 0
         if isinstance(operand, Product):
-            left, right = (self._context.buffers[h.buffer].tensor for h in (operand.left, operand.right))
+            left, right = (numbers_of(self._context.buffers[h.buffer]) for h in (operand.left, operand.right))
             product_rows(operand, left, right, block.first, out, None if self._arena.accelerator else block.shared)
             return 0
         return self._operands.load(index, block.first, block.count, out)
@@ -219,7 +219,7 @@ class TorchLane:
                 if isinstance(store.value, Mask):
                     store_bits(self._context.buffers[store.buffer], first, value)
                     continue
-                self._context.buffers[store.buffer].tensor[first : first + count].copy_(value)
+                numbers_of(self._context.buffers[store.buffer])[first : first + count].copy_(value)
                 continue
             assert area is not None
             rounded = self._arena.typed(area, torch_dtype(store.dtype))[:count]

@@ -9,39 +9,21 @@ from contextlib import AbstractContextManager, contextmanager
 from threading import Lock
 from types import TracebackType
 
-from ..compiler.catalog import InputFile
 from ..compiler.packing import header_bytes
 from ..compiler.plan import Document, Extent, Plan, PlannedOutput, Tagalong
-from ..grammar.records import dataclass
 from .descriptors import Descriptors, room
 from .direct import PIECE, UNIT, Direct
 from .faults import input_fault, output_fault, reason, show, writing
 from .inputs import Inputs
 from .regular import as_it_is
 from .resume.ledger import Ledger
+from .resume.sealed import SealedFile, sealed
 from .syscalls import reserve, share, start_writeback, sync, write_all
 
 _COPY_CHUNK = 16 << 20
 _BUFFER = 1 << 20
 _SHARED_UNIT = 1 << 12
 _WRITEBACK = 64 << 20
-
-
-@dataclass(frozen=True, slots=True)
-class SealedFile:
-    """A complete weight file: its name in the folder, its size in bytes, when it was last written to, and which file of
-    the system it is."""
-
-    name: str
-    size: int
-    mtime_ns: int
-    device: int
-    inode: int
-
-
-def sealed(name: str, file: InputFile) -> SealedFile:
-    """The weight file of that name, as it is."""
-    return SealedFile(name, file.size, file.mtime_ns, file.device, file.inode)
 
 
 class Writer:

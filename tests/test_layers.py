@@ -34,7 +34,6 @@ LAZY = (
     ("runtime/executor.py", "runtime.engine"),
     ("runtime/engine.py", "runtime.portable"),
     ("runtime/engine.py", "runtime.devices"),
-    ("runtime/host.py", "runtime.devices"),
     ("runtime/weights.py", "runtime.pickled"),
 )
 """(prefix of the file, prefix of what it imports) allowed inside a function: what loads torch or numpy, or only a run

@@ -25,11 +25,11 @@ from ..compare import holds
 from ..headers import read_header
 from ..kernel_code import named
 from ..regular import regular
-from ..writer import sealed
 from .confirm import Stored, confirm
 from .journal import Done
 from .made_with import changed_code, difference
 from .record import Record, RecordedTensor, files_of, found_record
+from .sealed import sealed
 
 
 @dataclass(frozen=True, slots=True)

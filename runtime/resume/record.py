@@ -25,9 +25,9 @@ from ...compiler.catalog import CatalogError
 from ...compiler.plan import Document, Plan
 from ...grammar.records import dataclass
 from ..documents import parse_json, read_text
-from ..writer import SealedFile
 from .journal import Done
 from .made_with import made_with
+from .sealed import SealedFile
 
 _LONGEST = 1 << 29
 """Bytes of a provenance file that are read at most: about a million tensors."""
