@@ -21,31 +21,31 @@ from typing import TYPE_CHECKING, Any
 from .compiler.version import __version__
 
 if TYPE_CHECKING:
-    from .compiler.calls import Parameter
-    from .compiler.catalog import Catalog, CatalogError, MemoryCatalog
-    from .compiler.plan import Plan
-    from .compiler.primitives import Primitive
+    from .compiler.checkpoint.catalog import Catalog, CatalogError, MemoryCatalog
+    from .compiler.evaluate.calls import Parameter
+    from .compiler.evaluate.extensions import Primitive
+    from .compiler.plan.plan import Plan
     from .grammar.diagnostic import Diagnostic, Exit, Label, MergecError, Severity
     from .runtime.api import Compiled, compile, parse, run
-    from .runtime.catalog import LocalCatalog
-    from .runtime.session import Report
+    from .runtime.catalog.local import LocalCatalog
+    from .runtime.session.session import Report
     from .runtime.verify.check import verify
     from .runtime.verify.report import Verification
 
 _HOMES = {
-    "Catalog": "compiler.catalog",
-    "CatalogError": "compiler.catalog",
+    "Catalog": "compiler.checkpoint.catalog",
+    "CatalogError": "compiler.checkpoint.catalog",
     "Compiled": "runtime.api",
     "Diagnostic": "grammar.diagnostic",
     "Exit": "grammar.diagnostic",
     "Label": "grammar.diagnostic",
-    "LocalCatalog": "runtime.catalog",
-    "MemoryCatalog": "compiler.catalog",
+    "LocalCatalog": "runtime.catalog.local",
+    "MemoryCatalog": "compiler.checkpoint.catalog",
     "MergecError": "grammar.diagnostic",
-    "Parameter": "compiler.calls",
-    "Plan": "compiler.plan",
-    "Primitive": "compiler.primitives",
-    "Report": "runtime.session",
+    "Parameter": "compiler.evaluate.calls",
+    "Plan": "compiler.plan.plan",
+    "Primitive": "compiler.evaluate.extensions",
+    "Report": "runtime.session.session",
     "Severity": "grammar.diagnostic",
     "Verification": "runtime.verify.report",
     "compile": "runtime.api",

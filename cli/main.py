@@ -19,8 +19,8 @@ from typing import TYPE_CHECKING, Any
 
 from ..grammar.diagnostic import Diagnostic, Exit, MergecError
 from ..grammar.render import render, to_json
-from .arguments import Arguments, UsageError, parse_arguments
-from .streams import piped_recipe, prepare, say, silence, tell
+from .terminal.arguments import Arguments, UsageError, parse_arguments
+from .terminal.streams import piped_recipe, prepare, say, silence, tell
 
 if TYPE_CHECKING:
     from ..grammar.source import Source
@@ -123,7 +123,7 @@ def _color(choice: str) -> bool:
 
 def _command(name: str, words: list[str]) -> int:
     if name == "fmt":
-        from .fmt import format_files
+        from .commands.fmt import format_files
 
         return format_files(words)
     if name == "import":
@@ -131,10 +131,10 @@ def _command(name: str, words: list[str]) -> int:
 
         return import_command(words)
     if name == "verify":
-        from .verify import verify_command
+        from .commands.verify import verify_command
 
         return verify_command(words)
-    from .inspect import inspect_command
+    from .commands.inspect import inspect_command
 
     return inspect_command(words)
 
@@ -175,7 +175,7 @@ def _meant(arguments: Arguments) -> tuple[str, ...]:
 
 def _compile(arguments: Arguments, looks: bool) -> int:
     if arguments.emit == "ast":
-        from .emit import emit_syntax
+        from .commands.emit import emit_syntax
 
         say(emit_syntax(_recipe(arguments.words[0])))
         return int(Exit.DONE)
@@ -186,7 +186,7 @@ def _compile(arguments: Arguments, looks: bool) -> int:
         show(compiled.diagnostics, as_json, color)
         return _merge(compiled, arguments)
     if arguments.emit is not None:
-        from .emit import emit
+        from .commands.emit import emit
 
         say(emit(compiled.compilation, arguments.emit))
     elif arguments.explain is not None:
@@ -216,7 +216,7 @@ def is_yaml(word: str) -> bool:
 
 
 def _imported(word: str, allow_pickle: bool) -> tuple[Source, Imported]:
-    from ..runtime.catalog import LocalCatalog
+    from ..runtime.catalog.local import LocalCatalog
     from .import_mergekit.command import import_file
 
     return import_file(word, LocalCatalog(allow_pickle=allow_pickle))
@@ -254,10 +254,10 @@ def _compiled_from(recipe: Any, arguments: Arguments) -> Compiled:
 
 
 def _merge(compiled: Compiled, arguments: Arguments) -> int:
-    from ..runtime.executor import Cancelled
-    from .numbers import load_numpy
-    from .progress import ProgressLine
-    from .summary import summary
+    from ..runtime.execute.executor import Cancelled
+    from .commands.summary import summary
+    from .numpy_threads import load_numpy
+    from .terminal.progress import ProgressLine
 
     assert arguments.output is not None
     cancel = threading.Event()

@@ -1,7 +1,7 @@
 """Read this first: the way from a recipe's text to a plan, stage by stage.
 
 parse       text            -> syntax tree          grammar/parse.py
-evaluate    syntax tree     -> terms                evaluate.py   (models are opened here, by their headers)
+evaluate    syntax tree     -> terms                statements.py   (models are opened here, by their headers)
 settings    output(…)       -> Settings             settings.py
 elaborate   terms           -> Graph                elaborate.py, instantiate.py
 PASSES      Graph           -> Graph                passes/       (verified in between)
@@ -17,34 +17,34 @@ from dataclasses import field
 from typing import Any
 
 from ..grammar import ast
+from ..grammar.collector import collector_paused
 from ..grammar.diagnostic import Diagnostic, Exit, Label, MergecError, Severity
 from ..grammar.parse import parse
 from ..grammar.records import dataclass
 from ..grammar.source import Source
-from .card import PROVENANCE, model_card, provenance
-from .catalog import Catalog, InputFile
-from .collector import collector_paused
-from .companions import Companions, companions
-from .content import code_of, with_keys
-from .elaborate import Elaboration, elaborate
-from .evaluate import Recipe, evaluate
-from .expectations import check_expectations
-from .graph import Graph
-from .header_metadata import FOLDER, header_metadata
-from .library import Library
-from .machine import Machine
-from .models import Model
-from .outline import check_places
-from .packing import Packing, index_text, pack_outputs
-from .passes.simplify import simplify
-from .plan import CHUNK, Document, Plan
-from .primitives import Primitive
-from .schedule import Schedule, schedule
-from .settings import Settings, settings_of
-from .shapes import elements
-from .together import apart
-from .verify import verify
-from .vocabulary import vocabulary_of
+from .check.bundles_whole import apart
+from .check.expectations import check_expectations
+from .checkpoint.catalog import Catalog, InputFile
+from .checkpoint.model import Model
+from .elaborate.elaborate import Elaboration, elaborate
+from .elaborate.outline import check_places
+from .elaborate.vocabulary import vocabulary_of
+from .emit.card import PROVENANCE, model_card, provenance
+from .emit.companions import Companions, companions
+from .emit.content import code_of, with_keys
+from .emit.header_metadata import FOLDER, header_metadata
+from .evaluate.extensions import Primitive
+from .evaluate.settings import Settings, settings_of
+from .evaluate.standard_library import Library
+from .evaluate.statements import Recipe, evaluate
+from .graph.graph import Graph
+from .graph.passes.simplify import simplify
+from .graph.verifier import verify
+from .ops.shapes import elements
+from .pack.packing import Packing, index_text, pack_outputs
+from .plan.machine import Machine
+from .plan.plan import CHUNK, Document, Plan
+from .schedule.schedule import Schedule, schedule
 
 PASSES: tuple[Callable[[Graph], Graph], ...] = (simplify,)
 """The passes over the graph, in order; all of them are optional for correctness."""

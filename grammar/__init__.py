@@ -1,1 +1,7 @@
-"""Text to syntax tree: grammar, parser, source spans and diagnostics. Imports no other folder."""
+"""Text to syntax tree.
+
+In: a recipe's text. Out: syntax trees whose nodes know their place, diagnostics as data, and both
+as text again. Nothing here knows what a checkpoint is.
+"""
+
+__all__ = ["ast", "collector", "diagnostic", "literals", "parse", "records", "render", "sizes", "source", "suggest"]

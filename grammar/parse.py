@@ -12,8 +12,8 @@ from lark.parsers.lalr_interactive_parser import InteractiveParser
 
 from .ast import Expr, Module
 from .build import Builder, too_deep
+from .complaints import Fault, explain
 from .diagnostic import Diagnostic, Label, MergecError
-from .explain import Fault, explain
 from .scan import MAX_ERRORS, Scan, scan
 from .source import Source, Span
 from .tables import parser

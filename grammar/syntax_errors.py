@@ -2,7 +2,7 @@ r"""What is said about a text that doesn't parse: a table of slips, each with br
 
 A slip is recognised by the text around the fault, not by a parser state, so the table survives changes of the
 grammar; the samples are its test (tests/parse/test_syntax_errors.py). The first entry that fits is used;
-where none does, `explain.py` makes the message of what the grammar would have accepted.
+where none does, `complaints.py` makes the message of what the grammar would have accepted.
 """
 
 from __future__ import annotations

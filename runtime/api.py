@@ -7,31 +7,31 @@ import threading
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from ..compiler.catalog import Catalog
+from ..compiler.checkpoint.catalog import Catalog
+from ..compiler.evaluate.extensions import Primitive
 from ..compiler.pipeline import Compilation, Options, compile_recipe
-from ..compiler.plan import Plan
-from ..compiler.primitives import Primitive
+from ..compiler.plan.plan import Plan
 from ..compiler.version import __version__
 from ..grammar.ast import Module
 from ..grammar.diagnostic import Diagnostic
 from ..grammar.parse import parse as parse_source
 from ..grammar.records import dataclass
 from ..grammar.source import Source
-from .catalog import LocalCatalog
-from .hardware import choose_device, usual_lanes
-from .ports import Progress
-from .primitives import Primitives
-from .sources import read_source
+from .catalog.extensions import Primitives
+from .catalog.local import LocalCatalog
+from .catalog.recipes import read_source
+from .machine.hardware import choose_device, usual_lanes
+from .stream.interfaces import Progress
 
 if TYPE_CHECKING:
-    from .session import Report
+    from .session.session import Report
 
 
 @dataclass(frozen=True, slots=True)
 class Compiled:
     """A compiled recipe, ready to be looked at or run.
 
-    `plan` is plain data (`mergec.compiler.plan`), `diagnostics` are the warnings, `compilation` holds all that the
+    `plan` is plain data (`mergec.compiler.plan.plan`), `diagnostics` are the warnings, `compilation` holds all that the
     compiler knows: models, graph, ties.
     """
 
@@ -125,6 +125,6 @@ def run(
     `Cancelled` where `cancel` was set.
     """
     # a tenth of the time that `mergec --check` takes, which runs nothing
-    from .session import run_plan
+    from .session.session import run_plan
 
     return run_plan(plan, path, force=force, fresh=fresh, progress=progress, cancel=cancel)

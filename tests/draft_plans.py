@@ -8,9 +8,9 @@ from dataclasses import dataclass, field, replace
 
 import numpy
 import torch
-from mergec.compiler.catalog import InputFile
-from mergec.compiler.dtypes import SIZES
-from mergec.compiler.plan import (
+from mergec.compiler.checkpoint.catalog import InputFile
+from mergec.compiler.checkpoint.dtypes import SIZES
+from mergec.compiler.plan.plan import (
     CHUNK,
     Allocation,
     Extent,
@@ -29,8 +29,8 @@ from mergec.compiler.plan import (
     ToBuffer,
     ToFile,
 )
-from mergec.compiler.scratch import scratch_layout
-from mergec.runtime.executor import Outcome, execute
+from mergec.compiler.plan.scratch import scratch_layout
+from mergec.runtime.execute.executor import Outcome, execute
 
 DTYPES = {"F32": torch.float32, "BF16": torch.bfloat16, "F16": torch.float16, "F64": torch.float64}
 

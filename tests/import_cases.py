@@ -21,7 +21,7 @@ from mergec.cli.import_mergekit.writing import import_text
 from mergec.grammar.diagnostic import MergecError
 from mergec.grammar.render import render
 from mergec.grammar.source import Source
-from mergec.runtime.catalog import LocalCatalog
+from mergec.runtime.catalog.local import LocalCatalog
 
 FOLDER = Path(__file__).parent / "import"
 MODELS = FOLDER.parent / "oracle" / "data" / "models"

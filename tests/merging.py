@@ -10,7 +10,7 @@ import mergec
 import torch
 from mergec.compiler.pipeline import Options, compile_recipe
 from mergec.grammar.source import Source
-from mergec.runtime.catalog import LocalCatalog
+from mergec.runtime.catalog.local import LocalCatalog
 from safetensors.torch import load_file, save_file
 
 Tensors = Mapping[str, torch.Tensor]

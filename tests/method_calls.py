@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from mergec.compiler.library import standard_module, standard_texts
+from mergec.compiler.evaluate.standard_library import standard_module, standard_texts
 from mergec.grammar import ast
 
 SEVERAL = {

@@ -9,9 +9,9 @@ from typing import Any
 import mergec
 import torch
 from mergec.compiler.pipeline import Options, compile_recipe
-from mergec.compiler.plan import Plan
+from mergec.compiler.plan.plan import Plan
 from mergec.grammar.source import Source
-from mergec.runtime.catalog import LocalCatalog
+from mergec.runtime.catalog.local import LocalCatalog
 from safetensors.torch import save_file
 
 LAYERS = 6

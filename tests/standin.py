@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import pytest
-from mergec.runtime import devices
+from mergec.runtime.machine import accelerator
 
 
-class StandIn(devices.Accelerator):
+class StandIn(accelerator.Accelerator):
     """Any accelerator, but on the CPU."""
 
     def __init__(self, name: str) -> None:
@@ -16,4 +16,4 @@ class StandIn(devices.Accelerator):
 
 def stand_in(monkeypatch: pytest.MonkeyPatch) -> None:
     """From here on, accelerators are stand-ins."""
-    monkeypatch.setattr(devices, "Accelerator", StandIn)
+    monkeypatch.setattr(accelerator, "Accelerator", StandIn)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 
-from mergec.compiler.plan import Plan
+from mergec.compiler.plan.plan import Plan
 
 
 class Stop:

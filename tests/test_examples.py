@@ -12,12 +12,12 @@ import mergec
 import pytest
 import torch
 from checkpoints import load, make
-from mergec.compiler.catalog import Checkpoint
-from mergec.compiler.library import Library, standard_module, standard_texts
-from mergec.compiler.names import bound_and_free
-from mergec.compiler.terms import Tie
+from mergec.compiler.checkpoint.catalog import Checkpoint
+from mergec.compiler.evaluate.names import bound_and_free
+from mergec.compiler.evaluate.standard_library import Library, standard_module, standard_texts
+from mergec.compiler.terms.terms import Tie
 from mergec.grammar import ast
-from mergec.runtime.catalog import LocalCatalog
+from mergec.runtime.catalog.local import LocalCatalog
 from safetensors.torch import save_file
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -1,11 +1,17 @@
-"""Imports point one way (grammar <- compiler <- runtime <- cli), and heavy libraries stay in their layer."""
+"""The house: imports between rooms point one way, there is no circle of files, and a room is entered by its door.
+
+A room is a folder of the package. Its `__init__` says in `__all__` which of its modules other rooms may use. Heavy
+libraries stay in their part of the house.
+"""
 
 from __future__ import annotations
 
 import ast
 import functools
+import graphlib
 import subprocess
 import sys
+import tomllib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,8 +20,54 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 
-LAYERS = {"grammar": 0, "stdlib": 0, "compiler": 1, "runtime": 2, "cli": 3, "": 4}
-"""Rank of each folder; a module may import from its own folder and from those of lower rank. `""` is the root."""
+ROOMS = (
+    "grammar",
+    "stdlib",
+    "compiler/family",
+    "compiler/family/families",
+    "compiler/checkpoint",
+    "compiler/ops",
+    "compiler/terms",
+    "compiler/evaluate",
+    "compiler/manual",
+    "compiler/graph",
+    "compiler/graph/passes",
+    "compiler/elaborate",
+    "compiler/plan",
+    "compiler/pack",
+    "compiler/schedule",
+    "compiler/emit",
+    "compiler/emit/chat_templates",
+    "compiler/check",
+    "compiler",
+    "runtime/files",
+    "runtime/formats",
+    "runtime/formats/pickled",
+    "runtime/catalog",
+    "runtime/machine",
+    "runtime/reduce",
+    "runtime/stream",
+    "runtime/portable/whole_tensor",
+    "runtime/portable",
+    "runtime/native",
+    "runtime/execute",
+    "runtime/resume",
+    "runtime/output",
+    "runtime/session",
+    "runtime/verify",
+    "runtime",
+    "cli/terminal",
+    "cli/formatter",
+    "cli/explain",
+    "cli/import_mergekit",
+    "cli/commands",
+    "cli",
+    "",
+)
+"""A module may import from its own room and from rooms before it; `""` is the package's root."""
+
+LARGEST = 20
+"""As many modules as a room may have, so that one sees what it is for."""
 
 HEAVY = {
     "lark": "grammar",
@@ -31,10 +83,10 @@ LAZY = (
     ("cli/", "runtime"),
     ("cli/main.py", "cli"),
     ("runtime/api.py", "runtime.session"),
-    ("runtime/executor.py", "runtime.engine"),
-    ("runtime/engine.py", "runtime.portable"),
-    ("runtime/engine.py", "runtime.devices"),
-    ("runtime/weights.py", "runtime.pickled"),
+    ("runtime/execute/executor.py", "runtime.execute.engine"),
+    ("runtime/execute/engine.py", "runtime.portable"),
+    ("runtime/execute/engine.py", "runtime.machine.accelerator"),
+    ("runtime/catalog/weights.py", "runtime.formats.pickled"),
 )
 """(prefix of the file, prefix of what it imports) allowed inside a function: what loads torch or numpy, or only a run
 needs, is loaded when needed."""
@@ -57,10 +109,19 @@ class Import:
         return self.file.parts[0] if len(self.file.parts) > 1 else ""
 
     @property
-    def target_folder(self) -> str:
-        """The top folder of what is imported, where it is our own."""
-        head = self.target.split(".")[0]
-        return head if head in LAYERS else ""
+    def room(self) -> str:
+        return self.file.parent.as_posix().removeprefix(".")
+
+    @property
+    def target_room(self) -> str:
+        """The room of what is imported, where it is our own."""
+        path = self.target.replace(".", "/")
+        return next((r for r in sorted(ROOMS, key=len, reverse=True) if f"{path}/".startswith(f"{r}/")), "")
+
+    @property
+    def entered(self) -> str:
+        """What is imported of that room: a module of it, or a name of its `__init__`."""
+        return self.target[len(self.target_room) :].lstrip(".").partition(".")[0]
 
     def __str__(self) -> str:
         return f"{self.file}:{self.line}: imports {self.target}"
@@ -136,7 +197,7 @@ def read(file: Path, text: str) -> list[Import]:
 def sources() -> Iterator[Path]:
     """Every module of the package, relative to its root."""
     yield from (p.relative_to(ROOT) for p in sorted(ROOT.glob("*.py")))
-    for folder in sorted(filter(None, LAYERS)):
+    for folder in ("grammar", "stdlib", "compiler", "runtime", "cli"):
         yield from (p.relative_to(ROOT) for p in sorted((ROOT / folder).rglob("*.py")))
 
 
@@ -146,7 +207,22 @@ def imports() -> tuple[Import, ...]:
 
 
 def upward(found: Import) -> bool:
-    return found.own and LAYERS[found.target_folder] > LAYERS[found.folder]
+    return found.own and ROOMS.index(found.target_room) > ROOMS.index(found.room)
+
+
+@functools.cache
+def doors(room: str) -> frozenset[str]:
+    """What a room's `__init__` lists for other rooms."""
+    for node in ast.parse((ROOT / room / "__init__.py").read_text("utf-8")).body:
+        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "__all__":
+            return frozenset(ast.literal_eval(node.value))
+    return frozenset()
+
+
+def through_the_wall(found: Import) -> bool:
+    """Whether another room's module is used that is its own affair."""
+    inside = not found.own or found.target_room in ("", found.room)
+    return not inside and found.entered not in doors(found.target_room)
 
 
 def misplaced(found: Import) -> bool:
@@ -164,6 +240,39 @@ def hidden(found: Import) -> bool:
 
 def test_imports_point_downwards() -> None:
     assert not [str(i) for i in imports() if upward(i)]
+
+
+def test_every_folder_is_a_room_that_is_not_too_large() -> None:
+    found: dict[str, int] = {}
+    for file in sources():
+        room = file.parent.as_posix().removeprefix(".")
+        found[room] = found.get(room, 0) + (file.name != "__init__.py")
+    assert found.keys() == set(ROOMS)
+    assert not {room: count for room, count in found.items() if count > LARGEST}
+
+
+def test_every_room_is_in_the_package() -> None:
+    packages = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["tool"]["setuptools"]["packages"]
+    assert set(packages) == {".".join(filter(None, ("mergec", *room.split("/")))) for room in ROOMS}
+
+
+def test_rooms_are_entered_by_their_doors() -> None:
+    assert not [str(i) for i in imports() if through_the_wall(i)]
+    used = {(i.target_room, i.entered) for i in imports() if i.own and i.target_room != i.room}
+    assert not [(room, name) for room in filter(None, ROOMS) for name in doors(room) if (room, name) not in used]
+
+
+def test_there_is_no_circle_of_files() -> None:
+    modules = {".".join(file.with_suffix("").parts).removesuffix(".__init__"): file for file in sources()}
+    graph: dict[Path, set[Path]] = {}
+    for found in imports():
+        target = found.target if found.target in modules else found.target.rpartition(".")[0]
+        if found.own and target in modules and modules[target] != found.file:
+            graph.setdefault(found.file, set()).add(modules[target])
+    try:
+        graphlib.TopologicalSorter(graph).prepare()
+    except graphlib.CycleError as circle:
+        pytest.fail(" -> ".join(map(str, circle.args[1])))
 
 
 def test_heavy_libraries_stay_in_their_layer() -> None:
@@ -199,17 +308,19 @@ def test_nothing_imports_tests() -> None:
 @pytest.mark.parametrize(
     ("file", "text", "rule"),
     [
-        ("grammar/parse.py", "from ..compiler.graph import Node", upward),
+        ("grammar/parse.py", "from ..compiler.graph.graph import Node", upward),
+        ("compiler/ops/table.py", "from ..graph.graph import Node", upward),
+        ("cli/main.py", "from ..runtime.native.select import Code", through_the_wall),
         ("grammar/parse.py", "from .. import compiler", upward),
-        ("compiler/passes/fuse.py", "from ...runtime import reader", upward),
-        ("compiler/graph.py", "import mergec.cli.main", upward),
-        ("compiler/graph.py", "import torch", misplaced),
+        ("compiler/graph/passes/fuse.py", "from ....runtime.execute import engine", upward),
+        ("compiler/graph/graph.py", "import mergec.cli.main", upward),
+        ("compiler/graph/graph.py", "import torch", misplaced),
         ("cli/main.py", "def f():\n    import torch.nn", misplaced),
-        ("compiler/graph.py", "from lark import Lark", misplaced),
-        ("compiler/graph.py", "import importlib\nimportlib.import_module('torch')", misplaced),
-        ("compiler/graph.py", "def f():\n    from .ops import OPS", hidden),
-        ("compiler/graph.py", "def f():\n    import_module('.ops', __package__)", hidden),
-        ("compiler/graph.py", "import_module('..runtime.reader', __package__)", upward),
+        ("compiler/graph/graph.py", "from lark import Lark", misplaced),
+        ("compiler/graph/graph.py", "import importlib\nimportlib.import_module('torch')", misplaced),
+        ("compiler/graph/graph.py", "def f():\n    from ..ops.table import OPS", hidden),
+        ("compiler/graph/graph.py", "def f():\n    import_module('..ops.table', __package__)", hidden),
+        ("compiler/graph/graph.py", "import_module('...runtime.execute.engine', __package__)", upward),
     ],
 )
 def test_each_rule_sees_its_breach(file: str, text: str, rule: object) -> None:
@@ -220,9 +331,12 @@ def test_each_rule_sees_its_breach(file: str, text: str, rule: object) -> None:
 @pytest.mark.parametrize(
     ("file", "text"),
     [
-        ("compiler/passes/fuse.py", "from ..graph import Node\nfrom ...grammar.source import Span\nimport networkx"),
-        ("runtime/executor.py", "from ..compiler.plan import Plan\nimport torch"),
-        ("cli/main.py", "def run():\n    from ..runtime.executor import execute"),
+        (
+            "compiler/graph/passes/fuse.py",
+            "from ..graph import Node\nfrom ....grammar.source import Span\nimport networkx",
+        ),
+        ("runtime/execute/executor.py", "from ...compiler.plan.plan import Plan\nimport torch"),
+        ("cli/main.py", "def run():\n    from ..runtime.execute.executor import execute"),
         ("__init__.py", "from .compiler.pipeline import compile_text"),
     ],
 )
@@ -233,7 +347,7 @@ def test_what_is_allowed_passes(file: str, text: str) -> None:
 COMPILE = """
 import sys
 import mergec
-from mergec.compiler.catalog import MemoryCatalog
+from mergec.compiler.checkpoint.catalog import MemoryCatalog
 shapes = {"embed.weight": ("BF16", (64, 32)), "layers.0.mlp.weight": ("BF16", (32, 32))}
 catalog = MemoryCatalog({"a": {"tensors": shapes}, "b": {"tensors": shapes}})
 mergec.compile('let a = model("a")\\nlet b = model("b")\\noutput(like=a)\\n* = linear(a, b)\\n', catalog=catalog)

@@ -5,12 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from mergec.compiler.catalog import InputFile
-from mergec.compiler.plan import Document, Plan, PlannedOutput
+from mergec.compiler.checkpoint.catalog import InputFile
+from mergec.compiler.plan.plan import Document, Plan, PlannedOutput
 from mergec.grammar.diagnostic import Exit, MergecError
-from mergec.runtime.regular import as_it_is
-from mergec.runtime.target import Target
-from mergec.runtime.writer import Writer
+from mergec.runtime.files.opening import as_it_is
+from mergec.runtime.output.target import Target
+from mergec.runtime.output.writer import Writer
 
 HEADER = '{"t":{"dtype":"U8","shape":[10],"data_offsets":[0,10]}}  '
 START = 8 + len(HEADER)

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from ...compiler.pipeline import Compilation
-from ..arguments import UsageError
+from ..terminal.arguments import UsageError
 from .dot import explain_dot
 from .json import explain_json
 from .mermaid import explain_mermaid
 from .place import explain_place
 from .target import explain_target
 from .text import explain_text
+
+__all__ = ["checkpoint", "code", "explain", "method"]
 
 FORMS = {"text": explain_text, "json": explain_json, "dot": explain_dot, "mermaid": explain_mermaid}
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
-from ...compiler.dtypes import SIZES
-from ...compiler.family import Family
-from ...compiler.models import Model
+from ...compiler.checkpoint.dtypes import SIZES
+from ...compiler.checkpoint.model import Model
+from ...compiler.family.family import Family
 from ...grammar.render import escape
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ...compiler.errors import page
+from ...compiler.manual.errors import page
 from ...grammar.diagnostic import Diagnostic, Exit, MergecError
 
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from ...compiler.coverage import fold
-from ...compiler.graph import Graph, Output, write_out
+from ...compiler.elaborate.coverage import fold
+from ...compiler.graph.graph import Graph, Output, write_out
 from ...compiler.pipeline import Compilation
 from ...grammar.records import dataclass
 

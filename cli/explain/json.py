@@ -6,10 +6,10 @@ import json
 from typing import Any
 
 from ...compiler.pipeline import Compilation
-from ...compiler.plan import to_json as plan_json
-from ...compiler.terms import Tie
+from ...compiler.plan.plan import to_json as plan_json
+from ...compiler.terms.terms import Tie
 from ...grammar.render import to_json as diagnostics_json
-from ..format import format_expression
+from ..formatter.format import format_expression
 from .checkpoint import dtypes, nbytes
 from .whole_model import whole_passes
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from ...compiler.builtins import BUILTINS
-from ...compiler.library import Library
-from ...compiler.near import near
-from ...compiler.primitives import PrimitiveError
+from ...compiler.evaluate.builtins import BUILTINS
+from ...compiler.evaluate.extensions import PrimitiveError
+from ...compiler.evaluate.standard_library import Library
 from ...grammar.diagnostic import Diagnostic, Exit, MergecError
-from ...runtime.primitives import Primitives
+from ...grammar.suggest import near
+from ...runtime.catalog.extensions import Primitives
 
 
 def explain_method(name: str) -> str:

@@ -4,22 +4,22 @@ from __future__ import annotations
 
 import dataclasses
 
-from ...compiler.coverage import fold
-from ...compiler.expressions import place_path
-from ...compiler.graph import Node, Output, StoredRange, below, value_of
-from ...compiler.models import Model
-from ...compiler.ops import OPS
+from ...compiler.checkpoint.model import Model
+from ...compiler.elaborate.coverage import fold
+from ...compiler.evaluate.expressions import place_path
+from ...compiler.graph.graph import Node, Output, StoredRange, below, value_of
+from ...compiler.ops.table import OPS
 from ...compiler.pipeline import Compilation
-from ...compiler.plan import Copy, Load, Pass, Step, ToFile
+from ...compiler.plan.plan import Copy, Load, Pass, Step, ToFile
 from ...grammar import ast
 from ...grammar.diagnostic import Diagnostic, Label, MergecError
 from ...grammar.parse import parse
 from ...grammar.render import escape
 from ...grammar.source import Source, Span
-from ..amounts import memory, size
-from ..format import format_expression
+from ..formatter.format import format_expression
+from ..terminal.amounts import memory, size
+from ..terminal.columns import WIDTH, clip, facts
 from .checkpoint import listed, numel
-from .columns import WIDTH, clip, facts
 
 
 def explain_place(compilation: Compilation, place_text: str) -> str:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from ...compiler.coverage import fold
+from ...compiler.elaborate.coverage import fold
 from ...compiler.pipeline import Compilation
 from ...grammar.render import escape
-from ...runtime.outlook import look
-from ..amounts import count, size
+from ...runtime.session.outlook import look
+from ..terminal.amounts import count, size
+from ..terminal.columns import facts
 from .checkpoint import listed
-from .columns import facts
 
 
 def explain_target(compilation: Compilation, path: str) -> str:

@@ -6,15 +6,15 @@ import textwrap
 from collections import Counter
 from collections.abc import Sequence
 
-from ...compiler.coverage import fold
+from ...compiler.elaborate.coverage import fold
 from ...compiler.pipeline import Compilation
-from ...compiler.plan import Copy, Load, Pass
-from ...compiler.terms import Tie
+from ...compiler.plan.plan import Copy, Load, Pass
+from ...compiler.terms.terms import Tie
 from ...grammar.render import escape, render
-from ..amounts import count, memory, size
-from ..format import format_expression
+from ..formatter.format import format_expression
+from ..terminal.amounts import count, memory, size
+from ..terminal.columns import WIDTH, clip, clip_front, columns, facts
 from .checkpoint import depths_text, dtypes, family_text, listed, nbytes, ties_text
-from .columns import WIDTH, clip, clip_front, columns, facts
 from .whole_model import WholePass, whole_passes
 
 

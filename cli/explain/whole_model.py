@@ -9,11 +9,11 @@ from __future__ import annotations
 from collections.abc import Iterable
 from types import MappingProxyType
 
-from ...compiler.dtypes import SIZES
-from ...compiler.graph import Node
-from ...compiler.ops import OPS
+from ...compiler.checkpoint.dtypes import SIZES
+from ...compiler.graph.graph import Node
+from ...compiler.ops.shapes import elements
+from ...compiler.ops.table import OPS
 from ...compiler.pipeline import Compilation
-from ...compiler.shapes import elements
 from ...grammar.records import dataclass
 
 _WHOLE = frozenset(name for name, row in OPS.items() if row.whole_model)

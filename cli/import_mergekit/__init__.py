@@ -1,1 +1,6 @@
-"""`mergec import`: configurations of mergekit to recipes. The command is in command.py; writing.py comes next."""
+"""`mergec import`: configurations of mergekit to recipes.
+
+In: a YAML file. Out: a recipe. The command is in command.py; writing.py comes next.
+"""
+
+__all__ = ["command", "sheet"]

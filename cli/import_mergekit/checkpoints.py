@@ -6,14 +6,14 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 
-from ...compiler.aliases import config_value
-from ...compiler.catalog import Catalog, CatalogError, Checkpoint
-from ...compiler.chat_template import templates_of
-from ...compiler.family import Family, family_for
-from ...compiler.layouts import recognise
-from ...compiler.models import depths
-from ...compiler.places import Space
-from ...compiler.tokenizer import read_tokenizer
+from ...compiler.checkpoint.catalog import Catalog, CatalogError, Checkpoint
+from ...compiler.checkpoint.layouts import recognise
+from ...compiler.checkpoint.model import depths
+from ...compiler.checkpoint.ties import config_value
+from ...compiler.checkpoint.tokenizer import read_tokenizer
+from ...compiler.emit.chat_template import templates_of
+from ...compiler.family.family import Family, family_for
+from ...compiler.family.space import Space
 from ...grammar.records import dataclass
 from .model import Key, ModelRef
 

@@ -5,16 +5,16 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from ...compiler.catalog import Catalog
+from ...compiler.checkpoint.catalog import Catalog
 from ...grammar.diagnostic import Diagnostic, Exit, MergecError
 from ...grammar.parse import parse
 from ...grammar.render import render
 from ...grammar.source import Source
-from ...runtime.catalog import LocalCatalog
-from ...runtime.sources import read_source
-from ..arguments import ALLOW_PICKLE, Parser
-from ..streams import piped_recipe, say, tell
-from ..whole_file import write_whole
+from ...runtime.catalog.local import LocalCatalog
+from ...runtime.catalog.recipes import read_source
+from ..terminal.arguments import ALLOW_PICKLE, Parser
+from ..terminal.streams import piped_recipe, say, tell
+from ..terminal.whole_file import write_whole
 from .sheet import Imported
 from .writing import import_text
 

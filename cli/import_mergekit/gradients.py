@@ -13,8 +13,8 @@ from __future__ import annotations
 import math
 import re
 
-from ...compiler.paths import GlobStep, NameStep, Path
-from ...compiler.places import Space
+from ...compiler.family.place import GlobStep, NameStep, Path
+from ...compiler.family.space import Space
 from ...grammar.diagnostic import Diagnostic, Label, MergecError
 from ...grammar.literals import write_string
 from ...grammar.records import dataclass

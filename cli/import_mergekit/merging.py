@@ -6,9 +6,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import field
 from types import MappingProxyType
 
-from ...compiler.paths import GlobStep, NameStep, Path
-from ...compiler.places import Space
-from ...compiler.terms import before_layers
+from ...compiler.family.place import GlobStep, NameStep, Path
+from ...compiler.family.space import Space
+from ...compiler.terms.terms import before_layers
 from ...grammar.diagnostic import Diagnostic, Label, MergecError, Severity
 from ...grammar.literals import write_string
 from ...grammar.records import dataclass

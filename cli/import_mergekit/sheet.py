@@ -13,7 +13,7 @@ from ...grammar.diagnostic import Diagnostic, Label
 from ...grammar.parse import parse
 from ...grammar.records import dataclass
 from ...grammar.source import Source, Span
-from ..format import format_module
+from ..formatter.format import format_module
 from .methods import METHODS
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable
 
-from ...compiler.settings import CHAT_TEMPLATES
+from ...compiler.evaluate.settings import CHAT_TEMPLATES
 from ...grammar.diagnostic import Diagnostic, Label, MergecError
 from ...grammar.literals import write_string
 from .checkpoints import Shelf

@@ -9,11 +9,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import field
 from pathlib import Path
 
-from ...compiler.bindings import PLACE_WORDS
-from ...compiler.builtins import BUILTINS
-from ...compiler.catalog import Catalog
-from ...compiler.dtypes import FLOATS, NAMES
-from ...compiler.library import Library
+from ...compiler.checkpoint.catalog import Catalog
+from ...compiler.checkpoint.dtypes import FLOATS, NAMES
+from ...compiler.evaluate.bindings import PLACE_WORDS
+from ...compiler.evaluate.builtins import BUILTINS
+from ...compiler.evaluate.standard_library import Library
 from ...grammar.diagnostic import Diagnostic, Label, MergecError, Severity
 from ...grammar.literals import write_string
 from ...grammar.records import dataclass

@@ -1,1 +1,7 @@
-"""The compiled side: a pass's code on the CPU, in float32, by kernels in C. `kernels.c` says how; needs no torch."""
+"""The native backend: a pass's code on the CPU, in float32, by kernels in C.
+
+In: a pass of a plan. Out: blocks of numbers, the same to the bit as the portable backend's.
+`kernels.c` says how; needs no torch.
+"""
+
+__all__ = ["backend", "batch", "loading"]

@@ -12,17 +12,17 @@ from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 import numpy
 from numpy.typing import NDArray
 
-from ...compiler.dtypes import SIZES
-from ...compiler.plan import Copy, Pass, Step, Stream, ToFile
-from ...compiler.scratch import PAGE, aligned, scratch_layout
+from ...compiler.checkpoint.dtypes import SIZES
+from ...compiler.plan.plan import Copy, Pass, Step, Stream, ToFile
+from ...compiler.plan.scratch import PAGE, aligned, scratch_layout
 from ...grammar.records import dataclass
-from ..direct import LEAST
-from ..nonfinite import count_nonfinite
-from ..streaming import Context
-from ..units import Shape, Unit
+from ..files.direct import LEAST
+from ..stream.batching import Shape, Unit
+from ..stream.nonfinite import count_nonfinite
+from ..stream.passes import Context
 from .bound import TOGETHER, Bound, Numbers, Run, Scratch
-from .code import knows
 from .library import Kernels
+from .select import knows
 
 MOST = 128
 """Tensors of a batch at most: their instructions are beside what the plan counts."""

@@ -12,8 +12,9 @@ from typing import Any
 import numpy
 from numpy.typing import NDArray
 
-from ...compiler.ops import OPS
-from ...compiler.plan import (
+from ...compiler.ops.scalars import SCALARS
+from ...compiler.ops.table import OPS
+from ...compiler.plan.plan import (
     Argument,
     Constant,
     Instruction,
@@ -25,15 +26,14 @@ from ...compiler.plan import (
     ScalarCode,
     ToFile,
 )
-from ...compiler.scalars import SCALARS
-from ...compiler.scratch import Layout, aligned
+from ...compiler.plan.scratch import Layout, aligned
 from ...grammar.records import dataclass
-from ..kernels.order import LANES
-from ..reductions import JOINS, Attributes, Result, Threshold, rank_of
-from ..selection import settled
-from .code import REDUCTIONS, name_of, piece_of
+from ..reduce.reducer import JOINS, Attributes, Result, Threshold, rank_of
+from ..reduce.selection import settled
+from ..stream.summation import LANES
+from .encode import Made, fields_of, key_of
 from .library import STEP, Kernels
-from .rows import Made, fields_of, key_of
+from .select import REDUCTIONS, name_of, piece_of
 
 TOGETHER = ("sum", "dot", "count", "maximum", "minimum", "threshold", "threshold_at")
 """The reductions that are known of small tensors."""

@@ -3,7 +3,7 @@
    A block is cut into pieces of some thousand elements, and every instruction of the code runs over a piece before the
    next piece begins, so that registers never leave the first levels of cache and no memory as large as a block is
    written in between (the way of numexpr and of vectorised query engines). Results are those of the portable
-   kernels, bit for bit: float32 throughout, no contraction, sums in the order that `order.py` defines.
+   kernels, bit for bit: float32 throughout, no contraction, sums in the order that `summation.py` defines.
 
    `body.h` holds the instructions. It is compiled once for each level of the instruction set, and the best one that
    the processor has is chosen when the library is loaded. */
@@ -16,8 +16,8 @@
 #include <string.h>
 #include <unistd.h>
 
-#define CHUNK ((int64_t)1 << 16) /* compiler/plan.py's */
-#define LANES 64                 /* order.py's */
+#define CHUNK ((int64_t)1 << 16) /* compiler/plan/plan.py's */
+#define LANES 64                 /* summation.py's */
 #define FEW 32                   /* selection.py's: distinct bins of a chunk that are remembered */
 #define GROUP 16                 /* elements that are looked at together for a rare one */
 #define BATCH 512                /* elements of which the rare ones are gathered together */

@@ -9,8 +9,8 @@ from functools import cache
 import numpy
 
 from ...grammar.records import dataclass
-from ..selection import FEW
-from .opened import opened
+from ..reduce.selection import FEW
+from .loading import opened
 
 STEP = numpy.dtype(
     [

@@ -14,8 +14,8 @@ from collections.abc import Sequence
 from functools import cache
 from typing import TYPE_CHECKING
 
-from ..native.opened import sums
-from ..syscalls import address
+from ..files.syscalls import address
+from ..native.loading import sums
 
 if TYPE_CHECKING:
     import numpy

@@ -6,9 +6,9 @@ import threading
 from collections.abc import Sequence
 
 from ...grammar.records import dataclass
-from ..lanes import Lanes
-from ..regular import is_short, regular
-from ..syscalls import read_all
+from ..files.opening import is_short, regular
+from ..files.syscalls import read_all
+from ..machine.lanes import Lanes
 from .checksums import Checksum
 
 _PIECE = 1 << 20

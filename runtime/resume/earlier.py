@@ -15,19 +15,19 @@ from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import replace
 
-from ...compiler.card import PROVENANCE
-from ...compiler.catalog import CatalogError, StoredTensor
-from ...compiler.packing import header_bytes
-from ...compiler.plan import OutputTensor, Plan, PlannedOutput
-from ...compiler.prune import Found
+from ...compiler.checkpoint.catalog import CatalogError, StoredTensor
+from ...compiler.emit.card import PROVENANCE
+from ...compiler.pack.packing import header_bytes
+from ...compiler.plan.plan import OutputTensor, Plan, PlannedOutput
+from ...compiler.plan.prune import Found
 from ...grammar.records import dataclass
-from ..compare import holds
-from ..headers import read_header
-from ..kernel_code import named
-from ..regular import regular
+from ..catalog.extension_code import named
+from ..files.compare import holds
+from ..files.opening import regular
+from ..formats.safetensors import read_header
 from .confirm import Stored, confirm
+from .environment import changed_code, difference
 from .journal import Done
-from .made_with import changed_code, difference
 from .record import Record, RecordedTensor, files_of, found_record
 from .sealed import sealed
 

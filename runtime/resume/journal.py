@@ -15,13 +15,13 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict
 from typing import Any
 
-from ...compiler.plan import Plan
+from ...compiler.plan.plan import Plan
 from ...grammar.records import dataclass
-from ..faults import show
-from ..kernel_code import named
-from ..regular import is_short, regular
-from ..syscalls import sync, write_all
-from .made_with import changed_code, difference, made_with
+from ..catalog.extension_code import named
+from ..files.faults import show
+from ..files.opening import is_short, regular
+from ..files.syscalls import sync, write_all
+from .environment import changed_code, difference, made_with
 
 _LONGEST = 1 << 28
 """Bytes of a journal that are read at most: about a million tensors."""

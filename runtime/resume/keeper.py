@@ -8,10 +8,10 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from types import TracebackType
 
-from ...compiler.plan import OutputTensor
+from ...compiler.plan.plan import OutputTensor
 from ...grammar.diagnostic import MergecError
-from ..faults import writing
-from ..syscalls import sync
+from ..files.faults import writing
+from ..files.syscalls import sync
 from .journal import Done, Journal
 
 SECONDS = 5.0

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from threading import Lock
 
-from ...compiler.owners import Owners
-from ...compiler.plan import OutputTensor
+from ...compiler.plan.owners import Owners
+from ...compiler.plan.plan import OutputTensor
 from ...grammar.records import dataclass
 from .checksums import Checksum, checksums
 

@@ -1,14 +1,14 @@
 """What an output's provenance file says of its bytes, so that they can be checked, and taken over by another run.
 
-The compiler writes what is known before the run (`compiler/card.py`). At its end is added:
+The compiler writes what is known before the run (`compiler/emit/card.py`). At its end is added:
 
-    made_with       versions, device and processor (`made_with.py`)
+    made_with       versions, device and processor (`environment.py`)
     files           names of all files of the output
     weights         name of the weight file: [size, mtime_ns, device, inode]
     tensors         name: [key, checksum or null, numbers that are not finite, dtype, shape]
     record_sha256   SHA-256 of the text before it, so that the record itself can be checked
 
-Keys are those of `compiler/content.py`, checksums those of `checksums.py`; null: copied by the kernel, not seen.
+Keys are those of `compiler/emit/content.py`, checksums those of `checksums.py`; null: copied by the kernel, not seen.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from types import NoneType
 from typing import Any
 
-from ...compiler.card import PROVENANCE, RECORDED
-from ...compiler.catalog import CatalogError
-from ...compiler.plan import Document, Plan
+from ...compiler.checkpoint.catalog import CatalogError
+from ...compiler.emit.card import PROVENANCE, RECORDED
+from ...compiler.plan.plan import Document, Plan
 from ...grammar.records import dataclass
-from ..documents import parse_json, read_text
+from ..catalog.documents import parse_json, read_text
+from .environment import made_with
 from .journal import Done
-from .made_with import made_with
 from .sealed import SealedFile
 
 _LONGEST = 1 << 29

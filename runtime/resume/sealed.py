@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ...compiler.catalog import InputFile
+from ...compiler.checkpoint.catalog import InputFile
 from ...grammar.records import dataclass
 
 

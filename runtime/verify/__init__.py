@@ -1,1 +1,7 @@
-"""Whether an output is what its provenance says. `check.py` puts the parts together; nothing here writes a file."""
+"""Whether an output is what its provenance says.
+
+In: an output. Out: a `Verification`. `check.py` puts the parts together; nothing here writes a
+file.
+"""
+
+__all__ = ["check", "report"]

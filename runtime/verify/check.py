@@ -7,16 +7,23 @@ import threading
 from collections.abc import Iterable
 from typing import Literal
 
-from ...compiler.card import PROVENANCE
-from ...compiler.catalog import CatalogError
-from ...compiler.primitives import Primitive
+from ...compiler.checkpoint.catalog import CatalogError
+from ...compiler.emit.card import PROVENANCE
+from ...compiler.evaluate.extensions import Primitive
 from ...grammar.diagnostic import Diagnostic, MergecError
-from ..catalog import LocalCatalog
-from ..faults import show
-from ..hardware import choose_device, usable_cores
-from ..primitives import Primitives
+from ..catalog.extensions import Primitives
+from ..catalog.local import LocalCatalog
+from ..files.faults import show
+from ..machine.hardware import choose_device, usable_cores
 from ..resume.record import Record, read_record
-from .contents import Contents, as_diagnostic, check_config, check_index, check_tensors, read_contents
+from .contents import (
+    Contents,
+    as_diagnostic,
+    check_config,
+    check_index,
+    check_tensors,
+    read_contents,
+)
 from .data import check_checksums, check_non_finite, read_data
 from .recipe import check_papers, recompile
 from .report import Check, Verdict, Verification

@@ -6,18 +6,18 @@ import os
 from collections.abc import Mapping
 from typing import Any
 
-from ...compiler.catalog import CatalogError, StoredTensor
-from ...compiler.config_faults import config_faults
-from ...compiler.models import Model, bind
-from ...compiler.shapes import elements
+from ...compiler.checkpoint.catalog import CatalogError, StoredTensor
+from ...compiler.checkpoint.config_faults import config_faults
+from ...compiler.checkpoint.model import Model, bind
+from ...compiler.ops.shapes import elements
 from ...grammar.diagnostic import Diagnostic
 from ...grammar.records import dataclass
 from ...grammar.source import Source, Span
-from ..catalog import LocalCatalog
-from ..documents import read_json
-from ..faults import show
-from ..folders import INDEX_SUFFIX, MAX_INDEX
-from ..headers import read_header
+from ..catalog.documents import read_json
+from ..catalog.folders import INDEX_SUFFIX, MAX_INDEX
+from ..catalog.local import LocalCatalog
+from ..files.faults import show
+from ..formats.safetensors import read_header
 from ..resume.record import Record
 from .report import Check, Verdict, check
 

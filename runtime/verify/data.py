@@ -9,12 +9,12 @@ from dataclasses import field
 
 from ...grammar.diagnostic import Diagnostic
 from ...grammar.records import dataclass
-from ..faults import reason, show
-from ..lanes import Lanes
-from ..nonfinite import count_nonfinite
+from ..files.faults import reason, show
+from ..files.syscalls import read_all
+from ..machine.lanes import Lanes
 from ..resume.checksums import Checksum
 from ..resume.record import Record
-from ..syscalls import read_all
+from ..stream.nonfinite import count_nonfinite
 from .contents import Contents, Place
 from .report import Check, Verdict, check
 

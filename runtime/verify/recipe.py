@@ -11,27 +11,27 @@ import posixpath
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ...compiler.card import fingerprint, stamp, standard_library
-from ...compiler.catalog import CatalogError, Checkpoint, InputFile
-from ...compiler.content import code_of, with_keys
-from ...compiler.evaluate import evaluate
-from ...compiler.library import Library
-from ...compiler.models import Model
-from ...compiler.own_code import own_code
+from ...compiler.checkpoint.catalog import CatalogError, Checkpoint, InputFile
+from ...compiler.checkpoint.model import Model
+from ...compiler.emit.card import fingerprint, stamp, standard_library
+from ...compiler.emit.content import code_of, with_keys
+from ...compiler.evaluate.extensions import Primitive
+from ...compiler.evaluate.standard_library import Library
+from ...compiler.evaluate.statements import evaluate
+from ...compiler.graph.code_digest import own_code
 from ...compiler.pipeline import Compilation, Options, compile_recipe
-from ...compiler.plan import Code, Plan
-from ...compiler.primitives import Primitive
+from ...compiler.plan.plan import Code, Plan
 from ...compiler.version import __version__
 from ...grammar.diagnostic import Diagnostic, MergecError, Severity
 from ...grammar.parse import parse
 from ...grammar.records import dataclass
 from ...grammar.source import Source
-from ..catalog import LocalCatalog
-from ..compare import holds
-from ..faults import show
-from ..kernel_code import named
-from ..regular import regular
-from ..resume.made_with import changed_code, recorded_code
+from ..catalog.extension_code import named
+from ..catalog.local import LocalCatalog
+from ..files.compare import holds
+from ..files.faults import show
+from ..files.opening import regular
+from ..resume.environment import changed_code, recorded_code
 from ..resume.record import Record
 from .contents import base_list
 from .report import Check, Verdict, check

@@ -1,6 +1,6 @@
 """Tensors of an output made again from the inputs, and compared with what is stored, byte by byte.
 
-The plan is cut down to them (`compiler/prune.py`) and run as any other; but its writes go nowhere: each block is
+The plan is cut down to them (`compiler/plan/prune.py`) and run as any other; but its writes go nowhere: each block is
 compared with the bytes that it would replace. So it takes no space, and there is nothing to clean up.
 """
 
@@ -13,16 +13,16 @@ from collections.abc import Mapping, Sequence
 
 import numpy
 
-from ...compiler.owners import Owners
-from ...compiler.plan import Extent, OutputTensor, Plan
-from ...compiler.prune import prune
+from ...compiler.plan.owners import Owners
+from ...compiler.plan.plan import Extent, OutputTensor, Plan
+from ...compiler.plan.prune import prune
 from ...grammar.diagnostic import Diagnostic, MergecError
-from ..descriptors import Descriptors, room
-from ..executor import execute
-from ..faults import reason, show
-from ..inputs import Inputs
-from ..kernel_code import named
-from ..resume.made_with import changed_code, difference
+from ..catalog.extension_code import named
+from ..execute.executor import execute
+from ..files.descriptors import Descriptors, room
+from ..files.faults import reason, show
+from ..files.inputs import Inputs
+from ..resume.environment import changed_code, difference
 from ..resume.record import Record
 from .contents import Contents, Place
 from .recipe import Recompiled

@@ -12,7 +12,7 @@ import lora_adapters
 import mergec
 import pytest
 import torch
-from mergec.compiler.adapter_config import fits
+from mergec.compiler.checkpoint.adapter_config import fits
 from mergec.grammar.diagnostic import Diagnostic, Exit
 from safetensors.torch import load_file
 

@@ -14,9 +14,9 @@ import numpy as np
 import pytest
 import torch
 from lora_adapters import normal
-from mergec.compiler.plan import Pass, Product
-from mergec.compiler.prune import prune
-from mergec.runtime.native import side
+from mergec.compiler.plan.plan import Pass, Product
+from mergec.compiler.plan.prune import prune
+from mergec.runtime.native import backend
 from merging import merge_folders
 
 Make = Callable[..., Path]
@@ -189,7 +189,7 @@ def test_the_same_bytes_whatever_blocks_lanes_and_kernels(tmp_path: Path, monkey
     results = []
     for lanes, memory, portable in ((1, None, False), (3, None, False), (2, 3 << 20, False), (2, None, True)):
         if portable:
-            monkeypatch.setattr(side, "kernels", lambda: None)
+            monkeypatch.setattr(backend, "kernels", lambda: None)
         compiled = mergec.compile(recipe, device="cpu", lanes=lanes, memory=memory)
         report = compiled.run(tmp_path / "out", force=True, fresh=True)
         assert report.outcome.peak_host <= compiled.plan.peak_host

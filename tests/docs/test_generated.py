@@ -6,9 +6,9 @@ import os
 from pathlib import Path
 
 import pytest
-from mergec.compiler.builtins import BUILTINS
-from mergec.compiler.library import Library
-from mergec.compiler.reference import SECTIONS, methods_markdown, refreshed
+from mergec.compiler.evaluate.builtins import BUILTINS
+from mergec.compiler.evaluate.standard_library import Library
+from mergec.compiler.manual.reference import SECTIONS, methods_markdown, refreshed
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"
 PAGES = sorted(DOCS.glob("*.md"))

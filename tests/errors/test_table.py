@@ -9,7 +9,7 @@ import pytest
 from error_cases import outcome
 from mergec.cli.explain.code import explain_code
 from mergec.cli.explain.method import explain_method
-from mergec.compiler.errors import ERRORS, GROUPS, markdown, page
+from mergec.compiler.manual.errors import ERRORS, GROUPS, markdown, page
 from mergec.grammar.diagnostic import Exit, MergecError
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -41,7 +41,7 @@ def test_the_example_of_a_page_causes_its_error(code: str) -> None:
 
 def test_the_document_is_up_to_date() -> None:
     assert (ROOT / "docs" / "errors.md").read_text("utf-8") == markdown(), (
-        "run `python -m mergec.compiler.errors > docs/errors.md`"
+        "run `python -m mergec.compiler.manual.errors > docs/errors.md`"
     )
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import mergec
 import pytest
 from error_cases import shared_models
-from mergec.cli.inspect import inspect_command, inspect_json, inspect_text
+from mergec.cli.commands.inspect import inspect_command, inspect_json, inspect_text
 from mergec.grammar.diagnostic import Exit, MergecError
 
 BASE = """\

@@ -9,7 +9,7 @@ from collections.abc import Callable
 import pytest
 from mergec.cli.explain import explain
 from mergec.compiler.pipeline import Compilation
-from mergec.compiler.plan import Pass
+from mergec.compiler.plan.plan import Pass
 from mergec.grammar.diagnostic import Exit, MergecError
 
 Compile = Callable[..., Compilation]

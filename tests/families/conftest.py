@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 import torch
 import transformers as tf
-from mergec.compiler.catalog import Checkpoint, InputFile, StoredTensor
-from mergec.compiler.layouts import Recognised
+from mergec.compiler.checkpoint.catalog import Checkpoint, InputFile, StoredTensor
+from mergec.compiler.checkpoint.layouts import Recognised
 from safetensors.numpy import load_file
 
 COMMON = {

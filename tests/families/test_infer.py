@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from mergec.compiler.family import families, family_for, stack_index
+from mergec.compiler.family.family import families, family_for, stack_index
 
 from .conftest import CASES, Sample
 

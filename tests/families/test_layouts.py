@@ -8,9 +8,9 @@ from collections.abc import Callable, Mapping
 
 import numpy as np
 import pytest
-from mergec.compiler.catalog import CatalogError, Checkpoint, StoredTensor
-from mergec.compiler.family import Family, families, family_for
-from mergec.compiler.layouts import CANONICAL, Packed, View, layout_names, pack, recognise, rename_stored
+from mergec.compiler.checkpoint.catalog import CatalogError, Checkpoint, StoredTensor
+from mergec.compiler.checkpoint.layouts import CANONICAL, Packed, View, layout_names, pack, recognise, rename_stored
+from mergec.compiler.family.family import Family, families, family_for
 
 from .conftest import CASES, Sample, canonical_values, checkpoint_of
 

@@ -6,9 +6,9 @@ import functools
 from collections.abc import Callable
 
 import pytest
-from mergec.compiler.family import Family, families, family_for, stack_index
-from mergec.compiler.layouts import recognise
-from mergec.compiler.patterns import variables_of
+from mergec.compiler.checkpoint.layouts import recognise
+from mergec.compiler.family.family import Family, families, family_for, stack_index
+from mergec.compiler.family.patterns import variables_of
 
 from .conftest import CASES, Sample
 

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 from commands import COPY, make, mergec
-from mergec.cli.arguments import UsageError, parse_arguments
 from mergec.cli.main import main
+from mergec.cli.terminal.arguments import UsageError, parse_arguments
 from mergec.grammar.diagnostic import MergecError
-from mergec.runtime import sources
-from mergec.runtime.sources import read_source
+from mergec.runtime.catalog import recipes
+from mergec.runtime.catalog.recipes import read_source
 
 
 @pytest.mark.parametrize(
@@ -120,7 +120,7 @@ def test_what_is_no_recipe(tmp_path: Path) -> None:
 
 
 def test_endless_recipe(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sources, "MAX_RECIPE", 1 << 20)
+    monkeypatch.setattr(recipes, "MAX_RECIPE", 1 << 20)
     assert _refusal(Path("/dev/zero"))[:2] == ("E0480", "the recipe has more than 1 MiB")
 
 

@@ -11,7 +11,7 @@ import pytest
 from commands import make
 from mergec.grammar.diagnostic import Exit, MergecError
 from mergec.runtime.api import compile
-from mergec.runtime.inputs import Inputs
+from mergec.runtime.files.inputs import Inputs
 from tiny_plan import planned
 
 

@@ -16,17 +16,20 @@ from commands import make, mergec
 from mergec.compiler.pipeline import Options, compile_recipe
 from mergec.grammar.diagnostic import Exit, MergecError
 from mergec.grammar.source import Source
-from mergec.runtime import descriptors, devices, target, units
 from mergec.runtime.api import compile
-from mergec.runtime.catalog import LocalCatalog
-from mergec.runtime.devices import DeviceArena
-from mergec.runtime.executor import Cancelled
-from mergec.runtime.faults import output_fault
-from mergec.runtime.host import Host
-from mergec.runtime.lanes import Lanes
+from mergec.runtime.catalog.local import LocalCatalog
+from mergec.runtime.execute.executor import Cancelled
+from mergec.runtime.files import descriptors
+from mergec.runtime.files.faults import output_fault
+from mergec.runtime.machine import accelerator
+from mergec.runtime.machine.accelerator import DeviceArena
+from mergec.runtime.machine.host import Host
+from mergec.runtime.machine.lanes import Lanes
+from mergec.runtime.output import target
+from mergec.runtime.output.target import Target
 from mergec.runtime.resume import keeper
-from mergec.runtime.session import run_plan
-from mergec.runtime.target import Target
+from mergec.runtime.session.session import run_plan
+from mergec.runtime.stream import batching
 from safetensors.numpy import save_file
 from standin import StandIn
 from stopping import Stop
@@ -98,7 +101,7 @@ def test_what_an_earlier_run_has_left_outlives_one_that_cannot_begin(
     monkeypatch.setattr(keeper, "SECONDS", 0.0)
     compiled, cancel = compile(tmp_path / "linear.mrg", device="cpu", lanes=1), threading.Event()
     with monkeypatch.context() as patch:
-        patch.setattr(units, "SMALL", 0)
+        patch.setattr(batching, "SMALL", 0)
         with pytest.raises(Cancelled):
             compiled.run("out", progress=Stop(1, cancel), cancel=cancel)
     left = _contents(tmp_path / ".out.partial")
@@ -228,7 +231,7 @@ def test_limit_on_the_address_space(tmp_path: Path) -> None:
     main = "from mergec.cli.main import main; sys.exit(main())"
     done = mergec("big.mrg", "-o", "out", folder=tmp_path, start=limited.format(350 << 20) + main)
     assert (done.returncode, done.stderr[:12]) in ((4, b"error[E0642]"), (4, b"error[E0003]")), done.stderr
-    loaded = "import torch, mergec.runtime.engine\n"
+    loaded = "import torch, mergec.runtime.execute.engine\n"
     used = "next(int(l.split()[1]) * 1024 for l in open('/proc/self/status') if l.startswith('VmSize'))"
     start = loaded + limited.format(f"{used} + (12 << 20)") + main
     done = mergec("big.mrg", "-o", "out", "--lanes", "1", folder=tmp_path, start=start)
@@ -264,7 +267,7 @@ class _Small(StandIn):
 
 
 def test_no_memory_on_the_device(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(devices, "Accelerator", _Small)
+    monkeypatch.setattr(accelerator, "Accelerator", _Small)
     make(tmp_path)
     _large(tmp_path)
     plan = compile(tmp_path / "linear.mrg", device="cuda:0", lanes=1).plan

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from commands import make, mergec
-from mergec.cli.progress import ProgressLine
+from mergec.cli.terminal.progress import ProgressLine
 from mergec.runtime.api import compile
 
 MADE = ["README.md", "mergec.json", "model.safetensors"]

@@ -12,15 +12,16 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from mergec.cli import fmt, layout, same_tree
-from mergec.cli import format as formatting
-from mergec.cli.format import format_expression, format_module
-from mergec.cli.whole_file import write_whole
+from mergec.cli.commands import fmt
+from mergec.cli.formatter import format as formatting
+from mergec.cli.formatter import layout, same_tree
+from mergec.cli.formatter.format import format_expression, format_module
+from mergec.cli.terminal.whole_file import write_whole
 from mergec.grammar import ast
 from mergec.grammar.diagnostic import MergecError
 from mergec.grammar.parse import parse, parse_expression
 from mergec.grammar.source import Source, Span
-from mergec.runtime.sources import decode_recipe
+from mergec.runtime.catalog.recipes import decode_recipe
 from profiles import examples
 from recipe_texts import respelled
 from syntax_trees import plain

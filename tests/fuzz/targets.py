@@ -16,20 +16,20 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from mergec.cli.format import format_module
+from mergec.cli.formatter.format import format_module
 from mergec.cli.import_mergekit.writing import import_text
-from mergec.compiler.catalog import CatalogError, Checkpoint, MemoryCatalog
-from mergec.compiler.dtypes import SIZES
+from mergec.compiler.checkpoint.catalog import CatalogError, Checkpoint, MemoryCatalog
+from mergec.compiler.checkpoint.dtypes import SIZES
+from mergec.compiler.checkpoint.tokenizer import read_tokenizer
 from mergec.compiler.pipeline import Options, compile_recipe
-from mergec.compiler.tokenizer import read_tokenizer
 from mergec.grammar.ast import Module
 from mergec.grammar.diagnostic import Diagnostic, MergecError
 from mergec.grammar.parse import parse
 from mergec.grammar.render import render, to_json
 from mergec.grammar.source import Source, Span
-from mergec.runtime.catalog import LocalCatalog
-from mergec.runtime.headers import parse_header
-from mergec.runtime.pickled.reading import read_pickle
+from mergec.runtime.catalog.local import LocalCatalog
+from mergec.runtime.formats.pickled.header import read_pickle
+from mergec.runtime.formats.safetensors import parse_header
 from mutations import JSON_WORDS, RECIPE_WORDS, YAML_WORDS, corpus, mutated, strewn, swapped
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))

@@ -12,7 +12,7 @@ import sys
 from pathlib import Path
 
 from mergec.cli.import_mergekit.writing import import_text
-from mergec.compiler.catalog import MemoryCatalog
+from mergec.compiler.checkpoint.catalog import MemoryCatalog
 from mergec.compiler.pipeline import compile_recipe
 from mergec.grammar.diagnostic import MergecError
 from mergec.grammar.render import render

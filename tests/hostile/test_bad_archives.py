@@ -16,10 +16,10 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from mergec.compiler.catalog import CatalogError
-from mergec.runtime.catalog import LocalCatalog
-from mergec.runtime.pickled import archive as reader
-from mergec.runtime.pickled.reading import read_pickle
+from mergec.compiler.checkpoint.catalog import CatalogError
+from mergec.runtime.catalog.local import LocalCatalog
+from mergec.runtime.formats.pickled import archive as reader
+from mergec.runtime.formats.pickled.header import read_pickle
 from pickled_files import archive, saved, state, tensor
 
 PICKLE = state(w=tensor())

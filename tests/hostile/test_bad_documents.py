@@ -10,10 +10,10 @@ from typing import Any
 import mergec
 import numpy as np
 import pytest
-from mergec.compiler.catalog import CatalogError
+from mergec.compiler.checkpoint.catalog import CatalogError
 from mergec.grammar.diagnostic import Exit, MergecError
 from mergec.grammar.render import render
-from mergec.runtime.catalog import LocalCatalog
+from mergec.runtime.catalog.local import LocalCatalog
 from safetensors.numpy import load_file, save_file
 
 TENSORS = {"model.embed_tokens.weight": np.ones((4, 2), np.float32), "model.norm.weight": np.ones(2, np.float32)}

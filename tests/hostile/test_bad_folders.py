@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from mergec.compiler.catalog import CatalogError
-from mergec.runtime.catalog import LocalCatalog
+from mergec.compiler.checkpoint.catalog import CatalogError
+from mergec.runtime.catalog.local import LocalCatalog
 from safetensors.numpy import save_file
 
 ONE = {"a": np.zeros(2, np.float32)}

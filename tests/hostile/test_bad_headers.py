@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from mergec.compiler.catalog import CatalogError
-from mergec.runtime.headers import parse_header, read_header
+from mergec.compiler.checkpoint.catalog import CatalogError
+from mergec.runtime.formats.safetensors import parse_header, read_header
 from profiles import examples
 
 F32 = {"dtype": "F32", "shape": [2], "data_offsets": [0, 8]}

@@ -18,11 +18,11 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from mergec.compiler.catalog import CatalogError
-from mergec.runtime.pickled import machine, reading
-from mergec.runtime.pickled.machine import interpret
-from mergec.runtime.pickled.reading import read_pickle
-from mergec.runtime.pickled.standins import NAMES
+from mergec.compiler.checkpoint.catalog import CatalogError
+from mergec.runtime.formats.pickled import header, interpreter
+from mergec.runtime.formats.pickled.header import read_pickle
+from mergec.runtime.formats.pickled.interpreter import interpret
+from mergec.runtime.formats.pickled.standins import NAMES
 from pickled_files import ORDERED, REBUILD, number, numbers, saved, state, storage, tensor, text
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -149,7 +149,7 @@ def test_state_of_a_dict_is_dropped(tmp_path: Path) -> None:
 
 def test_the_reader_can_run_nothing() -> None:
     """It imports neither `pickle` nor anything else that looks names up, and calls no such builtin."""
-    for file in (ROOT / "runtime" / "pickled").glob("*.py"):
+    for file in (ROOT / "runtime" / "formats" / "pickled").glob("*.py"):
         for node in ast.walk(ast.parse(file.read_text("utf-8"))):
             modules = [a.name for a in node.names] if isinstance(node, ast.Import) else []
             modules += [node.module or ""] if isinstance(node, ast.ImportFrom) and not node.level else []
@@ -160,7 +160,7 @@ def test_the_reader_can_run_nothing() -> None:
 
 def test_every_name_stands_for_something_of_this_project() -> None:
     for value in NAMES.values():
-        assert type(value).__module__ == "mergec.runtime.pickled.standins"
+        assert type(value).__module__ == "mergec.runtime.formats.pickled.standins"
 
 
 # --- unsound -------------------------------------------------------------------------------------
@@ -338,8 +338,8 @@ def within(data: bytes, path: Path) -> float:
     path.write_bytes(saved(data))
     code = (
         "import resource, sys, time\n"
-        "from mergec.compiler.catalog import CatalogError\n"
-        "from mergec.runtime.pickled.reading import read_pickle\n"
+        "from mergec.compiler.checkpoint.catalog import CatalogError\n"
+        "from mergec.runtime.formats.pickled.header import read_pickle\n"
         f"resource.setrlimit(resource.RLIMIT_AS, ({1 << 30}, {1 << 30}))\n"
         "began = time.process_time()\n"
         "try:\n    read_pickle(sys.argv[1])\n"
@@ -370,7 +370,7 @@ FLOODS = {
 def test_floods(name: str, tmp_path: Path) -> None:
     """As many instructions as are carried out, each making what takes most for its length."""
     flood = FLOODS[name]
-    count = min(machine.MAX_STEPS + 10, reading.MAX_PICKLE // len(flood) - 100)
+    count = min(interpreter.MAX_STEPS + 10, header.MAX_PICKLE // len(flood) - 100)
     start = b"\x80\x04ccollections\nOrderedDict\n\x94"
     assert within(start + flood * count, tmp_path / "x.bin") < 30
 
@@ -389,7 +389,7 @@ def test_one_table_for_many_names(tmp_path: Path) -> None:
 
 
 def test_a_pickle_over_the_limit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(reading, "MAX_PICKLE", 100)
+    monkeypatch.setattr(header, "MAX_PICKLE", 100)
     assert of(state(w=tensor()), tmp_path) == (
         "E0443",
         f"the pickle has {len(state(w=tensor()))} bytes, over the limit of 100",

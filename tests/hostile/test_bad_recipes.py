@@ -12,7 +12,7 @@ import mergec
 import pytest
 from mergec.grammar.diagnostic import MergecError
 from mergec.grammar.source import Source
-from mergec.runtime.sources import MAX_RECIPE, read_source
+from mergec.runtime.catalog.recipes import MAX_RECIPE, read_source
 
 LETS = 'let a = model("a"); let b = model("b")\n'
 

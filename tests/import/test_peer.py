@@ -13,7 +13,7 @@ import mergec
 import numpy as np
 import pytest
 from mergec.cli.import_mergekit.command import import_file
-from mergec.runtime.catalog import LocalCatalog
+from mergec.runtime.catalog.local import LocalCatalog
 from safetensors.numpy import load_file
 
 HERE = Path(__file__).parent

@@ -5,8 +5,8 @@ from __future__ import annotations
 import mergec
 import pytest
 from import_cases import FOLDER, MODELS, Case, imported, read_cases
-from mergec.cli.format import format_module
-from mergec.compiler.errors import ERRORS
+from mergec.cli.formatter.format import format_module
+from mergec.compiler.manual.errors import ERRORS
 from mergec.grammar.parse import parse
 from mergec.grammar.source import Source
 

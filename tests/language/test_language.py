@@ -18,7 +18,7 @@ from mergec.grammar.diagnostic import MergecError, Severity
 from mergec.grammar.parse import parse
 from mergec.grammar.render import render
 from mergec.grammar.source import Source
-from mergec.runtime.catalog import LocalCatalog
+from mergec.runtime.catalog.local import LocalCatalog
 from profiles import examples
 from reference_language import Interpreter
 from reference_places import EMBED, HEAD, PREFIX, Array, Checkpoint, Refused, Unjudged

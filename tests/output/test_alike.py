@@ -9,11 +9,11 @@ import mergec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from mergec.compiler.keys import output_keys
-from mergec.compiler.outputs import Given, Maker
+from mergec.compiler.elaborate.outputs import Given, Maker
+from mergec.compiler.graph.keys import output_keys
+from mergec.compiler.graph.verifier import verify
 from mergec.compiler.pipeline import Compilation, Options, compile_recipe
-from mergec.compiler.plan import Pass, Plan, Scalar
-from mergec.compiler.verify import verify
+from mergec.compiler.plan.plan import Pass, Plan, Scalar
 from mergec.grammar.source import Source
 from method_calls import calls
 from profiles import examples

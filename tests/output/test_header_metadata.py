@@ -8,7 +8,7 @@ from pathlib import Path
 import mergec
 import pytest
 import torch
-from mergec.compiler import header_metadata
+from mergec.compiler.emit import header_metadata
 from safetensors import safe_open
 from safetensors.torch import save_file
 

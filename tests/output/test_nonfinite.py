@@ -8,9 +8,9 @@ import mergec
 import numpy as np
 import pytest
 import torch
-from mergec.compiler.dtypes import SIZES
-from mergec.runtime.devices import torch_dtype
-from mergec.runtime.nonfinite import PATTERNS, count_nonfinite
+from mergec.compiler.checkpoint.dtypes import SIZES
+from mergec.runtime.machine.accelerator import torch_dtype
+from mergec.runtime.stream.nonfinite import PATTERNS, count_nonfinite
 from safetensors.numpy import load_file, save_file
 
 

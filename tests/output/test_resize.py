@@ -7,7 +7,7 @@ from pathlib import Path
 import mergec
 import numpy as np
 import pytest
-from mergec.compiler.resize import units
+from mergec.compiler.elaborate.resize import units
 from numpy.typing import NDArray
 from safetensors.numpy import load_file, save_file
 

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from mergec.compiler.pipeline import Options, compile_recipe
 from mergec.grammar.source import Source
-from mergec.runtime.catalog import LocalCatalog
-from mergec.runtime.session import run_plan
+from mergec.runtime.catalog.local import LocalCatalog
+from mergec.runtime.session.session import run_plan
 from safetensors.numpy import load_file, save_file
 
 SHAPES = {

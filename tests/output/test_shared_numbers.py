@@ -6,7 +6,7 @@ from pathlib import Path
 
 import mergec
 import numpy as np
-from mergec.compiler.plan import Pass
+from mergec.compiler.plan.plan import Pass
 from safetensors.numpy import load_file, save_file
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import mergec
 import numpy as np
 import pytest
-from mergec.compiler.token_ids import is_token_key
+from mergec.compiler.emit.token_ids import is_token_key
 from small_tokenizers import llama, read, special, word_level, words
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 

@@ -17,10 +17,10 @@ import mergec
 import pytest
 import torch
 from mergec.cli.main import main
-from mergec.compiler.catalog import Checkpoint
-from mergec.runtime.catalog import LocalCatalog
-from mergec.runtime.native import side
-from mergec.runtime.pickled.reading import read_pickle
+from mergec.compiler.checkpoint.catalog import Checkpoint
+from mergec.runtime.catalog.local import LocalCatalog
+from mergec.runtime.formats.pickled.header import read_pickle
+from mergec.runtime.native import backend
 from pickled_files import unaligned
 from safetensors.torch import load_file, save_file
 
@@ -186,7 +186,7 @@ def test_a_folder(family: str, shards: int, checkpoint: Make, finetuned: Make, t
 def test_unaligned_storages(dtype: torch.dtype, kernels: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """PyTorch pads its records so that numbers are aligned; others need not, and bytes are read from any place."""
     if kernels == "portable":
-        monkeypatch.setattr(side, "kernels", lambda: None)
+        monkeypatch.setattr(backend, "kernels", lambda: None)
     plain, pickled = {}, {}
     for seed, name in enumerate(("base", "a", "b")):
         generator = torch.Generator().manual_seed(seed)

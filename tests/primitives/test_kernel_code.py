@@ -21,8 +21,8 @@ import mergec
 import pytest
 import torch
 from commands import mergec as command
-from mergec.compiler.plan import from_json, to_json
-from mergec.runtime.kernel_code import kernel_code
+from mergec.compiler.plan.plan import from_json, to_json
+from mergec.runtime.catalog.extension_code import kernel_code
 from packages import installed
 from safetensors.torch import load_file, save_file
 
@@ -439,7 +439,7 @@ opened = []
 sys.addaudithook(lambda event, args: opened.append(str(args[0])) if event == "open" else None)
 from mergec.cli.main import main
 assert main(["--check", sys.argv[1]]) == 0
-assert not [p for p in opened if p.endswith(("tripler/kernels.py", "runtime/kernels/elementwise.py"))], opened
+assert not [p for p in opened if p.endswith(("tripler/kernels.py", "runtime/portable/elementwise.py"))], opened
 """
     done = subprocess.run([sys.executable, "-c", check, str(folder / "r.mrg")], env=env, cwd=folder, check=False)
     assert done.returncode == 0

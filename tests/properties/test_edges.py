@@ -19,7 +19,7 @@ import pytest
 import torch
 from mergec.compiler.pipeline import Options, compile_recipe
 from mergec.grammar.source import Source
-from mergec.runtime.catalog import LocalCatalog
+from mergec.runtime.catalog.local import LocalCatalog
 from method_calls import FIXED, SEVERAL, calls, methods
 from safetensors.torch import load_file, save_file
 

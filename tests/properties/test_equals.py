@@ -7,7 +7,7 @@ import itertools
 import numpy as np
 import pytest
 import torch
-from mergec.compiler.sorting import comparators
+from mergec.compiler.ops.sorting_network import comparators
 from merging import merge
 
 FLOAT64 = 'output(dtype="float64", compute="float64")\n'

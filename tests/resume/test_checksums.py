@@ -9,7 +9,7 @@ import pytest
 from compiled import skip_without_a_compiler
 from hypothesis import given
 from hypothesis import strategies as st
-from mergec.compiler.plan import OutputTensor
+from mergec.compiler.plan.plan import OutputTensor
 from mergec.runtime.resume import checksums
 from mergec.runtime.resume.checksums import Checksum
 from mergec.runtime.resume.confirm import Stored, confirm

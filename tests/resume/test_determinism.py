@@ -10,10 +10,10 @@ import mergec
 import pytest
 import torch
 from mergec.compiler.pipeline import Options, compile_recipe
-from mergec.compiler.plan import CHUNK, Plan
+from mergec.compiler.plan.plan import CHUNK, Plan
 from mergec.grammar.source import Source
-from mergec.runtime.catalog import LocalCatalog
-from mergec.runtime.executor import Cancelled
+from mergec.runtime.catalog.local import LocalCatalog
+from mergec.runtime.execute.executor import Cancelled
 from mergec.runtime.resume import keeper
 from resume_models import weights
 from safetensors.torch import save_file

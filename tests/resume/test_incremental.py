@@ -14,11 +14,12 @@ import mergec
 import pytest
 import torch
 from mergec.cli.main import main
-from mergec.compiler import content
-from mergec.runtime import kernel_code, units
+from mergec.compiler.emit import content
+from mergec.runtime.catalog import extension_code
 from mergec.runtime.resume.earlier import examine
 from mergec.runtime.resume.record import sealed_text
-from mergec.runtime.session import Report
+from mergec.runtime.session.session import Report
+from mergec.runtime.stream import batching
 from resume_models import CHANGED, RECIPE, SHAPES, Told, merged, plan_of, weights, write_models
 from safetensors.torch import load_file
 
@@ -157,7 +158,7 @@ def spoil(path: Path, *, keep_time: bool) -> None:
 @pytest.fixture
 def _in_kernel(monkeypatch: pytest.MonkeyPatch) -> None:
     """Copies of small tensors are the kernel's, which makes no checksum, and don't go along with what is computed."""
-    monkeypatch.setattr(units, "SMALL", 0)
+    monkeypatch.setattr(batching, "SMALL", 0)
 
 
 @pytest.mark.usefixtures("_in_kernel")
@@ -318,7 +319,7 @@ def test_other_code_of_mergec_itself_makes_anew_what_is_computed(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     wanted = merged(plan_of(folder), tmp_path / "out")
-    for module in (content, kernel_code):
+    for module in (content, extension_code):
         monkeypatch.setattr(module, "own_code", lambda: "another")
     progress = Quiet()
     assert mergec.run(plan_of(folder), tmp_path / "out", force=True, progress=progress).reused == 1

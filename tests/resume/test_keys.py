@@ -11,8 +11,8 @@ from typing import Any
 import mergec
 import pytest
 import torch
-from mergec.compiler.graph import below
-from mergec.compiler.ops import OPS
+from mergec.compiler.graph.graph import below
+from mergec.compiler.ops.table import OPS
 from method_calls import calls
 from safetensors.torch import save_file
 

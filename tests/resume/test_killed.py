@@ -12,8 +12,8 @@ from pathlib import Path
 import mergec
 import pytest
 from in_step import in_step, told
-from mergec.compiler.plan import Plan
-from mergec.runtime import target
+from mergec.compiler.plan.plan import Plan
+from mergec.runtime.output import target
 from mergec.runtime.resume import keeper
 from resume_models import CHANGED, merged, plan_of, weights, write_models
 from watched_disk import Disk

@@ -15,10 +15,10 @@ import mergec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from mergec.compiler.plan import Plan
-from mergec.runtime.executor import Cancelled
-from mergec.runtime.outlook import look
+from mergec.compiler.plan.plan import Plan
+from mergec.runtime.execute.executor import Cancelled
 from mergec.runtime.resume import journal, keeper
+from mergec.runtime.session.outlook import look
 from profiles import examples
 from resume_models import Told, merged, plan_of, weights, write_models
 

@@ -9,14 +9,14 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from mergec.compiler.catalog import InputFile
+from mergec.compiler.checkpoint.catalog import InputFile
 from mergec.compiler.pipeline import Options, compile_recipe
-from mergec.compiler.plan import Copy, Extent, Load, Opaque, Pass, Plan, from_json, to_json
-from mergec.compiler.prune import Found, prune, reuse
+from mergec.compiler.plan.plan import Copy, Extent, Load, Opaque, Pass, Plan, from_json, to_json
+from mergec.compiler.plan.prune import Found, prune, reuse
 from mergec.grammar.source import Source
-from mergec.runtime.catalog import LocalCatalog
-from mergec.runtime.executor import execute
-from mergec.runtime.inputs import Inputs
+from mergec.runtime.catalog.local import LocalCatalog
+from mergec.runtime.execute.executor import execute
+from mergec.runtime.files.inputs import Inputs
 from profiles import examples
 from safetensors.torch import save_file
 from standin import stand_in

@@ -14,10 +14,10 @@ from typing import Any
 import mergec
 import pytest
 from mergec.cli.main import main
-from mergec.compiler.packing import header_bytes
-from mergec.runtime.executor import Cancelled
+from mergec.compiler.pack.packing import header_bytes
+from mergec.runtime.execute.executor import Cancelled
+from mergec.runtime.output.writer import Writer
 from mergec.runtime.resume import journal, keeper
-from mergec.runtime.writer import Writer
 from resume_models import CHANGED, RECIPE, Told, merged, plan_of, weights, write_models
 
 

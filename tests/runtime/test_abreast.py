@@ -10,15 +10,15 @@ import mergec
 import pytest
 import torch
 from compiled import skip_without_a_compiler
-from mergec.compiler import abreast as rule
-from mergec.compiler.abreast import Abreast
-from mergec.compiler.plan import CHUNK, Stream
+from mergec.compiler.plan import concurrency as rule
+from mergec.compiler.plan.concurrency import Abreast
+from mergec.compiler.plan.plan import CHUNK, Stream
 from mergec.grammar.diagnostic import MergecError
-from mergec.runtime import engine
-from mergec.runtime.executor import Cancelled
-from mergec.runtime.inputs import Inputs
+from mergec.runtime.execute import engine
+from mergec.runtime.execute.executor import Cancelled
+from mergec.runtime.files.inputs import Inputs
 from mergec.runtime.resume import keeper
-from mergec.runtime.units import parts
+from mergec.runtime.stream.batching import parts
 from resume_models import plan_of, weights
 from safetensors.torch import save_file
 from stopping import Stop

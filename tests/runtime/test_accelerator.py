@@ -11,10 +11,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 from mergec.compiler.pipeline import Options, compile_recipe
-from mergec.compiler.plan import Load, Pass
+from mergec.compiler.plan.plan import Load, Pass
 from mergec.grammar.source import Source
-from mergec.runtime.catalog import LocalCatalog
-from mergec.runtime.session import run_plan
+from mergec.runtime.catalog.local import LocalCatalog
+from mergec.runtime.session.session import run_plan
 from safetensors.numpy import save_file
 from standin import stand_in
 

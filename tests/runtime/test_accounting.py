@@ -18,15 +18,15 @@ import torch
 from compiled import skip_without_a_compiler
 from hypothesis import given
 from hypothesis import strategies as st
-from mergec.compiler import abreast
-from mergec.compiler.abreast import Abreast, Series, reserved, side_by_side
 from mergec.compiler.pipeline import Options, compile_recipe
-from mergec.compiler.plan import CHUNK, Plan
-from mergec.compiler.prune import prune
+from mergec.compiler.plan import concurrency
+from mergec.compiler.plan.concurrency import Abreast, Series, reserved, side_by_side
+from mergec.compiler.plan.plan import CHUNK, Plan
+from mergec.compiler.plan.prune import prune
 from mergec.grammar.source import Source
-from mergec.runtime import engine
-from mergec.runtime.catalog import LocalCatalog
-from mergec.runtime.executor import Cancelled
+from mergec.runtime.catalog.local import LocalCatalog
+from mergec.runtime.execute import engine
+from mergec.runtime.execute.executor import Cancelled
 from profiles import examples
 from resume_models import plan_of as models_plan_of
 from resume_models import weights
@@ -138,7 +138,7 @@ def test_no_more_than_the_plan_says(
         recipe=recipes(), lanes=st.sampled_from([2, 3, 5]), medium=st.sampled_from([80_000, 1 << 24]), data=st.data()
     )
     def check(recipe: str, lanes: int, medium: int, data: st.DataObject) -> None:
-        monkeypatch.setattr(abreast, "MEDIUM", medium)
+        monkeypatch.setattr(concurrency, "MEDIUM", medium)
         text = lets + recipe
         one, free = plan_of(text, lanes=1), plan_of(text, lanes=lanes)
         least = plan_of(text, lanes=1, block=CHUNK).peak_host
@@ -259,10 +259,10 @@ def test_what_stands_abreast_fits(sizes: list[tuple[int, int]], lanes: int, room
     for group in found:
         assert 2 <= group.lanes <= lanes
         assert group.lanes * max(m.needs for m in group.members) <= room
-        assert len(group.members) >= abreast.ENOUGH * group.lanes
-    if len(sizes) >= 2 * abreast.ENOUGH * lanes and lanes > 1 and lanes * max(n for n, _ in sizes) <= room:
+        assert len(group.members) >= concurrency.ENOUGH * group.lanes
+    if len(sizes) >= 2 * concurrency.ENOUGH * lanes and lanes > 1 and lanes * max(n for n, _ in sizes) <= room:
         wanted = [s for s in series if s.sharing <= lanes]
-        assert members == list(map(id, wanted)) or len(wanted) < abreast.ENOUGH * lanes
+        assert members == list(map(id, wanted)) or len(wanted) < concurrency.ENOUGH * lanes
 
 
 def test_memory_for_outputs_that_are_computed_alike(tmp_path: Path, groups: list[Abreast]) -> None:

@@ -12,8 +12,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from mergec.compiler.catalog import CatalogError, Checkpoint
-from mergec.runtime.catalog import LocalCatalog
+from mergec.compiler.checkpoint.catalog import CatalogError, Checkpoint
+from mergec.runtime.catalog.local import LocalCatalog
 from safetensors.numpy import save_file
 
 
@@ -244,7 +244,7 @@ def test_other_formats(tmp_path: Path) -> None:
 
 def test_starting_needs_no_torch_and_no_hub() -> None:
     code = (
-        "import sys, mergec.runtime.catalog, mergec.runtime.target, mergec.runtime.writer\n"
+        "import sys, mergec.runtime.catalog.local, mergec.runtime.output.target, mergec.runtime.output.writer\n"
         "print([m for m in ('torch', 'safetensors', 'numpy', 'huggingface_hub') if m in sys.modules])"
     )
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "[]\n"

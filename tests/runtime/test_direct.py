@@ -14,10 +14,10 @@ import pytest
 from compiled import skip_without_a_compiler
 from hypothesis import HealthCheck, given
 from hypothesis import strategies as st
-from mergec.compiler.scratch import PAGE
-from mergec.runtime import direct
-from mergec.runtime.direct import LEAST, Direct
-from mergec.runtime.host import pages
+from mergec.compiler.plan.scratch import PAGE
+from mergec.runtime.files import direct
+from mergec.runtime.files.direct import LEAST, Direct
+from mergec.runtime.machine.host import pages
 from profiles import examples
 from safetensors.numpy import load_file, save_file
 

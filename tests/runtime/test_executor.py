@@ -14,7 +14,8 @@ import torch
 from draft_plans import DTYPES, Draft, MemoryInputs, MemoryOutputs, Seen
 from hypothesis import given
 from hypothesis import strategies as st
-from mergec.compiler.plan import (
+from mergec.compiler.ops.scalars import SCALARS
+from mergec.compiler.plan.plan import (
     CHUNK,
     Allocation,
     Constant,
@@ -36,8 +37,7 @@ from mergec.compiler.plan import (
     Step,
     ToBuffer,
 )
-from mergec.compiler.scalars import SCALARS
-from mergec.runtime.executor import Cancelled, execute
+from mergec.runtime.execute.executor import Cancelled, execute
 from profiles import examples
 
 SIZES_TRIED = [0, 1, 7, CHUNK - 1, CHUNK, CHUNK + 1, 3 * CHUNK + 5]
@@ -370,8 +370,8 @@ def test_non_finite_values_are_counted_as_written(dtype: str) -> None:
 def test_copies_need_no_torch() -> None:
     script = """
 import sys
-from mergec.compiler.plan import *
-from mergec.runtime.executor import execute
+from mergec.compiler.plan.plan import *
+from mergec.runtime.execute.executor import execute
 
 class Files:
     def __init__(self): self.data = bytearray(6)

@@ -8,12 +8,12 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 import torch
-from mergec.compiler.ops import OPS
-from mergec.compiler.scalars import SCALARS
-from mergec.runtime.kernels.elementwise import ELEMENTWISE_CPU
-from mergec.runtime.kernels.functions import PIECE, WORK
-from mergec.runtime.kernels.values import Block, Number, Value
-from mergec.runtime.turns import PARTS
+from mergec.compiler.ops.scalars import SCALARS
+from mergec.compiler.ops.table import OPS
+from mergec.runtime.portable.elementwise import ELEMENTWISE_CPU
+from mergec.runtime.portable.transcendental import PIECE, WORK
+from mergec.runtime.portable.values import Block, Number, Value
+from mergec.runtime.stream.range_reduction import PARTS
 from numpy.typing import NDArray
 
 N = 20 * PIECE + 77

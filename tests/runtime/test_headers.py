@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, example, given
 from hypothesis import strategies as st
-from mergec.compiler.catalog import CatalogError, InputFile, StoredTensor
-from mergec.runtime.headers import Header, parse_header, read_header
+from mergec.compiler.checkpoint.catalog import CatalogError, InputFile, StoredTensor
+from mergec.runtime.formats.safetensors import Header, parse_header, read_header
 from profiles import examples
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file

@@ -7,9 +7,9 @@ from pathlib import Path
 import mergec
 import pytest
 import torch
-from mergec.compiler import steps
-from mergec.compiler.plan import CHUNK, Held, Mask, Pass, Plan, ToBuffer, from_json, to_json
-from mergec.runtime.native import side
+from mergec.compiler.plan.plan import CHUNK, Held, Mask, Pass, Plan, ToBuffer, from_json, to_json
+from mergec.compiler.schedule import steps
+from mergec.runtime.native import backend
 from resume_models import plan_of, weights
 from safetensors.torch import save_file
 
@@ -98,6 +98,6 @@ def test_the_same_bytes_as_made_again(
         again = plan_of(folder, RECIPES[method], lanes=lanes)
         assert not held(again)
         mergec.run(again, tmp_path / "again")
-    monkeypatch.setattr(side, "kernels", lambda: None)
+    monkeypatch.setattr(backend, "kernels", lambda: None)
     mergec.run(plan, tmp_path / "portable")
     assert weights(tmp_path / "held") == weights(tmp_path / "again") == weights(tmp_path / "portable")

@@ -9,18 +9,18 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from mergec.compiler.ops import OPS
-from mergec.compiler.plan import CHUNK, Extent, Gather, Run, Stream
-from mergec.compiler.scalars import SCALARS
-from mergec.runtime.kernels import selection
-from mergec.runtime.kernels.elementwise import ELEMENTWISE, ELEMENTWISE_CPU
-from mergec.runtime.kernels.load import GatherParts, file_ranges
-from mergec.runtime.kernels.opaque import OPAQUE
-from mergec.runtime.kernels.random import STEP, finalise
-from mergec.runtime.kernels.reductions import FEEDS, _chunk_sums_device
-from mergec.runtime.kernels.values import Block, Number, Value
-from mergec.runtime.reducers import REDUCERS
-from mergec.runtime.reductions import Threshold
+from mergec.compiler.ops.scalars import SCALARS
+from mergec.compiler.ops.table import OPS
+from mergec.compiler.plan.plan import CHUNK, Extent, Gather, Run, Stream
+from mergec.runtime.portable import feed_selection
+from mergec.runtime.portable.elementwise import ELEMENTWISE, ELEMENTWISE_CPU
+from mergec.runtime.portable.opaque import OPAQUE
+from mergec.runtime.portable.random import STEP, finalise
+from mergec.runtime.portable.reductions import FEEDS, _chunk_sums_device
+from mergec.runtime.portable.values import Block, Number, Value
+from mergec.runtime.reduce.reducer import Threshold
+from mergec.runtime.reduce.reducers import REDUCERS
+from mergec.runtime.stream.ranges import GatherParts, file_ranges
 from profiles import examples
 
 COMPUTE = [torch.float32, torch.float64]
@@ -145,9 +145,9 @@ def test_bernoulli_keeps_about_its_share_and_knows_no_blocks() -> None:
 def form(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     """Which forms of the reductions run; both can on the CPU."""
     if request.param == "accelerator":
-        monkeypatch.setattr(selection, "_count_all_cpu", selection._count)
-        monkeypatch.setattr(selection, "_count_few_cpu", selection._count)
-        monkeypatch.setattr(selection, "_count_ties_cpu", selection._count_ties)
+        monkeypatch.setattr(feed_selection, "_count_all_cpu", feed_selection._count)
+        monkeypatch.setattr(feed_selection, "_count_few_cpu", feed_selection._count)
+        monkeypatch.setattr(feed_selection, "_count_ties_cpu", feed_selection._count_ties)
     return str(request.param)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from mergec.runtime.memory import Meter
+from mergec.runtime.machine.memory import Meter
 
 
 def test_marks_are_of_what_lives_at_once() -> None:

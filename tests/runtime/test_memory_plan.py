@@ -14,7 +14,7 @@ import checkpoints
 import mergec
 import pytest
 import torch
-from mergec.compiler.plan import Pass
+from mergec.compiler.plan.plan import Pass
 from merging import compile_folders
 from safetensors.torch import load_file, save_file
 

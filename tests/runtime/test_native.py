@@ -14,16 +14,17 @@ from compiled import skip_without_a_compiler
 from draft_plans import Draft
 from hypothesis import given
 from hypothesis import strategies as st
-from mergec.compiler.ops import OPS
+from mergec.compiler.ops.table import OPS
 from mergec.compiler.pipeline import Options, compile_recipe
-from mergec.compiler.plan import CHUNK, Constant, Instruction, Mask, Pass, Reduction, Register, Scalar
+from mergec.compiler.plan.plan import CHUNK, Constant, Instruction, Mask, Pass, Reduction, Register, Scalar
 from mergec.grammar.source import Source
-from mergec.runtime import engine, streaming, units
-from mergec.runtime.catalog import LocalCatalog
-from mergec.runtime.native import side
-from mergec.runtime.native.code import REDUCTIONS
-from mergec.runtime.session import run_plan
-from mergec.runtime.streaming import SAMPLE, SAMPLED
+from mergec.runtime.catalog.local import LocalCatalog
+from mergec.runtime.execute import engine
+from mergec.runtime.native import backend
+from mergec.runtime.native.select import REDUCTIONS
+from mergec.runtime.session.session import run_plan
+from mergec.runtime.stream import batching, passes
+from mergec.runtime.stream.passes import SAMPLE, SAMPLED
 from profiles import examples
 from safetensors.torch import save_file
 
@@ -56,14 +57,14 @@ def sides(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         whole(context, pass_, *args)  # type: ignore[arg-type]
 
     monkeypatch.setattr(engine, "run_pass", told)
-    monkeypatch.setattr(units, "SMALL", 0)  # small tensors go another way: test_small.py
+    monkeypatch.setattr(batching, "SMALL", 0)  # small tensors go another way: test_small.py
     return ran
 
 
 def both(draft: Draft, sides: list[str], monkeypatch: pytest.MonkeyPatch) -> tuple[list[bytes], list[bytes]]:
     _, compiled = draft.run()
     assert set(sides) == {"Native"}
-    monkeypatch.setattr(side, "kernels", lambda: None)
+    monkeypatch.setattr(backend, "kernels", lambda: None)
     sides.clear()
     _, portable = draft.run()
     assert set(sides) == {"Portable"}
@@ -214,8 +215,8 @@ def test_exactly_the_largest_are_kept(
     draft.add(numel, [a], code, stores=[draft.output(0, "F32", numel)])
     with pytest.MonkeyPatch.context() as patch:
         if sampled:
-            patch.setattr(streaming, "WORTH_A_GUESS", 0)
-            patch.setattr(streaming, "SAMPLE", 512)
+            patch.setattr(passes, "WORTH_A_GUESS", 0)
+            patch.setattr(passes, "SAMPLE", 512)
         _, (data,) = draft.run()
     want = np.zeros(numel, np.float32)
     want[np.argsort(-np.abs(x), kind="stable")[:k]] = 1
@@ -368,7 +369,7 @@ def test_a_method(
     made = []
     for name in ("compiled", "portable"):
         if name == "portable":
-            monkeypatch.setattr(side, "kernels", lambda: None)
+            monkeypatch.setattr(backend, "kernels", lambda: None)
         sides.clear()
         run_plan(plan, tmp_path / name)
         assert set(sides) == {"Native" if name == "compiled" else "Portable"}

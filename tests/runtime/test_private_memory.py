@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from mergec.runtime.direct import Direct
-from mergec.runtime.host import HostArena, HostBuffer
-from mergec.runtime.syscalls import address, anonymous
+from mergec.runtime.files.direct import Direct
+from mergec.runtime.files.syscalls import address, anonymous
+from mergec.runtime.machine.host import HostArena, HostBuffer
 
 SMAPS = Path("/proc/self/smaps")
 SIZE = 6 << 20

@@ -7,13 +7,13 @@ import math
 import numpy
 import pytest
 import torch
-from mergec.compiler.ops import OPS
-from mergec.compiler.plan import CHUNK
-from mergec.runtime.kernels import quantile
-from mergec.runtime.kernels.opaque import OPAQUE
-from mergec.runtime.kernels.reductions import FEEDS
-from mergec.runtime.kernels.values import Block
-from mergec.runtime.reducers import REDUCERS
+from mergec.compiler.ops.table import OPS
+from mergec.compiler.plan.plan import CHUNK
+from mergec.runtime.portable import feed_quantile
+from mergec.runtime.portable.opaque import OPAQUE
+from mergec.runtime.portable.reductions import FEEDS
+from mergec.runtime.portable.values import Block
+from mergec.runtime.reduce.reducers import REDUCERS
 
 N = 2 * CHUNK + 99
 
@@ -53,7 +53,7 @@ def test_the_number_at_a_place_in_order(
     kind: str, dtype: torch.dtype, form: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if form == "accelerator":
-        monkeypatch.setattr(quantile, "_count_cpu", quantile._count)
+        monkeypatch.setattr(feed_quantile, "_count_cpu", feed_quantile._count)
     x = numbers(kind, dtype)
     order = numpy.sort(x.numpy())
     for k in (0, N // 2, N - 1):

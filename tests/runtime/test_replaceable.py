@@ -11,12 +11,12 @@ from pathlib import Path
 import mergec
 import pytest
 import torch
-from mergec.compiler.plan import Plan
+from mergec.compiler.plan.plan import Plan
 from mergec.grammar.diagnostic import Diagnostic, Exit, MergecError
-from mergec.runtime import replaceable
-from mergec.runtime import target as target_module
-from mergec.runtime.target import Target
-from mergec.runtime.writer import Writer
+from mergec.runtime.output import replaceable
+from mergec.runtime.output import target as target_module
+from mergec.runtime.output.target import Target
+from mergec.runtime.output.writer import Writer
 from safetensors.torch import save_file
 from tiny_plan import MADE, PLAN, START, WEIGHTS, make, tree
 

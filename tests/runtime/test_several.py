@@ -10,16 +10,16 @@ import numpy as np
 import pytest
 from draft_plans import Seen
 from mergec.compiler.pipeline import Options, compile_recipe
-from mergec.compiler.plan import Plan
-from mergec.compiler.split import split
+from mergec.compiler.plan.plan import Plan
+from mergec.compiler.plan.split import split
 from mergec.grammar.diagnostic import MergecError
 from mergec.grammar.source import Source
-from mergec.runtime import devices
-from mergec.runtime.catalog import LocalCatalog
-from mergec.runtime.executor import Cancelled
-from mergec.runtime.hardware import choose_device
-from mergec.runtime.inputs import Inputs
-from mergec.runtime.session import run_plan
+from mergec.runtime.catalog.local import LocalCatalog
+from mergec.runtime.execute.executor import Cancelled
+from mergec.runtime.files.inputs import Inputs
+from mergec.runtime.machine import accelerator
+from mergec.runtime.machine.hardware import choose_device
+from mergec.runtime.session.session import run_plan
 from safetensors.numpy import save_file
 from standin import StandIn, stand_in
 
@@ -56,7 +56,7 @@ def test_the_bytes_of_one_device(folder: Path, count: int, method: str, monkeypa
             used[name] = used.get(name, 0) + 1
             super().__init__(name)
 
-    monkeypatch.setattr(devices, "Accelerator", Named)
+    monkeypatch.setattr(accelerator, "Accelerator", Named)
     one = plan_of(folder, RECIPES[method], "cuda:0")
     run_plan(one, folder / "one")
     used.clear()

@@ -15,12 +15,23 @@ from compiled import skip_without_a_compiler
 from draft_plans import Draft, MemoryInputs, MemoryOutputs
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from mergec.compiler.plan import CHUNK, Copy, Instruction, Mask, Reduction, Register, Scalar, Step, Stream
+from mergec.compiler.plan.plan import (
+    CHUNK,
+    Copy,
+    Instruction,
+    Mask,
+    Reduction,
+    Register,
+    Scalar,
+    Step,
+    Stream,
+)
 from mergec.grammar.diagnostic import MergecError
-from mergec.runtime import engine, units
-from mergec.runtime.executor import Cancelled, execute
-from mergec.runtime.inputs import Inputs
-from mergec.runtime.units import Alone, Copies, Together, Unit, parts
+from mergec.runtime.execute import engine
+from mergec.runtime.execute.executor import Cancelled, execute
+from mergec.runtime.files.inputs import Inputs
+from mergec.runtime.stream import batching
+from mergec.runtime.stream.batching import Alone, Copies, Together, Unit, parts
 from resume_models import plan_of, weights
 from safetensors.torch import load_file, save_file
 from stopping import Stop
@@ -106,7 +117,7 @@ def test_the_same_bytes_as_one_by_one(
         assert outcome.peak_host == plan.peak_host
         assert outcome.bytes_written == plan.writes
     assert kinds["together"] > 2 * 100 or recipe == "* = base"
-    monkeypatch.setattr(units, "SMALL", 0)
+    monkeypatch.setattr(batching, "SMALL", 0)
     kinds.clear()
     mergec.run(plan_of(folder, recipe), tmp_path / "single")
     assert not kinds["together"]

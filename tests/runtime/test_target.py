@@ -14,10 +14,10 @@ from pathlib import Path
 import mergec
 import pytest
 import torch
-from mergec.compiler.plan import PlannedOutput
+from mergec.compiler.plan.plan import PlannedOutput
 from mergec.grammar.diagnostic import Exit, MergecError
-from mergec.runtime import target as target_module
-from mergec.runtime.target import Target
+from mergec.runtime.output import target as target_module
+from mergec.runtime.output.target import Target
 from safetensors.torch import save_file
 from tiny_plan import HEADER, MADE, PLAN, WEIGHTS, code, make, planned, tree
 

@@ -8,14 +8,14 @@ from pathlib import Path
 import mergec
 import pytest
 import torch
-from mergec.compiler.ops import OPS
+from mergec.compiler.ops.table import OPS
 from mergec.compiler.pipeline import Options, compile_recipe
-from mergec.compiler.plan import Opaque, from_json, to_json
+from mergec.compiler.plan.plan import Opaque, from_json, to_json
 from mergec.grammar.source import Source
-from mergec.runtime.catalog import LocalCatalog
-from mergec.runtime.kernels.decompositions import polar
-from mergec.runtime.kernels.opaque import OPAQUE
-from mergec.runtime.session import run_plan
+from mergec.runtime.catalog.local import LocalCatalog
+from mergec.runtime.portable.opaque import OPAQUE
+from mergec.runtime.portable.whole_tensor.decompositions import polar
+from mergec.runtime.session.session import run_plan
 from safetensors.torch import load_file, save_file
 from standin import stand_in
 

@@ -11,11 +11,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from mergec.compiler.plan import Document, Extent, PlannedOutput, Tagalong
+from mergec.compiler.plan.plan import Document, Extent, PlannedOutput, Tagalong
 from mergec.grammar.diagnostic import Exit, MergecError
-from mergec.runtime import syscalls, writer
-from mergec.runtime.inputs import Inputs
-from mergec.runtime.writer import Writer
+from mergec.runtime.files import syscalls
+from mergec.runtime.files.inputs import Inputs
+from mergec.runtime.output import writer
+from mergec.runtime.output.writer import Writer
 from tiny_plan import HEADER, MADE, PLAN, START, WEIGHTS, code, make, planned, tree
 
 # --- inputs --------------------------------------------------------------------------------------

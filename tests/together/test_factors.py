@@ -8,10 +8,10 @@ from typing import Any
 import mergec
 import numpy as np
 import pytest
-from mergec.compiler.adapter_formats import factors_among
-from mergec.compiler.catalog import CatalogError
+from mergec.compiler.checkpoint.adapter_formats import factors_among
+from mergec.compiler.checkpoint.catalog import CatalogError
 from mergec.grammar.diagnostic import MergecError
-from mergec.runtime.catalog import LocalCatalog
+from mergec.runtime.catalog.local import LocalCatalog
 from safetensors.numpy import save_file
 
 X = "lora_unet_down_blocks_0_attentions_0_to_q"

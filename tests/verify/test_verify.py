@@ -14,10 +14,10 @@ import lora_adapters
 import mergec
 import pytest
 import torch
-from mergec.compiler import content
-from mergec.compiler.card import RECORDED
-from mergec.compiler.catalog import CatalogError
-from mergec.runtime import kernel_code
+from mergec.compiler.checkpoint.catalog import CatalogError
+from mergec.compiler.emit import content
+from mergec.compiler.emit.card import RECORDED
+from mergec.runtime.catalog import extension_code
 from mergec.runtime.resume.earlier import examine
 from mergec.runtime.resume.record import DIGEST, found_record, parse_record, sealed_text
 from mergec.runtime.verify import recipe as recompiling
@@ -130,7 +130,7 @@ def test_an_output_as_it_was_made(whole: Path) -> None:
 
 def test_an_output_of_other_code(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its keys are those of the recipe all the same; whether its numbers are, only a rerun can tell."""
-    for module in (content, kernel_code, recompiling):
+    for module in (content, extension_code, recompiling):
         monkeypatch.setattr(module, "own_code", lambda: "another")
     found = mergec.verify(folder / "out", rerun="all", folder=folder)
     assert verdicts(found)["recipe"] == "not checked"

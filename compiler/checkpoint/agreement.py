@@ -1,0 +1,213 @@
+"""Whether a checkpoint's config.json says what its tensors say: the reading side of `config.py`."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from ...grammar.records import dataclass
+from ..family.architectures import has_head, names_head
+from ..family.patterns import pattern
+from .model import Model
+from .ties import config_value
+
+_OWN_CODE = "auto_map"
+"""Code beside the weights makes the model, in which layers may lack parts that are pruned away."""
+_SHARED_LAYERS = "num_hidden_groups"
+"""ALBERT's number of layers that are stored, each of which is used for several."""
+
+
+@dataclass(frozen=True, slots=True)
+class Disagreement:
+    """Something that config.json says otherwise than the tensors: `text` is a sentence without its stop.
+
+    `lacking`: by the config there should be more than there is. `mend` is what config.json would have to say.
+    """
+
+    text: str
+    lacking: bool = False
+    mend: str = ""
+
+
+def disagreements(model: Model) -> list[Disagreement]:
+    """What config.json says otherwise than the tensors: depths, lists with an item a layer, experts, the vocabulary,
+    ties whose second name is not stored; and layers that are missing between others.
+
+    Keys that are absent, or in no place that the family knows, say nothing. A tie that is stored twice with different
+    bytes is a warning of `bind`, which needs to read them.
+    """
+    return [*_looked(model), *_lists(model)]
+
+
+def certain(model: Model) -> list[Disagreement]:
+    """Of the disagreements those whose keys are known to count these very tensors.
+
+    In a family that is inferred from names they may count others, or layers that share their weights. Of such a one
+    only what is missing is told, and only of language models with a single stack; it is no more than likely.
+    """
+    family = model.family
+    # rows beyond the vocabulary are padding, which many checkpoints have
+    rows = [d for d in _vocabulary(model) if not d.lacking]
+    found = [d for d in _looked(model) if d not in rows]
+    if not family.inferred:
+        return found if model.space.depths else []
+    if len(model.space.depths) != 1 or _SHARED_LAYERS in model.config or not names_head(model.config):
+        return []
+    return [dataclasses.replace(d, lacking=False) for d in found if d.lacking]
+
+
+def _looked(model: Model) -> list[Disagreement]:
+    looks = [_depths, _holes, _experts]
+    if not model.bundles:
+        # codes have names and shapes of their own, and what is wrapped has other names
+        looks += [_parts, _fused_experts, _vocabulary, _untied, _absent]
+    return [found for look in looks for found in look(model)]
+
+
+def _value(config: Mapping[str, Any], key: str) -> Any:
+    value: Any = config
+    for part in key.split("."):
+        value = config_value(value, part) if isinstance(value, Mapping) else None
+    return value
+
+
+def _more(said: Any, count: int) -> bool:
+    return type(said) is int and said > count
+
+
+def _depths(model: Model) -> Iterator[Disagreement]:
+    others = [layout.depth_key for layout in model.family.layouts if layout.depth_key]
+    for stack in model.family.stacks:
+        depth = model.space.depths.get(stack.name)
+        if depth is None or stack.depth_key is None:
+            continue
+        extra = _value(model.config, stack.extra_key) if stack.extra_key else None
+        allowed = (depth, depth - extra) if type(extra) is int else (depth,)
+        for key in dict.fromkeys([stack.depth_key, *others]):
+            said = _value(model.config, key)
+            if said is not None and said not in allowed:
+                text = f"`{key}` is {_shown(said)}, but the tensors have {depth} of `{stack.name}`"
+                yield Disagreement(text, _more(said, depth), f"`{key}` {depth}")
+
+
+def _holes(model: Model) -> Iterator[Disagreement]:
+    """Layers that have no tensor between others that have some."""
+    numbers: dict[str, set[int]] = {}
+    for name in model.space.names:
+        at = model.space.layer_of(name)
+        if at is not None:
+            numbers.setdefault(at[0].name, set()).add(at[1])
+    for stack, found in numbers.items():
+        depth = model.space.depths.get(stack, 0)
+        missing = next((n for n in range(depth) if n not in found), None)
+        if missing is not None:
+            yield Disagreement(f"there are layers up to {depth - 1}, but no tensor of `{stack}[{missing}]`", True)
+
+
+def _parts(model: Model) -> Iterator[Disagreement]:
+    """Layers without a tensor that most of the others have, in families whose layers are all alike."""
+    if model.family.inferred or model.family.experts is not None or model.config.get(_OWN_CODE):
+        return
+    layers: dict[str, dict[str, set[int]]] = {}
+    for name in model.space.names:
+        at = model.space.layer_of(name)
+        if at is not None and not model.family.is_optional(name):
+            layers.setdefault(at[0].name, {}).setdefault(at[2], set()).add(at[1])
+    for stack, tails in layers.items():
+        present = set().union(*tails.values())
+        for tail, found in tails.items():
+            if len(present) / 2 < len(found) < len(present):
+                text = f"`{stack}[{min(present - found)}]` has no `{tail}`, which {len(found)} other layers have"
+                yield Disagreement(text, True)
+                break
+
+
+def _lists(model: Model) -> Iterator[Disagreement]:
+    if len(model.space.depths) != 1:
+        return
+    ((stack, depth),) = model.space.depths.items()
+    for key in model.family.per_layer_keys:
+        said = _value(model.config, key)
+        if isinstance(said, list) and len(said) != depth:
+            yield Disagreement(f"`{key}` has {len(said)} items, but the tensors have {depth} of `{stack}`")
+
+
+def _experts(model: Model) -> Iterator[Disagreement]:
+    """Layers with other numbers of experts than the config says."""
+    family = model.family
+    said = _value(model.config, family.experts_key) if family.experts_key else None
+    if type(said) is not int or family.experts is None:
+        return
+    expert = pattern(family.experts + ".*", "[0-9]+")
+    counts: dict[str, set[str]] = {}
+    for name in model.space.names:
+        at = model.space.layer_of(name)
+        found = expert.match(at[2]) if at is not None else None
+        if at is not None and found is not None:
+            counts.setdefault(f"{at[0].name}[{at[1]}]", set()).add(found["e"])
+    wrong = next(((layer, len(found)) for layer, found in counts.items() if len(found) != said), None)
+    if wrong is not None:
+        layer, count = wrong
+        text = f"`{family.experts_key}` is {said}, but `{layer}` has {count} experts"
+        same = {len(found) for found in counts.values()} == {count}
+        yield Disagreement(text, said > count, f"`{family.experts_key}` {count}" if same else "")
+
+
+def _fused_experts(model: Model) -> Iterator[Disagreement]:
+    """Tensors that hold all experts of a layer along their first axis."""
+    said = _value(model.config, model.family.experts_key) if model.family.experts_key else None
+    if type(said) is not int or model.family.experts is not None:
+        return
+    for name, view in model.tensors.items():
+        if ".experts." in name and len(view.shape) == 3 and view.shape[0] < said and model.space.layer_of(name):
+            text = f"`{model.family.experts_key}` is {said}, but `{name}` has {view.shape[0]} experts"
+            yield Disagreement(text, True, f"`{model.family.experts_key}` {view.shape[0]}")
+            return
+
+
+def _vocabulary(model: Model) -> Iterator[Disagreement]:
+    key = model.family.vocab_key
+    said = None if key is None else _value(model.config, key)
+    if said is None:
+        return
+    for name, axis in model.family.vocabulary.items():
+        view = model.tensors.get(name)
+        if view is not None and axis < len(view.shape) and view.shape[axis] != said:
+            rows = view.shape[axis]
+            text = f"`{key}` is {_shown(said)}, but `{name}` has {rows} rows"
+            yield Disagreement(text, _more(said, rows), f"`{key}` {rows}")
+
+
+def _untied(model: Model) -> Iterator[Disagreement]:
+    if not has_head(model.config):
+        return
+    for rule in model.family.ties:
+        said = config_value(model.config, rule.config_key) if rule.config_key else True
+        if rule.default if said is None else bool(said):
+            continue
+        for alias in rule.aliases:
+            below = f"{alias.rpartition('.')[0]}."
+            if any(n.startswith(below) and not n.endswith(".bias") for n in model.checkpoint.tensors):
+                continue  # it is there in a form of its own, such as `lm_head.linear.weight`
+            if model.aliases.get(alias) == rule.primary:
+                says = "says" if said is not None else "is not set, which says"
+                text = f"`{rule.config_key}` {says} that `{alias}` is a tensor of its own, but it is not stored"
+                # what is not said to be a model with a head may well be one without
+                yield Disagreement(text, names_head(model.config), f"`{rule.config_key}` true")
+
+
+def _absent(model: Model) -> Iterator[Disagreement]:
+    """The embedding and the last norm, which each model with a head has."""
+    if not names_head(model.config) or model.family.inferred:
+        return
+    for role in ("embed", "norm"):
+        for path in model.family.places.get(role, ()):
+            name = f"{path}.weight"
+            if model.find(name) is None:
+                yield Disagreement(f"there is no `{name}`, which the model's architecture has", True)
+
+
+def _shown(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 40 else text[:40] + "…"

@@ -1,0 +1,190 @@
+"""Which statement gives a value to which tensors, which tensors have none, and which inputs are not used."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+
+from ...grammar.diagnostic import Diagnostic, Label, MergecError, Severity
+from ...grammar.records import dataclass
+from ..checkpoint.layouts import View
+from ..checkpoint.model import Model
+from ..evaluate.settings import Settings
+from ..evaluate.statements import Assignment, Recipe
+from ..family.space import Coordinate, Space
+from ..graph.graph import Graph
+from .equivalence import Range, sources_below
+
+
+@dataclass(frozen=True, slots=True)
+class Covering:
+    """What a statement covers: names in the output's order, and the coordinates under its place."""
+
+    assignment: Assignment
+    names: Mapping[str, Coordinate]
+    counts: tuple[int, ...]
+
+
+def coverings(recipe: Recipe, space: Space) -> tuple[list[Covering], list[Diagnostic]]:
+    """What each statement covers; statements whose place is wrong are left out."""
+    out: list[Covering] = []
+    errors: list[Diagnostic] = []
+    for assignment in recipe.assignments:
+        try:
+            selection = space.select(assignment.path)
+        except MergecError as error:
+            errors.extend(error.diagnostics)
+            continue
+        out.append(Covering(assignment, selection.names, selection.counts))
+    return out, errors
+
+
+def owners(found: Sequence[Covering]) -> dict[str, Covering]:
+    """The last statement that covers each tensor: the one that counts."""
+    return {name: covering for covering in found for name in covering.names}
+
+
+def shadowed(found: Sequence[Covering], owner: Mapping[str, Covering]) -> list[Diagnostic]:
+    """Warnings about statements that later ones cover whole."""
+    warnings: list[Diagnostic] = []
+    for covering in found:
+        if any(owner[name] is covering for name in covering.names):
+            continue
+        later: dict[int, Covering] = {}
+        for name in covering.names:
+            later.setdefault(owner[name].assignment.number, owner[name])
+        labels = [Label(covering.assignment.path.span, "covered whole by later statements")]
+        labels += [Label(c.assignment.path.span, "covers it") for _, c in sorted(later.items())[:3]]
+        warnings.append(
+            Diagnostic(
+                "W0501",
+                f"the statement for `{covering.assignment.path}` has no effect",
+                tuple(labels),
+                help=("later statements win: put the general one first",),
+                severity=Severity.WARNING,
+            )
+        )
+    return warnings
+
+
+def uncovered(recipe: Recipe, settings: Settings, space: Space, missing: list[str]) -> Diagnostic:
+    """The error about tensors of the output that no statement gives a value."""
+    shown = fold(missing, space)
+    number = f"{len(missing)} tensor{'s' if len(missing) > 1 else ''}"
+    help_ = ["give everything a value first: `* = …`"]
+    if not settings.template_named:
+        help_.append(f"or copy what is left from a template: `output(like={settings.template.label})`")
+    span = recipe.assignments[-1].statement.span if recipe.assignments else settings.template.span
+    notes = [f"not covered: {', '.join(shown[:12])}{' …' if len(shown) > 12 else ''}"]
+    if settings.template_named:
+        notes.append(f"the template, `{settings.template.label}`, has nothing to copy there")
+    return Diagnostic(
+        "E0308",
+        f"{number} of the output {'have' if len(missing) > 1 else 'has'} no value",
+        (Label(span, "no statement so far covers them"),),
+        notes=tuple(notes),
+        help=tuple(help_),
+    )
+
+
+def unused(recipe: Recipe, settings: Settings, space: Space, graph: Graph) -> list[Diagnostic]:
+    """Inputs of which nothing is used, and tensors of an input that no output place corresponds to: warnings, or errors
+    under `--strict`."""
+    found: list[Diagnostic] = []
+    live = {n.attribute("range").model for n in graph.live() if n.op == "source"}
+    severity = Severity.ERROR if settings.strict else Severity.WARNING
+    for adapter in recipe.adapters:
+        if adapter.model.number not in live:
+            found.append(_idle(adapter.model, severity))
+    names = frozenset(space.names)
+    have: set[tuple[str, str]] = set()
+    read: set[Range] = set()
+    for model in recipe.models:
+        if model.number not in live and model.number != settings.template.number:
+            found.append(_idle(model, severity))
+            continue
+        if model.number not in live:
+            continue
+        # nearly always all are there by name, and nothing is asked of 100,000 tensors
+        rest = model.tensors.keys() - names if model.space.family is space.family else model.tensors.keys()
+        if rest:
+            have = have or {_slot(space, n) for n in space.names}
+        extra = [n for n in model.tensors if n in rest and _slot(model.space, n) not in have]
+        if extra:
+            # a pick from another place, or from a model of another family, may read them all the same
+            read = read or _read(graph)
+            extra = [n for n in extra if (model.number, *_range(model.tensors[n])) not in read]
+        if extra:
+            found.append(
+                Diagnostic(
+                    "W0503",
+                    f"{len(extra)} tensor{'s' if len(extra) > 1 else ''} of `{model.label}` "
+                    f"{'have' if len(extra) > 1 else 'has'} no place in the output",
+                    (Label(model.span, "left out: " + listed(extra, model.space)),),
+                    severity=severity,
+                )
+            )
+    return found
+
+
+def _read(graph: Graph) -> set[Range]:
+    """What the output is made of."""
+    lone = sources_below(o.node for o in graph.outputs if o.likeness is None)
+    found = {(s.model, s.stored, s.first) for s in lone}
+    for output in graph.outputs:
+        if output.likeness is not None:
+            pairs = zip(output.likeness.sources, output.reads, strict=True)
+            found.update((s.model, *_range(view)) for s, view in pairs)
+    return found
+
+
+def _range(view: View) -> tuple[str, int]:
+    return view.stored, view.first
+
+
+def _idle(model: Model, severity: Severity) -> Diagnostic:
+    label = Label(model.span, "not needed by the output")
+    return Diagnostic("W0502", f"nothing of `{model.label}` is used", (label,), severity=severity)
+
+
+def _slot(space: Space, name: str) -> tuple[str, str]:
+    """A tensor's place without its layer's number."""
+    at = space.layer_of(name)
+    return (at[0].name, at[2]) if at else ("", name)
+
+
+def listed(names: Iterable[str], space: Space) -> str:
+    """The first few of the folded names, for a message."""
+    shown = fold(names, space)
+    return ", ".join(shown[:6]) + (" …" if len(shown) > 6 else "")
+
+
+def fold(names: Iterable[str], space: Space) -> list[str]:
+    """Names for people, layers folded: `layers[12..15].mlp.down_proj.weight`."""
+    runs: dict[tuple[str, str], list[int]] = {}
+    for name in names:
+        at = space.layer_of(name)
+        if at is None:
+            runs.setdefault(("", name), [])
+        else:
+            runs.setdefault((at[0].name, at[2]), []).append(at[1])
+    grouped: dict[tuple[str, tuple[int, ...]], list[str]] = {}
+    for (stack, rest), numbers in runs.items():
+        grouped.setdefault((stack, tuple(sorted(numbers))), []).append(rest)
+    out = []
+    for (stack, layers), rests in grouped.items():
+        if not stack:
+            out.extend(rests)
+            continue
+        shown: list[list[int]] = []
+        for n in layers:
+            if shown and shown[-1][1] == n - 1:
+                shown[-1][1] = n
+            else:
+                shown.append([n, n])
+        index = ", ".join(str(a) if a == b else f"{a}..{b}" for a, b in shown)
+        whole = f"{stack}[{index}]"
+        if len(rests) > 3:
+            out.append(f"{whole} ({len(rests)} tensors each)")
+        else:
+            out.extend(f"{whole}.{rest}" for rest in rests)
+    return out

@@ -1,0 +1,89 @@
+"""Where each layer of the output comes from, and whether models that are taken whole have as many layers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from ...grammar.diagnostic import Diagnostic, Label
+from ..checkpoint.model import Model
+from ..evaluate.settings import Settings
+from ..family.place import IndexStep
+from ..family.space import Space
+from ..terms.assembly import stack_origins
+from ..terms.terms import Assembly, Region, Stack, Tie, is_region, picks
+from .coverage import Covering
+
+Sources = list[tuple[Model, int] | None]
+"""For each layer of a stack of the output: a model and its layer."""
+
+
+def layer_sources(
+    settings: Settings, space: Space, found: Sequence[Covering], owner: Mapping[str, Covering]
+) -> tuple[dict[str, Sources], dict[int, list[Diagnostic]]]:
+    """For each stack, which (model, layer) its layers were picked from; and errors (E0315) by statement."""
+    out: dict[str, Sources] = {}
+    errors: dict[int, list[Diagnostic]] = {}
+    for stack, depth in space.depths.items():
+        template_depth = settings.template.space.depths.get(stack, 0)
+        sources: Sources = [(settings.template, j) if j < template_depth else None for j in range(depth)]
+        touched: dict[int, set[int]] = {}
+        for name in space.names:
+            at = space.layer_of(name)
+            if at is not None and at[0].name == stack and name in owner:
+                touched.setdefault(owner[name].assignment.number, set()).add(at[1])
+        for covering in found:
+            value, layers = covering.assignment.value, sorted(touched.get(covering.assignment.number, ()))
+            if not layers or not is_region(value) or isinstance(value, Tie):
+                continue
+            _note(value, stack, layers, sources)
+            wrong = _unfit(settings, stack, depth, covering, layers)
+            if wrong:
+                errors.setdefault(covering.assignment.number, []).extend(wrong)
+        out[stack] = sources
+    return out, errors
+
+
+def _note(value: Region, stack: str, layers: Sequence[int], sources: Sources) -> None:
+    """Enters what a statement's layers were picked from; those of a model taken whole stay the template's."""
+    flat: Sources = []
+    picked, whole = picks(value)
+    if isinstance(value, Stack):
+        flat.extend(stack_origins(value))
+    elif picked:
+        owner, path = picked[0]
+        selection = owner.space.select(path)
+        known = owner.origins.get(stack, []) if isinstance(owner, Assembly) else None
+        flat.extend((owner, i) if isinstance(owner, Model) else (known or [])[i] for i in selection.indices)
+    for built in [o for o in whole if isinstance(o, Assembly)][:1]:
+        origins = built.origins.get(stack, [])
+        flat = [origins[j] if j < len(origins) else sources[j] for j in layers]
+    if len(flat) == len(layers):
+        for j, origin in zip(layers, flat, strict=True):
+            sources[j] = origin
+
+
+def _unfit(settings: Settings, stack: str, depth: int, covering: Covering, layers: Sequence[int]) -> list[Diagnostic]:
+    """Models taken whole by a statement for all layers, of which layers would be dropped or are missing."""
+    path, found = covering.assignment.path, []
+    if any(isinstance(s, IndexStep) and s.intervals for s in path.steps):
+        return []
+    # not by their labels, which two models of one folder name have in common
+    whole = {id(leaf.space): leaf for leaf in picks(covering.assignment.value)[1]}
+    for leaf in whole.values():
+        have = leaf.space.depths.get(stack)
+        if have is None or not ((have > depth and settings.layers is None) or layers[-1] >= have):
+            continue
+        from_template = depth == settings.template.space.depths.get(stack)
+        found.append(
+            Diagnostic(
+                "E0315",
+                f"{f'`{leaf.label}`' if leaf.label else 'this model'} has {have} layers and the output {depth}",
+                (Label(leaf.span, f"{have} layers"), Label(path.span, f"{depth} layers")),
+                notes=(f"the output's depth is that of `{settings.template.label}`",) if from_template else (),
+                help=(
+                    f"say which layers meet: `{stack}[0..{min(have, depth) - 1}] = …`,"
+                    f" or build the stack: `{stack} = stack(…)`",
+                ),
+            )
+        )
+    return found

@@ -1,0 +1,184 @@
+"""Ties of the output: those of its template, less what statements untie, and those that `tie(…)` makes.
+
+What a tie that no statement asks for would drop without a word is an error (E0310): an input's own head, and what an
+adapter does to one of the two tensors alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from ...grammar.diagnostic import Diagnostic, Label, MergecError
+from ...grammar.records import dataclass
+from ..checkpoint.model import Model
+from ..family.space import Space
+from ..ops.shapes import shape_text
+from ..terms.terms import Tie, is_region, models_in, picks
+from .coverage import Covering
+from .vocabulary import Vocabulary
+
+
+@dataclass(frozen=True, slots=True)
+class KeptTie:
+    """A tie of the output that it has from its template, not from a statement, as one statement is concerned.
+
+    `covering` gives a value to the output's tensor `name`, or would, did it not share storage with `other`; `alias` is
+    the one of the two that is not stored. `untied` is the value that would untie it, as text; in an `always` tie
+    nothing can. `places` are alias and primary as people write them, `template` is its label.
+    """
+
+    covering: Covering
+    name: str
+    other: str
+    alias: str
+    untied: str
+    always: bool
+    places: tuple[str, str]
+    template: str
+
+    def dropped(self, message: str, label: str, keep: str, *more: Label) -> Diagnostic:
+        """E0310 for what would be lost, with the ways out; `keep` says what the second is for."""
+        place, first = self.places
+        note = f"the output is tied because its template, `{self.template}`, is"
+        other = f"to keep {keep}, untied: `{place} = {self.untied}`"
+        if self.always:
+            note = f"`{place}` always shares storage with `{first}` in this family"
+            whole = self.untied if self.untied.isidentifier() else f"({self.untied})"
+            other = f"to keep it for both: `{first} = {whole}.{place}`"
+        value = self.covering.assignment.statement.value.span
+        accept = f"to accept that: `{place} = tie({first})`"
+        return Diagnostic("E0310", message, (Label(value, label), *more), (note,), (accept, other))
+
+
+def output_ties(
+    template: Model, space: Space, owner: Mapping[str, Covering], vocabulary: Vocabulary | None
+) -> tuple[dict[str, str], list[KeptTie], list[Diagnostic]]:
+    """Each output name that is not stored, with the name whose storage it shares; which of these ties no statement
+    asks for; and the errors on the way."""
+    ties = _Ties(template, space, owner)
+    found = ties.run()
+    kept = ties.kept(found)
+    ties.mixed_heads(kept, vocabulary)
+    return found, kept, ties.errors
+
+
+class _Ties:
+    def __init__(self, template: Model, space: Space, owner: Mapping[str, Covering]) -> None:
+        self.template, self.space, self.owner = template, space, owner
+        self.errors: list[Diagnostic] = []
+        self.always = {a for rule in template.family.ties if rule.config_key is None for a in rule.aliases}
+
+    def run(self) -> dict[str, str]:
+        out: dict[str, str] = {}
+        for alias, primary in self.template.aliases.items():
+            own = self.owner.get(alias)
+            if alias in self.always or own is None or primary in own.names or isinstance(own.assignment.value, Tie):
+                out[alias] = primary
+        self.idle()
+        for name, covering in self.owner.items():
+            value = covering.assignment.value
+            if isinstance(value, Tie):
+                target = self.primary(name, covering, value, out)
+                if target is not None:
+                    out[name] = target
+        return out
+
+    def wrong(self, message: str, label: Label, *help: str) -> None:
+        self.errors.append(Diagnostic("E0312", message, (label,), help=help))
+
+    def idle(self) -> None:
+        """Statements for nothing but names that the family never stores by themselves."""
+        for covering in {id(c): c for c in self.owner.values()}.values():
+            assignment = covering.assignment
+            if isinstance(assignment.value, Tie) or not all(n in self.always for n in covering.names):
+                continue
+            name = next(iter(covering.names))
+            primary = self.template.aliases.get(name)
+            if primary is not None and primary not in covering.names:
+                self.wrong(
+                    f"`{name}` always shares storage with `{primary}` in family `{self.template.family.name}`",
+                    Label(assignment.path.span, "can't have a value of its own"),
+                    f'`"{primary}" = {assignment.statement.value.span.text}`',
+                )
+
+    def primary(self, name: str, covering: Covering, value: Tie, ties: Mapping[str, str]) -> str | None:
+        """What `tie(…)` ties a name to; None where that is nothing new, or wrong."""
+        try:
+            target = self.space.select(value.path)
+        except MergecError as error:
+            self.errors.extend(error.diagnostics)
+            return None
+        found = target.by_coordinate.get(covering.names[name])
+        if found is None:
+            if name not in self.always:
+                label = Label(value.span, "can't be tied")
+                self.wrong(f"`{value.path}` has no tensor that corresponds to `{name}`", label)
+            return None
+        primary = ties.get(found, found)
+        shapes = [known[1].shape for n in (name, primary) if (known := self.template.find(n))]
+        if len(set(shapes)) > 1:
+            first, second = (shape_text(s) for s in shapes)
+            self.wrong(
+                f"`{name}` is {first} and `{primary}` is {second}, so they can't be tied",
+                Label(value.span, "shapes differ"),
+            )
+            return None
+        if primary == name:
+            if self.template.aliases.get(found) != name:
+                self.wrong(f"`{name}` can't be tied to itself", Label(value.span, "the same place"))
+            return None
+        if any(rule.primary == name and primary in rule.aliases for rule in self.template.family.ties):
+            here, there = f"{covering.assignment.path}", f"{value.path}"
+            self.wrong(
+                f"this family stores a tied tensor as `{name}`, not as `{primary}`",
+                Label(value.span, "tied the wrong way round"),
+                f"give `{here}` the value and tie the other: `{there} = tie({here})`",
+            )
+            return None
+        return primary
+
+    def kept(self, ties: Mapping[str, str]) -> list[KeptTie]:
+        found = []
+        for alias, primary in ties.items():
+            source, own = self.owner.get(primary), self.owner.get(alias)
+            if source is None or (own is not None and isinstance(own.assignment.value, Tie)):
+                continue
+            given = source.assignment.value
+            picked = is_region(given) and picks(given)[0]
+            for covering, name, other in ((source, primary, alias), (own, alias, primary)):
+                if covering is None:
+                    continue
+                # what is picked for the one is not what the other would get
+                value = own if covering is source and own is not source and picked else covering
+                text = value.assignment.statement.value.span.text if value is not None else self.template.label
+                places = self.place(alias), self.place(primary)
+                always = alias in self.always
+                found.append(KeptTie(covering, name, other, alias, text, always, places, self.template.label))
+        return found
+
+    def mixed_heads(self, kept: Sequence[KeptTie], vocabulary: Vocabulary | None) -> None:
+        """Inputs whose own head, or rows of it, the tied output would drop."""
+        seen: set[str] = set()
+        for tie in kept:
+            models = models_in(tie.covering.assignment.value)
+            primary = tie.other if tie.name == tie.alias else tie.name
+            if vocabulary is not None:
+                models = vocabulary.read_for(models, (tie.name, tie.other))
+            # equal bytes under both names are not lost under one
+            model = next((m for m in models if tie.alias in m.tensors and not m.are_one(tie.alias, primary)), None)
+            if model is not None and tie.alias not in seen:
+                seen.add(tie.alias)
+                place, first = tie.places
+                self.errors.append(
+                    tie.dropped(
+                        f"`{model.label}` has its own `{place}`, but the output ties it to `{first}`",
+                        f"would drop `{tie.alias}` of `{model.label}`",
+                        "a trained one",
+                        Label(model.span, "stores its own"),
+                    )
+                )
+
+    def place(self, name: str) -> str:
+        """The role that a tensor has, or its name as a glob."""
+        places = self.template.family.places
+        return next((r for r, modules in places.items() if any(name.startswith(m) for m in modules)), f'"{name}"')

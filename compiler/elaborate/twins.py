@@ -1,0 +1,90 @@
+"""Tensors that the output stores twice: two names, one value.
+
+Where nothing says that two tensors are tied and yet all models that a statement reads hold equal bytes for them, they
+are one tensor: computed once, under one random mask, and stored under both names as the template stores them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from ...grammar.diagnostic import MergecError
+from ..checkpoint.model import Model
+from ..family.space import Space
+from ..terms.terms import (
+    Apply,
+    Lora,
+    Region,
+    Tie,
+    adapters_on,
+    is_region,
+    models_in,
+    owners,
+    picks,
+    walk,
+    where_of,
+)
+from .coverage import Covering
+from .equivalence import Signature
+from .tied_changes import change_of, same_change
+from .vocabulary import Vocabulary
+
+
+def output_twins(
+    template: Model,
+    space: Space,
+    owner: Mapping[str, Covering],
+    ties: Mapping[str, str],
+    vocabulary: Vocabulary | None,
+) -> dict[str, str]:
+    """Each output name that has another's value, with the other's.
+
+    A statement for one of the two alone, one that says something else of the one than of the other, or takes either
+    from a place of its own, an adapter that changes them unlike, and a model with different bytes for them, if only for
+    rows of it, make two tensors of them.
+    """
+    found: dict[str, str] = {}
+    for name, other in template.twins.items():
+        covering = owner.get(name)
+        if covering is None or owner.get(other) is not covering or name in ties or other in ties:
+            continue
+        value = covering.assignment.value
+        models = models_in(value)
+        if not is_region(value) or isinstance(value, Tie) or not models or picks(value)[0]:
+            continue
+        if vocabulary is not None:
+            models = vocabulary.read_for(models, (name, other))
+        if (
+            all(model.are_one(name, other) for model in models)
+            and _said_alike(value, covering, space, name, other)
+            and _changed_alike(value, template, name, other)
+        ):
+            found[name] = other
+    return found
+
+
+def _said_alike(value: Region, covering: Covering, space: Space, name: str, other: str) -> bool:
+    """Whether a value's numbers, conditions and places come to the same for both tensors."""
+    signature = Signature(value, None)
+    first, second = (signature.at(where_of(space, covering.names, covering.counts, n)) for n in (name, other))
+    return first is not None and second is not None and first.key == second.key
+
+
+def _changed_alike(value: Region, template: Model, name: str, other: str) -> bool:
+    """Whether all adapters in a value do the same to both tensors; not where one does not fit, which making it says."""
+    on: dict[int, tuple[Lora, Model]] = {}
+    for term in walk(value):
+        if isinstance(term, Lora):
+            on.setdefault(id(term), (term, template))
+        elif isinstance(term, Apply) and term.op == "add":
+            base, loras = adapters_on(term)
+            found = owners(base)
+            on.update({id(lora): (lora, found[0].model) for lora in loras if found})
+    for lora, model in on.values():
+        try:
+            one, two = (change_of(lora.adapter, model, n, lora.span) for n in (name, other))
+        except MergecError:
+            return False
+        if not same_change(lora.adapter, one, two):
+            return False
+    return True

@@ -1,0 +1,236 @@
+"""Calls with a way of their own: `model`, `lora`, `tie`, `stack`, `union`, `token` and `advise`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ...grammar import ast
+from ...grammar.diagnostic import Diagnostic, Exit, Label, MergecError, Severity
+from ...grammar.source import Span
+from ..checkpoint.adapter import Adapter, read_changes
+from ..checkpoint.adapter_config import FILE, read_config
+from ..checkpoint.agreement import Disagreement, certain
+from ..checkpoint.catalog import Catalog, CatalogError, Checkpoint
+from ..checkpoint.completeness import completeness
+from ..checkpoint.layouts import CANONICAL, Recognised, View
+from ..checkpoint.model import Model, bind
+from ..family.family import build
+from ..family.space import Space
+from ..terms.kinds import kind_of
+from ..terms.map_keys import plain
+from ..terms.terms import Leaf, Lora, PlaceMap, Stack, Tie, Token, Union, is_region, picks
+from .advise import advise
+from .bindings import CALLED
+from .calls import Given, Parameter, check_kind, match
+from .expressions import Expressions
+from .scopes import Scope
+
+_MODEL = (
+    Parameter("source", kind="string"),
+    Parameter("revision", None, kind="string"),
+    Parameter("subfolder", None, kind="string"),
+    Parameter("rename", None),
+)
+
+
+_LORA = _MODEL[:3]
+
+_TOKEN = (Parameter("model"), Parameter("text", None, kind="string"), Parameter("force", True, kind="boolean"))
+
+_ADAPTERS = build({"name": "LoRA"})
+"""Adapters have no places: what they change is found by name."""
+
+MAX_MODELS = 1000
+"""The most `model(…)` calls that a recipe can come to."""
+
+
+class Models:
+    """Opens the checkpoints and adapters that a recipe names, each distinct one under its own number."""
+
+    def __init__(self, catalog: Catalog, near: str) -> None:
+        self.catalog, self.near = catalog, near
+        self.opened: list[Model] = []
+        self.adapters: list[Adapter] = []
+        self.warnings: list[Diagnostic] = []
+        self._said: dict[int, list[Disagreement]] = {}
+        self._numbers: dict[tuple[str, str | None, str], int] = {}
+
+    def form(self, expressions: Expressions, node: ast.Call, scope: Scope) -> Leaf:
+        """`model(…)` without a name of its own."""
+        return self.open(expressions, node, scope, None)
+
+    def open(self, expressions: Expressions, node: ast.Call, scope: Scope, label: str | None) -> Leaf:
+        """The model of a `model(…)` call, under the name that it is bound to. Raises MergecError."""
+        given, values = _given("model", _MODEL, expressions, node, scope)
+        source: str = values["source"]
+        if len(self.opened) >= MAX_MODELS:
+            message = f"the recipe names more than {MAX_MODELS} models"
+            raise MergecError(Diagnostic("E0182", message, (Label(node.span, "one too many"),)))
+        try:
+            checkpoint = self.catalog.open(
+                source, revision=values.get("revision"), subfolder=values.get("subfolder"), near=self.near
+            )
+        except CatalogError as error:
+            raise MergecError(
+                catalog_diagnostic(error, given["source"].span), Exit.RECIPE if error.missing else Exit.INPUT
+            ) from None
+        rename = None
+        if isinstance(values.get("rename"), PlaceMap):
+            rename = {key: str(value) for key, value in plain(values["rename"].entries).items()}
+        key = (checkpoint.location, checkpoint.revision, repr(rename))
+        number = self._numbers.setdefault(key, len(self._numbers))
+        try:
+            model, warnings = bind(
+                self.catalog,
+                checkpoint,
+                number=number,
+                label=label or _last(source),
+                source=source,
+                rename=rename,
+                span=given["source"].span,
+                known=self.opened,
+            )
+        except CatalogError as error:
+            where = given["rename" if error.code == "E0438" else "source"].span
+            raise MergecError(catalog_diagnostic(error, where), Exit.RECIPE if error.missing else Exit.INPUT) from None
+        self.warnings.extend(warnings)
+        self.warnings.extend(self._complete(model))
+        self.opened.append(model)
+        return Leaf(model, None, node.span)
+
+    def _complete(self, model: Model) -> list[Diagnostic]:
+        """Warnings about a checkpoint of which some may be missing. Raises MergecError (E0461) where some is."""
+        for other in reversed(self.opened):
+            if other.recognised is model.recognised and other.checkpoint.config == model.checkpoint.config:
+                said = self._said[id(other)]
+                break
+        else:
+            said = certain(model) if model.checkpoint.config is not None else []
+        self._said[id(model)] = said
+        return completeness(model, said)
+
+    def lora(self, expressions: Expressions, node: ast.Call, scope: Scope) -> Lora:
+        """`lora(…)` without a name of its own."""
+        return self.adapter(expressions, node, scope, None)
+
+    def adapter(self, expressions: Expressions, node: ast.Call, scope: Scope, label: str | None) -> Lora:
+        """The adapter of a `lora(…)` call, under the name that it is bound to. Raises MergecError."""
+        given, values = _given("lora", _LORA, expressions, node, scope)
+        source, span = values["source"], given["source"].span
+        try:
+            checkpoint = self.catalog.adapter(
+                source, revision=values.get("revision"), subfolder=values.get("subfolder"), near=self.near
+            )
+        except CatalogError as error:
+            raise MergecError(catalog_diagnostic(error, span), Exit.RECIPE if error.missing else Exit.INPUT) from None
+        number = self._numbers.setdefault((checkpoint.location, checkpoint.revision, "lora"), len(self._numbers))
+        shown = label or _last(source)
+        config = read_config(checkpoint.config or {}, f"{checkpoint.location}/{FILE}", shown, span)
+        views = {name: View(name, 0, tensor.shape) for name, tensor in checkpoint.tensors.items()}
+        space = Space(_ADAPTERS, tuple(views), {}, f"`{shown}`")
+        seen = Recognised(_ADAPTERS, CANONICAL, views, ())
+        model = Model(number, shown, source, checkpoint, _ADAPTERS, CANONICAL, views, {}, (), space, span, seen)
+
+        def same_bytes(first: str, second: str, *, other: Checkpoint | None = None, turned: bool = False) -> bool:
+            try:
+                return self.catalog.same_bytes(checkpoint, first, second, other=other, turned=turned) is True
+            except CatalogError as error:
+                raise MergecError(catalog_diagnostic(error, span), Exit.INPUT) from None
+
+        changes = read_changes(checkpoint, config, same_bytes, shown, span)
+        found = Adapter(model, changes, config, same_bytes)
+        self.adapters.append(found)
+        return Lora(found, node.span, label)
+
+
+def _given(
+    name: str, parameters: tuple[Parameter, ...], expressions: Expressions, node: ast.Call, scope: Scope
+) -> tuple[dict[str, Given], dict[str, Any]]:
+    """The arguments of a call that opens something, checked for their kinds; and their values."""
+    given = match(name, parameters, expressions.arguments(node, scope), node.span)
+    for p in parameters:
+        if p.name in given:
+            check_kind(name, p, given[p.name].value, given[p.name].span)
+    return dict(given), {k: g.value for k, g in given.items()}
+
+
+def _last(source: str) -> str:
+    return source.rstrip("/").rsplit("/", 1)[-1]
+
+
+def _tie(expressions: Expressions, node: ast.Call, scope: Scope) -> Any:
+    if len(node.arguments) != 1 or node.arguments[0].name or node.arguments[0].splat:
+        raise MergecError(Diagnostic("E0204", "`tie` takes one place of the output", (Label(node.span),)))
+    return Tie(expressions.path(node.arguments[0].value, scope), node.span)
+
+
+def _stack(expressions: Expressions, node: ast.Call, scope: Scope) -> Any:
+    parts, counts = [], []
+    for given in expressions.arguments(node, scope):
+        if given.name is not None or not is_region(given.value):
+            raise MergecError(
+                Diagnostic(
+                    "E0208", f"`stack` takes layers, not {kind_of(given.value)}", (Label(given.span, "no layers"),)
+                )
+            )
+        picked, bare = picks(given.value)
+        selections = [owner.space.select(path) for owner, path in picked]
+        found = {len(selection.indices) for selection in selections if selection.stack}
+        if bare or not found:
+            shown = (bare[0].label if bare else None) or "it"
+            raise MergecError(
+                Diagnostic(
+                    "E0305",
+                    "each part of a `stack` says which layers it takes",
+                    (Label(given.span, f"`{shown}` has no layers picked here"),),
+                    help=(f"for instance `{shown}.layers[*]`",),
+                )
+            )
+        if len(found) > 1:
+            raise MergecError(
+                Diagnostic(
+                    "E0305",
+                    f"this part combines {' and '.join(str(n) for n in sorted(found))} layers",
+                    (Label(given.span, "counts differ"),),
+                )
+            )
+        parts.append(given.value)
+        counts.append(found.pop())
+    if not parts:
+        raise MergecError(Diagnostic("E0204", "`stack` needs at least one part", (Label(node.span),)))
+    return Stack(tuple(parts), tuple(counts), node.span)
+
+
+def _union(expressions: Expressions, node: ast.Call, scope: Scope) -> Any:
+    models = []
+    for given in expressions.arguments(node, scope):
+        if not isinstance(given.value, Leaf) or given.value.path is not None:
+            raise MergecError(Diagnostic("E0208", "`union` takes models", (Label(given.span, "not a model"),)))
+        models.append(given.value.model)
+    if not models:
+        help_ = (f"name those whose tokens it has: `{CALLED['union']}`",)
+        raise MergecError(Diagnostic("E0204", "`union` needs at least one model", (Label(node.span),), help=help_))
+    return Union(tuple(models), node.span)
+
+
+def _token(expressions: Expressions, node: ast.Call, scope: Scope) -> Any:
+    given, values = _given("token", _TOKEN, expressions, node, scope)
+    model = values["model"]
+    if model != "zero" and not (isinstance(model, Leaf) and model.path is None):
+        raise MergecError(
+            Diagnostic("E0208", '`token` takes a model or "zero", and a token', (Label(given["model"].span),))
+        )
+    source = model.model if isinstance(model, Leaf) else None
+    return Token(source, values.get("text"), values.get("force", True), node.span)
+
+
+def catalog_diagnostic(error: CatalogError, span: Span) -> Diagnostic:
+    """A catalog's complaint with the place in the recipe that asked for the file."""
+    notes = (f"in `{error.file}`", *error.notes) if error.file else error.notes
+    return Diagnostic(
+        error.code, error.message, (Label(span, "asked for here"),), notes, error.help, Severity.ERROR, error.file
+    )
+
+
+FORMS = {"tie": _tie, "stack": _stack, "union": _union, "token": _token, "advise": advise}
+"""The forms that need no catalog."""

@@ -1,0 +1,405 @@
+"""A family for a checkpoint that is in no table: an entry made from its tensor names.
+
+The layer stacks are the numbered runs of modules, the roles follow from the names that modules commonly have:
+
+    blocks.0.attn.wq.weight, …, blocks.7.mlp.fc2.weight
+    layers = blocks.{i}, attn = attn, attn.q = attn.wq, mlp = mlp, mlp.down = mlp.fc2
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import field
+from typing import Any
+
+from ...grammar.records import dataclass
+from .architectures import has_head, tied_head
+from .patterns import split
+
+Entry = dict[str, Any]
+"""The data of an entry, of the same form as `families/*.toml`."""
+
+# Names by role, the most telling first. A module's name is compared as a whole, without regard to case.
+_ATTENTION = ("self_attn", "self_attention", "selfattention", "attention", "attn", "mixer", "linear_attn")
+_CROSS = ("encdecattention", "encoder_attn", "cross_attn", "cross_attention", "crossattention", "multihead_attn")
+_MLP = ("mlp", "feed_forward", "feedforward", "ffn", "ff", "densereludense", "block_sparse_moe", "moe")
+_PROJECTIONS = {
+    "q": ("q_proj", "query", "wq", "to_q", "q_lin", "q"),
+    "k": ("k_proj", "key", "wk", "to_k", "k_lin", "k"),
+    "v": ("v_proj", "value", "wv", "to_v", "v_lin", "v"),
+    "o": ("o_proj", "out_proj", "wo", "to_out", "out_lin", "dense", "c_proj", "proj", "out", "o"),
+    "qkv": ("qkv_proj", "query_key_value", "wqkv", "qkv", "c_attn", "in_proj"),
+    "q_a": ("q_a_proj",),
+    "q_b": ("q_b_proj",),
+    "kv_a": ("kv_a_proj_with_mqa", "kv_a_proj"),
+    "kv_b": ("kv_b_proj",),
+    "q_norm": ("q_norm", "q_layernorm", "query_norm"),
+    "k_norm": ("k_norm", "k_layernorm", "key_norm"),
+}
+_FEED = {
+    "gate": ("gate_proj", "w1", "wi_0", "wg"),
+    "up": ("up_proj", "w3", "wi_1", "wi", "fc1", "c_fc", "dense_h_to_4h", "fc_in", "lin1", "linear_1"),
+    "down": ("down_proj", "w2", "wo", "fc2", "c_proj", "dense_4h_to_h", "fc_out", "lin2", "linear_2"),
+    "gate_up": ("gate_up_proj", "wi_fused"),
+}
+_NORM_1 = (
+    "input_layernorm", "attention_norm", "self_attn_layer_norm", "attn_norm", "layernorm_before", "layer_norm1",
+    "norm1", "ln_1", "ln1", "ln", "norm", "sa_layer_norm",
+)  # fmt: skip
+_NORM_2 = (
+    "pre_feedforward_layernorm", "post_attention_layernorm", "ffn_norm", "mlp_norm", "layernorm_after", "layer_norm2",
+    "norm2", "ln_2", "ln2", "final_layer_norm", "output_layer_norm",
+)  # fmt: skip
+# the layers of BERT and its kin have no module for the feed-forward part as a whole
+_BERT = {
+    "attn": ["attention.self", "attention.output.dense"],
+    "mlp": ["intermediate.dense", "output.dense"],
+    "mlp.up": ["intermediate.dense"],
+    "mlp.down": ["output.dense"],
+    "norm1": ["attention.output.LayerNorm"],
+    "norm2": ["output.LayerNorm"],
+}
+_ROUTER = ("router", "gate", "wg")
+_EXPERTS = ("experts", "expert")
+_SHARED = ("shared_experts", "shared_expert")
+_EMBED = (
+    "embed_tokens", "wte", "word_embeddings", "tok_embeddings", "token_embedding", "token_embeddings", "embed_in",
+    "shared", "embedding", "embeddings", "embed", "emb",
+)  # fmt: skip
+_HEAD = ("lm_head", "embed_out", "output_layer", "output", "head")
+_NORM = ("norm", "ln_f", "final_layernorm", "final_layer_norm", "final_norm", "norm_f", "ln_final", "ln_out")
+
+# what a part of a stack's prefix says about it, the first that fits
+_SIDES = (
+    ("vision", ("vision", "visual", "image", "vit")),
+    ("audio", ("audio", "speech")),
+    ("text", ("text", "language", "llm")),
+    ("encoder", ("encoder",)),
+    ("decoder", ("decoder",)),
+)
+_DEPTH = ("num_hidden_layers", "n_layer", "num_layers", "n_layers", "encoder_layers", "decoder_layers", "depth")
+_EXPERT_COUNT = ("num_local_experts", "num_experts", "n_routed_experts", "moe_num_experts")
+_TIE = "tie_word_embeddings"
+
+
+def infer(names: Collection[str], config: Mapping[str, Any] | None) -> Entry:
+    """An entry for checkpoints whose tensors have these names; roles reach as far as the names tell.
+
+    `config` may be missing or anything at all: only keys of the expected types are looked at.
+    """
+    config = config or {}
+    runs, loose = _runs(names)
+    stacks = _name_stacks(runs)
+    nested = [key for key, value in config.items() if isinstance(value, Mapping) and key.endswith("config")]
+    modules = list(dict.fromkeys(name.rpartition(".")[0] for name in loose))
+    places = _places(modules, loose)
+    roles = {stack: _roles(runs[prefix]) for stack, prefix in stacks.items()}
+    main = max(stacks, key=lambda stack: runs[stacks[stack]].length, default=None)
+    vocabulary, ties = _vocabulary(places, set(names), config)
+    kind = config.get("model_type")
+    extra = next(_keys(("num_nextn_predict_layers",), config, nested), None)
+    return {
+        "name": kind if isinstance(kind, str) and kind else "unknown",
+        "stacks": {
+            stack: {
+                "prefix": prefix + "{i}",
+                "depth_key": _depth_key(stack, prefix, runs[prefix].depth, extra, config, nested, len(stacks) == 1),
+                "extra_key": extra,
+            }
+            for stack, prefix in stacks.items()
+        },
+        "places": places,
+        "roles": {} if main is None or len(stacks) > 1 else roles[main],
+        "stack_roles": roles if len(stacks) > 1 else {},
+        "experts": next((run.experts for prefix in stacks.values() if (run := runs[prefix]).experts), None),
+        "ties": ties,
+        "ignored": ["*.rotary_emb.inv_freq", "*.position_ids"],
+        "vocabulary": vocabulary,
+        "vocab_key": next(_keys(["vocab_size"], config, _text_first(nested)), None),
+        "per_layer_keys": _lists(runs[stacks[main]].depth, config, nested) if main else [],
+        "experts_key": next(_keys(_EXPERT_COUNT, config, nested), None),
+    }
+
+
+# --- stacks --------------------------------------------------------------------------------------
+
+
+@dataclass(slots=True)
+class _Run:
+    """The layers under one prefix: their numbers, and the modules that hold tensors, as paths relative to the layer.
+
+    `experts` is the path of an expert, numbered `{e}`; `tails` are the modules of an expert.
+    """
+
+    numbers: set[str] = field(default_factory=set)
+    modules: dict[str, None] = field(default_factory=dict)
+    experts: str | None = None
+    tails: dict[str, None] = field(default_factory=dict)
+    seen: set[tuple[str, ...]] = field(default_factory=set)
+
+    @property
+    def length(self) -> int:
+        return len(self.numbers)
+
+    @property
+    def depth(self) -> int:
+        """One past the highest layer; some between may hold no tensor."""
+        return max(map(int, self.numbers)) + 1
+
+    def add(self, texts: tuple[str, ...], numbers: Sequence[str]) -> None:
+        self.numbers.add(numbers[0])
+        if texts in self.seen:
+            return
+        if len(numbers) == 1:
+            self.seen.add(texts)
+        if len(texts) == 3 and texts[1].strip(".").rpartition(".")[2].lower() in _EXPERTS:
+            self.seen.add(texts)
+            self.experts = texts[1].strip(".") + ".{e}"
+            self.tails[_module_of(texts[2])] = None
+        else:
+            # further numbers are sublayers (T5), which differ from each other: kept as they are
+            rest = "".join(text + number for text, number in zip(texts[1:], (*numbers[1:], ""), strict=True))
+            self.modules[_module_of(rest)] = None
+
+    @property
+    def layered(self) -> bool:
+        """Layers hold modules; the numbered parts of a plain sequence of weights hold tensors only."""
+        return self.experts is not None or any(self.modules)
+
+
+def _module_of(name: str) -> str:
+    return name.strip(".").rpartition(".")[0]
+
+
+def _runs(names: Iterable[str]) -> tuple[dict[str, _Run], list[str]]:
+    """The numbered runs that may be layer stacks, by prefix, and the names outside them."""
+    runs: dict[str, _Run] = {}
+    loose: list[str] = []
+    below: dict[str, list[str]] = {}
+    for name in names:
+        texts, numbers = split(name)
+        # braces would read as variables of a pattern
+        if not numbers or not texts[0] or "{" in name:
+            loose.append(name)
+            continue
+        runs.setdefault(texts[0], _Run()).add(texts, numbers)
+        below.setdefault(texts[0], []).append(name)
+    longest = max((run.length for run in runs.values() if run.layered), default=0)
+    for prefix in list(runs):
+        # a lone layer beside a stack is a block of its own (a prediction head), not a stack
+        if not runs[prefix].layered or runs[prefix].length < min(2, longest):
+            del runs[prefix]
+            loose += below[prefix]
+    return runs, loose
+
+
+def _name_stacks(runs: Mapping[str, _Run]) -> dict[str, str]:
+    """Place to prefix. One stack is `layers`; several are told apart by their prefixes."""
+    if len(runs) == 1:
+        return {"layers": next(iter(runs))}
+    sides = {prefix: _side(prefix) for prefix in runs}
+    said = set(sides.values())
+    # the stack that says nothing beside an encoder is the decoder, beside a vision tower the text model
+    other = "decoder" if "encoder" in said and "decoder" not in said else "text" if said & {"vision", "audio"} else None
+    silent = [prefix for prefix, side in sides.items() if side is None]
+    if len(silent) == 1 and other and other not in said:
+        sides[silent[0]] = other
+    out: dict[str, str] = {}
+    counts = list(sides.values())
+    for prefix, side in sides.items():
+        unique = side is not None and counts.count(side) == 1
+        out[f"{side}.layers" if unique else prefix.rstrip(".")] = prefix
+    return out
+
+
+def _side(prefix: str) -> str | None:
+    parts = prefix.lower().rstrip(".").split(".")
+    for side, words in _SIDES:
+        if any(part.startswith(word) or f"_{word}" in part for part in parts for word in words):
+            return side
+    return None
+
+
+# --- roles ---------------------------------------------------------------------------------------
+
+
+def _roles(run: _Run) -> dict[str, list[str]]:
+    """Roles below a layer, as module paths relative to it."""
+    paths = list(run.modules)
+    roles: dict[str, list[str]] = {}
+    cross = _module(paths, _CROSS)
+    attention = _module([p for p in paths if cross is None or not _under(p, cross)], _ATTENTION)
+    for role, root in (("attn", attention), ("cross_attn", cross)):
+        if root is not None:
+            roles[role] = [root]
+            roles |= _leaves(role, root, paths, _PROJECTIONS)
+    mlp = _module([*paths, *([run.experts] if run.experts else [])], _MLP)
+    if mlp is not None:
+        roles["mlp"] = [mlp]
+        roles |= _leaves("mlp", mlp, paths, _FEED)
+        if "mlp.gate" in roles and "mlp.up" not in roles:
+            roles["mlp.up"] = roles.pop("mlp.gate")  # w1 and w2 without w3: nothing is gated
+    if run.experts is not None:
+        home = run.experts.removesuffix(".{e}")
+        roles["experts"] = [home]
+        router = _leaf(home.rpartition(".")[0], paths, _ROUTER)
+        if router is not None:
+            roles["router"] = [router]
+        shared = _leaf(home.rpartition(".")[0], paths, _SHARED)
+        if shared is not None:
+            roles["shared_experts"] = [shared]
+        for name, words in _FEED.items():
+            tail = next((t for w in words for t in run.tails if t.lower() == w), None)
+            if tail:
+                roles[f"experts.{name}"] = [tail]
+    return roles | _norms(paths) | (_BERT if all(p in paths for p in _BERT["mlp"]) else {})
+
+
+def _norms(paths: Sequence[str]) -> dict[str, list[str]]:
+    direct = [p for p in paths if "." not in p]
+    first, second = _module(direct, _NORM_1), _module(direct, _NORM_2)
+    out = {"norm1": first, "norm2": second}
+    if second == "pre_feedforward_layernorm":
+        out["norm1_post"] = _module(direct, ("post_attention_layernorm",))
+        out["norm2_post"] = _module(direct, ("post_feedforward_layernorm",))
+    return {role: [path] for role, path in out.items() if path is not None}
+
+
+def _module(paths: Iterable[str], words: Sequence[str]) -> str | None:
+    """The path down to the first component that is one of the words: the most telling word, the shallowest path."""
+    best: tuple[int, int, str] | None = None
+    for path in paths:
+        parts = path.split(".")
+        for depth, part in enumerate(parts):
+            if part.lower() in words:
+                found = (depth, words.index(part.lower()), ".".join(parts[: depth + 1]))
+                best = min(best, found) if best else found
+                break
+    return best[2] if best else None
+
+
+def _leaves(role: str, root: str, paths: Sequence[str], table: Mapping[str, Sequence[str]]) -> dict[str, list[str]]:
+    found = {f"{role}.{name}": _leaf(root, paths, words) for name, words in table.items()}
+    return {name: [path] for name, path in found.items() if path is not None}
+
+
+def _leaf(root: str, paths: Sequence[str], words: Sequence[str]) -> str | None:
+    """The module below `root` that is called by one of the words: the shallowest, then the most telling word."""
+    found: list[tuple[int, int, str]] = []
+    base = root.count(".") + 1
+    for path in paths:
+        if _under(path, root):
+            parts = path.split(".")
+            for depth, part in enumerate(parts[base:], base):
+                if part.lower() in words:
+                    found.append((depth, words.index(part.lower()), ".".join(parts[: depth + 1])))
+                    break
+    return min(found)[2] if found else None
+
+
+def _under(path: str, root: str) -> bool:
+    return path == root or path.startswith(root + ".")
+
+
+# --- outside the layers --------------------------------------------------------------------------
+
+
+def _places(modules: Sequence[str], loose: Sequence[str]) -> dict[str, list[str]]:
+    places: dict[str, list[str]] = {}
+    for role, words in (("embed", _EMBED), ("head", _HEAD), ("norm", _NORM)):
+        found = [
+            (_side(m) in ("vision", "audio"), words.index(last), m.count("."), m)
+            for m in modules
+            for last in [m.rpartition(".")[2].lower()]
+            if last in words and f"{m}.weight" in loose
+        ]
+        best = min(found, default=None)
+        # the vision tower's own embedding or norm is not the model's
+        if best is not None and not best[0]:
+            places[role] = [best[3]]
+    return places
+
+
+def _vocabulary(
+    places: dict[str, list[str]], names: Collection[str], config: Mapping[str, Any]
+) -> tuple[dict[str, int], list[dict[str, Any]]]:
+    """Tensors with a vocabulary axis, and the tie of head and embedding. A head that the file lacks gets a place."""
+    if "embed" not in places:
+        return {}, []
+    embed = places["embed"][0]
+    text = config.get("text_config")
+    tied = config.get(_TIE, text.get(_TIE, True) if isinstance(text, Mapping) else True) is not False
+    common = embed.rpartition(".")[2] in ("embed_tokens", "wte")
+    if "head" not in places and config and tied and common and has_head(config):
+        places["head"] = [tied_head(config)]
+    heads = [f"{place}.weight" for place in places.get("head", ())]
+    ties = (
+        [{"primary": f"{embed}.weight", "aliases": heads, "config_key": _TIE, "default": heads[0] not in names}]
+        if heads
+        else []
+    )
+    biases = [f"{place}.bias" for place in places.get("head", ()) if f"{place}.bias" in names]
+    return dict.fromkeys([f"{embed}.weight", *heads, *biases], 0), ties
+
+
+# --- the config's keys ---------------------------------------------------------------------------
+
+
+def _keys(words: Iterable[str], config: Mapping[str, Any], nested: Sequence[str]) -> Iterator[str]:
+    """The keys among `words` that the config has, dotted where they lie in a nested config."""
+    words = tuple(words)
+    yield from (word for word in words if word in config)
+    yield from (f"{key}.{word}" for key in nested for word in words if word in config[key])
+
+
+def _depth_key(
+    stack: str,
+    prefix: str,
+    depth: int,
+    extra: str | None,
+    config: Mapping[str, Any],
+    nested: Sequence[str],
+    alone: bool,
+) -> str | None:
+    """The key that says how deep the stack is.
+
+    None where none has this number, or only that of another tower; of a model's only stack it may have another.
+    """
+    side = stack.partition(".")[0]
+    beyond = _value(config, extra) if extra else 0
+    counts = {depth, depth - beyond} if type(beyond) is int else {depth}
+    keys = list(_keys((f"num_{side}_layers", f"{side}_layers", *_DEPTH), config, nested))
+    keys.sort(key=lambda key: side not in key)
+    for key in keys:
+        value = _value(config, key)
+        if type(value) is int and value in counts and _may_say(key, prefix):
+            return key
+    return keys[0] if keys and alone else None
+
+
+def _may_say(key: str, prefix: str) -> bool:
+    """Whether a config's key may be about the stack of this prefix: the vision tower's is not about the text model."""
+    towers = {_side(key.rpartition(".")[0]), _side(prefix)} & {"vision", "audio", "text"}
+    return len(towers) < 2
+
+
+def _text_first(nested: Sequence[str]) -> list[str]:
+    """Nested configs, those of vision and audio towers last."""
+    return sorted(nested, key=lambda key: _side(key) in ("vision", "audio"))
+
+
+def _lists(length: int, config: Mapping[str, Any], nested: Sequence[str]) -> list[str]:
+    """Lists that have one item a layer and say so in their names."""
+    keys = [key for key in config if "layer" in key and "." not in key]
+    keys += [
+        f"{outer}.{key}"
+        for outer in nested
+        for key in config[outer]
+        if isinstance(key, str) and "layer" in key and "." not in key
+    ]
+    return [key for key in keys if isinstance(value := _value(config, key), list) and len(value) == length]
+
+
+def _value(config: Mapping[str, Any], key: str) -> Any:
+    outer, _, inner = key.rpartition(".")
+    return config[outer][inner] if outer else config[inner]

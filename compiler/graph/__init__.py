@@ -1,0 +1,7 @@
+"""The graph of tensors: nodes that are built once, what must hold of them, and keys of what they come to.
+
+In: leaves and operations. Out: one node for each value, however often it is asked for. `passes/`
+makes graphs smaller.
+"""
+
+__all__ = ["code_digest", "graph", "keys", "masks", "verifier"]

@@ -1,0 +1,162 @@
+"""The parts of docs/ that are data here: methods, functions, settings and families, as markdown.
+
+docs/ holds this text between `<!-- NAME -->` and `<!-- end NAME -->`; tests/docs sees that it is up to date.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+
+from ...grammar import ast
+from ...grammar.parse import parse
+from ...grammar.source import Source
+from ..evaluate.builtins import BUILTINS
+from ..evaluate.calls import REQUIRED, Parameter
+from ..evaluate.settings import KEYS
+from ..evaluate.standard_library import standard_texts
+from ..family.family import Family, families
+
+
+def methods_markdown() -> str:
+    """A section for each file of the standard library: its head, its methods with their parameters, its helpers."""
+    return "\n".join(_method_file(file, text) for file, text in standard_texts().items()).rstrip("\n")
+
+
+def functions_markdown() -> str:
+    """A table of the functions that the language itself provides."""
+    rows = [(f"`{b.name}({', '.join(_builtin_parameter(p) for p in b.parameters)})`", b.doc) for b in BUILTINS.values()]
+    return _table(("function", "value"), rows)
+
+
+def settings_markdown() -> str:
+    """A table of the keys of `output(…)`."""
+    return _table(("key", "meaning"), [(f"`{key}`", meaning) for key, meaning in KEYS.items()])
+
+
+def families_markdown() -> str:
+    """A table of the families with their stacks, places, roles and further layouts."""
+    rows: dict[tuple[str, ...], list[str]] = {}
+    for name, family in families().items():
+        rows.setdefault(_family_row(family), []).append(name)
+    heads = ("families", "stacks", "other places", "roles below a layer", "layouts beside `canonical`")
+    return _table(heads, [(", ".join(names), *row) for row, names in rows.items()])
+
+
+SECTIONS: Mapping[str, Callable[[], str]] = {
+    "methods": methods_markdown,
+    "functions": functions_markdown,
+    "settings": settings_markdown,
+    "families": families_markdown,
+}
+"""What there is, by the name of its markers."""
+
+
+def refreshed(text: str) -> str:
+    """A page with the text between each pair of markers made anew. Raises ValueError where a marker has no end."""
+    for name, markdown in SECTIONS.items():
+        start, end = f"<!-- {name} -->\n", f"<!-- end {name} -->"
+        if start in text:
+            before, _, rest = text.partition(start)
+            _, found, after = rest.partition(end)
+            if not found:
+                raise ValueError(f"`{start.strip()}` has no end")
+            text = f"{before}{start}{markdown()}\n{end}{after}"
+    return text
+
+
+# --- methods -------------------------------------------------------------------------------------
+
+
+def _method_file(file: str, text: str) -> str:
+    module = parse(Source(file, text))
+    defs = [s for s in module.statements if isinstance(s, ast.Def)]
+    # a method declares which of its parameters are models; a helper does not
+    methods = [d for d in defs if any(p.kind and p.kind.name == "region" for p in d.parameters)]
+    helpers = [d.name.id for d in defs if d not in methods]
+    lines = [
+        f"### {', '.join(f'`{d.name.id}`' for d in methods)} (stdlib/{file})",
+        "",
+        "```text",
+        *_head(text),
+        "```",
+        "",
+    ]
+    for method in methods:
+        calls = ", ".join(_shown(p) for p in method.parameters)
+        rows = [_parameter_row(p) for p in method.parameters]
+        lines += [f"`{method.name.id}({calls})`", "", _table(("parameter", "kind", "default"), rows), ""]
+    if helpers:
+        lines += [f"Helpers in the file: {', '.join(f'`{name}`' for name in helpers)}.", ""]
+    return "\n".join(lines)
+
+
+def _head(text: str) -> list[str]:
+    """The comment with which a file begins."""
+    head = []
+    for line in text.splitlines():
+        if not line.startswith("#"):
+            break
+        head.append(line.removeprefix("#").removeprefix(" "))
+    return head
+
+
+def _shown(parameter: ast.Parameter) -> str:
+    name = f"*{parameter.name.id}" if parameter.variadic else parameter.name.id
+    return name if parameter.default is None else f"{name}={parameter.default.span.text}"
+
+
+def _parameter_row(parameter: ast.Parameter) -> tuple[str, str, str]:
+    kind = parameter.kind.span.text if parameter.kind else "any"
+    if parameter.variadic:
+        kind, default = f"{kind}s, any number of them", "–"
+    elif parameter.default is not None:
+        default = f"`{parameter.default.span.text}`"
+    else:
+        default = "the model named `base`" if parameter.name.id == "base" else "must be given"
+    return f"`{parameter.name.id}`", kind, default
+
+
+def _builtin_parameter(parameter: Parameter) -> str:
+    if parameter.variadic:
+        return f"*{parameter.name}"
+    if parameter.default is REQUIRED:
+        return parameter.name
+    shown = f'"{parameter.default}"' if isinstance(parameter.default, str) else parameter.default
+    return f"{parameter.name}={shown}"
+
+
+# --- families ------------------------------------------------------------------------------------
+
+
+def _family_row(family: Family) -> tuple[str, ...]:
+    """What a family has, as cells of a table; those that do not differ share a row."""
+    roles: dict[str, list[str]] = {}
+    for stack in family.stacks:
+        for role in family.roles_of(stack.name):
+            roles.setdefault(role, []).append(stack.name)
+    partial = {role: stacks for role, stacks in roles.items() if len(stacks) < len(family.stacks)}
+    cells = [_joined(role for role in roles if role not in partial)]
+    for stack in family.stacks:
+        own = [role for role, stacks in partial.items() if stack.name in stacks]
+        if own:
+            cells.append(f"{stack.name} alone: {_joined(own)}")
+    return (
+        ", ".join(f"`{s.name}`" for s in family.stacks),
+        ", ".join(f"`{place}`" for place in family.places),
+        "; ".join(cells),
+        ", ".join(f"`{layout.name}`" for layout in family.layouts) or "–",
+    )
+
+
+def _joined(roles: Iterable[str]) -> str:
+    """Roles with the same beginning together: `attn` .q .k .v .o."""
+    groups: dict[str, list[str]] = {}
+    for role in roles:
+        head, _, tail = role.partition(".")
+        groups.setdefault(head, []).extend([f".{tail}"] if tail else [])
+    return ", ".join(" ".join([f"`{head}`", *tails]) for head, tails in groups.items())
+
+
+def _table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    lines = [heads, ["---"] * len(heads), *rows]
+    return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)

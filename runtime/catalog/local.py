@@ -1,0 +1,249 @@
+"""The catalog over real files: local checkpoints by their headers, small documents, `use`d recipes.
+
+Hub repositories are not opened here: their ids are told from paths and refused with the way out.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from ...compiler.checkpoint.catalog import CatalogError, Checkpoint, StoredTensor
+from ...compiler.checkpoint.dtypes import SIZES
+from ..files.compare import is_transpose, same_ranges
+from ..files.faults import show, unreadable
+from ..files.opening import as_it_is
+from ..files.paths import native, near_names
+from ..formats.containers import container_of
+from ..formats.safetensors import Header
+from .adapter_files import ADAPTER_CONFIG, ADAPTER_PICKLE, ADAPTER_WEIGHTS, no_adapter
+from .documents import read_beginning, read_json, read_text
+from .folders import Folder, check_inside, pickle_error, pickled, survey
+from .weights import read_weights
+
+MAX_CONFIG = 10 << 20
+"""The longest config.json accepted, in bytes."""
+
+MAX_DOCUMENT = 64 << 20
+"""The longest document or library accepted, in bytes."""
+
+_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
+
+
+class LocalCatalog:
+    """Implements `compiler.catalog.Catalog` over the file system. A checkpoint is read once and then kept.
+
+    `allow_pickle`: weights that PyTorch pickled are read too, as data; nothing that they name is run.
+    """
+
+    def __init__(self, *, allow_pickle: bool = False) -> None:
+        self._allow_pickle = allow_pickle
+        self._open: dict[tuple[str, str | None], Checkpoint] = {}
+
+    def open(self, source: str, *, revision: str | None, subfolder: str | None, near: str) -> Checkpoint:
+        """The checkpoint in the folder or file `source`, relative to the folder of the recipe `near`.
+
+        Raises CatalogError: E0401 where there is nothing, E0403 to E0409 where it can't be used, E0410 to E0429 for
+        an unsound header, E0430 to E0435 for an unsound config or index, E0440 to E0448 for an unsound pickle.
+        """
+        location = _location(source, subfolder, near)
+        key = (location, revision)
+        if key not in self._open:
+            read = _read_folder if os.path.isdir(location) else _read_file
+            self._open[key] = read(location, self._allow_pickle)
+        return self._open[key]
+
+    def adapter(self, source: str, *, revision: str | None, subfolder: str | None, near: str) -> Checkpoint:  # noqa: ARG002
+        """The adapter in the folder `source`: adapter_config.json and adapter_model.safetensors, or else
+        adapter_model.bin where pickles are allowed.
+
+        Raises CatalogError: E0450 where these are not there, E0459 where an adapter of another tool is, E0451 for a
+        config that is no JSON, else as `open` does.
+        """
+        location = _location(source, subfolder, near)
+        stored = ADAPTER_WEIGHTS
+        if self._allow_pickle and not os.path.lexists(os.path.join(location, stored)):
+            stored = ADAPTER_PICKLE if os.path.lexists(os.path.join(location, ADAPTER_PICKLE)) else stored
+        for name in (ADAPTER_CONFIG, stored):
+            if not os.path.lexists(os.path.join(location, name)):
+                pickle = os.path.join(location, ADAPTER_PICKLE)
+                if name == ADAPTER_WEIGHTS and os.path.exists(pickle):
+                    raise pickle_error(pickle, ADAPTER_PICKLE)
+                raise no_adapter(location, source, name)
+        config = read_json(check_inside(location, ADAPTER_CONFIG), limit=MAX_CONFIG, code="E0451")
+        weights = check_inside(location, stored)
+        return _checkpoint(location, (read_weights(weights),), config)
+
+    def same_bytes(
+        self,
+        checkpoint: Checkpoint,
+        first: str,
+        second: str,
+        *,
+        other: Checkpoint | None = None,
+        turned: bool = False,
+    ) -> bool | None:
+        """Whether two stored tensors hold equal bytes, whatever their shapes; `turned`: as a matrix and its transpose.
+
+        Raises CatalogError: E0403 where a file can't be read, E0409 where it has changed.
+        """
+        one, two = checkpoint.tensors[first], (other or checkpoint).tensors[second]
+        if one.nbytes != two.nbytes or (turned and (one.dtype, one.shape[:1]) != (two.dtype, two.shape[-1:])):
+            return False
+        files = checkpoint.files[one.file], (other or checkpoint).files[two.file]
+        if not turned and (files[0].path, one.start) == (files[1].path, two.start):
+            return True
+        descriptors: list[int] = []
+        file = files[0]
+        try:
+            for file in files:
+                descriptors.append(os.open(file.path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC))
+                if file.change(as_it_is(file.path, os.fstat(descriptors[-1]))) is not None:
+                    raise CatalogError("E0409", "file has changed since its header was read", file=file.path)
+            if turned:
+                matrix = one.shape[0], math.prod(one.shape[1:])
+                return is_transpose(descriptors[0], one.start, descriptors[1], two.start, matrix, SIZES[one.dtype])
+            return same_ranges(descriptors[0], one.start, descriptors[1], two.start, one.nbytes)
+        except EOFError as error:
+            raise CatalogError("E0409", "file has changed since its header was read", file=file.path) from error
+        except OSError as error:
+            raise unreadable(file.path, error) from error
+        finally:
+            for descriptor in descriptors:
+                os.close(descriptor)
+
+    def document(self, checkpoint: Checkpoint, name: str) -> str | None:
+        """The text of the file `name` beside the weights; None where there is none.
+
+        Raises CatalogError: E0408 for a link that leaves the folder, E0436 for what is too long or not UTF-8.
+        """
+        if name not in checkpoint.extras:
+            return None
+        return read_text(check_inside(checkpoint.location, name), limit=MAX_DOCUMENT, code="E0436")
+
+    def beginning(self, checkpoint: Checkpoint, name: str, nbytes: int) -> str | None:
+        """The text of the first bytes of the file `name` beside the weights; None where there is none.
+
+        Raises CatalogError: E0408 for a link that leaves the folder, E0436 for what is no regular file.
+        """
+        if name not in checkpoint.extras:
+            return None
+        return read_beginning(check_inside(checkpoint.location, name), nbytes, code="E0436")
+
+    def library(self, path: str, *, near: str) -> tuple[str, str]:
+        """Absolute path and text of the recipe `path`, relative to the folder of the file `near`.
+
+        Raises CatalogError: E0402 where there is none, E0403 or E0437 where it can't be read as text.
+        """
+        resolved = _resolve(path, near)
+        if not os.path.exists(resolved):
+            raise CatalogError("E0402", f"no file `{show(path)}`", help=near_names(resolved, path), missing=True)
+        return resolved, read_text(resolved, limit=MAX_DOCUMENT, code="E0437")
+
+
+# --- from source to location -----------------------------------------------------------------------
+
+
+def _locate(source: str, near: str) -> str:
+    """The absolute path that `source` names. Raises CatalogError E0401 or E0404."""
+    resolved = _resolve(source, near)
+    if os.path.exists(resolved):
+        return resolved
+    is_path = source.startswith((".", "/", "~")) or os.path.isdir(os.path.dirname(resolved))
+    if not is_path and _HUB_ID.fullmatch(source):
+        folder = source.rpartition("/")[2]
+        raise CatalogError(
+            "E0404",
+            f"`{source}` is not a local folder, and Hub repositories can't be opened yet",
+            help=(f'download it with `hf download {source} --local-dir {folder}` and write `model("./{folder}")`',),
+            missing=True,
+        )
+    raise CatalogError("E0401", f"no checkpoint at `{show(source)}`", help=near_names(resolved, source), missing=True)
+
+
+def _location(source: str, subfolder: str | None, near: str) -> str:
+    location = _locate(source, near)
+    return location if subfolder is None else _below(location, subfolder)
+
+
+def _resolve(path: str, near: str) -> str:
+    if "\0" in path:
+        raise CatalogError("E0401", f"`{show(path)}` is not a path", missing=True)
+    return os.path.abspath(os.path.join(os.path.dirname(near), os.path.expanduser(native(path))))
+
+
+def _below(location: str, subfolder: str) -> str:
+    if os.path.isabs(subfolder) or ".." in subfolder.split("/") or "\0" in subfolder:
+        raise CatalogError("E0407", f"subfolder `{show(subfolder)}` leads out of the checkpoint", missing=True)
+    below = os.path.join(location, *native(subfolder).split("/"))
+    if not os.path.isdir(below):
+        message = f"no subfolder `{show(subfolder)}` in `{show(location)}`"
+        raise CatalogError("E0401", message, help=near_names(below.rstrip("/"), subfolder), missing=True)
+    return os.path.abspath(below)
+
+
+# --- from location to checkpoint -------------------------------------------------------------------
+
+
+def _read_file(path: str, allow_pickle: bool) -> Checkpoint:
+    name = os.path.basename(path)
+    if pickled(name) and not allow_pickle:
+        raise pickle_error(path, name)
+    if not (pickled(name) or name.endswith(".safetensors")):
+        found = container_of([name])
+        notes = (f"by its name it is {found[0].title}",) if found else ()
+        help = found[0].convert if found else "name a folder, or a file that ends in `.safetensors`"
+        raise CatalogError("E0407", f"`{show(name)}` is not a safetensors file", file=path, notes=notes, help=(help,))
+    return _checkpoint(path, (read_weights(path),))
+
+
+def _read_folder(location: str, allow_pickle: bool) -> Checkpoint:
+    folder = survey(location, allow_pickle)
+    headers = tuple(read_weights(os.path.join(location, name), file) for file, name in enumerate(folder.weights))
+    _check_agreement(location, folder, headers)
+    config = None
+    if "config.json" in folder.extras:
+        config = read_json(os.path.join(location, "config.json"), limit=MAX_CONFIG, code="E0430")
+    return _checkpoint(location, headers, config, folder.extras)
+
+
+def _check_agreement(location: str, folder: Folder, headers: tuple[Header, ...]) -> None:
+    """Sees that each tensor is in one file alone, and in that which the index says."""
+    owner: dict[str, int] = {}
+    for file, header in enumerate(headers):
+        owner.update(dict.fromkeys(header.tensors, file))
+    if len(owner) != sum(len(header.tensors) for header in headers):
+        seen: dict[str, str] = {}
+        for weights, header in zip(folder.weights, headers, strict=True):
+            for name in header.tensors:
+                if name in seen:
+                    message = f"tensor `{show(name)}` is in both `{show(seen[name])}` and `{show(weights)}`"
+                    help = () if folder.index else ("name one file in `model(…)` instead of the folder",)
+                    raise CatalogError("E0435", message, file=location, help=help)
+                seen[name] = weights
+    for name, weights in folder.listed.items():
+        file = owner.get(name, -1)
+        if file < 0 or folder.weights[file] != weights:
+            where = "in no file" if file < 0 else f"in `{show(folder.weights[file])}`"
+            message = f"the index puts tensor `{show(name)}` in `{show(weights)}`, but it is {where}"
+            raise CatalogError("E0434", message, file=os.path.join(location, folder.index or ""))
+
+
+def _checkpoint(
+    location: str,
+    headers: tuple[Header, ...],
+    config: Mapping[str, Any] | None = None,
+    extras: tuple[str, ...] = (),
+) -> Checkpoint:
+    tensors: dict[str, StoredTensor] = {}
+    metadata: dict[str, str] = {}
+    for header in headers:
+        tensors.update(header.tensors)
+        metadata.update(header.metadata)
+    files = tuple(header.file for header in headers)
+    shared = any(header.shared for header in headers)
+    passed_over = tuple(dict.fromkeys(name for header in headers for name in header.passed_over))
+    return Checkpoint(location, files, tensors, config, metadata, extras, None, shared, passed_over)

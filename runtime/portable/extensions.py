@@ -1,0 +1,53 @@
+"""Kernels of installed packages, called with what they are promised (`compiler/evaluate/extensions.py`)."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+from ...grammar.diagnostic import Diagnostic, Exit, MergecError
+from ..catalog.extension_code import kernel_code
+from ..reduce.reducer import Attributes
+from .values import Block, Number, Value, tensor
+
+
+def installed(block: Block, out: torch.Tensor, args: tuple[Value, ...], attributes: Attributes) -> None:
+    """An elementwise primitive on one block."""
+    split = len(args) - int(attributes["numbers"])
+    numbers = tuple(a.value for a in args[split:] if isinstance(a, Number))
+    scratch = block.shared[: int(attributes["scratch"]) * block.count]
+    _call(attributes, out, tuple(map(tensor, args[:split])), numbers, scratch)
+
+
+def installed_whole(
+    inputs: tuple[torch.Tensor, ...], numbers: tuple[float, ...], output: torch.Tensor, attributes: Attributes
+) -> None:
+    """An opaque primitive on whole tensors."""
+    _call(attributes, output, inputs, numbers)
+
+
+def _call(attributes: Attributes, *args: Any) -> None:
+    """Calls the kernel. Raises MergecError (E0615) for whatever it raises."""
+    try:
+        kernel(str(attributes["kernel"]), str(attributes["package"]))(*args)
+    except Exception as error:
+        owner = f" of {attributes['package']}" if attributes["package"] else ""
+        message = f"the primitive `{attributes['name']}`{owner} failed"
+        note = f"{type(error).__name__}: {error}"
+        help_ = ("the fault is in that package, or in how it is installed",)
+        raise MergecError(Diagnostic("E0615", message, notes=(note,), help=help_), Exit.RUN) from error
+
+
+def kernel(address: str, package: str) -> Callable[..., None]:
+    """The function at `module:function`, as its module is imported now. Raises ImportError, AttributeError."""
+    module, _, name = address.partition(":")
+    new = module not in sys.modules
+    found: Callable[..., None] = getattr(importlib.import_module(module), name)
+    if new:
+        # what counts as its code from now on, however this run ends
+        kernel_code(address, package)
+    return found

@@ -1,0 +1,90 @@
+"""Brings a pass's operands into registers: bytes as they are stored, through staging, into numbers."""
+
+from __future__ import annotations
+
+import torch
+
+from ...compiler.checkpoint.dtypes import SIZES
+from ...compiler.plan.plan import Gather, Held, Pass, Product, Stream
+from ...compiler.plan.scratch import Area, Layout
+from ..machine.accelerator import Stream as Queue
+from ..machine.accelerator import TorchArena, torch_dtype
+from ..stream.interfaces import Reads
+from ..stream.ranges import GatherParts, file_ranges
+
+
+class Operands:
+    """The operands of one pass in one lane."""
+
+    def __init__(
+        self,
+        reads: Reads,
+        pass_: Pass,
+        layout: Layout,
+        arena: TorchArena,
+        queue: Queue,
+        compute: torch.dtype,
+        device: torch.device,
+    ) -> None:
+        self._reads, self._pass, self._layout = reads, pass_, layout
+        self._arena, self._queue, self._compute, self._device = arena, queue, compute, device
+        self._parts = {k: GatherParts(o) for k, o in enumerate(pass_.operands) if isinstance(o, Gather)}
+
+    def load(self, index: int, first: int, count: int, out: torch.Tensor) -> int:
+        """Elements `[first, first + count)` of operand `index` into `out`; returns the bytes read."""
+        operand, area = self._pass.operands[index], self._layout.operands[index]
+        assert area is not None
+        match operand:
+            case Stream():
+                return self._stream(operand, first, count, area, out)
+            case Gather():
+                return self._gather(operand, self._parts[index], first, count, area, out)
+            case Held() | Product():
+                raise RuntimeError("what is held needs no reading")
+
+    def _stream(self, stream: Stream, first: int, count: int, area: Area, out: torch.Tensor) -> int:
+        if torch_dtype(stream.dtype) == out.dtype and not self._arena.accelerator:
+            return self._read(stream, first, count, out.view(torch.uint8).numpy().data)
+        part = Area(area.start, count * SIZES[stream.dtype])
+        self._read(stream, first, count, self._arena.host(part))
+        out.copy_(self._staged(part, stream.dtype))
+        return part.nbytes
+
+    def _gather(self, gather: Gather, parts: GatherParts, first: int, count: int, area: Area, out: torch.Tensor) -> int:
+        """Every part has staging of its own, at its place in the block; the rows of a mean take turns in it."""
+        read = 0
+        number = out.element_size()
+        width = max((SIZES[s.dtype] for s in gather.sources), default=0)
+        width = max(width, number) if parts.means else width
+        for part in parts.of(first, count):
+            to = out[part.first : part.first + part.count]
+            if not part.terms:
+                to.zero_()
+            for turn, (index, element) in enumerate(part.terms):
+                if turn:
+                    self._queue.synchronize()
+                source = gather.sources[index]
+                staged = Area(area.start + part.first * width, part.count * SIZES[source.dtype])
+                read += self._read(source, element, part.count, self._arena.host(staged))
+                if not turn:
+                    to.copy_(self._staged(staged, source.dtype))
+                    continue
+                start = area.start + self._pass.block * width + part.first * number
+                term = self._arena.typed(Area(start, part.count * number), self._compute)
+                to.add_(term.copy_(self._staged(staged, source.dtype)))
+            if len(part.terms) > 1:
+                to.div_(torch.full((), len(part.terms), dtype=self._compute, device=self._device))
+        return read
+
+    def _read(self, stream: Stream, first: int, count: int, into: memoryview) -> int:
+        at = 0
+        for file, start, nbytes in file_ranges(stream, first, count):
+            self._reads.read_into(file, start, into[at : at + nbytes])
+            at += nbytes
+        return at
+
+    def _staged(self, area: Area, dtype: str) -> torch.Tensor:
+        """What was read into `area`, on the device, as elements of `dtype`."""
+        if self._arena.accelerator:
+            self._arena.area(area).copy_(self._arena.host_tensor(area), non_blocking=True)
+        return self._arena.typed(area, torch_dtype(dtype))

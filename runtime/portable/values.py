@@ -1,0 +1,52 @@
+"""What kernels work on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+
+from ...grammar.records import dataclass
+from ..reduce.reducer import Attributes, Threshold
+
+
+@dataclass(frozen=True, slots=True)
+class Number:
+    """A number a tensor: `value` on the host, `tensor` the same rounded to the compute dtype, 0-d, on the device."""
+
+    value: float
+    tensor: torch.Tensor
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """Elements `[first, first + count)` of a tensor; `shared` is scratch, as many bytes as `compiler/ops/` says."""
+
+    first: int
+    count: int
+    shared: torch.Tensor
+
+
+Value = torch.Tensor | Number | Threshold
+"""An argument: a block of numbers or booleans (1-d, `count` elements), or something a whole tensor."""
+
+Kernel = Callable[[Block, torch.Tensor, tuple[Value, ...], Attributes], None]
+"""Writes `op(args)` into the second argument, which may be one of the args, without allocating."""
+
+
+def tensor(value: Value) -> torch.Tensor:
+    """A block or number as torch takes it."""
+    if isinstance(value, Number):
+        return value.tensor
+    assert isinstance(value, torch.Tensor)
+    return value
+
+
+def bits(numbers: torch.Tensor) -> torch.Tensor:
+    """Float32 or float64 numbers seen as integers of their width."""
+    return numbers.view(torch.int32 if numbers.dtype == torch.float32 else torch.int64)
+
+
+def magnitude_mask(dtype: torch.dtype) -> int:
+    """All bits of a float32 or float64 but the sign."""
+    return (1 << (31 if dtype == torch.float32 else 63)) - 1

@@ -1,0 +1,7 @@
+"""One run, from a plan and a target to a finished output.
+
+The parts of the runtime put together; what a run would have to do; where numbers that are none come
+from.
+"""
+
+__all__ = ["outlook", "session"]

@@ -1,0 +1,296 @@
+"""Outputs of a plan that nothing else has to do with, by size: how they are best shared out.
+
+What a step costs beside its numbers (Python, locks, calls of the system) shows where tensors are small. So the
+executor hands such outputs on together, and copies of small tensors between them; whoever runs them reads, computes and
+writes those that lie side by side in one go (`native/batch.py`).
+
+Lanes that share the blocks of a tensor wait for each other at the end of every round over it. Where rounds are short
+that shows, and a lane is given all of a tensor instead (`plan/concurrency.py`): lanes then meet once, at the end of all
+such outputs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence, Set
+
+from ...compiler.plan.concurrency import Abreast, Series, numbers, numbers_together, series_of, side_by_side
+from ...compiler.plan.plan import (
+    CHUNK,
+    Constant,
+    Copy,
+    Instruction,
+    Opaque,
+    Pass,
+    Plan,
+    Scalar,
+    Step,
+    Stream,
+    ToFile,
+)
+from ...grammar.records import dataclass
+
+SMALL = CHUNK
+"""Elements of the largest tensors that are small: those of a chunk, so that their sums have one part and their
+thresholds one place where equals are counted."""
+
+SMALL_COPY = 1 << 17
+"""Bytes of the largest copies that go along with passes over small tensors."""
+
+Able = Callable[[Sequence[Pass]], int | None]
+"""How many bytes whoever runs small tensors together needs for the passes over one of them; None: they can't be run
+so."""
+
+Lone = Callable[[Pass], bool]
+"""Whether a lane can run a pass by itself, while others run other passes."""
+
+
+class Shape:
+    """What units have in common whose steps are alike but for what they read, where that goes and the keys of masks.
+
+    `passes` are those of one of them. `slots` gives each scalar and constant of theirs a place in a list of a unit's
+    own, `initial`; `reads` are the scalars that they need and do not make, `makes` those that they make. `nbytes` is
+    the least scratch that a pass of theirs has by the plan, `needs` what they need when they are run together.
+    """
+
+    __slots__ = ("initial", "makes", "nbytes", "needs", "passes", "reads", "slots")
+
+    def __init__(self, passes: Sequence[Pass], kinds: Sequence[_Kind], needs: int) -> None:
+        self.passes, self.needs = tuple(passes), needs
+        self.nbytes = min(p.nbytes for p in passes)
+        self.reads, self.makes = numbers_together([(kind.reads, kind.makes) for kind in kinds])
+        self.slots: dict[Scalar | Constant, int] = {}
+        self.initial: list[float] = []
+        for pass_ in passes:
+            numbers = [a for i in pass_.code for a in i.args] + [a for r in pass_.reductions for a in (*r.args, r.out)]
+            for argument in (*numbers, *(a for s in pass_.scalars for a in (*s.args, s.out))):
+                if isinstance(argument, Scalar | Constant) and argument not in self.slots:
+                    self.slots[argument] = len(self.initial)
+                    self.initial.append(argument.value if isinstance(argument, Constant) else 0.0)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Unit:
+    """The steps of one small output: passes over it, each of one block."""
+
+    tensor: int
+    passes: tuple[Pass, ...]
+    shape: Shape
+
+
+@dataclass(frozen=True, slots=True)
+class Alone:
+    """A step by itself, shared by all lanes."""
+
+    step: Step
+
+
+@dataclass(frozen=True, slots=True)
+class Copies:
+    """Copies in a row: they need no memory and no order."""
+
+    steps: tuple[Step, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Together:
+    """Units in a row, in any order and side by side; a step among them is a small copy."""
+
+    members: tuple[Unit | Step, ...]
+
+
+Part = Alone | Copies | Together | Abreast
+
+_Item = Unit | Series | Step
+
+
+def parts(plan: Plan, able: Able | None, lone: Lone | None = None) -> Iterator[Part]:
+    """A plan's steps: in order, but for those of medium outputs that are made abreast, which come last.
+
+    With `able`, small outputs are put together; with `lone`, those of medium size are made abreast, if they are many
+    and the plan has the memory.
+    """
+    items: Sequence[_Item] = plan.steps
+    if able is not None or lone is not None:
+        items = _Finder(able, lone).items(plan.steps)
+    series = [item for item in items if isinstance(item, Series)]
+    groups = side_by_side(series, plan.lanes, plan.peak_host)
+    abreast = {id(member) for group in groups for member in group.members}
+    row = _Row()
+    for item in _in_turn(items, abreast):
+        if not row.takes(item):
+            yield from row.part()
+            row = _Row()
+        if not row.takes(item):
+            assert isinstance(item, Step)
+            yield Alone(item)
+        else:
+            row.add(item)
+    yield from row.part()
+    yield from groups
+
+
+def _in_turn(items: Sequence[_Item], abreast: Set[int]) -> Iterator[Unit | Step]:
+    """The items but for the series in `abreast`, by identity; the steps of others in their place."""
+    for item in items:
+        if not isinstance(item, Series):
+            yield item
+        elif id(item) not in abreast:
+            yield from item.steps
+
+
+class _Row:
+    """Items that are handed on as one part: copies of any size, or units and small copies."""
+
+    def __init__(self) -> None:
+        self._items: list[Unit | Step] = []
+        self._units = self._large = False
+        self._needs, self._nbytes = 0, 1 << 62
+
+    def takes(self, item: Unit | Step) -> bool:
+        """Whether an item goes with those before it. What all units have is the least that one of them may hold, so
+        that is to be enough for each."""
+        if isinstance(item, Unit):
+            needs, nbytes = max(self._needs, item.shape.needs), min(self._nbytes, item.shape.nbytes)
+            return not self._large and needs <= nbytes
+        if not isinstance(item.action, Copy) or item.allocate or item.release:
+            return False
+        return not self._units or item.writes <= min(SMALL_COPY, self._nbytes)
+
+    def add(self, item: Unit | Step) -> None:
+        self._items.append(item)
+        if isinstance(item, Unit):
+            self._units = True
+            self._needs, self._nbytes = max(self._needs, item.shape.needs), min(self._nbytes, item.shape.nbytes)
+        else:
+            self._large |= item.writes > SMALL_COPY
+            self._needs = max(self._needs, item.writes)
+
+    def part(self) -> Iterator[Part]:
+        if self._units:
+            yield Together(tuple(self._items))
+        elif self._items:
+            yield Copies(tuple([i for i in self._items if isinstance(i, Step)]))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Kind:
+    """What is the same of passes that are alike: whether small outputs can be made of them, and whether a lane can run
+    them by itself; the scalars that they read and have not made, and those that they make."""
+
+    number: int
+    small: bool
+    lone: bool
+    reads: Set[int]
+    makes: Set[int]
+
+
+class _Finder:
+    """Finds the units and series of a plan; what is alike is looked at once. Objects are told apart by identity, as
+    those that outputs which are computed alike have in common are the same ones (`compiler/schedule/templates.py`)."""
+
+    def __init__(self, able: Able | None, lone: Lone | None) -> None:
+        self._able, self._lone = able, lone
+        self._kinds: dict[object, _Kind] = {}
+        self._codes: dict[int, int] = {}
+        self._alike: dict[object, int] = {}
+        self._shapes: dict[tuple[int, ...], Shape | None] = {}
+
+    def items(self, steps: Sequence[Step]) -> list[_Item]:
+        """The steps in order, with units and series in place of those that make one."""
+        found = self._candidates(steps)
+        wanted: set[int] = set()
+        shapes: set[Shape] = set()
+        for item in found:
+            if isinstance(item, Unit):
+                if item.shape not in shapes:
+                    shapes.add(item.shape)
+                    wanted |= item.shape.reads
+            elif isinstance(item, Step) and isinstance(item.action, Pass):
+                wanted |= self._kind(item.action).reads
+            elif isinstance(item, Step) and isinstance(item.action, Opaque):
+                wanted.update(a.index for a in item.action.scalars if isinstance(a, Scalar))
+        bound = {shape for shape in shapes if shape.reads or not wanted.isdisjoint(shape.makes)}
+        steps_of = {id(step.action): step for step in steps} if bound else {}
+        out: list[_Item] = []
+        for item in found:
+            if isinstance(item, Unit) and item.shape in bound:
+                out.extend(steps_of[id(pass_)] for pass_ in item.passes)
+            elif isinstance(item, Series) and not wanted.isdisjoint(item.makes):
+                out.extend(item.steps)
+            else:
+                out.append(item)
+        return out
+
+    def _candidates(self, steps: Sequence[Step]) -> list[_Item]:
+        """The steps with units and series in place of those of one output, whatever these read."""
+        found: list[_Item] = []
+        run: list[Step] = []
+        kinds: list[_Kind] = []
+        for step in steps:
+            action = step.action
+            kind = self._kind(action) if isinstance(action, Pass) else None
+            fits = kind is not None and (kind.small or kind.lone)
+            if run and not (fits and step.tensor == run[0].tensor):
+                found.extend(run)
+                run, kinds = [], []
+            if not fits or kind is None or not isinstance(action, Pass):
+                found.append(step)
+                continue
+            run.append(step)
+            kinds.append(kind)
+            if any(isinstance(s, ToFile) for s in action.stores):
+                made = self._unit(run, kinds) or self._series(run, kinds)
+                found.extend([made] if made is not None else run)
+                run, kinds = [], []
+        return [*found, *run]
+
+    def _unit(self, steps: Sequence[Step], kinds: Sequence[_Kind]) -> Unit | None:
+        """The steps as a unit; None where they can't be run as one in the memory that each of them has."""
+        if self._able is None or not all(kind.small for kind in kinds) or any(s.allocate or s.release for s in steps):
+            return None
+        passes = tuple([s.action for s in steps if isinstance(s.action, Pass)])
+        key = tuple([kind.number for kind in kinds])
+        if key not in self._shapes:
+            needs = self._able(passes)
+            fits = needs is not None and needs <= min(p.nbytes for p in passes)
+            self._shapes[key] = Shape(passes, kinds, needs) if fits and needs is not None else None
+        shape = self._shapes[key]
+        return Unit(steps[0].tensor, passes, shape) if shape is not None else None
+
+    def _series(self, steps: Sequence[Step], kinds: Sequence[_Kind]) -> Series | None:
+        """The steps as a series; None where they can't be one, or a lane can't run them by itself."""
+        if not all(kind.lone for kind in kinds):
+            return None
+        return series_of(steps, *numbers_together([(kind.reads, kind.makes) for kind in kinds]))
+
+    def _kind(self, pass_: Pass) -> _Kind:
+        key = (
+            pass_.numel,
+            pass_.block,
+            pass_.nbytes,
+            id(pass_.reductions),
+            id(pass_.scalars),
+            self._code(pass_.code),
+            tuple([o.dtype if isinstance(o, Stream) else None for o in pass_.operands]),
+            tuple([(s.dtype, s.value.index) if isinstance(s, ToFile) else None for s in pass_.stores]),
+        )
+        kind = self._kinds.get(key)
+        if kind is None:
+            small, lone = self._small(pass_), self._lone is not None and self._lone(pass_)
+            kind = self._kinds[key] = _Kind(len(self._kinds), small, lone, *numbers(pass_))
+        return kind
+
+    def _code(self, code: tuple[Instruction, ...]) -> int:
+        """A number for code: one for all that differs in keys of masks alone."""
+        number = self._codes.get(id(code))
+        if number is None:
+            key = tuple([(id(i.out), id(i.args)) if i.op == "bernoulli" else id(i) for i in code])
+            number = self._codes[id(code)] = self._alike.setdefault(key, len(self._alike))
+        return number
+
+    def _small(self, pass_: Pass) -> bool:
+        return (
+            0 < pass_.numel <= min(SMALL, pass_.block)
+            and all(isinstance(o, Stream) for o in pass_.operands)
+            and all(isinstance(s, ToFile) for s in pass_.stores)
+        )
