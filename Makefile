@@ -7,7 +7,7 @@ JOBS   ?= 2
 BIN  := $(VENV)/bin
 DEMO := demo-out
 
-.PHONY: help demo test lint format types bench-check bench install clean
+.PHONY: help demo test lint format types mutants bench-check bench install clean
 
 help:
 	@echo 'make demo         train three tiny models, merge them, and see who can do what'
@@ -15,6 +15,7 @@ help:
 	@echo 'make lint         ruff: rules and format'
 	@echo 'make format       let ruff rewrite the files'
 	@echo 'make types        mypy'
+	@echo 'make mutants      does a test notice when the compiler is changed a little? (MUTANTS="--help" for more)'
 	@echo 'make bench-check  are the numbers of the benchmark merges right?'
 	@echo 'make bench        time mergec against mergekit (needs 20 GB of disk, and the network)'
 	@echo 'make clean        remove what the targets above have made'
@@ -43,6 +44,9 @@ format: $(VENV)/.dependencies
 # On the ordinary install: the folders are not named as the package is, and mypy can't follow an editable one.
 types: install
 	$(BIN)/mypy -p mergec
+
+mutants: install
+	$(BIN)/python tests/mutants/run.py --jobs $(JOBS) $(MUTANTS)
 
 bench-check: install
 	$(BIN)/python benchmarks/run.py --check
