@@ -1,4 +1,4 @@
-"""Numbers and strings between their text in a recipe and their values."""
+"""Numbers, strings and sizes between their text and their values."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import re
 _ESCAPES = {"n": "\n", "t": "\t", "r": "\r", "0": "\0", "\\": "\\", '"': '"', "'": "'"}
 _ESCAPE = re.compile(r"\\(?:u([0-9A-Fa-f]{4})|U([0-9A-Fa-f]{8})|([\s\S]))")
 _LARGEST_INTEGER = 2**64 - 1
+_UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12, "KI": 2**10, "MI": 2**20, "GI": 2**30, "TI": 2**40}
 
 
 class LiteralError(Exception):
@@ -41,6 +42,12 @@ def read_number(text: str) -> int | float:
     if number == 0 and re.search("[1-9]", re.split("[eE]", digits)[0]):
         raise LiteralError("E0106", "this number is too small: it would be 0", 0, len(text))
     return number
+
+
+def parse_size(text: object) -> int | None:
+    """Bytes of `5GB`, `500MiB`, `4GiB`; None for anything else."""
+    m = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([KMGT]?I?)B?\s*", str(text).upper())
+    return int(float(m.group(1)) * _UNITS[m.group(2)]) if m and m.group(2) in _UNITS else None
 
 
 def read_string(text: str) -> str:

@@ -10,7 +10,7 @@ from lark import Lark, Token, Tree
 from lark.exceptions import UnexpectedCharacters, UnexpectedInput, UnexpectedToken
 from lark.parsers.lalr_interactive_parser import InteractiveParser
 
-from .ast import Expr, Module
+from .ast import Module
 from .build import Builder, too_deep
 from .complaints import Fault, explain
 from .diagnostic import Diagnostic, Label, MergecError
@@ -50,28 +50,15 @@ def parse(source: Source) -> Module:
             raise MergecError(_in_order(diagnostics))
     for chunk in scanned.chunks:
         if not chunk.broken and len(diagnostics) < MAX_ERRORS:
-            _parse_part(source, scanned, chunk.start, chunk.end, "module", diagnostics)
+            _parse_part(source, scanned, chunk.start, chunk.end, diagnostics)
     raise MergecError(_in_order(diagnostics))
-
-
-def parse_expression(source: Source) -> Expr:
-    """The one expression that a text holds (`-D name=VALUE`). Raises MergecError."""
-    value: Expr = _parse_whole(source, "expr")
-    return value
-
-
-def parse_place(source: Source) -> Expr:
-    """The one place that a text holds, as it would stand left of `=`. Raises MergecError."""
-    value: Expr = _parse_whole(source, "place")
-    return value
 
 
 @functools.cache
 def _grammar(start: str) -> Lark:
-    """The parser for a start rule. That of `module` is at hand; each of the others takes a tenth of a second.
+    """The parser for a start rule: `module`, which is at hand, or `expr`, which takes a tenth of a second.
 
-    The others come with `module`, for its terminals: a line end is unexpected in an expression, but not a strange
-    character.
+    That comes with `module`, for its terminals: a line end is unexpected in an expression, but not a strange character.
     """
     return parser(start) if start == "module" else parser("module", start)
 
@@ -87,27 +74,15 @@ def _check_text(source: Source) -> None:
         raise MergecError(Diagnostic("E0480", message, file=source.name))
 
 
-def _parse_whole(source: Source, start: str) -> Any:
-    _check_text(source)
-    scanned = scan(source)
-    diagnostics = list(scanned.diagnostics)
-    value = None
-    if not diagnostics:
-        value = _parse_part(source, scanned, 0, len(source.text.rstrip()), start, diagnostics)
-    if diagnostics:
-        raise MergecError(_in_order(diagnostics))
-    return value
-
-
-def _parse_part(source: Source, scanned: Scan, start: int, end: int, rule: str, diagnostics: list[Diagnostic]) -> Any:
-    """The value of `[start, end)`, or None with something added to `diagnostics`."""
+def _parse_part(source: Source, scanned: Scan, start: int, end: int, diagnostics: list[Diagnostic]) -> None:
+    """Adds what is wrong with the statement at `[start, end)` to `diagnostics`."""
     text = scanned.text[start:end]
     try:
-        tree = _grammar(rule).parse(text, start=rule)
+        tree = _grammar("module").parse(text)
     except UnexpectedInput as error:
-        diagnostics.append(explain(_fault(error, source, text, start, rule)))
-        return None
-    return _build(tree, source, start, diagnostics)
+        diagnostics.append(explain(_fault(error, source, text, start)))
+    else:
+        _build(tree, source, start, diagnostics)
 
 
 def _build(tree: Tree[Token], source: Source, offset: int, diagnostics: list[Diagnostic]) -> Any:
@@ -128,7 +103,7 @@ def _in_order(diagnostics: list[Diagnostic]) -> list[Diagnostic]:
 # --- what went wrong ---------------------------------------------------------------------------------
 
 
-def _fault(error: UnexpectedInput, source: Source, text: str, offset: int, rule: str) -> Fault:
+def _fault(error: UnexpectedInput, source: Source, text: str, offset: int) -> Fault:
     """Lark's exception in the terms of `syntax_errors`; `text` is what was parsed, at `offset` in the source."""
     start, end = _extent(error, text)
     expected: frozenset[str] = frozenset()
@@ -136,11 +111,9 @@ def _fault(error: UnexpectedInput, source: Source, text: str, offset: int, rule:
         parser = error.interactive_parser
         expected = frozenset(_accepted(parser) if isinstance(parser, InteractiveParser) else error.expected)
         expected = expected or frozenset({"$END"})
-    form = ""
-    if rule == "module":
-        form, start_of_form, end_of_form = _form(text, start)
-        if form == "assignment":
-            start, end = start_of_form, end_of_form
+    form, start_of_form, end_of_form = _form(text, start)
+    if form == "assignment":
+        start, end = start_of_form, end_of_form
     span = Span(source, offset + start, offset + end)
     return Fault(span, text[:start], text[start:], expected, _innermost(text[:start]), form)
 

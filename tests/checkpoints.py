@@ -144,12 +144,9 @@ VARIANTS: Mapping[str, str] = MappingProxyType(
 )
 """Rewritten checkpoints, and the family that each is made from."""
 
-FAMILIES = (*MODELS, *VARIANTS)
-"""Every name that `make` knows."""
-
 
 def make(family: str, folder: Path, *, dtype: str = "float32", seed: int = 0) -> None:
-    """Write a checkpoint of `family` (one of `FAMILIES`) to `folder`; equal seeds give equal weights."""
+    """Write a checkpoint of `family` (of `MODELS` or `VARIANTS`) to `folder`; equal seeds give equal weights."""
     torch.manual_seed(seed)
     model = MODELS[VARIANTS.get(family, family)]()
     with torch.no_grad():

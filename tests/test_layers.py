@@ -368,8 +368,8 @@ print(sorted(heavy & sys.modules.keys()), file=sys.stderr)
 
 
 @pytest.mark.parametrize("code", ["import sys, mergec, mergec.cli.main", COMPILE], ids=["import", "compile"])
-def test_torch_is_not_loaded(code: str) -> None:
-    loaded = "print(sorted({'torch', 'transformers', 'safetensors'} & sys.modules.keys()))"
+def test_what_few_runs_need_is_not_loaded(code: str) -> None:
+    loaded = "print(sorted({'torch', 'transformers', 'safetensors', 'networkx'} & sys.modules.keys()))"
     result = subprocess.run([sys.executable, "-c", f"{code}\n{loaded}"], capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stderr
     assert result.stdout.strip() == "[]"

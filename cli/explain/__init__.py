@@ -5,6 +5,7 @@ from __future__ import annotations
 from ...compiler.pipeline import Compilation
 from ..terminal.arguments import UsageError
 from .dot import explain_dot
+from .file import explain_file, tensors_of
 from .json import explain_json
 from .mermaid import explain_mermaid
 from .place import explain_place
@@ -17,7 +18,8 @@ FORMS = {"text": explain_text, "json": explain_json, "dot": explain_dot, "mermai
 
 
 def explain(compilation: Compilation, form: str = "text", place: str | None = None, target: str | None = None) -> str:
-    """The explanation in one of `FORMS`; with a place, the story of the tensors there, as text.
+    """The explanation in one of `FORMS`; with a place, the story of the tensors there, as text. The place may also be a
+    weight file of an input: then what depends on it.
 
     With a target, the text also says what would have to be done for it, given what is there.
 
@@ -28,4 +30,5 @@ def explain(compilation: Compilation, form: str = "text", place: str | None = No
         return text + "\n" + explain_target(compilation, target) if target is not None and form == "text" else text
     if form != "text":
         raise UsageError(f"a place is explained as text, not as {form}", f"leave out `{place}`, or `={form}`")
-    return explain_place(compilation, place)
+    tensors = tensors_of(compilation, place)
+    return explain_file(compilation, place, tensors) if tensors else explain_place(compilation, place)

@@ -8,9 +8,9 @@ from ...grammar.source import Span
 def same(first: object, second: object) -> bool:
     """Whether two nodes (or tuples of them) are equal in all but their spans.
 
-    >>> from mergec.grammar.parse import parse_expression
+    >>> from mergec.grammar.parse import parse
     >>> from mergec.grammar.source import Source
-    >>> a, b, c = (parse_expression(Source("r", text)) for text in ("x + 1", "( x+1 )", "x + 1.0"))
+    >>> a, b, c = (parse(Source("r", f"* = {text}")).statements for text in ("x + 1", "( x+1 )", "x + 1.0"))
     >>> same(a, b), same(a, c)
     (True, False)
     """

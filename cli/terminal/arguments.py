@@ -9,9 +9,8 @@ from typing import Any, NoReturn
 
 from ...compiler.version import __version__
 from ...grammar.diagnostic import Diagnostic, Exit, MergecError
-from ...grammar.literals import LiteralError, read_number, read_string
+from ...grammar.literals import LiteralError, parse_size, read_number, read_string
 from ...grammar.records import dataclass
-from ...grammar.sizes import parse_size
 from ...grammar.suggest import near
 
 USAGE = """\
@@ -19,6 +18,7 @@ mergec RECIPE -o OUT           merge
        mergec --check RECIPE          compile only, from headers
        mergec --explain RECIPE        the plan, for people
        mergec --explain RECIPE PLACE  one tensor's whole story
+       mergec --explain RECIPE FILE   what depends on a weight file of an input
        mergec --explain E0203         a page about an error
        mergec --explain --method M    the source of a merge method
        mergec fmt [--check] FILE…     format recipes

@@ -37,7 +37,7 @@ def clip_front(text: str, width: int) -> str:
     return shown if len(shown) <= width else "…" + shown[len(shown) - width + 1 :]
 
 
-def columns(rows: Sequence[Sequence[str]], right: Sequence[int] = (), indent: int = 2) -> list[str]:
+def columns(rows: Sequence[Sequence[str]], right: Sequence[int] = ()) -> list[str]:
     """Rows as lines, cells two spaces apart; columns whose numbers are in `right` are flush right.
 
     >>> columns([("a", "1"), ("bc", "10")], right=(1,))
@@ -47,7 +47,7 @@ def columns(rows: Sequence[Sequence[str]], right: Sequence[int] = (), indent: in
     lines = []
     for row in rows:
         cells = [c.rjust(w) if k in right else c.ljust(w) for k, (c, w) in enumerate(zip(row, widths, strict=True))]
-        lines.append((" " * indent + "  ".join(cells)).rstrip())
+        lines.append(("  " + "  ".join(cells)).rstrip())
     return lines
 
 

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from ...grammar.diagnostic import Diagnostic, Label, MergecError
+from ...grammar.literals import parse_size
 from ...grammar.records import dataclass
-from ...grammar.sizes import parse_size
 from ...grammar.source import Source, Span
 from ...grammar.suggest import near
 from ..checkpoint.dtypes import FLOATS, NAMES

@@ -4,4 +4,4 @@ In: leaves and operations. Out: one node for each value, however often it is ask
 makes graphs smaller.
 """
 
-__all__ = ["code_digest", "graph", "keys", "masks", "verifier"]
+__all__ = ["code_digest", "dependence", "graph", "keys", "masks", "verifier"]

@@ -6,23 +6,20 @@ before users, so the order of `Graph.nodes` is topological.
 
 A checkpoint of a hundred thousand tensors has few hundred kinds of them. Output tensors that are computed alike,
 each from tensors of its own, share the nodes of one of them, and each says what it reads instead (`Output.reads`).
-`written_out` is the graph with nodes for every output, as people and networkx see it.
+`written_out` is the graph with nodes for every output, as people see it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ...grammar.records import dataclass
 from ...grammar.source import Span
 from ..checkpoint.layouts import View
 from ..ops.table import OPS
 from .masks import mask_key
-
-if TYPE_CHECKING:
-    import networkx as nx
 
 Attribute = tuple[str, Any]
 
@@ -183,19 +180,6 @@ class Graph:
             node = made[output.node.id] if output.likeness is None else write_out(out, output)
             out.outputs.append(Output(output.name, node, output.dtype, output.shape, output.statement, output.span))
         return out
-
-    def digraph(self) -> nx.DiGraph:
-        """The graph written out for networkx: edges from inputs to users, `node` and `outputs` as attributes."""
-        import networkx
-
-        whole = self.written_out()
-        graph = networkx.DiGraph()
-        for node in whole.nodes:
-            graph.add_node(node.id, node=node, outputs=[])
-            graph.add_edges_from((source.id, node.id) for source in node.inputs)
-        for output in whole.outputs:
-            graph.nodes[output.node.id]["outputs"].append(output.name)
-        return graph
 
 
 def _rank(node: Node) -> tuple[bool, int]:

@@ -10,24 +10,8 @@ import textwrap
 import tomllib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from types import MappingProxyType
 
 from ...grammar.records import dataclass
-
-GROUPS: Mapping[str, str] = MappingProxyType(
-    {
-        "E00": "The command line",
-        "E01": "Syntax",
-        "E02": "Names, calls and types",
-        "E03": "Places, regions, coverage and ties",
-        "E04": "Inputs",
-        "W05": "Warnings",
-        "E06": "Running and the target",
-        "E07": "Importing configurations of mergekit",
-        "W07": "Warnings about configurations of mergekit",
-    }
-)
-"""Codes by their beginnings, and what they are about."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,20 +60,3 @@ def page(code: str) -> str | None:
         textwrap.fill(t.strip(), 100, break_on_hyphens=False) for t in (found.meaning, f"mend: {found.mend}")
     )
     return f"{code}: {found.title}\n\n{meaning}\n\nexample:\n\n{example}\n\n{mend}\n"
-
-
-def markdown() -> str:
-    """All pages as docs/errors.md holds them: `python -m mergec.compiler.manual.errors > docs/errors.md`."""
-    lines = ["# Errors and warnings", ""]
-    lines += ["Made from `compiler/manual/errors.toml`; `mergec --explain CODE` shows a page of it."]
-    for start, title in GROUPS.items():
-        lines += ["", f"## {title}"]
-        for code, found in ERRORS.items():
-            if code.startswith(start):
-                lines += ["", f"### {code}: {found.title}", "", found.meaning.strip(), ""]
-                lines += ["```", found.example.strip("\n"), "```", "", found.mend.strip()]
-    return "\n".join(lines) + "\n"
-
-
-if __name__ == "__main__":
-    print(markdown(), end="")

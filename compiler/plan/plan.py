@@ -375,14 +375,14 @@ _SHARED = frozenset({"code", "reductions", "scalars"})
 """What passes over tensors that are computed alike have in common: ten times as much as what they don't."""
 
 
-def to_json(plan: Plan, indent: int | None = None) -> str:
+def to_json(plan: Plan) -> str:
     """The plan as JSON text; `from_json` gives back an equal plan.
 
     `shared` lists code, reductions and scalars of passes; a pass says which of them are its by their places there.
     """
     shared = _Shared({}, [])
     whole = _encode(plan, shared)
-    return json.dumps({"is": "Plan", "format": FORMAT, "shared": shared.encoded} | whole, indent=indent)
+    return json.dumps({"is": "Plan", "format": FORMAT, "shared": shared.encoded} | whole)
 
 
 def from_json(text: str) -> Plan:

@@ -17,6 +17,7 @@ from ...compiler.checkpoint.catalog import CatalogError
 from ...compiler.emit.card import PROVENANCE
 from ...grammar.records import dataclass
 from ..files.faults import reason, show
+from ..files.paths import within
 from ..formats.safetensors import read_header
 from ..resume.record import found_record
 
@@ -142,7 +143,7 @@ def _of_a_file(path: str) -> str | None:
 
 
 def _of_a_folder(path: str) -> str | None:
-    if _within(os.path.realpath(os.curdir), os.path.realpath(path)):
+    if within(os.path.realpath(os.curdir), os.path.realpath(path)):
         return "it is the folder you are in, or holds it"
     try:
         names = sorted(os.listdir(path))
@@ -208,9 +209,5 @@ def _mounts(path: str) -> Iterator[str]:
         points = [place] if os.path.ismount(place) else []
     for point in points:
         mounted = re.sub(r"\\([0-7]{3})", lambda code: chr(int(code[1], 8)), point)
-        if _within(mounted, place):
+        if within(mounted, place):
             yield path + mounted.removeprefix(place)
-
-
-def _within(path: str, folder: str) -> bool:
-    return os.path.commonpath([path, folder]) == folder

@@ -24,6 +24,7 @@ from ...compiler.plan.plan import Plan
 from ...grammar.diagnostic import Diagnostic, Exit, MergecError
 from ...grammar.records import dataclass
 from ..files.faults import output_fault, show, writing
+from ..files.paths import within
 from ..files.syscalls import exchange, move, sync
 from ..resume.journal import Contents, Done, Journal, head_of, other, read
 from .replaceable import Standing, look
@@ -219,14 +220,14 @@ class Target:
                 checkpoint = os.path.realpath(folder)
                 if os.path.join(checkpoint, name) in (target, followed):
                     self._fail_input("is one of the inputs", place)
-                if _within(checkpoint, target) or _within(checkpoint, followed):
+                if within(checkpoint, target) or within(checkpoint, followed):
                     self._fail_input("holds one of the inputs", place)
                 # where one of a folder's loose weight files is an input, the output may well lie beside it
-                if _within(target, checkpoint) and os.path.exists(os.path.join(checkpoint, "config.json")):
+                if within(target, checkpoint) and os.path.exists(os.path.join(checkpoint, "config.json")):
                     self._fail_input("lies in the folder of one of the inputs", place)
         for folder in self._plan.folders:
             # what lies there would be a part of that input the next time
-            if _within(target, os.path.realpath(folder)) or _within(followed, os.path.realpath(folder)):
+            if within(target, os.path.realpath(folder)) or within(followed, os.path.realpath(folder)):
                 self._fail_input("lies in one of the inputs", folder)
 
     def _input_paths(self) -> Sequence[str]:
@@ -460,10 +461,6 @@ def _on_disk(folder: str) -> int:
             with suppress(OSError):
                 total += os.lstat(os.path.join(place, name)).st_blocks * 512
     return total
-
-
-def _within(path: str, folder: str) -> bool:
-    return os.path.commonpath([path, folder]) == folder
 
 
 def _is_folder(path: str) -> bool:

@@ -26,14 +26,6 @@ _STEPS = numpy.arange(1, CHUNK + 1, dtype=numpy.uint64) * numpy.uint64(STEP)
 _STEPS.flags.writeable = False
 
 
-def finalise(state: int) -> int:
-    """The full splitmix64 finaliser of one state, for reference."""
-    z = state % _WORD
-    z = (z ^ (z >> 30)) * _FIRST % _WORD
-    z = (z ^ (z >> 27)) * _SECOND % _WORD
-    return z ^ (z >> 31)
-
-
 def _bound(p: Number) -> int:
     """The b for which u < p, p rounded to the compute dtype, is u * 2^24 < b."""
     rounded = p.tensor.item() if p.tensor.device.type == "cpu" else float(p.tensor.cpu())

@@ -1,4 +1,4 @@
-"""The table of errors: complete, true, and the same as docs/errors.md."""
+"""The table of errors: complete and true."""
 
 from __future__ import annotations
 
@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pytest
 from error_cases import outcome
+from generated_pages import GROUPS
 from mergec.cli.explain.code import explain_code
 from mergec.cli.explain.method import explain_method
-from mergec.compiler.manual.errors import ERRORS, GROUPS, markdown, page
+from mergec.compiler.manual.errors import ERRORS, page
 from mergec.grammar.diagnostic import Exit, MergecError
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -37,12 +38,6 @@ def test_each_code_belongs_to_a_group_and_the_order_is_theirs() -> None:
 def test_the_example_of_a_page_causes_its_error(code: str) -> None:
     _, codes = outcome(ERRORS[code].example, FILES)
     assert code in codes
-
-
-def test_the_document_is_up_to_date() -> None:
-    assert (ROOT / "docs" / "errors.md").read_text("utf-8") == markdown(), (
-        "run `python -m mergec.compiler.manual.errors > docs/errors.md`"
-    )
 
 
 def test_a_page_has_title_meaning_example_and_mend() -> None:

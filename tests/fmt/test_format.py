@@ -19,7 +19,7 @@ from mergec.cli.formatter.format import format_expression, format_module
 from mergec.cli.terminal.whole_file import write_whole
 from mergec.grammar import ast
 from mergec.grammar.diagnostic import MergecError
-from mergec.grammar.parse import parse, parse_expression
+from mergec.grammar.parse import parse
 from mergec.grammar.source import Source, Span
 from mergec.runtime.catalog.recipes import decode_recipe
 from profiles import examples
@@ -60,7 +60,9 @@ def test_nothing_makes_nothing() -> None:
 
 def test_an_expression_on_one_line() -> None:
     text = "f(" + ", ".join(["a" * 30] * 9) + ")"
-    assert format_expression(parse_expression(Source("r", text.replace(", ", ",\n")))) == text
+    (let,) = parse(Source("r", "let x = " + text.replace(", ", ",\n"))).statements
+    assert isinstance(let, ast.Let)
+    assert format_expression(let.value) == text
 
 
 # --- any tree ----------------------------------------------------------------------------------------

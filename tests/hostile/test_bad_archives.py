@@ -145,6 +145,17 @@ def test_the_archive_without_faults(tmp_path: Path) -> None:
         assert list(read_pickle(str(path)).tensors) == ["w"]
 
 
+@pytest.mark.parametrize("count", [1, 300])
+def test_records_are_those_that_zipfile_finds(count: int, tmp_path: Path) -> None:
+    path = tmp_path / "x.bin"
+    torch.save({f"w{k}": torch.full((k + 1,), float(k)) for k in range(count)}, path)
+    raw = path.read_bytes()
+    with zipfile.ZipFile(path) as library, open(path, "rb") as file:
+        found = reader.read_records(file.fileno(), len(raw), str(path))
+        contents = {name.partition("/")[2]: library.read(name) for name in library.namelist()}
+    assert {name: raw[record.start : record.end] for name, record in found.items()} == contents
+
+
 def test_a_list_over_the_limit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(reader, "MAX_LIST", 10)
     assert refusal(GOOD, tmp_path)[0] == "E0441"

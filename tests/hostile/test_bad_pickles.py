@@ -5,10 +5,12 @@ from __future__ import annotations
 import ast
 import os
 import pickle
+import pickletools
 import struct
 import subprocess
 import sys
 import time
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -433,3 +435,42 @@ def test_damage(data: st.DataObject) -> None:
 def test_lengths_are_little_endian() -> None:
     assert interpret(b"\x80\x02X" + struct.pack("<I", 1) + b"x.", "x") == "x"
     assert interpret(b"\x80\x02" + numbers((1, -1, 300)) + b".", "x") == (1, -1, 300)
+
+
+PLAIN = st.recursive(
+    st.none() | st.booleans() | st.integers(-(1 << 70), 1 << 70) | st.floats(allow_nan=False) | st.text(max_size=300),
+    lambda inner: st.lists(inner, max_size=4).map(tuple),
+    max_leaves=20,
+)
+
+
+@settings(max_examples=200, deadline=None)
+@given(PLAIN, st.integers(2, 5))
+def test_plain_values_are_what_pickle_makes_of_them(value: Any, protocol: int) -> None:
+    assert interpret(pickle.dumps(value, protocol), "x.bin") == value
+
+
+@pytest.mark.parametrize("protocol", [2, 3, 4, 5])
+def test_instructions_end_where_pickletools_says(
+    protocol: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each of a file of `torch.save`, by the place at which it is looked up."""
+    tensors = {f"w{k}": torch.zeros(2, dtype=dtype) for k, dtype in enumerate((torch.float32, torch.int8) * 200)}
+    value = {**tensors, "n": (1, 300, 70_000, 1 << 40, 1.5), "text": "x" * 300, "list": [[], [None, True]]}
+    if protocol >= 4:  # before, they are made by calls
+        value |= {"bytes": (b"x", b"x" * 300), "sets": [{1, 2}, frozenset({3})]}
+    torch.save(value, tmp_path / "x.bin", pickle_protocol=protocol)
+    with zipfile.ZipFile(tmp_path / "x.bin") as records:
+        data = records.read("x/data.pkl")
+    machine = interpreter._Machine(data, "x.bin")
+    seen: list[int] = []
+
+    class Noting(dict[int, Any]):
+        def get(self, code: int, default: Any = None) -> Any:
+            seen.append(machine.at - 1)
+            return super().get(code, default)
+
+    monkeypatch.setattr(interpreter, "STEPS", Noting(interpreter.STEPS))
+    machine.run()
+    places = [place for _, _, place in pickletools.genops(data)]
+    assert [0, *seen, len(data) - 1] == places

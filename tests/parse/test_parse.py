@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -12,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from mergec.grammar import ast
 from mergec.grammar.diagnostic import MergecError
-from mergec.grammar.parse import parse, parse_expression, parse_place
+from mergec.grammar.parse import parse
 from mergec.grammar.scan import MAX_DEPTH, MAX_ERRORS
 from mergec.grammar.source import Source
 from profiles import examples
@@ -35,10 +34,10 @@ head          = tie(embed)
 """
 
 
-def _errors(text: str, read: Callable[[Source], object] = parse) -> list[tuple[str, str]]:
+def _errors(text: str) -> list[tuple[str, str]]:
     """Code and underlined text of every syntax error."""
     with pytest.raises(MergecError) as caught:
-        read(Source("recipe.mrg", text))
+        parse(Source("recipe.mrg", text))
     return [(each.code, each.labels[0].span.text) for each in caught.value.diagnostics]
 
 
@@ -75,16 +74,6 @@ def test_spans_are_exact() -> None:
     assert index.object.span.text == "f(c,  # why\n  *d, t = -1).e"
     call = index.object.object  # type: ignore[union-attr]
     assert [each.span.text for each in call.arguments] == ["c", "*d", "t = -1"]  # type: ignore[union-attr]
-
-
-def test_an_expression_or_a_place_alone() -> None:
-    assert sketch(parse_expression(Source("-D", " 1 + f(\n2) "))) == "(+ 1 (f 2))"
-    assert sketch(parse_place(Source("argument", "layers[3].attn.q"))) == "(. (. (index layers 3) attn) q)"
-    assert _errors("", parse_expression) == [("E0101", "")]
-    assert _errors("1 2", parse_expression) == [("E0101", "2")]
-    assert _errors("1\n2", parse_expression) == [("E0101", "")]
-    assert _errors("f(x)", parse_place) == [("E0101", "(")]
-    assert _errors("(", parse_place) == [("E0103", "(")]
 
 
 def test_every_error_of_a_text_is_found() -> None:
@@ -190,9 +179,9 @@ _WORDS = [
 _SIGNS = ['"s"', '"', '"""', "'", "#", "\n", ";", " ", "\t", "..", "**", "==", "é", "\x1b", *"()[]{}=+-*/.,:<>!&^\\"]
 
 
-def _check(text: str, read: Callable[[Source], object]) -> None:
+def _check(text: str) -> None:
     try:
-        read(Source("fuzz.mrg", text))
+        parse(Source("fuzz.mrg", text))
     except MergecError as error:
         spans = [each.labels[0].span for each in error.diagnostics]
     else:
@@ -204,11 +193,11 @@ def _check(text: str, read: Callable[[Source], object]) -> None:
 @examples(300)
 @given(st.lists(st.sampled_from(_WORDS + _SIGNS), max_size=40).map("".join))
 def test_any_words_parse_or_are_diagnosed(text: str) -> None:
-    for read in (parse, parse_expression, parse_place):
-        _check(text, read)
+    for whole in (text, f"let x = {text}", f"{text} = x"):
+        _check(whole)
 
 
 @examples(100)
 @given(st.text(max_size=60))
 def test_any_characters_parse_or_are_diagnosed(text: str) -> None:
-    _check(text, parse)
+    _check(text)

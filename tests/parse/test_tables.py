@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import lark
@@ -18,19 +17,14 @@ RECIPES = sorted([*ROOT.glob("stdlib/*.mrg"), *ROOT.glob("examples/**/*.mrg")])
 
 
 def fresh() -> Lark:
-    return Lark(GRAMMAR, start=["module"], **tables.OPTIONS)
+    return Lark(GRAMMAR, start=tables.START, **tables.OPTIONS)
 
 
-def test_they_are_of_this_grammar() -> None:
+def test_they_are_those_of_this_grammar_with_whatever_lark() -> None:
     """After a change of merge.lark: `python -m mergec.grammar.tables > grammar/tables.json`."""
-    shipped = json.loads((ROOT / "grammar" / "tables.json").read_text("utf-8"))
-    made = json.loads(tables.tables_text())
-    assert shipped["grammar"] == made["grammar"]
-    if shipped["lark"] == lark.__version__:
-        assert tables._read(GRAMMAR) is not None
-        assert shipped["data"]["options"] == made["data"]["options"]
-        states = [t["data"]["parser"]["parser"]["states"] for t in (shipped, made)]
-        assert len(states[0]) == len(states[1])
+    shipped = (ROOT / "grammar" / "tables.json").read_text("utf-8")
+    assert shipped == tables.tables_text()
+    assert tables._read(GRAMMAR) is not None
 
 
 def test_they_parse_as_the_grammar_does() -> None:
@@ -44,7 +38,16 @@ def test_tables_of_another_grammar_do_not_count() -> None:
     assert tables._read(GRAMMAR + "\n// changed\n") is None
 
 
-def test_tables_of_another_lark_do_not_count(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(lark, "__version__", "0.0")
+def test_a_lark_that_can_t_read_them_makes_the_parser_anew(monkeypatch: pytest.MonkeyPatch) -> None:
+    def load(_: object) -> Lark:
+        raise KeyError("Cannot find key for class")
+
+    monkeypatch.setattr(Lark, "load", load)
     assert tables._read(GRAMMAR) is None
     assert tables.parser("module").parse("let a = 1\n") == fresh().parse("let a = 1\n")
+
+
+@pytest.mark.parametrize("version", ["1.2.1", "1.3.0", "1.3.9"])
+def test_the_version_of_lark_does_not_matter(version: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lark, "__version__", version)
+    assert tables._read(GRAMMAR) is not None

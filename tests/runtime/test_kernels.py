@@ -15,7 +15,7 @@ from mergec.compiler.plan.plan import CHUNK, Extent, Gather, Run, Stream
 from mergec.runtime.portable import feed_selection
 from mergec.runtime.portable.elementwise import ELEMENTWISE, ELEMENTWISE_CPU
 from mergec.runtime.portable.opaque import OPAQUE
-from mergec.runtime.portable.random import STEP, finalise
+from mergec.runtime.portable.random import STEP
 from mergec.runtime.portable.reductions import FEEDS, _chunk_sums_device
 from mergec.runtime.portable.values import Block, Number, Value
 from mergec.runtime.reduce.reducer import Threshold
@@ -104,6 +104,14 @@ def test_numbers_are_rounded_to_the_compute_dtype_first() -> None:
     for name, reference in (("mul", numpy.multiply), ("add", numpy.add), ("div", numpy.divide)):
         ELEMENTWISE_CPU[name](block(1000), out, (x, number(0.1)), {})
         assert numpy.array_equal(out.numpy(), reference(x.numpy(), numpy.float32(0.1)))
+
+
+def finalise(state: int) -> int:
+    """The full splitmix64 finaliser of one state."""
+    z = state % 2**64
+    z = (z ^ (z >> 30)) * 0xBF58476D1CE4E5B9 % 2**64
+    z = (z ^ (z >> 27)) * 0x94D049BB133111EB % 2**64
+    return z ^ (z >> 31)
 
 
 def test_splitmix64_gives_its_published_words() -> None:

@@ -3,6 +3,10 @@
 A pickle is a program for a small machine with a stack and a memo. This is that machine with all instructions taken out
 that make objects of classes or look anything up. What is left makes at most one small object an instruction, so time
 and memory are bounded by the number of instructions and by the length of the pickle.
+
+`pickletools.genops` would decode the instructions, and the tests hold this to it. But it undoes escapes in names, which
+loading a pickle does not, takes halves of surrogate pairs for text, and a checkpoint of 20,000 tensors takes it 28 %
+longer.
 """
 
 from __future__ import annotations
@@ -149,7 +153,7 @@ class _Machine:
 
 
 def _number(width: str) -> Callable[[_Machine], None]:
-    form = struct.Struct(f"<{width}")
+    form = struct.Struct(width)
 
     def step(m: _Machine) -> None:
         m.stack.append(form.unpack(m.take(form.size))[0])
@@ -289,10 +293,10 @@ STEPS: Mapping[int, Callable[[_Machine], None]] = MappingProxyType(
         ord("N"): _constant(None),
         0x88: _constant(True),
         0x89: _constant(False),
-        ord("J"): _number("i"),
-        ord("K"): _number("B"),
-        ord("M"): _number("H"),
-        ord("G"): _number("d"),
+        ord("J"): _number("<i"),
+        ord("K"): _number("<B"),
+        ord("M"): _number("<H"),
+        ord("G"): _number(">d"),
         0x8A: _sized(1, _long),
         ord("X"): _sized(4, _Machine.text),
         0x8C: _sized(1, _Machine.text),

@@ -1,20 +1,38 @@
-"""The parts of docs/ that are data here: methods, functions, settings and families, as markdown.
+"""What these pages show of the sources: methods, functions, settings, families and errors, as markdown.
 
-docs/ holds this text between `<!-- NAME -->` and `<!-- end NAME -->`; tests/docs sees that it is up to date.
+errors.md is all of it made here; other pages hold such text between `<!-- NAME -->` and `<!-- end NAME -->`. The tests
+see that it is up to date, and `UPDATE_DOCS=1 pytest tests/docs` writes it anew.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from types import MappingProxyType
 
-from ...grammar import ast
-from ...grammar.parse import parse
-from ...grammar.source import Source
-from ..evaluate.builtins import BUILTINS
-from ..evaluate.calls import REQUIRED, Parameter
-from ..evaluate.settings import KEYS
-from ..evaluate.standard_library import standard_texts
-from ..family.family import Family, families
+from mergec.compiler.evaluate.builtins import BUILTINS
+from mergec.compiler.evaluate.calls import REQUIRED, Parameter
+from mergec.compiler.evaluate.settings import KEYS
+from mergec.compiler.evaluate.standard_library import standard_texts
+from mergec.compiler.family.family import Family, families
+from mergec.compiler.manual.errors import ERRORS
+from mergec.grammar import ast
+from mergec.grammar.parse import parse
+from mergec.grammar.source import Source
+
+GROUPS: Mapping[str, str] = MappingProxyType(
+    {
+        "E00": "The command line",
+        "E01": "Syntax",
+        "E02": "Names, calls and types",
+        "E03": "Places, regions, coverage and ties",
+        "E04": "Inputs",
+        "W05": "Warnings",
+        "E06": "Running and the target",
+        "E07": "Importing configurations of mergekit",
+        "W07": "Warnings about configurations of mergekit",
+    }
+)
+"""Codes by their beginnings, and what they are about."""
 
 
 def methods_markdown() -> str:
@@ -51,8 +69,10 @@ SECTIONS: Mapping[str, Callable[[], str]] = {
 """What there is, by the name of its markers."""
 
 
-def refreshed(text: str) -> str:
-    """A page with the text between each pair of markers made anew. Raises ValueError where a marker has no end."""
+def refreshed(page: str, text: str) -> str:
+    """The page of that name, `text`, with what is made here made anew. Raises ValueError where a marker has no end."""
+    if page == "errors.md":
+        return errors_markdown()
     for name, markdown in SECTIONS.items():
         start, end = f"<!-- {name} -->\n", f"<!-- end {name} -->"
         if start in text:
@@ -62,6 +82,19 @@ def refreshed(text: str) -> str:
                 raise ValueError(f"`{start.strip()}` has no end")
             text = f"{before}{start}{markdown()}\n{end}{after}"
     return text
+
+
+def errors_markdown() -> str:
+    """All pages about codes, group by group."""
+    lines = ["# Errors and warnings", ""]
+    lines += ["Made from `compiler/manual/errors.toml`; `mergec --explain CODE` shows a page of it."]
+    for start, title in GROUPS.items():
+        lines += ["", f"## {title}"]
+        for code, found in ERRORS.items():
+            if code.startswith(start):
+                lines += ["", f"### {code}: {found.title}", "", found.meaning.strip(), ""]
+                lines += ["```", found.example.strip("\n"), "```", "", found.mend.strip()]
+    return "\n".join(lines) + "\n"
 
 
 # --- methods -------------------------------------------------------------------------------------
