@@ -32,7 +32,7 @@ from .elaborate.vocabulary import vocabulary_of
 from .emit.card import PROVENANCE, model_card, provenance
 from .emit.companions import Companions, companions
 from .emit.content import code_of, with_keys
-from .emit.header_metadata import FOLDER, header_metadata
+from .emit.header_metadata import header_metadata
 from .evaluate.extensions import Primitive
 from .evaluate.settings import Settings, settings_of
 from .evaluate.standard_library import Library
@@ -41,7 +41,9 @@ from .graph.graph import Graph
 from .graph.passes.simplify import simplify
 from .graph.verifier import verify
 from .ops.shapes import elements
+from .pack.format import OutputFormat
 from .pack.packing import Packing, index_text, pack_outputs
+from .pack.safetensors import SAFETENSORS
 from .plan.machine import Machine
 from .plan.plan import CHUNK, Document, Plan
 from .schedule.schedule import Schedule, schedule
@@ -57,7 +59,8 @@ class Options:
     `device` is `cpu`, `cuda:0`, …; `lanes` how many blocks are in flight, `block` their largest size in elements;
     `host_memory` and `device_memory` budgets in bytes (None: not limited). `defines` is `-D`, `sets` is `--set
     output.KEY`. `primitives` are functions of installed packages by name, beside those of the language. `single`:
-    the target is one weight file instead of a folder. `check_graph` verifies the graph between passes.
+    the target is one weight file instead of a folder; weight files are of `format`. `check_graph` verifies the graph
+    between passes.
     """
 
     device: str = "cpu"
@@ -70,6 +73,7 @@ class Options:
     sets: Mapping[str, Any] = field(default_factory=dict)
     strict: bool = False
     single: bool = False
+    format: OutputFormat = SAFETENSORS
     title: str = "merged model"
     check_graph: bool = False
 
@@ -146,15 +150,16 @@ def _compile(source: Source, catalog: Catalog, version: str, options: Options) -
             verify(graph)
     layout, origin = _layout(settings, elaboration)
     family = elaboration.template.family
-    beside, metadata = Companions(), FOLDER
+    beside, metadata = Companions(), options.format.metadata
     if options.single:
-        given = (options.defines, options.sets)
+        given = (options.defines, options.sets, options.format.metadata)
         metadata, warnings = header_metadata(recipe, source.text, settings, elaboration, version, *given)
         found.extend(warnings)
     else:
         beside = companions(catalog, origin, settings, elaboration)
         found.extend(beside.warnings)
-    packing = pack_outputs(graph.outputs, elaboration.ties, family, layout, _shards(settings, options), metadata)
+    shards = 1 << 62 if options.single else settings.shard_size
+    packing = pack_outputs(graph.outputs, elaboration.ties, family, layout, shards, metadata, options.format)
     parameters = sum(elements(o.shape) for o in graph.outputs)
     parted = apart(graph, packing, elaboration, settings)
     if parted:
@@ -188,10 +193,6 @@ def _exit(diagnostics: Sequence[Diagnostic]) -> Exit:
         if errors and all(d.file is not None and d.code >= "E0403" and d.code < "E05" for d in errors)
         else Exit.RECIPE
     )
-
-
-def _shards(settings: Settings, options: Options) -> int:
-    return 1 << 62 if options.single else settings.shard_size
 
 
 def _layout(settings: Settings, elaboration: Elaboration) -> tuple[str, Model]:
@@ -243,8 +244,8 @@ def _assemble(
         if options.single:
             return ()
         papers = list(beside.documents)
-        if len(packing.files) > 1:
-            papers.append(Document("model.safetensors.index.json", index_text(packing, parameters)))
+        if len(packing.files) > 1 and options.format.index is not None:
+            papers.append(Document(options.format.index, index_text(packing, parameters)))
         facts = [("Parameters", f"{parameters:,}"), ("Seed", str(settings.seed)), ("mergec", version)]
         papers.append(Document("README.md", model_card(recipe, source.text, settings, facts, options.title)))
         given = (options.defines, options.sets)

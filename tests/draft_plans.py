@@ -163,7 +163,7 @@ class Draft:
             single=False,
             on_nonfinite="report",
             inputs=tuple(InputFile(f"memory:{i}", len(d), 0) for i, d in enumerate(self.inputs)),
-            outputs=tuple(PlannedOutput(f"{i}", "", n) for i, n in enumerate(self.outputs)),
+            outputs=tuple(PlannedOutput(f"{i}", n, ()) for i, n in enumerate(self.outputs)),
             tensors=tuple(OutputTensor(f"tensor {i}", "U8", (n,), i, 0, n, ()) for i, n in enumerate(self.outputs)),
             documents=(),
             tagalongs=(),

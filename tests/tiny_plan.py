@@ -6,14 +6,15 @@ from pathlib import Path
 
 import pytest
 from mergec.compiler.checkpoint.catalog import InputFile
-from mergec.compiler.plan.plan import Document, Plan, PlannedOutput
+from mergec.compiler.plan.plan import Document, FixedBytes, Plan, PlannedOutput
 from mergec.grammar.diagnostic import Exit, MergecError
 from mergec.runtime.files.opening import as_it_is
 from mergec.runtime.output.target import Target
 from mergec.runtime.output.writer import Writer
 
-HEADER = '{"t":{"dtype":"U8","shape":[10],"data_offsets":[0,10]}}  '
-START = 8 + len(HEADER)
+HEADER = b'\x39\0\0\0\0\0\0\0{"t":{"dtype":"U8","shape":[10],"data_offsets":[0,10]}}  '
+FIXED = (FixedBytes(0, HEADER),)
+START = len(HEADER)
 PLAN = Plan(
     version="0",
     device="cpu",
@@ -22,7 +23,7 @@ PLAN = Plan(
     single=False,
     on_nonfinite="report",
     inputs=(),
-    outputs=(PlannedOutput("model.safetensors", HEADER, START + 10),),
+    outputs=(PlannedOutput("model.safetensors", START + 10, FIXED),),
     tensors=(),
     documents=(Document("config.json", '{"é": 1}'),),
     tagalongs=(),
@@ -33,7 +34,7 @@ PLAN = Plan(
     reads=0,
     writes=0,
 )
-WEIGHTS = len(HEADER).to_bytes(8, "little") + HEADER.encode() + b"0123456789"
+WEIGHTS = HEADER + b"0123456789"
 
 
 def code(caught: pytest.ExceptionInfo[MergecError]) -> tuple[str, Exit]:

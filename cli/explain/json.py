@@ -6,7 +6,7 @@ import json
 from typing import Any
 
 from ...compiler.pipeline import Compilation
-from ...compiler.plan.plan import to_json as plan_json
+from ...compiler.plan.codec import to_json as plan_json
 from ...compiler.terms.terms import Tie
 from ...grammar.render import to_json as diagnostics_json
 from ..formatter.format import format_expression
@@ -17,7 +17,7 @@ from .whole_model import whole_passes
 def explain_json(compilation: Compilation) -> str:
     """A JSON object: inputs, output, cost, statements, whole_model, copied, ties, warnings, plan. Sizes are bytes.
 
-    `plan` is what `compiler.plan.from_json` reads.
+    `plan` is what `compiler.plan.codec.from_json` reads.
     """
     plan, settings, elaboration = compilation.plan, compilation.settings, compilation.elaboration
     data: dict[str, Any] = {

@@ -1,8 +1,8 @@
 """What the header of a single weight file says beside its tensors: the template's `__metadata__`, and the recipe.
 
-A folder keeps such things in files of their own, and loaders look for nothing but `format` in the headers there. Of a
-file that stands alone the header is all there is: loaders of image and video models read from it which architecture the
-weights are of (`modelspec.*`, `config`), trainers what a model was made from (`ss_*`).
+A folder keeps such things in files of their own, and its headers say only what the format asks for. Of a file that
+stands alone the header is all there is: loaders of image and video models read from it which architecture the weights
+are of (`modelspec.*`, `config`), trainers what a model was made from (`ss_*`).
 """
 
 from __future__ import annotations
@@ -17,9 +17,6 @@ from ..elaborate.elaborate import Elaboration
 from ..evaluate.settings import Settings
 from ..evaluate.statements import Recipe
 from .card import fingerprint
-
-FOLDER: Mapping[str, str] = {"format": "pt"}
-"""What the headers of a folder's weight files say."""
 
 RECORD = "mergec"
 """The key of the recipe's record."""
@@ -41,10 +38,11 @@ def header_metadata(
     version: str,
     defines: Mapping[str, Any],
     sets: Mapping[str, Any],
+    always: Mapping[str, str],
 ) -> tuple[Mapping[str, str], list[Diagnostic]]:
     """The `__metadata__` of an output that is one file, and a warning (W0581) about what is too long to go along.
 
-    `defines` and `sets` are what the command line replaced.
+    `defines` and `sets` are what the command line replaced, `always` is what every file of the format says.
     """
     record = {
         "mergec": version,
@@ -71,7 +69,7 @@ def header_metadata(
                 severity=Severity.WARNING,
             )
         )
-    return {**own, **FOLDER, RECORD: json.dumps(record)}, warnings
+    return {**own, **always, RECORD: json.dumps(record)}, warnings
 
 
 def _of_the_template(elaboration: Elaboration) -> dict[str, str]:

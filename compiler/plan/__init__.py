@@ -5,4 +5,4 @@ finished plan alone is here too: memory, bytes read and written, what may run si
 plans with less to do.
 """
 
-__all__ = ["concurrency", "costs", "liveness", "machine", "owners", "plan", "prune", "scratch", "split"]
+__all__ = ["codec", "concurrency", "costs", "liveness", "machine", "owners", "plan", "prune", "scratch", "split"]

@@ -1,8 +1,8 @@
 """The plan: plain frozen data, all that the executor gets.
 
-A plan lists the input files by range, the output files by header, and steps in order. A step streams over
-elements in blocks (`Pass`), moves bytes (`Copy`), brings a tensor into memory whole (`Load`) or runs an operation
-that needs whole tensors (`Opaque`). Values live in three kinds of places: output files, held buffers (whole
+A plan lists the input files by range, the output files with what is no tensor in them, and steps in order. A step
+streams over elements in blocks (`Pass`), moves bytes (`Copy`), brings a tensor into memory whole (`Load`) or runs an
+operation that needs whole tensors (`Opaque`). Values live in three kinds of places: output files, held buffers (whole
 tensors in memory, from `Step.allocate` to `Step.release`), and scalars. Everything else is scratch of one step.
 
 Elements are numbered row-major within a tensor. Blocks are multiples of `CHUNK` elements, and sums are defined as
@@ -11,11 +11,6 @@ block size nor the number of lanes.
 """
 
 from __future__ import annotations
-
-import dataclasses
-import json
-from collections.abc import Mapping
-from typing import Any
 
 from ...grammar.records import dataclass
 from ..checkpoint.catalog import InputFile
@@ -282,12 +277,20 @@ class Step:
 
 
 @dataclass(frozen=True, slots=True)
+class FixedBytes:
+    """Bytes from byte `start` of an output file on that are no tensor's: a header, a table of the tensors."""
+
+    start: int
+    data: bytes
+
+
+@dataclass(frozen=True, slots=True)
 class PlannedOutput:
-    """An output weight file: its name, the JSON text of its header (padded), its size in bytes."""
+    """An output weight file: its name, its size in bytes, what stands in it besides tensors. The rest is zeros."""
 
     name: str
-    header: str
     size: int
+    fixed: tuple[FixedBytes, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -366,80 +369,3 @@ class Plan:
     writes: int
     folders: tuple[str, ...] = ()
     made_by: tuple[Code, ...] = ()
-
-
-FORMAT = 3
-"""Of the JSON text; another number means that one can't be read as the other."""
-
-_SHARED = frozenset({"code", "reductions", "scalars"})
-"""What passes over tensors that are computed alike have in common: ten times as much as what they don't."""
-
-
-def to_json(plan: Plan) -> str:
-    """The plan as JSON text; `from_json` gives back an equal plan.
-
-    `shared` lists code, reductions and scalars of passes; a pass says which of them are its by their places there.
-    """
-    shared = _Shared({}, [])
-    whole = _encode(plan, shared)
-    return json.dumps({"is": "Plan", "format": FORMAT, "shared": shared.encoded} | whole)
-
-
-def from_json(text: str) -> Plan:
-    """The plan that `to_json` wrote. Raises ValueError on anything else."""
-    data = json.loads(text)
-    if not isinstance(data, dict) or data.pop("format", None) != FORMAT:
-        raise ValueError(f"not a plan of format {FORMAT}")
-    classes = _classes()
-    shared = [_decode(each, classes, []) for each in data.pop("shared", ())]
-    plan = _decode(data, classes, shared)
-    if not isinstance(plan, Plan):
-        raise ValueError("not a plan")
-    return plan
-
-
-@dataclass(frozen=True, slots=True)
-class _Shared:
-    """Places by identity, and what has them. The plan holds on to all of them meanwhile."""
-
-    places: dict[int, int]
-    encoded: list[Any]
-
-    def place(self, value: Any) -> int:
-        if id(value) not in self.places:
-            self.places[id(value)] = len(self.encoded)
-            self.encoded.append(_encode(value, self))
-        return self.places[id(value)]
-
-
-def _encode(value: Any, shared: _Shared) -> Any:
-    kind = type(value)
-    if kind is tuple:
-        return [_encode(v, shared) for v in value]
-    names = getattr(kind, "__match_args__", None)
-    if names is None:
-        return value
-    found: dict[str, Any] = {"is": kind.__name__}
-    for name in names:
-        part = getattr(value, name)
-        found[name] = shared.place(part) if kind is Pass and name in _SHARED else _encode(part, shared)
-    return found
-
-
-def _classes() -> dict[str, type]:
-    """What a plan is made of, by name."""
-    return {k: v for k, v in globals().items() if isinstance(v, type) and dataclasses.is_dataclass(v)}
-
-
-def _decode(value: Any, classes: Mapping[str, type], shared: list[Any]) -> Any:
-    if isinstance(value, dict):
-        kind = classes.get(value.pop("is", ""))
-        if kind is None:
-            raise ValueError("unknown part of a plan")
-        parts = {k: _decode(v, classes, shared) for k, v in value.items()}
-        if kind is Pass:
-            parts |= {k: shared[parts[k]] for k in _SHARED}
-        return kind(**parts)
-    if isinstance(value, list):
-        return tuple(_decode(v, classes, shared) for v in value)
-    return value

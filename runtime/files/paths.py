@@ -13,11 +13,6 @@ def native(text: str) -> str:
     return os.fsdecode(text.encode("utf-8", "surrogateescape"))
 
 
-def within(path: str, folder: str) -> bool:
-    """Whether a path is that of a folder or of something in it; both absolute and spelled alike."""
-    return os.path.commonpath([path, folder]) == folder
-
-
 def near_names(path: str, written: str) -> tuple[str, ...]:
     """Help for the missing `path`, which stands as `written`: the names in its folder that are most like its own."""
     parent, name = os.path.split(path)

@@ -4,4 +4,4 @@ In: bytes for places in files. Out: a folder or file that is there whole, by one
 all; and what may be replaced by it.
 """
 
-__all__ = ["target", "writer"]
+__all__ = ["target", "unfinished", "writer"]

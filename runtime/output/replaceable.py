@@ -1,7 +1,7 @@
 """What may be replaced: looked at without following a link, so that nothing is lost that is no output.
 
 A folder may be, where it is empty, or where every file in it is one that mergec has written there (its record says so),
-or one of those that a checkpoint's folder consists of. One file may be, where it holds safetensors. What could not be
+or one of those that a checkpoint's folder consists of. One file may be, where it is sound. What could not be
 removed once it is replaced is told before anything is made.
 """
 
@@ -17,9 +17,9 @@ from ...compiler.checkpoint.catalog import CatalogError
 from ...compiler.emit.card import PROVENANCE
 from ...grammar.records import dataclass
 from ..files.faults import reason, show
-from ..files.paths import within
-from ..formats.safetensors import read_header
+from ..formats.outputs import reader_of
 from ..resume.record import found_record
+from .trees import within
 
 MOUNTS = "/proc/self/mountinfo"
 """Where Linux lists what is mounted."""
@@ -135,10 +135,11 @@ def _why_not(path: str, status: os.stat_result, single: bool) -> str | None:
 
 
 def _of_a_file(path: str) -> str | None:
+    reader = reader_of(path)
     try:
-        read_header(path)
+        reader.header(path)
     except CatalogError as error:
-        return f"it is no safetensors file ({error.message})"
+        return f"it is no {reader.format.name} file ({error.message})"
     return None
 
 

@@ -5,11 +5,10 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Collection, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from threading import Lock
 from types import TracebackType
 
-from ...compiler.pack.packing import header_bytes
 from ...compiler.plan.plan import Document, Extent, Plan, PlannedOutput, Tagalong
 from ..files.descriptors import Descriptors, room
 from ..files.direct import PIECE, UNIT, Direct
@@ -39,7 +38,7 @@ class Writer:
         self._outputs: Sequence[PlannedOutput] = plan.outputs
         self._documents: Sequence[Document] = plan.documents
         self._tagalongs: Sequence[Tagalong] = plan.tagalongs
-        self._data_starts = tuple(len(header_bytes(output.header)) for output in plan.outputs)
+        self._fixed = tuple([[(f.start, f.start + len(f.data)) for f in output.fixed] for output in plan.outputs])
         self.paths = tuple(self._place(output.name) for output in plan.outputs)
         most_open = room(plan.lanes)
         self._descriptors = Descriptors(self._open, most_open)
@@ -57,7 +56,7 @@ class Writer:
         self.close()
 
     def start(self, present: Collection[int] = (), linked: Collection[int] = ()) -> None:
-        """Makes every weight file with its header and its full size, so that a full disk shows at once.
+        """Makes every weight file with its fixed bytes and its full size, so that a full disk shows at once.
 
         Files in `present`, by index, are there from an unfinished run: what is in them stays. Those in `linked` are
         complete, and belong to an earlier output as well: they are not touched.
@@ -65,20 +64,20 @@ class Writer:
         for index, (path, output) in enumerate(zip(self.paths, self._outputs, strict=True)):
             if index in linked:
                 continue
-            header = header_bytes(output.header)
-            if len(header) > output.size:
-                raise ValueError(f"header of {output.name} is longer than the file")
-            with writing(path), _opened(path) if index in present else _created(path) as descriptor:
+            if any(end > output.size for _, end in self._fixed[index]):
+                raise ValueError(f"fixed bytes of {output.name} lie outside the file")
+            with writing(path), _opened(path, new=index not in present) as descriptor:
                 if not reserve(descriptor, output.size):
                     os.ftruncate(descriptor, output.size)
-                write_all(descriptor, memoryview(header), 0)
+                for fixed in output.fixed:
+                    write_all(descriptor, memoryview(fixed.data), fixed.start)
 
     def write(self, file: int, start: int, data: memoryview) -> None:
         """Writes `data` (contiguous) at byte `start` of weight file `file`."""
         self._check_range(file, start, data.nbytes)
         with writing(self.paths[file]):
             if not self._direct.write(file, start, data.cast("B")):
-                with self._borrow(file) as descriptor:
+                with self._descriptors.borrow(file) as descriptor:
                     write_all(descriptor, data.cast("B"), start)
                     self._written(file, descriptor, data.nbytes)
         if self._ledger is not None:
@@ -94,12 +93,9 @@ class Writer:
         done = 0 if self._can_share(inputs, extent, file, start) else self._copy_directly(inputs, extent, file, start)
         if done < extent.nbytes:
             rest = Extent(extent.file, extent.start + done, extent.nbytes - done)
-            self._copy_rest(inputs, rest, file, start + done)
-
-    def _copy_rest(self, inputs: Inputs, extent: Extent, file: int, start: int) -> None:
-        done = self._copy_in_kernel(inputs, extent, file, start)
-        if done < extent.nbytes:
-            self._copy_through_memory(inputs, extent, done, file, start)
+            copied = self._copy_in_kernel(inputs, rest, file, start + done)
+            if copied < rest.nbytes:
+                self._copy_through_memory(inputs, rest, copied, file, start + done)
 
     def seal(self) -> tuple[SealedFile, ...]:
         """Sees the weight files onto the disk; nothing may be written to them after that."""
@@ -117,7 +113,7 @@ class Writer:
         onto the disk, but for the weight files: `seal` does that."""
         for document in self._documents if documents is None else documents:
             path = self._place(document.name)
-            with writing(path), _created(path) as descriptor:
+            with writing(path), _opened(path) as descriptor:
                 write_all(descriptor, memoryview(document.text.encode()), 0)
                 os.fsync(descriptor)
         for tagalong in self._tagalongs:
@@ -137,7 +133,7 @@ class Writer:
         if (extent.start - start) % _SHARED_UNIT or extent.nbytes < first + _SHARED_UNIT:
             return False
         if extent.file not in self._sharing:
-            with inputs.borrow(extent.file) as source, self._borrow(file) as target:
+            with inputs.borrow(extent.file) as source, self._descriptors.borrow(file) as target:
                 shared = share(source, extent.start + first, target, start + first, _SHARED_UNIT)
             self._sharing[extent.file] = shared
         return self._sharing[extent.file]
@@ -158,7 +154,7 @@ class Writer:
         if not hasattr(os, "copy_file_range"):
             return 0
         done = 0
-        with inputs.borrow(extent.file) as source, self._borrow(file) as target:
+        with inputs.borrow(extent.file) as source, self._descriptors.borrow(file) as target:
             while done < extent.nbytes:
                 count = min(_COPY_CHUNK, extent.nbytes - done)
                 if done == 0 and (extent.start - start) % _SHARED_UNIT == 0:
@@ -194,7 +190,7 @@ class Writer:
         with open(source, "rb", buffering=0) as file, writing(path):
             if not stat.S_ISREG(os.fstat(source).st_mode):
                 raise input_fault("E0611", f"`{show(tagalong.path)}` is not a regular file", tagalong.path)
-            with _created(path) as descriptor:
+            with _opened(path) as descriptor:
                 offset = 0
                 while part := file.read(_BUFFER):
                     write_all(descriptor, memoryview(part), offset)
@@ -213,12 +209,9 @@ class Writer:
         return path
 
     def _check_range(self, file: int, start: int, nbytes: int) -> None:
-        output = self._outputs[file]
-        if start < self._data_starts[file] or start + nbytes > output.size:
-            raise ValueError(f"bytes {start} to {start + nbytes} lie outside the data of {output.name}")
-
-    def _borrow(self, file: int) -> AbstractContextManager[int]:
-        return self._descriptors.borrow(file)
+        output, stop = self._outputs[file], start + nbytes
+        if start < 0 or stop > output.size or any(start < end and first < stop for first, end in self._fixed[file]):
+            raise ValueError(f"bytes {start} to {stop} lie outside the data of {output.name}")
 
     def _open(self, file: int, flags: int = 0) -> int:
         return os.open(self.paths[file], os.O_WRONLY | os.O_CLOEXEC | flags)
@@ -235,17 +228,9 @@ class Writer:
 
 
 @contextmanager
-def _opened(path: str) -> Iterator[int]:
-    descriptor = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
-    try:
-        yield descriptor
-    finally:
-        os.close(descriptor)
-
-
-@contextmanager
-def _created(path: str) -> Iterator[int]:
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
+def _opened(path: str, *, new: bool = True) -> Iterator[int]:
+    flags = os.O_WRONLY | os.O_CLOEXEC | (os.O_CREAT | os.O_EXCL if new else 0)
+    descriptor = os.open(path, flags, 0o666)
     try:
         yield descriptor
     finally:

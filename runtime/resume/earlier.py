@@ -17,14 +17,13 @@ from dataclasses import replace
 
 from ...compiler.checkpoint.catalog import CatalogError, StoredTensor
 from ...compiler.emit.card import PROVENANCE
-from ...compiler.pack.packing import header_bytes
 from ...compiler.plan.plan import OutputTensor, Plan, PlannedOutput
 from ...compiler.plan.prune import Found
 from ...grammar.records import dataclass
 from ..catalog.extension_code import named
 from ..files.compare import holds
 from ..files.opening import regular
-from ..formats.safetensors import read_header
+from ..formats.outputs import reader_of
 from .confirm import Stored, confirm
 from .environment import changed_code, difference
 from .journal import Done
@@ -82,7 +81,7 @@ def examine(path: str, plan: Plan) -> Earlier | None:
     for weights in record.weights:
         place = os.path.join(path, weights.name)
         with suppress(CatalogError):
-            header = read_header(place)
+            header = reader_of(place).header(place)
             trusted = weights == sealed(weights.name, header.file)
             # its status changes with the names that runs give it, of which one that was stopped may have left some
             file = replace(header.file, ctime_ns=0)
@@ -136,17 +135,18 @@ def _same_files(plan: Plan, tensors: Mapping[int, Reused]) -> dict[int, str]:
             places[wanted.file].add(reused.found.file.path)
     same = {}
     for number, output in enumerate(plan.outputs):
-        if whole[number] and len(places[number]) == 1 and _begins(next(iter(places[number])), output):
+        if whole[number] and len(places[number]) == 1 and _frames(next(iter(places[number])), output):
             same[number] = next(iter(places[number]))
     return same
 
 
-def _begins(path: str, output: PlannedOutput) -> bool:
-    """Whether the file has the output's size and header."""
-    header = header_bytes(output.header)
+def _frames(path: str, output: PlannedOutput) -> bool:
+    """Whether the file has the output's size and fixed bytes."""
     try:
         with regular(path) as (descriptor, status):
-            return status.st_size == output.size and os.pread(descriptor, len(header), 0) == header
+            return status.st_size == output.size and all(
+                os.pread(descriptor, len(fixed.data), fixed.start) == fixed.data for fixed in output.fixed
+            )
     except OSError:
         return False
 

@@ -35,8 +35,8 @@ class Head:
     """What a run makes, as far as bytes of tensors depend on it.
 
     `inputs` are path and identity of every input file; `tensors` is a digest of the output's tensors with their keys
-    and places, `files` one of its weight files with their headers. How the work is divided is not in it, nor are the
-    papers that go with the weights.
+    and places, `files` one of its weight files with their fixed bytes. How the work is divided is not in it, nor are
+    the papers that go with the weights.
     """
 
     made_with: Mapping[str, str]
@@ -64,7 +64,11 @@ def head_of(plan: Plan) -> Head:
         tensors.update(repr((plan.steps, plan.inputs)).encode(errors="backslashreplace"))
     files = hashlib.blake2b(digest_size=16)
     for f in plan.outputs:
-        files.update(f"{f.name!r} {f.size} {f.header!r}\n".encode(errors="backslashreplace"))
+        files.update(
+            f"{f.name!r} {f.size} {[(b.start, len(b.data)) for b in f.fixed]}\n".encode(errors="backslashreplace")
+        )
+        for fixed in f.fixed:
+            files.update(fixed.data)
     inputs = tuple((i.path, i.identity) for i in plan.inputs)
     return Head(made_with(plan), inputs, tensors.hexdigest(), files.hexdigest())
 

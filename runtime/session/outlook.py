@@ -7,7 +7,7 @@ import os
 from ...compiler.plan.plan import Plan
 from ...compiler.plan.prune import prune, reuse
 from ...grammar.records import dataclass
-from ..output.target import waiting
+from ..output.unfinished import waiting
 from ..resume.earlier import examine
 
 
@@ -36,12 +36,12 @@ def look(plan: Plan, path: str) -> Outlook:
     earlier = examine(where, plan)
     if earlier is not None and earlier.unchanged:
         return Outlook(exists, True, (), len(plan.tensors), 0, None, 0, 0)
-    entries, given_up = waiting(where, plan)
-    resumed = {entry.tensor for entry in entries}
+    left = waiting(where, plan)
+    resumed = {entry.tensor for entry in left.entries}
     found = {} if earlier is None else {k: t for k, t in earlier.tensors.items() if k not in resumed}
     whole = () if earlier is None else earlier.same_files
     there = resumed | {k for k in found if plan.tensors[k].file in whole}
     work = reuse(prune(plan, there), {k: t.found for k, t in found.items() if k not in there})
     made = tuple(k for k in range(len(plan.tensors)) if k not in resumed and k not in found)
-    why_not = given_up or (earlier.why_not if earlier is not None else None)
+    why_not = left.given_up or (earlier.why_not if earlier is not None else None)
     return Outlook(exists, False, made, len(found), len(resumed), why_not, work.reads, work.writes)

@@ -112,7 +112,7 @@ def _from_inputs(
     try:
         device = choose_device({"cuda": "cuda", "mps": "mps"}.get(str(record.made_with.get("device")), "cpu"))
         place = os.path.join(path, PROVENANCE)
-        made, checks = recompile(record, folders, disk, primitives, lanes, device, place)
+        made, checks = recompile(record, folders, disk, primitives, lanes, device, contents.format, place)
     except RecursionError:
         return [Check("recipe", Verdict.UNKNOWN, "it is nested too deeply")]
     if made is None:

@@ -3,25 +3,25 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from ...compiler.checkpoint.catalog import CatalogError, StoredTensor
 from ...compiler.checkpoint.config_faults import config_faults
 from ...compiler.checkpoint.model import Model, bind
 from ...compiler.ops.shapes import elements
+from ...compiler.pack.format import OutputFormat
 from ...grammar.diagnostic import Diagnostic
 from ...grammar.records import dataclass
 from ...grammar.source import Source, Span
 from ..catalog.documents import read_json
-from ..catalog.folders import INDEX_SUFFIX, MAX_INDEX
+from ..catalog.folders import MAX_INDEX
 from ..catalog.local import LocalCatalog
 from ..files.faults import show
-from ..formats.safetensors import read_header
+from ..formats.outputs import Reader, is_weights, reader_of
+from ..formats.safetensors import Header
 from ..resume.record import Record
 from .report import Check, Verdict, check
-
-INDEX = "model" + INDEX_SUFFIX
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,27 +34,31 @@ class Place:
 
 @dataclass(frozen=True, slots=True)
 class Contents:
-    """Every tensor in the weight files, by name, and how many bytes of tensors that is. `sound`: all headers are."""
+    """Every tensor in the weight files, by name, and how many bytes of tensors that is. `sound`: all headers are;
+    `format` is that of the files."""
 
     tensors: Mapping[str, Place]
     nbytes: int
     sound: bool
+    format: OutputFormat
 
 
 def read_contents(path: str) -> tuple[Contents, Check]:
     """Reads the headers of all weight files of the output, whatever the index says of them."""
     files = [path]
     if os.path.isdir(path):
-        names = sorted(e.name for e in os.scandir(path) if e.name.endswith(".safetensors") and e.is_file())
+        names = sorted(e.name for e in os.scandir(path) if is_weights(e.name) and e.is_file())
         files = [os.path.join(path, name) for name in names]
     found: list[Diagnostic] = []
     tensors: dict[str, Place] = {}
     for file in files:
+        reader = reader_of(file)
         try:
-            header = read_header(file)
+            header = reader.header(file)
         except CatalogError as error:
             found.append(as_diagnostic(error))
             continue
+        found.extend(_read_otherwise(file, header, reader))
         for name, tensor in header.tensors.items():
             if name in tensors:
                 other = os.path.basename(tensors[name].path)
@@ -65,7 +69,29 @@ def read_contents(path: str) -> tuple[Contents, Check]:
         found.append(Diagnostic("E0651", "the output has no weight file", file=path))
     nbytes = sum(p.tensor.nbytes for p in tensors.values())
     detail = f"{_count(len(files), 'weight file')}, {_count(len(tensors), 'tensor')}, {nbytes:,} bytes"
-    return Contents(tensors, nbytes, not found), check("headers", detail, found)
+    format = reader_of(files[0] if files else path).format
+    return Contents(tensors, nbytes, not found, format), check("headers", detail, found)
+
+
+def _read_otherwise(path: str, header: Header, reader: Reader) -> Iterator[Diagnostic]:
+    """Where the format's own library finds other tensors in a file than we do."""
+    if reader.reference is None:
+        return
+    library = f"the {reader.format.name} library"
+    try:
+        theirs = reader.reference(path)
+    except Exception as error:  # whatever it is, nobody can load the file
+        yield Diagnostic("E0651", f"{library} can't read this file: {show(str(error))}", file=path)
+        return
+    ours = {name: (reader.format.dtypes[t.dtype], t.shape) for name, t in header.tensors.items()}
+    for name in {**ours, **theirs}:
+        if ours.get(name) != theirs.get(name):
+            here, there = (_kind(tensors.get(name)) for tensors in (ours, theirs))
+            yield Diagnostic("E0651", f"tensor `{show(name)}` is {here} to mergec, and {there} to {library}", file=path)
+
+
+def _kind(tensor: tuple[str, tuple[int, ...]] | None) -> str:
+    return f"{show(tensor[0])} {list(tensor[1])}" if tensor is not None else "nothing"
 
 
 def check_tensors(path: str, contents: Contents, record: Record) -> Check:
@@ -94,15 +120,18 @@ def check_tensors(path: str, contents: Contents, record: Record) -> Check:
 
 def check_index(path: str, contents: Contents) -> Check | None:
     """The index names every tensor with its file, and nothing else; None where there is none and none is needed."""
-    place = os.path.join(path, INDEX)
+    called = contents.format.index
+    if called is None:
+        return None
+    place = os.path.join(path, called)
     several = len({p.path for p in contents.tensors.values()}) > 1
     if not os.path.lexists(place):
-        message = f"`{INDEX}` is missing, and the weights are in several files"
+        message = f"`{called}` is missing, and the weights are in several files"
         return check("index", "", [Diagnostic("E0655", message, file=path)]) if several else None
     try:
         index = read_json(place, limit=MAX_INDEX, code="E0431")
     except CatalogError as error:
-        return check("index", INDEX, [as_diagnostic(error)])
+        return check("index", called, [as_diagnostic(error)])
     found = []
 
     def wrong(message: str) -> None:

@@ -19,6 +19,7 @@ from ...compiler.evaluate.extensions import Primitive
 from ...compiler.evaluate.standard_library import Library
 from ...compiler.evaluate.statements import evaluate
 from ...compiler.graph.code_digest import own_code
+from ...compiler.pack.format import OutputFormat
 from ...compiler.pipeline import Compilation, Options, compile_recipe
 from ...compiler.plan.plan import Code, Plan
 from ...compiler.version import __version__
@@ -35,9 +36,6 @@ from ..resume.environment import changed_code, recorded_code
 from ..resume.record import Record
 from .contents import base_list
 from .report import Check, Verdict, check
-
-_AS_WRITTEN = ("config.json", "model.safetensors.index.json")
-"""Documents that the compiler writes from tensors and configs alone. Others are compared with their sources."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,6 +112,7 @@ def recompile(
     primitives: Mapping[str, Primitive],
     lanes: int,
     device: str,
+    format: OutputFormat,
     place: str,
 ) -> tuple[Recompiled | None, list[Check]]:
     """Compiles the recipe of a record from the first of `folders` in which all its inputs are.
@@ -136,6 +135,7 @@ def recompile(
         sets=_object(record, "sets"),
         strict=record.base.get("strict") is True,
         primitives=primitives,
+        format=format,
     )
     try:
         compilation = compile_recipe(source, catalog, __version__, options)
@@ -313,8 +313,10 @@ def check_papers(path: str, made: Recompiled) -> Check:
     """config.json, the index and what came along from inputs (a tokenizer) are as the recipe writes them."""
     found: list[Diagnostic] = []
     looked = 0
+    # what the compiler writes from tensors and configs alone; other documents are compared with their sources
+    as_written = ("config.json", made.compilation.options.format.index)
     for document in made.plan.documents:
-        if document.name in _AS_WRITTEN:
+        if document.name in as_written:
             looked += 1
             _compare(path, document.name, document.text.encode(), found)
     for tagalong in made.plan.tagalongs:

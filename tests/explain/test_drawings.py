@@ -9,7 +9,7 @@ from collections.abc import Callable
 from mergec.cli.explain import explain
 from mergec.cli.explain.drawing import LARGEST, Drawing, draw
 from mergec.compiler.pipeline import Compilation
-from mergec.compiler.plan.plan import from_json
+from mergec.compiler.plan.codec import from_json
 
 Compile = Callable[..., Compilation]
 

@@ -25,8 +25,7 @@ from mergec.runtime.machine import accelerator
 from mergec.runtime.machine.accelerator import DeviceArena
 from mergec.runtime.machine.host import Host
 from mergec.runtime.machine.lanes import Lanes
-from mergec.runtime.output import target
-from mergec.runtime.output.target import Target
+from mergec.runtime.output import partial, target
 from mergec.runtime.resume import keeper
 from mergec.runtime.session.session import run_plan
 from mergec.runtime.stream import batching
@@ -115,14 +114,14 @@ def test_what_an_earlier_run_has_left_outlives_one_that_cannot_begin(
 def test_a_folder_that_cannot_be_removed_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     compiled = compile(make(tmp_path) / "copy.mrg", device="cpu")
 
-    def no_space(self: Target) -> None:
-        raise output_fault("E0604", "no space", self.path)
+    def no_space(path: str, *_: object) -> None:
+        raise output_fault("E0604", "no space", path)
 
     def refused(path: str) -> None:
         raise PermissionError(f"not {path}")
 
-    monkeypatch.setattr(Target, "_check_space", no_space)
-    monkeypatch.setattr(target, "_remove", refused)
+    monkeypatch.setattr(target, "check_space", no_space)
+    monkeypatch.setattr(partial, "remove", refused)
     with pytest.raises(MergecError) as caught:
         compiled.run(tmp_path / "out")
     assert caught.value.diagnostics[0].help == (

@@ -21,7 +21,7 @@ import mergec
 import pytest
 import torch
 from commands import mergec as command
-from mergec.compiler.plan.plan import from_json, to_json
+from mergec.compiler.plan.codec import from_json, to_json
 from mergec.runtime.catalog.extension_code import kernel_code
 from packages import installed
 from safetensors.torch import load_file, save_file

@@ -15,7 +15,8 @@ import pytest
 import torch
 from mergec.cli.explain.method import explain_method
 from mergec.compiler.pipeline import Options
-from mergec.compiler.plan.plan import Opaque, from_json, to_json
+from mergec.compiler.plan.codec import from_json, to_json
+from mergec.compiler.plan.plan import Opaque
 from mergec.grammar.render import render
 from merging import merge
 from packages import installed

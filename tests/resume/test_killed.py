@@ -13,7 +13,7 @@ import mergec
 import pytest
 from in_step import in_step, told
 from mergec.compiler.plan.plan import Plan
-from mergec.runtime.output import target
+from mergec.runtime.output import swap
 from mergec.runtime.resume import keeper
 from resume_models import CHANGED, merged, plan_of, weights, write_models
 from watched_disk import Disk
@@ -56,7 +56,7 @@ def test_stopped_at_any_instant(before: str, folder: Path, tmp_path: Path, monke
     earlier_plan = plan_of(folder, CHANGED, lanes=lanes) if before.startswith("an output") else None
     wanted = merged(plan, tmp_path / "wanted")
     if before.endswith("renames"):
-        monkeypatch.setattr(target, "exchange", _no_exchange)
+        monkeypatch.setattr(swap, "exchange", _no_exchange)
     if lanes == 1:
         in_step(monkeypatch.setattr)
     counted = _run(plan, earlier_plan, tmp_path / "count", set(), monkeypatch)

@@ -11,7 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from mergec.compiler.checkpoint.catalog import InputFile
 from mergec.compiler.pipeline import Options, compile_recipe
-from mergec.compiler.plan.plan import Copy, Extent, Load, Opaque, Pass, Plan, from_json, to_json
+from mergec.compiler.plan.codec import from_json, to_json
+from mergec.compiler.plan.plan import Copy, Extent, Load, Opaque, Pass, Plan
 from mergec.compiler.plan.prune import Found, prune, reuse
 from mergec.grammar.source import Source
 from mergec.runtime.catalog.local import LocalCatalog

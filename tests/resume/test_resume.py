@@ -14,7 +14,6 @@ from typing import Any
 import mergec
 import pytest
 from mergec.cli.main import main
-from mergec.compiler.pack.packing import header_bytes
 from mergec.runtime.execute.executor import Cancelled
 from mergec.runtime.output.writer import Writer
 from mergec.runtime.resume import journal, keeper
@@ -173,7 +172,7 @@ def test_every_finished_tensor_of_a_file_is_damaged(
         stopped(folder, out, after=12)
         damaged = sorted((tmp_path / ".out.partial" / "out").iterdir())[: 1 if files == "one" else None]
         for path in damaged:
-            start = len(header_bytes(next(o for o in plan.outputs if o.name == path.name).header))
+            start = len(next(o for o in plan.outputs if o.name == path.name).fixed[0].data)
             path.write_bytes(path.read_bytes()[:start] + bytes(path.stat().st_size - start))
     (tmp_path / ".out.partial" / "out" / "config.json").write_text("left behind")
     resumed = mergec.run(plan, out, force=files == "one").resumed

@@ -7,7 +7,8 @@ from pathlib import Path
 import mergec
 import pytest
 import torch
-from mergec.compiler.plan.plan import CHUNK, Held, Mask, Pass, Plan, ToBuffer, from_json, to_json
+from mergec.compiler.plan.codec import from_json, to_json
+from mergec.compiler.plan.plan import CHUNK, Held, Mask, Pass, Plan, ToBuffer
 from mergec.compiler.schedule import steps
 from mergec.runtime.native import backend
 from resume_models import plan_of, weights

@@ -13,8 +13,7 @@ import pytest
 import torch
 from mergec.compiler.plan.plan import Plan
 from mergec.grammar.diagnostic import Diagnostic, Exit, MergecError
-from mergec.runtime.output import replaceable
-from mergec.runtime.output import target as target_module
+from mergec.runtime.output import replaceable, swap
 from mergec.runtime.output.target import Target
 from mergec.runtime.output.writer import Writer
 from safetensors.torch import save_file
@@ -27,7 +26,7 @@ SINGLE = dataclasses.replace(PLAN, single=True, documents=())
 def both_swaps(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """Runs a test with the file system's swap of two paths, and without."""
     if request.param == "two renames":
-        monkeypatch.setattr(target_module, "exchange", lambda *_: False)
+        monkeypatch.setattr(swap, "exchange", lambda *_: False)
 
 
 def everything(folder: Path) -> dict[str, object]:
@@ -398,7 +397,7 @@ def test_swapped_back_where_another_one_came_out(tmp_path: Path, monkeypatch: py
     """What is put there between the last look and the swap."""
     out = checkpoint(tmp_path / "out")
     looks: Iterator[int] = iter(range(9))
-    look = target_module.look
+    look = swap.look
 
     def late(path: str, *, single: bool) -> object:
         found = look(path, single=single)
@@ -406,7 +405,7 @@ def test_swapped_back_where_another_one_came_out(tmp_path: Path, monkeypatch: py
             (out / "notes.txt").write_text("mine")
         return found
 
-    monkeypatch.setattr(target_module, "look", late)
+    monkeypatch.setattr(swap, "look", late)
     found = _refused(out, lambda: None)
     assert (found.code, found.message[-11:]) == ("E0608", "`notes.txt`")
     assert sorted(os.listdir(out)) == ["config.json", "model.safetensors", "notes.txt"]

@@ -16,10 +16,10 @@ import pytest
 import torch
 from mergec.compiler.plan.plan import PlannedOutput
 from mergec.grammar.diagnostic import Exit, MergecError
-from mergec.runtime.output import target as target_module
+from mergec.runtime.output import swap
 from mergec.runtime.output.target import Target
 from safetensors.torch import save_file
-from tiny_plan import HEADER, MADE, PLAN, WEIGHTS, code, make, planned, tree
+from tiny_plan import FIXED, MADE, PLAN, WEIGHTS, code, make, planned, tree
 
 
 def _no_exchange(first: str, second: str) -> bool:  # noqa: ARG001
@@ -34,7 +34,7 @@ def _no_access(path: str, mode: int) -> bool:  # noqa: ARG001
 def both_swaps(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """Runs a test with the file system's swap of two paths, and without."""
     if request.param == "two renames":
-        monkeypatch.setattr(target_module, "exchange", _no_exchange)
+        monkeypatch.setattr(swap, "exchange", _no_exchange)
 
 
 @pytest.mark.parametrize("name", ["out", "two words", "größe-模型", "-x", ".hidden", "a\nb"])
@@ -94,7 +94,7 @@ def test_failed_second_rename_puts_the_old_target_back(tmp_path: Path, monkeypat
             raise OSError(errno.EIO, "Input/output error")
         rename(source, target)
 
-    monkeypatch.setattr(target_module, "exchange", _no_exchange)
+    monkeypatch.setattr(swap, "exchange", _no_exchange)
     monkeypatch.setattr(os, "rename", second_fails)
     with pytest.raises(MergecError, match="input/output error") as caught:
         make(tmp_path / "out", force=True)
@@ -188,7 +188,7 @@ def test_parent_must_be_writable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 
 
 def test_free_space(tmp_path: Path) -> None:
-    plan = dataclasses.replace(PLAN, outputs=(PlannedOutput("model.safetensors", HEADER, 10**18),))
+    plan = dataclasses.replace(PLAN, outputs=(PlannedOutput("model.safetensors", 10**18, FIXED),))
     with pytest.raises(MergecError, match=r"the output needs 1,000,000,000.00 GB and `.*` has .* GB free") as caught:
         make(tmp_path / "out", plan)
     assert code(caught) == ("E0604", Exit.RUN)

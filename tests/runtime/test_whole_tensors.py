@@ -10,7 +10,8 @@ import pytest
 import torch
 from mergec.compiler.ops.table import OPS
 from mergec.compiler.pipeline import Options, compile_recipe
-from mergec.compiler.plan.plan import Opaque, from_json, to_json
+from mergec.compiler.plan.codec import from_json, to_json
+from mergec.compiler.plan.plan import Opaque
 from mergec.grammar.source import Source
 from mergec.runtime.catalog.local import LocalCatalog
 from mergec.runtime.portable.opaque import OPAQUE

@@ -17,7 +17,7 @@ from mergec.runtime.files import syscalls
 from mergec.runtime.files.inputs import Inputs
 from mergec.runtime.output import writer
 from mergec.runtime.output.writer import Writer
-from tiny_plan import HEADER, MADE, PLAN, START, WEIGHTS, code, make, planned, tree
+from tiny_plan import FIXED, MADE, PLAN, START, WEIGHTS, code, make, planned, tree
 
 # --- inputs --------------------------------------------------------------------------------------
 
@@ -135,7 +135,7 @@ def test_blocks_are_shared_where_files_lie_alike(
     monkeypatch.setattr(os, "copy_file_range", copy)
     folder = tmp_path / "out"
     folder.mkdir()
-    plan = dataclasses.replace(PLAN, documents=(), outputs=(PlannedOutput("o", HEADER, 3 * size),))
+    plan = dataclasses.replace(PLAN, documents=(), outputs=(PlannedOutput("o", 3 * size, FIXED),))
     alike = [(25 * page, 10 * page, 500_001), (5 * page, 300 * page, 300_000), (150 * page, 500 * page, page - 1)]
     with Inputs([planned(source)]) as inputs, Writer(str(folder), plan) as made:
         made.start()
@@ -157,7 +157,7 @@ def test_blocks_are_shared_where_files_lie_alike(
 def test_threads_write_large_ranges(tmp_path: Path) -> None:
     size = 8 << 20
     plan = dataclasses.replace(
-        PLAN, documents=(), outputs=tuple(PlannedOutput(f"{i}.safetensors", HEADER, START + size) for i in range(2))
+        PLAN, documents=(), outputs=tuple(PlannedOutput(f"{i}.safetensors", START + size, FIXED) for i in range(2))
     )
     content = random.Random(0).randbytes(size)
     with Writer(str(tmp_path), plan) as writer, ThreadPoolExecutor(4) as pool:
@@ -174,7 +174,7 @@ def test_names_stay_in_the_folder(tmp_path: Path, name: str) -> None:
     folder = tmp_path / "out"
     folder.mkdir()
     with pytest.raises(MergecError) as caught:
-        Writer(str(folder), dataclasses.replace(PLAN, outputs=(PlannedOutput(name, HEADER, 100),)))
+        Writer(str(folder), dataclasses.replace(PLAN, outputs=(PlannedOutput(name, 100, FIXED),)))
     assert code(caught) == ("E0612", Exit.RUN)
     with Writer(str(folder), dataclasses.replace(PLAN, documents=(Document(name, ""),))) as writer:
         writer.start()

@@ -8,20 +8,27 @@ import shutil
 import struct
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import lora_adapters
 import mergec
 import pytest
+import safetensors
 import torch
 from mergec.compiler.checkpoint.catalog import CatalogError
+from mergec.compiler.checkpoint.dtypes import SIZES
 from mergec.compiler.emit import content
 from mergec.compiler.emit.card import RECORDED
+from mergec.compiler.pack.format import FileTensor
+from mergec.compiler.pack.safetensors import SAFETENSORS
 from mergec.runtime.catalog import extension_code
+from mergec.runtime.formats.outputs import reader_of
 from mergec.runtime.resume.earlier import examine
 from mergec.runtime.resume.record import DIGEST, found_record, parse_record, sealed_text
 from mergec.runtime.verify import recipe as recompiling
 from mergec.runtime.verify.report import Verdict
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 
 RECIPE = """let base = model("base")
@@ -177,6 +184,76 @@ def test_one_file(folder: Path) -> None:
     assert verdicts(mergec.verify(out)) == {"headers": "ok", "record": "not checked", "non-finite": "ok"}
     out.write_bytes(out.read_bytes()[:-1])
     assert codes(mergec.verify(out)) == {"E0426"}
+
+
+class Other:
+    """A safetensors library that reads a file otherwise: some tensors are other ones to it (None: not there)."""
+
+    def __init__(self, path: str, framework: str, changed: dict[str, Any]) -> None:
+        self._changed = changed
+        self._file = safe_open(path, framework=framework)
+
+    def __enter__(self) -> Other:
+        return self
+
+    def __exit__(self, *_: object) -> None: ...
+
+    def keys(self) -> list[str]:
+        names = list(self._file.keys())
+        return [*(n for n in names if self._changed.get(n, 0) is not None), *self._changed.get("more", ())]
+
+    def get_slice(self, name: str) -> Any:
+        real = self._file.get_slice(EMBED if name in self._changed.get("more", ()) else name)
+        said = {"get_dtype": real.get_dtype(), "get_shape": real.get_shape()} | (self._changed.get(name) or {})
+        return SimpleNamespace(**{k: lambda v=v: v for k, v in said.items()})
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        (
+            {EMBED: {"get_dtype": "F16"}},
+            f"tensor `{EMBED}` is BF16 [64, 32] to mergec, and F16 [64, 32] to the safetensors library",
+        ),
+        (
+            {EMBED: {"get_shape": [4]}},
+            f"tensor `{EMBED}` is BF16 [64, 32] to mergec, and BF16 [4] to the safetensors library",
+        ),
+        ({EMBED: None}, f"tensor `{EMBED}` is BF16 [64, 32] to mergec, and nothing to the safetensors library"),
+        ({"more": ["x"]}, "tensor `x` is nothing to mergec, and BF16 [64, 32] to the safetensors library"),
+    ],
+)
+def test_a_library_that_reads_a_file_otherwise(
+    changed: dict[str, Any], message: str, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(safetensors, "safe_open", lambda path, framework: Other(path, framework, changed))
+    out = folder / "x.safetensors"
+    mergec.compile(folder / "r.mrg", device="cpu", single=True).run(out)
+    (found,) = mergec.verify(out).diagnostics
+    assert (found.code, found.message, found.file) == ("E0651", message, str(out))
+
+
+def test_a_library_that_refuses_a_file(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(path: str, framework: str) -> None:  # noqa: ARG001
+        raise SafetensorError("not to my taste")
+
+    monkeypatch.setattr(safetensors, "safe_open", refuse)
+    found = mergec.verify(folder / "out", folder=folder)
+    assert verdicts(found)["headers"] == "failed"
+    assert {d.message for d in found.diagnostics} == {"the safetensors library can't read this file: not to my taste"}
+
+
+@pytest.mark.parametrize("dtype", sorted(SIZES))
+def test_the_library_reads_every_dtype_alike(dtype: str, tmp_path: Path) -> None:
+    tensors = [FileTensor(name, dtype, shape, 6 * SIZES[dtype], ()) for name, shape in (("a", (2, 3)), ("ü", (6,)))]
+    empty = FileTensor("none", dtype, (3, 0), 0, ())
+    placed = SAFETENSORS.place([*tensors, empty], {"format": "pt"})
+    path = tmp_path / "x.safetensors"
+    path.write_bytes(placed.fixed[0].data.ljust(placed.size, b"\0"))
+    read = reader_of(str(path)).reference
+    assert read is not None
+    assert read(str(path)) == {t.name: (dtype, t.shape) for t in (*tensors, empty)}
+    assert mergec.verify(path).ok
 
 
 def test_files_that_the_recipe_used_come_from_the_record(folder: Path) -> None:
