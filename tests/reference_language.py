@@ -7,7 +7,7 @@ output, so a number that varies is a plain number here, and a region is an array
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -69,6 +69,7 @@ class Interpreter:
         self.models: list[Checkpoint] = []
         self.magnitude = 0.0
         self.sure = True
+        self._put_together: dict[tuple[int, int], tuple[ast.MapExpr, Scope, _Assembly]] = {}
         for statement in module.statements:
             match statement:
                 case ast.Let():
@@ -149,7 +150,7 @@ class Interpreter:
 
     def _outline(self, template: Checkpoint) -> Names:
         """The output's names: the template's, its layers cut or repeated."""
-        depth, built, origins = template.depth, 0, None
+        depth, built, origins, whole = template.depth, 0, None, None
         for statement in self.statements:
             steps = self.place(statement.place, self.root)
             root = self._head(statement.value)
@@ -163,7 +164,7 @@ class Interpreter:
                 if root == "stack":
                     if steps[1:] not in ([], [EVERY]):
                         continue
-                    origins = self._origins(statement.value, self.root)
+                    origins, whole = self._origins(statement.value, self.root), statement
                     built = len(origins)
                 elif index not in (None, EVERY):
                     depth = max([depth, *(stop + 1 for _, stop, _ in index if stop is not None)])
@@ -172,7 +173,33 @@ class Interpreter:
             number = self.settings["layers"]
             assert isinstance(number, ast.Number)
             depth = int(number.value)
-        return names_of(template.space, depth, origins)
+        space = names_of(template.space, depth, origins)
+        if origins is None or whole is None:
+            return space
+
+        def there(name: str, wider: Names) -> bool:
+            selection = select(self.place(whole.place, self.root), wider)
+            if name not in selection.names:
+                return False
+            where = Where(name, selection.names[name], selection.counts, wider, name)
+            return self._stacked(self.value(whole.value, self.root, where), where).there
+
+        return self._with_biases(space, self._models_in(whole.value, self.root), there)
+
+    def _with_biases(self, space: Names, models: Sequence[Checkpoint], there: Callable[[str, Names], bool]) -> Names:
+        """The names with those of the optional tensors that some of the models have, if what they come to does."""
+        rests = {n.removeprefix(PREFIX).partition(".")[2] for m in models for n in m.space.names if n.endswith(".bias")}
+        found = [n for r in sorted(rests) for j in range(space.depth) if (n := f"{PREFIX}{j}.{r}") not in space.names]
+        wider = Names((*space.names, *found), space.depth)
+        kept, state = list(space.names), (self.magnitude, self.sure)
+        for name in found:
+            try:
+                has = there(name, wider)
+            except Refused:
+                has = True  # which making it tells
+            kept += [name] * has
+        self.magnitude, self.sure = state
+        return Names(tuple(kept), space.depth)
 
     def _tied(self, template: Checkpoint, owner: Mapping[str, tuple[ast.Assign, Selection]]) -> bool:
         """Whether the output's head is its embedding."""
@@ -492,6 +519,9 @@ class Interpreter:
         return found
 
     def _assembly(self, node: ast.MapExpr, scope: Scope) -> _Assembly:
+        known = self._put_together.get((id(node), id(scope)))
+        if known is not None:
+            return known[2]
         rest = [e for e in node.entries if isinstance(e.key, ast.Star) or getattr(e.key, "id", "") == "_"]
         if len(rest) != 1:
             raise Unjudged("where the rest comes from")
@@ -506,19 +536,27 @@ class Interpreter:
                     origins = self._origins(value, scope)
                 break
         space = names_of(model, len(origins), origins)
+
+        def there(name: str, wider: Names) -> bool:
+            return self._part(node, scope, Where(name, ((), name), (), wider, name), wider).there
+
+        space = self._with_biases(space, self._models_in(node, scope), there)
         for entry in node.entries:
             if entry not in rest:
                 part(self.place(entry.key, scope), space)
+        self._put_together[id(node), id(scope)] = (node, scope, _Assembly(space, origins))
         return _Assembly(space, origins)
 
     def _assembled(self, node: ast.MapExpr, scope: Scope, where: Where) -> Any:
-        space = self._assembly(node, scope).space
-        if where.name not in space.names and not where.name.endswith(".bias"):
+        return self._part(node, scope, where, self._assembly(node, scope).space)
+
+    def _part(self, node: ast.MapExpr, scope: Scope, where: Where, space: Names) -> Region:
+        if where.name not in space.names:
+            if where.name.endswith(".bias"):
+                return Region(0.0, there=False)
             raise Refused("the model that is put together lacks it")
         entry = self._counting(node, scope, where.name, space)
         if entry is None:
-            if where.name.endswith(".bias"):
-                raise Unjudged("an optional tensor that no part has")
             raise Refused("no part gives it")
         at: tuple[Coordinate, tuple[int, ...]] = (((), where.name), ())
         if not (isinstance(entry.key, ast.Name) and entry.key.id == "_"):

@@ -7,10 +7,10 @@ import os
 from typing import Any
 
 from ...compiler.checkpoint.catalog import Catalog, CatalogError
+from ...compiler.checkpoint.documents import catalog_diagnostic
 from ...compiler.checkpoint.model import Model, bind
-from ...compiler.elaborate.coverage import fold
-from ...compiler.evaluate.forms import catalog_diagnostic
 from ...compiler.family.family import Family
+from ...compiler.family.folding import fold
 from ...compiler.terms.terms import before_layers
 from ...grammar.diagnostic import Diagnostic, Exit, MergecError
 from ...grammar.render import escape, render

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ...compiler.elaborate.coverage import fold
+from ...compiler.family.folding import fold
 from ...compiler.graph.graph import Graph, Output, write_out
 from ...compiler.pipeline import Compilation
 from ...grammar.records import dataclass

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 
 from ...compiler.checkpoint.model import Model
-from ...compiler.elaborate.coverage import fold
+from ...compiler.family.folding import fold
 from ...compiler.graph.dependence import StoredName, dependents
 from ...compiler.pipeline import Compilation
 from ...grammar.render import escape

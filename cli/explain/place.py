@@ -5,8 +5,8 @@ from __future__ import annotations
 import dataclasses
 
 from ...compiler.checkpoint.model import Model
-from ...compiler.elaborate.coverage import fold
 from ...compiler.evaluate.expressions import place_path
+from ...compiler.family.folding import fold
 from ...compiler.graph.graph import Node, Output, StoredRange, below, value_of
 from ...compiler.ops.table import OPS
 from ...compiler.pipeline import Compilation

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ...compiler.elaborate.coverage import fold
+from ...compiler.family.folding import fold
 from ...compiler.pipeline import Compilation
 from ...grammar.render import escape
 from ...runtime.session.outlook import look

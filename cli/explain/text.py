@@ -6,7 +6,7 @@ import textwrap
 from collections import Counter
 from collections.abc import Sequence
 
-from ...compiler.elaborate.coverage import fold
+from ...compiler.family.folding import fold
 from ...compiler.pipeline import Compilation
 from ...compiler.plan.plan import Copy, Load, Pass
 from ...compiler.terms.terms import Tie

@@ -9,7 +9,7 @@ from pathlib import Path
 from ...compiler.checkpoint.catalog import Catalog, CatalogError, Checkpoint
 from ...compiler.checkpoint.layouts import recognise
 from ...compiler.checkpoint.model import depths
-from ...compiler.checkpoint.ties import config_value
+from ...compiler.checkpoint.ties import is_tied
 from ...compiler.checkpoint.tokenizer import read_tokenizer
 from ...compiler.emit.chat_template import templates_of
 from ...compiler.family.family import Family, family_for
@@ -38,8 +38,7 @@ class Known:
         heads = self.family.places.get("head", ())
         for rule, alias in aliases:
             if any(alias.startswith(h) for h in heads) and rule.config_key and rule.primary in self.names:
-                said = config_value(self.checkpoint.config or {}, rule.config_key)
-                return not (rule.default if said is None else said)
+                return not is_tied(self.checkpoint.config, rule)
         return any(name.startswith(h) for name in self.names for h in heads)
 
 

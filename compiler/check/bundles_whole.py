@@ -1,6 +1,6 @@
 """Whether the output keeps together what belongs together: bundles are copied whole, from one model each.
 
-Arithmetic on them is refused while nodes are made (`shape_checks.py`); what is left to see here is what became of whole
+Arithmetic on them is refused while nodes are made (`operands.py`); what is left to see here is what became of whole
 tensors: copies that part a weight from its scales, casts, and numbers where the template's config promises codes.
 """
 

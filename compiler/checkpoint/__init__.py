@@ -13,7 +13,6 @@ __all__ = [
     "bundles",
     "catalog",
     "completeness",
-    "config_faults",
     "documents",
     "dtypes",
     "factors",

@@ -1,16 +1,17 @@
-"""Whether a checkpoint's config.json says what its tensors say: the reading side of `config.py`."""
+"""Whether a checkpoint's config.json says what its tensors say: the reading side of `emit/config.py`."""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import Any
 
 from ...grammar.records import dataclass
 from ..family.architectures import has_head, names_head
+from ..family.config_keys import config_value
 from ..family.patterns import pattern
 from .model import Model
-from .ties import config_value
+from .ties import is_tied
 
 _OWN_CODE = "auto_map"
 """Code beside the weights makes the model, in which layers may lack parts that are pruned away."""
@@ -57,19 +58,27 @@ def certain(model: Model) -> list[Disagreement]:
     return [dataclasses.replace(d, lacking=False) for d in found if d.lacking]
 
 
+def config_faults(model: Model) -> list[str]:
+    """A sentence for each thing that config.json says otherwise than the tensors, ties included whose two sides are
+    stored (W0504).
+
+    The config of a template goes out as it came in where the recipe changes nothing that it counts, faults included.
+    The record of the output lists these, so that nobody takes them for damage.
+    """
+    tied = [rule for rule in model.family.ties if is_tied(model.config, rule) and rule.primary in model.tensors]
+    broken = [(alias, rule.primary) for rule in tied for alias in rule.aliases if alias in model.tensors]
+    return [
+        *(found.text for found in disagreements(model)),
+        *(f"`{alias}` and `{primary}` are tied, but hold different bytes" for alias, primary in broken),
+    ]
+
+
 def _looked(model: Model) -> list[Disagreement]:
     looks = [_depths, _holes, _experts]
     if not model.bundles:
         # codes have names and shapes of their own, and what is wrapped has other names
         looks += [_parts, _fused_experts, _vocabulary, _untied, _absent]
     return [found for look in looks for found in look(model)]
-
-
-def _value(config: Mapping[str, Any], key: str) -> Any:
-    value: Any = config
-    for part in key.split("."):
-        value = config_value(value, part) if isinstance(value, Mapping) else None
-    return value
 
 
 def _more(said: Any, count: int) -> bool:
@@ -82,10 +91,10 @@ def _depths(model: Model) -> Iterator[Disagreement]:
         depth = model.space.depths.get(stack.name)
         if depth is None or stack.depth_key is None:
             continue
-        extra = _value(model.config, stack.extra_key) if stack.extra_key else None
+        extra = config_value(model.config, stack.extra_key) if stack.extra_key else None
         allowed = (depth, depth - extra) if type(extra) is int else (depth,)
         for key in dict.fromkeys([stack.depth_key, *others]):
-            said = _value(model.config, key)
+            said = config_value(model.config, key)
             if said is not None and said not in allowed:
                 text = f"`{key}` is {_shown(said)}, but the tensors have {depth} of `{stack.name}`"
                 yield Disagreement(text, _more(said, depth), f"`{key}` {depth}")
@@ -128,7 +137,7 @@ def _lists(model: Model) -> Iterator[Disagreement]:
         return
     ((stack, depth),) = model.space.depths.items()
     for key in model.family.per_layer_keys:
-        said = _value(model.config, key)
+        said = config_value(model.config, key)
         if isinstance(said, list) and len(said) != depth:
             yield Disagreement(f"`{key}` has {len(said)} items, but the tensors have {depth} of `{stack}`")
 
@@ -136,7 +145,7 @@ def _lists(model: Model) -> Iterator[Disagreement]:
 def _experts(model: Model) -> Iterator[Disagreement]:
     """Layers with other numbers of experts than the config says."""
     family = model.family
-    said = _value(model.config, family.experts_key) if family.experts_key else None
+    said = config_value(model.config, family.experts_key) if family.experts_key else None
     if type(said) is not int or family.experts is None:
         return
     expert = pattern(family.experts + ".*", "[0-9]+")
@@ -156,7 +165,7 @@ def _experts(model: Model) -> Iterator[Disagreement]:
 
 def _fused_experts(model: Model) -> Iterator[Disagreement]:
     """Tensors that hold all experts of a layer along their first axis."""
-    said = _value(model.config, model.family.experts_key) if model.family.experts_key else None
+    said = config_value(model.config, model.family.experts_key) if model.family.experts_key else None
     if type(said) is not int or model.family.experts is not None:
         return
     for name, view in model.tensors.items():
@@ -168,7 +177,7 @@ def _fused_experts(model: Model) -> Iterator[Disagreement]:
 
 def _vocabulary(model: Model) -> Iterator[Disagreement]:
     key = model.family.vocab_key
-    said = None if key is None else _value(model.config, key)
+    said = None if key is None else config_value(model.config, key)
     if said is None:
         return
     for name, axis in model.family.vocabulary.items():
@@ -183,15 +192,14 @@ def _untied(model: Model) -> Iterator[Disagreement]:
     if not has_head(model.config):
         return
     for rule in model.family.ties:
-        said = config_value(model.config, rule.config_key) if rule.config_key else True
-        if rule.default if said is None else bool(said):
+        if rule.config_key is None or is_tied(model.config, rule):
             continue
         for alias in rule.aliases:
             below = f"{alias.rpartition('.')[0]}."
             if any(n.startswith(below) and not n.endswith(".bias") for n in model.checkpoint.tensors):
                 continue  # it is there in a form of its own, such as `lm_head.linear.weight`
             if model.aliases.get(alias) == rule.primary:
-                says = "says" if said is not None else "is not set, which says"
+                says = "says" if config_value(model.config, rule.config_key) is not None else "is not set, which says"
                 text = f"`{rule.config_key}` {says} that `{alias}` is a tensor of its own, but it is not stored"
                 # what is not said to be a model with a head may well be one without
                 yield Disagreement(text, names_head(model.config), f"`{rule.config_key}` true")

@@ -9,8 +9,15 @@ from contextlib import contextmanager
 from typing import Any
 
 from ...grammar.diagnostic import Diagnostic, Exit, Label, MergecError, Severity
+from ...grammar.source import Span
 from .catalog import Catalog, CatalogError, Checkpoint
 from .model import Model
+
+
+def catalog_diagnostic(error: CatalogError, span: Span, label: str = "asked for here") -> Diagnostic:
+    """A catalog's complaint with the place in the recipe that the file is of."""
+    notes = (f"in `{error.file}`", *error.notes) if error.file else error.notes
+    return Diagnostic(error.code, error.message, (Label(span, label),), notes, error.help, Severity.ERROR, error.file)
 
 
 @contextmanager
@@ -19,11 +26,7 @@ def said_of(model: Model) -> Iterator[None]:
     try:
         yield
     except CatalogError as error:
-        label = Label(model.span, "of this model")
-        notes = (f"in `{error.file}`", *error.notes) if error.file else error.notes
-        raise MergecError(
-            Diagnostic(error.code, error.message, (label,), notes, error.help, Severity.ERROR, error.file), Exit.INPUT
-        ) from None
+        raise MergecError(catalog_diagnostic(error, model.span, "of this model"), Exit.INPUT) from None
 
 
 def json_beside(catalog: Catalog, checkpoint: Checkpoint, name: str) -> dict[str, Any] | None:

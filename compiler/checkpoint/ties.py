@@ -18,6 +18,7 @@ from typing import Any
 
 from ...grammar.records import dataclass
 from ..family.architectures import has_head
+from ..family.config_keys import config_value
 from ..family.family import Family, TieRule, stack_index
 from .catalog import Catalog, Checkpoint
 from .dtypes import FLOATS
@@ -36,14 +37,10 @@ class Ties:
     undetermined: tuple[tuple[str, str], ...]
 
 
-def config_value(config: Mapping[str, Any] | None, key: str) -> Any:
-    """A config key at the top level or in `text_config`; None where it is nowhere."""
-    if config is None:
-        return None
-    if key in config:
-        return config[key]
-    nested = config.get("text_config")
-    return nested.get(key) if isinstance(nested, Mapping) else None
+def is_tied(config: Mapping[str, Any] | None, rule: TieRule) -> bool:
+    """Whether a config says that the tensors of a rule are one."""
+    said = config_value(config, rule.config_key) if rule.config_key else True
+    return rule.default if said is None else bool(said)
 
 
 def read_ties(catalog: Catalog, checkpoint: Checkpoint, family: Family, views: dict[str, View]) -> Ties:
@@ -56,8 +53,7 @@ def read_ties(catalog: Catalog, checkpoint: Checkpoint, family: Family, views: d
     differ: list[tuple[str, str]] = []
     undetermined: list[tuple[str, str]] = []
     for rule in family.ties:
-        value = config_value(checkpoint.config, rule.config_key) if rule.config_key else None
-        tied = True if rule.config_key is None else rule.default if value is None else bool(value)
+        tied = is_tied(checkpoint.config, rule)
         stored = [name for name in (rule.primary, *rule.aliases) if name in views]
         if not stored:
             continue

@@ -1,1 +1,1 @@
-__all__ = ["coverage", "elaborate", "equivalence", "outline", "token_rows", "vocabulary"]
+__all__ = ["elaborate", "equivalence", "outline", "token_rows", "vocabulary"]

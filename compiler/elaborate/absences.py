@@ -7,10 +7,11 @@ from dataclasses import field
 from ...grammar.diagnostic import Diagnostic, Label, Severity
 from ...grammar.records import dataclass
 from ...grammar.source import Span
-from ..checkpoint.model import Model
+from ..family.folding import listed
 from ..family.space import Space
 from ..terms.terms import Among, Region
-from .coverage import listed
+
+_UNNAMED = "an expression"
 
 
 @dataclass(slots=True, eq=False)
@@ -21,11 +22,11 @@ class Absences:
     zero: dict[tuple[str, Span], dict[str, None]] = field(default_factory=dict)
 
     def drop(self, model: Region, among: Among, output: str) -> None:
-        label = model.label or "an expression"
+        label = model.label or _UNNAMED
         self.dropped.setdefault((label, among.span, among.function), {})[output] = None
 
-    def count_as_zero(self, model: Model, span: Span, output: str) -> None:
-        self.zero.setdefault((model.label, span), {})[output] = None
+    def count_as_zero(self, model: Region, span: Span, output: str) -> None:
+        self.zero.setdefault((model.label or _UNNAMED, span), {})[output] = None
 
     def warnings(self, space: Space) -> list[Diagnostic]:
         """W0572, one for each model and call."""

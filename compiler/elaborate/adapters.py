@@ -15,8 +15,7 @@ from ..checkpoint.model import Model
 from ..graph.graph import Graph, Node, StoredRange
 from ..ops.shapes import elements
 from ..terms.terms import Lora, Region, Where
-from .tied_changes import change_of, same_change, sharing
-from .ties import KeptTie
+from .ties import KeptTie, change_of, same_change, sharing
 from .vocabulary import Vocabulary
 
 Shape = tuple[int, ...]

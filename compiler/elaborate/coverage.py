@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 from ...grammar.diagnostic import Diagnostic, Label, MergecError, Severity
 from ...grammar.records import dataclass
@@ -10,6 +10,7 @@ from ..checkpoint.layouts import View
 from ..checkpoint.model import Model
 from ..evaluate.settings import Settings
 from ..evaluate.statements import Assignment, Recipe
+from ..family.folding import fold, listed
 from ..family.space import Coordinate, Space
 from ..graph.graph import Graph
 from .equivalence import Range, sources_below
@@ -107,8 +108,8 @@ def unused(recipe: Recipe, settings: Settings, space: Space, graph: Graph) -> li
         # nearly always all are there by name, and nothing is asked of 100,000 tensors
         rest = model.tensors.keys() - names if model.space.family is space.family else model.tensors.keys()
         if rest:
-            have = have or {_slot(space, n) for n in space.names}
-        extra = [n for n in model.tensors if n in rest and _slot(model.space, n) not in have]
+            have = have or {space.slot(n) for n in space.names}
+        extra = [n for n in model.tensors if n in rest and model.space.slot(n) not in have]
         if extra:
             # a pick from another place, or from a model of another family, may read them all the same
             read = read or _read(graph)
@@ -144,47 +145,3 @@ def _range(view: View) -> tuple[str, int]:
 def _idle(model: Model, severity: Severity) -> Diagnostic:
     label = Label(model.span, "not needed by the output")
     return Diagnostic("W0502", f"nothing of `{model.label}` is used", (label,), severity=severity)
-
-
-def _slot(space: Space, name: str) -> tuple[str, str]:
-    """A tensor's place without its layer's number."""
-    at = space.layer_of(name)
-    return (at[0].name, at[2]) if at else ("", name)
-
-
-def listed(names: Iterable[str], space: Space) -> str:
-    """The first few of the folded names, for a message."""
-    shown = fold(names, space)
-    return ", ".join(shown[:6]) + (" …" if len(shown) > 6 else "")
-
-
-def fold(names: Iterable[str], space: Space) -> list[str]:
-    """Names for people, layers folded: `layers[12..15].mlp.down_proj.weight`."""
-    runs: dict[tuple[str, str], list[int]] = {}
-    for name in names:
-        at = space.layer_of(name)
-        if at is None:
-            runs.setdefault(("", name), [])
-        else:
-            runs.setdefault((at[0].name, at[2]), []).append(at[1])
-    grouped: dict[tuple[str, tuple[int, ...]], list[str]] = {}
-    for (stack, rest), numbers in runs.items():
-        grouped.setdefault((stack, tuple(sorted(numbers))), []).append(rest)
-    out = []
-    for (stack, layers), rests in grouped.items():
-        if not stack:
-            out.extend(rests)
-            continue
-        shown: list[list[int]] = []
-        for n in layers:
-            if shown and shown[-1][1] == n - 1:
-                shown[-1][1] = n
-            else:
-                shown.append([n, n])
-        index = ", ".join(str(a) if a == b else f"{a}..{b}" for a, b in shown)
-        whole = f"{stack}[{index}]"
-        if len(rests) > 3:
-            out.append(f"{whole} ({len(rests)} tensors each)")
-        else:
-            out.extend(f"{whole}.{rest}" for rest in rests)
-    return out

@@ -18,7 +18,7 @@ from ...grammar.records import dataclass
 from ..checkpoint.layouts import View
 from ..graph.graph import Likeness, Node, StoredRange, below
 from ..graph.masks import mask_key
-from ..terms.relocate import mapped_name, moved
+from ..terms.lookup import corresponding, moved
 from ..terms.terms import (
     Among,
     Apply,
@@ -138,16 +138,16 @@ class Signature:
     def _look(self, region: Region, where: Where, found: list[Hashable], reads: list[tuple[int, View]]) -> bool:
         part = self._part(region)
         for leaf in part.leaves:
-            name = where.name
+            name: str | None = where.name
             if leaf.path is not None:
                 try:
-                    name = mapped_name(leaf, leaf.path, leaf.span, where)
+                    name = corresponding(leaf, leaf.path, leaf.span, where)
                 except MergecError as error:
                     if leaf.model.family.is_optional(where.name):
                         return False
                     found.append(_fault(error))
                     continue
-            if not self._leaf(leaf, name, where.name, found, reads):
+            if name is None or not self._leaf(leaf, name, where.name, found, reads):
                 return False
         for number in part.numbers:
             try:
@@ -159,14 +159,14 @@ class Signature:
                 found.append(repr(value) if isinstance(value, int | float) else (str(type(value)), bool(value)))
         for move in part.moves:
             try:
-                inner, place = moved(move, where)
+                to = moved(move, where)
             except MergecError as error:
                 if any(leaf.model.family.is_optional(where.name) for leaf in leaves(move)):
                     return False
                 found.append(_fault(error))
                 continue
-            found.append(id(inner))
-            if not self._look(inner, place, found, reads):
+            found.append(to and id(to[0]))
+            if to is None or not self._look(*to, found, reads):
                 return False
         return True
 

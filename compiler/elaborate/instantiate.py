@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from ...grammar.diagnostic import Diagnostic, Label, MergecError
@@ -16,8 +16,7 @@ from ..ops.scalars import SCALARS
 from ..ops.shapes import elements
 from ..ops.table import OPS
 from ..terms.lifting import as_region
-from ..terms.optional import exists
-from ..terms.relocate import mapped_name, moved
+from ..terms.lookup import exists, lookups, moved, name_in
 from ..terms.terms import (
     Among,
     Apply,
@@ -41,8 +40,7 @@ from .absences import Absences
 from .across import WHOLE_MODEL, across, model_threshold
 from .adapters import Adapted
 from .leaves import Tensors
-from .opaque import part_node, whole_node
-from .shape_checks import check_arithmetic, check_bundles
+from .operands import check_arithmetic, check_bundles, part_node, whole_node
 from .ties import KeptTie
 from .vocabulary import Vocabulary
 
@@ -67,7 +65,7 @@ class Instantiator:
         self.graph, self.seed, self.wide = graph, seed, wide
         self.adapted = Adapted(graph, template, vocabulary, kept)
         self.tensors = Tensors(graph, vocabulary, template, resize)
-        self._root: Region | None = None
+        self._root: tuple[Region, Where] | None = None
         self.domain: tuple[Where, ...] = ()
         self._models: dict[tuple[int, int], tuple[Node, Apply]] = {}
         self.absences = Absences()
@@ -81,7 +79,7 @@ class Instantiator:
         """The node of a statement's value at an output tensor. Raises MergecError."""
         if not is_region(value):
             value = as_region(value, span)
-        self._root = value
+        self._root = (value, where)
         self._memo.clear()
         self._alive.clear()
         self._depth = 0
@@ -116,15 +114,11 @@ class Instantiator:
             return self._number(term.value, where, term.span)
         if isinstance(term, Apply):
             return self._apply(term, where)
-        if isinstance(term, Choice):
-            return self.node(term.then if resolve(term.condition, where) else term.other, where)
         if isinstance(term, Among):
             return self._among(term, where)
-        if isinstance(term, At) and not exists(term, where):
-            self.absences.count_as_zero(owners(term.region)[0].model, term.span, where.output)
-            return self.graph.const(0.0)
-        if isinstance(term, At | Stack | Assembly):
-            return self.node(*moved(term, where))
+        if isinstance(term, Choice | At | Stack | Assembly):
+            found = moved(term, where)
+            return self.node(*found) if found is not None else self._absent(term, where)
         assert isinstance(term, Tie)
         raise MergecError(
             Diagnostic(
@@ -143,13 +137,23 @@ class Instantiator:
     # --- leaves
 
     def _leaf(self, term: Leaf, where: Where) -> Node:
-        model, name = term.model, where.name
-        if not exists(term, where):
-            self.absences.count_as_zero(model, term.span, where.output)
-            return self.graph.const(0.0)
-        if term.path is not None:
-            name = mapped_name(term, term.path, term.span, where)
-        return self.tensors.node(model, name, term.span, where, self._root)
+        name = name_in(term, where)
+        if name is None:
+            return self._absent(term, where)
+        return self.tensors.node(term.model, name, term.span, where, self._beside)
+
+    def _beside(self, where: Where) -> Iterator[tuple[Model, str] | None]:
+        """All that the statement looks up for the tensor of the output that `where` is about."""
+        assert self._root is not None
+        value, top = self._root
+        if top.output != where.output:
+            top = next(w for w in self.domain if w.output == where.output)
+        return lookups(value, top)
+
+    def _absent(self, term: Region, where: Where) -> Node:
+        """An optional tensor that a region does not have."""
+        self.absences.count_as_zero(owners(term)[0], term.span, where.output)
+        return self.graph.const(0.0)
 
     def _among(self, term: Among, where: Where) -> Node:
         """The function's value for those of its models that have the tensor."""

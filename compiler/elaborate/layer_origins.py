@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 from ...grammar.diagnostic import Diagnostic, Label
 from ..checkpoint.model import Model
@@ -35,7 +35,9 @@ def layer_sources(
             value, layers = covering.assignment.value, sorted(touched.get(covering.assignment.number, ()))
             if not layers or not is_region(value) or isinstance(value, Tie):
                 continue
-            _note(value, stack, layers, sources)
+            # what is picked is matched with all that the statement covers, also where a later one counts
+            covered = {at[1] for name in covering.names if (at := space.layer_of(name)) and at[0].name == stack}
+            _note(value, stack, sorted(covered), frozenset(layers), sources)
             wrong = _unfit(settings, stack, depth, covering, layers)
             if wrong:
                 errors.setdefault(covering.assignment.number, []).extend(wrong)
@@ -43,8 +45,9 @@ def layer_sources(
     return out, errors
 
 
-def _note(value: Region, stack: str, layers: Sequence[int], sources: Sources) -> None:
-    """Enters what a statement's layers were picked from; those of a model taken whole stay the template's."""
+def _note(value: Region, stack: str, layers: Sequence[int], own: Collection[int], sources: Sources) -> None:
+    """Enters what a statement's layers were picked from, of those that are its own; those of a model
+    taken whole stay the template's."""
     flat: Sources = []
     picked, whole = picks(value)
     if isinstance(value, Stack):
@@ -59,7 +62,8 @@ def _note(value: Region, stack: str, layers: Sequence[int], sources: Sources) ->
         flat = [origins[j] if j < len(origins) else sources[j] for j in layers]
     if len(flat) == len(layers):
         for j, origin in zip(layers, flat, strict=True):
-            sources[j] = origin
+            if j in own:
+                sources[j] = origin
 
 
 def _unfit(settings: Settings, stack: str, depth: int, covering: Covering, layers: Sequence[int]) -> list[Diagnostic]:

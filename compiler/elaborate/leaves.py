@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
+
 from ...grammar.diagnostic import Diagnostic, Label, MergecError
 from ...grammar.records import dataclass
 from ...grammar.source import Span
@@ -11,10 +13,11 @@ from ..checkpoint.layouts import View
 from ..checkpoint.model import Model
 from ..graph.graph import Graph, Node, StoredRange
 from ..ops.shapes import shape_text
-from ..terms.relocate import matching
-from ..terms.terms import Region, Where, leaves
+from ..terms.terms import Where
 from .resize import common_shape, units
 from .vocabulary import Vocabulary
+
+Lookups = Callable[[Where], Iterable[tuple[Model, str] | None]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,8 +40,8 @@ class Tensors:
         self._graph, self._vocabulary, self._template, self._resize = graph, vocabulary, template, resize
         self._origins: dict[int, Origin] = {}
 
-    def node(self, model: Model, name: str, span: Span, where: Where, statement: Region | None) -> Node:
-        """A tensor of a model, for a `statement` that makes the output's tensor `where` of it and others.
+    def node(self, model: Model, name: str, span: Span, where: Where, beside: Lookups) -> Node:
+        """A tensor of a model, for a statement that makes a tensor of the output of all that `beside` tells for it.
 
         Raises MergecError: E0306 where the model has none of that name (E0457 where the template has codes there),
         E0311 and E0307 where rows can't be gathered.
@@ -75,7 +78,7 @@ class Tensors:
         if self._vocabulary is not None and name in model.family.vocabulary and model.family.vocabulary[name] == 0:
             return self._gather(model, name, view.shape)
         node = self.stored(model, stored_name, view)
-        target = self._target(where, statement) if self._resize != "error" and model.dtype(view) in FLOATS else None
+        target = self._target(where, beside) if self._resize != "error" and model.dtype(view) in FLOATS else None
         if target is None or target == view.shape or len(target) != len(view.shape):
             return node
         width, runs = units(view.shape, target)
@@ -94,17 +97,13 @@ class Tensors:
         self._origins.setdefault(node.id, Origin(model, name, dtype))
         return node
 
-    def _target(self, where: Where, statement: Region | None) -> tuple[int, ...] | None:
-        """The shape that the tensors of the statement are brought to at an output tensor."""
+    def _target(self, where: Where, beside: Lookups) -> tuple[int, ...] | None:
+        """The shape that the tensors of a statement are brought to at an output tensor."""
         if self._resize == "base":
             own = self._template.find(where.output)
             return own[1].shape if own is not None else None
-        shapes = []
-        for leaf in leaves(statement) if statement is not None else ():
-            name = where.name if leaf.path is None else matching(leaf.model.space.select(leaf.path), where)
-            found = leaf.model.find(name) if name is not None else None
-            shapes.extend([found[1].shape] if found is not None else [])
-        return common_shape(shapes)
+        tensors = [found[0].find(found[1]) for found in beside(where) if found is not None]
+        return common_shape([tensor[1].shape for tensor in tensors if tensor is not None])
 
     def _gather(self, model: Model, name: str, shape: tuple[int, ...]) -> Node:
         assert self._vocabulary is not None

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 
 from ...grammar.diagnostic import Diagnostic, Label, MergecError
 from ..checkpoint.layouts import CANONICAL, pack
-from ..checkpoint.model import Model
 from ..evaluate.settings import Settings
 from ..evaluate.statements import Recipe
-from ..family.place import IndexStep, NameStep
+from ..family.place import IndexStep, NameStep, Path
 from ..family.space import Space
-from ..terms.assembly import output_names, stack_origins
-from ..terms.terms import Assembly, Origins, Stack, is_region, picks
+from ..terms.assembly import output_names, stack_origins, with_optional
+from ..terms.lookup import exists
+from ..terms.terms import Assembly, Stack, is_region, picks, where_of
 
 MAX_LAYERS = 10_000
 """The most layers that a stack of the output can have; real models have some hundreds."""
@@ -23,7 +24,7 @@ def outline(recipe: Recipe, settings: Settings) -> tuple[Space, list[Diagnostic]
     errors: list[Diagnostic] = []
     depth = _depths(recipe, settings, errors)
     _check_depth(recipe, settings, depth)
-    return _space(settings, _names(recipe, settings.template, depth), depth), errors
+    return _space(recipe, settings, depth), errors
 
 
 def _check_depth(recipe: Recipe, settings: Settings, depth: Mapping[str, int]) -> None:
@@ -55,14 +56,28 @@ def check_places(recipe: Recipe, settings: Settings) -> list[Diagnostic]:
     return found
 
 
-def _space(settings: Settings, names: tuple[str, ...], depth: Mapping[str, int]) -> Space:
-    """The output's canonical names, with those of its layout accepted as module paths."""
+def _space(recipe: Recipe, settings: Settings, depth: Mapping[str, int]) -> Space:
+    """The output's canonical names, with those of its layout accepted as module paths.
+
+    They are the template's, its layers cut or repeated to the output's depth, or those of the layers that they are
+    stacks of.
+    """
     template = settings.template
     family, layout = template.family, settings.layout or template.layout
+    built = [found for stack in family.stacks if (found := _built(recipe, stack.name)) is not None]
+    origins = {stack: stack_origins(value) for stack, value, _ in built}
+    space = template.space.over(output_names(template.space, depth, origins), depth, "the output", {})
+    for _, value, path in built:
+        space = with_optional(space, [value], partial(_has, value, path))
     # only which parts go together is asked for, so any shape will do, the same for all
-    packed = () if layout == CANONICAL else pack(family, layout, dict.fromkeys(names, (1,)))
+    packed = () if layout == CANONICAL else pack(family, layout, dict.fromkeys(space.names, (1,)))
     stored = {p.name: p.parts for p in packed if p.parts != (p.name,)}
-    return template.space.over(names, depth, "the output", stored)
+    return space.over(space.names, depth, space.owner, stored)
+
+
+def _has(value: Stack, path: Path, name: str, space: Space) -> bool:
+    selection = space.select(path)
+    return name in selection.names and exists(value, where_of(space, selection.names, selection.counts, name))
 
 
 def _depths(recipe: Recipe, settings: Settings, errors: list[Diagnostic]) -> dict[str, int]:
@@ -108,25 +123,15 @@ def _depths(recipe: Recipe, settings: Settings, errors: list[Diagnostic]) -> dic
     return own
 
 
-def _names(recipe: Recipe, template: Model, depth: Mapping[str, int]) -> tuple[str, ...]:
-    """The output's canonical names: the template's, its layers cut or repeated to the output's depth."""
-    origins: dict[str, Origins] = {}
-    for stack in template.family.stacks:
-        found = _stack_origin(recipe, stack.name)
-        if found is not None:
-            origins[stack.name] = found
-    return output_names(template.space, depth, origins)
-
-
-def _stack_origin(recipe: Recipe, stack: str) -> Origins | None:
-    """For a stack that a `stack(…)` builds: the model and layer that each output layer takes its tensors' names
-    from. None where a later statement gives all of the layers another value."""
+def _built(recipe: Recipe, stack: str) -> tuple[str, Stack, Path] | None:
+    """The `stack(…)` that a stack is built by, and its place; None where a later statement gives all of the layers
+    another value."""
     for assignment in reversed(recipe.assignments):
         steps = assignment.path.steps
         words = [s.name for s in steps if isinstance(s, NameStep)]
         every = all(isinstance(s, NameStep) or (isinstance(s, IndexStep) and not s.intervals) for s in steps)
         if isinstance(assignment.value, Stack) and ".".join(words) == stack:
-            return stack_origins(assignment.value)
+            return stack, assignment.value, assignment.path
         if every and (not steps or ".".join(words) == stack):
             return None
     return None

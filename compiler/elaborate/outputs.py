@@ -16,12 +16,12 @@ from ..checkpoint.documents import said_of
 from ..checkpoint.dtypes import FLOATS, NAMES
 from ..checkpoint.layouts import View
 from ..checkpoint.model import Model
-from ..checkpoint.ties import config_value
 from ..evaluate.settings import Settings
+from ..family.config_keys import config_value
 from ..family.space import Coordinate, Space
 from ..graph.graph import Graph, Likeness, Node, Output
 from ..ops.shapes import shape_text
-from ..terms.terms import Leaf, Where, has_adapter, is_region, leaves, where_of
+from ..terms.terms import Leaf, Where, has_adapter, is_region, models_in, where_of
 from .absences import Absences
 from .equivalence import Sight, Signature, is_shared, read_twice
 from .instantiate import Instantiator
@@ -179,7 +179,7 @@ class Maker:
         if given.signature is None:
             given.signature = Signature(given.value, self._vocabulary)
         sight = given.signature.at(self._where(given, name))
-        models = {leaf.model.number: leaf.model for leaf in leaves(given.value)}
+        models = {model.number: model for model in models_in(given.value)}
         if sight is None or len(set(sight.models)) < 2 or not models.keys() >= set(sight.models):
             return False
         first, *rest = [(models[n], view) for n, view in zip(sight.models, sight.reads, strict=True)]

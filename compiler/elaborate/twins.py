@@ -26,7 +26,7 @@ from ..terms.terms import (
 )
 from .coverage import Covering
 from .equivalence import Signature
-from .tied_changes import change_of, same_change
+from .ties import change_of, same_change
 from .vocabulary import Vocabulary
 
 

@@ -8,8 +8,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ...grammar.literals import write_string
+from ..checkpoint.agreement import config_faults
 from ..checkpoint.catalog import InputFile
-from ..checkpoint.config_faults import config_faults
 from ..checkpoint.documents import json_text
 from ..checkpoint.model import Model
 from ..elaborate.elaborate import Elaboration

@@ -17,9 +17,10 @@ from ...grammar.records import dataclass
 from ..checkpoint.documents import json_text
 from ..checkpoint.dtypes import FLOATS, TORCH_NAMES
 from ..checkpoint.model import Model
-from ..checkpoint.ties import config_value
+from ..checkpoint.ties import is_tied
 from ..elaborate.elaborate import Elaboration
 from ..evaluate.settings import Settings
+from ..family.config_keys import config_value, homes, place_of
 from ..graph.graph import Output
 from ..ops.shapes import elements
 
@@ -62,19 +63,9 @@ def _warning(found: _Uncounted, origin: Model) -> Diagnostic:
     )
 
 
-def _homes(config: dict[str, Any], key: str) -> list[dict[str, Any]]:
-    """The maps that hold a dotted key; an undotted one may be at the top, in `text_config`, or in both."""
-    *outer, inner = key.split(".")
-    target: Any = config
-    for part in outer:
-        target = target.get(part) if isinstance(target, dict) else None
-    maps = [config, config.get("text_config")] if outer in ([], ["text_config"]) else [target]
-    return [m for m in maps if isinstance(m, dict) and inner in m]
-
-
 def _replace(config: dict[str, Any], keys: Iterable[str], before: object, after: object) -> bool:
     """Sets the keys to what they count now, wherever they said what it was before; False where none did."""
-    found = [(home, key.rpartition(".")[2]) for key in keys for home in _homes(config, key)]
+    found = [(home, key) for dotted in keys for home, key in homes(config, dotted)]
     found = [(home, key) for home, key in found if type(home[key]) is type(before) and home[key] == before]
     for home, key in found:
         home[key] = after
@@ -83,11 +74,8 @@ def _replace(config: dict[str, Any], keys: Iterable[str], before: object, after:
 
 def _add(config: dict[str, Any], key: str, value: object) -> bool:
     """Sets a key of a listed family, which is known to count this, where the config leaves it to the default."""
-    *outer, inner = key.split(".")
-    target: Any = config
-    for part in outer:
-        target = target.get(part) if isinstance(target, dict) else None
-    if not isinstance(target, dict) or _homes(config, key):
+    target, inner = place_of(config, key)
+    if not isinstance(target, dict) or any(homes(config, key)):
         return False
     target[inner] = value
     return True
@@ -103,7 +91,7 @@ def _layers(config: dict[str, Any], elaboration: Elaboration, origin: Model) -> 
             continue
         alike = [changes[s.name] for s in stacks if s.depth_key is not None and s.depth_key == stack.depth_key]
         # layers that the config counts apart are among the stored ones, or are not
-        extra = next((home[key] for home, key in _at(config, stack.extra_key)), None)
+        extra = config_value(config, stack.extra_key) if stack.extra_key else None
         beyond = {0, extra} if type(extra) is int else {0}
         keys = [stack.depth_key, *layouts] if stack.depth_key else []
         if len(set(alike)) > 1 or not any(_replace(config, keys, before - n, after - n) for n in beyond):
@@ -117,7 +105,7 @@ def _layers(config: dict[str, Any], elaboration: Elaboration, origin: Model) -> 
     if sources == [(origin, j) for j in range(before)]:
         return
     for key in origin.family.per_layer_keys:
-        for home, inner in _at(config, key):
+        for home, inner in homes(config, key):
             if not isinstance(home[inner], list) or len(home[inner]) != before:
                 continue
             entries = []
@@ -128,10 +116,6 @@ def _layers(config: dict[str, Any], elaboration: Elaboration, origin: Model) -> 
                 entries.append(own[source[1]])
             if len(entries) == len(sources):
                 home[inner] = entries
-
-
-def _at(config: dict[str, Any], key: str | None) -> list[tuple[dict[str, Any], str]]:
-    return [(home, key.rpartition(".")[2]) for home in _homes(config, key)] if key else []
 
 
 def _vocabulary(config: dict[str, Any], elaboration: Elaboration, origin: Model) -> Iterator[_Uncounted]:
@@ -158,9 +142,8 @@ def _ties(config: dict[str, Any], elaboration: Elaboration, origin: Model) -> No
         after = _untied(rule.aliases, stored, elaboration.ties)
         if after is None or after == before:
             continue
-        said = config_value(config, rule.config_key)
-        if (rule.default if said is None else bool(said)) is after:
-            for home, key in _at(config, rule.config_key) or [(config, rule.config_key)]:
+        if is_tied(config, rule) is after:
+            for home, key in list(homes(config, rule.config_key)) or [(config, rule.config_key)]:
                 home[key] = not after
 
 

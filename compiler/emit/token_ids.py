@@ -12,9 +12,9 @@ from typing import Any
 
 from ...grammar.diagnostic import Diagnostic, Label, Severity
 from ..checkpoint.model import Model
-from ..checkpoint.ties import config_value
 from ..checkpoint.tokenizer import ROLES
 from ..elaborate.vocabulary import Vocabulary
+from ..family.config_keys import config_value, homes
 
 _SINGLE = re.compile(r"(.*_)?tokens?_(id|ids|index)")
 _LISTS = frozenset({"suppress_tokens", "begin_suppress_tokens", "bad_words_ids", "force_words_ids"})
@@ -85,9 +85,9 @@ class TokenIds:
         return out
 
     def _value(self, path: Path, value: Any, file: str, said: tuple[Mapping[str, Any], ...]) -> Any:
-        if file == CONFIG and any(True for _ in _said(self._given, path)):
+        if file == CONFIG and any(homes(self._given, path)):
             return value
-        found = [v for config in said for v in _said(config, path)]
+        found = [home[key] for config in said for home, key in list(homes(config, path))[:1]]
         known = next((v for v in found if v is not None), None)
         if known is not None:
             return known
@@ -160,7 +160,7 @@ def past_rows(
     found = []
     for path, value in _token_keys(config):
         past = [n for n in _numbers(value) if n >= vocabulary.size]
-        if past and not any(True for _ in _said(given, path)):
+        if past and not any(homes(given, path)):
             found.append(
                 Diagnostic(
                     "W0585",
@@ -197,20 +197,3 @@ def _foreign(outer: Mapping[str, Any], inner: Mapping[str, Any]) -> bool:
     """Whether a config in another says that its vocabulary is another: an audio decoder's, say."""
     size, own = inner.get("vocab_size"), config_value(outer, "vocab_size")
     return size is not None and own is not None and size != own
-
-
-def _said(config: Mapping[str, Any], path: Path) -> Iterator[Any]:
-    """What a config says under a path: at the very place, else at the top or in its `text_config`."""
-    inner: Any = config
-    for key in path:
-        if not isinstance(inner, Mapping) or key not in inner:
-            break
-        inner = inner[key]
-    else:
-        yield inner
-        return
-    if len(path) < 2 or path[:-1] == ("text_config",):
-        for place in (config, config.get("text_config")):
-            if isinstance(place, Mapping) and path[-1] in place:
-                yield place[path[-1]]
-                return

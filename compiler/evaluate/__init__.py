@@ -11,7 +11,6 @@ __all__ = [
     "calls",
     "expressions",
     "extensions",
-    "forms",
     "scopes",
     "settings",
     "standard_library",

@@ -5,13 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 from ...grammar import ast
-from ...grammar.diagnostic import Diagnostic, Exit, Label, MergecError, Severity
-from ...grammar.source import Span
+from ...grammar.diagnostic import Diagnostic, Exit, Label, MergecError
 from ..checkpoint.adapter import Adapter, read_changes
 from ..checkpoint.adapter_config import FILE, read_config
 from ..checkpoint.agreement import Disagreement, certain
 from ..checkpoint.catalog import Catalog, CatalogError, Checkpoint
 from ..checkpoint.completeness import completeness
+from ..checkpoint.documents import catalog_diagnostic
 from ..checkpoint.layouts import CANONICAL, Recognised, View
 from ..checkpoint.model import Model, bind
 from ..family.family import build
@@ -222,14 +222,6 @@ def _token(expressions: Expressions, node: ast.Call, scope: Scope) -> Any:
         )
     source = model.model if isinstance(model, Leaf) else None
     return Token(source, values.get("text"), values.get("force", True), node.span)
-
-
-def catalog_diagnostic(error: CatalogError, span: Span) -> Diagnostic:
-    """A catalog's complaint with the place in the recipe that asked for the file."""
-    notes = (f"in `{error.file}`", *error.notes) if error.file else error.notes
-    return Diagnostic(
-        error.code, error.message, (Label(span, "asked for here"),), notes, error.help, Severity.ERROR, error.file
-    )
 
 
 FORMS = {"tie": _tie, "stack": _stack, "union": _union, "token": _token, "advise": advise}

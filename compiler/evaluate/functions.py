@@ -9,7 +9,7 @@ from typing import Any
 from ...grammar import ast
 from ...grammar.diagnostic import Diagnostic, Label, MergecError
 from ...grammar.source import Span
-from ..terms.optional import may_lack
+from ..terms.lookup import may_lack
 from ..terms.terms import Among, Choice, Present, Stack, Tie, Vary, Where, is_region
 from ..terms.varying import resolve, varies
 from .bindings import Cascade, declare

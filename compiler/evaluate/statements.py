@@ -16,6 +16,7 @@ from ...grammar.records import dataclass
 from ...grammar.source import Span
 from ..checkpoint.adapter import Adapter
 from ..checkpoint.catalog import Catalog, CatalogError
+from ..checkpoint.documents import catalog_diagnostic
 from ..checkpoint.model import Model
 from ..family.place import Path
 from ..terms.kinds import kind_of
@@ -26,7 +27,7 @@ from .builtins import BUILTINS
 from .calls import Given, check_declared
 from .expressions import Expressions, key_span, too_deep
 from .extensions import Primitive
-from .forms import FORMS, Models, catalog_diagnostic
+from .forms import FORMS, Models
 from .names import bound_and_free, cycles
 from .scopes import Function, Namespace, Poison, Scope
 from .standard_library import Library

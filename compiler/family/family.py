@@ -87,7 +87,7 @@ class Family:
     - `roles`: role below a layer to module paths relative to the layer; `stack_roles` adds to and overrides them for
       single stacks. Roles `experts.X` are relative to an expert. Use `roles_of`.
     - `experts`: an expert's module path below a layer, such as `block_sparse_moe.experts.{e}`.
-    - `optional`: globs of tensors that may be absent (`optional.py`). `ignored`: globs of stored non-parameters.
+    - `optional`: globs of tensors that may be absent (`lookup.py`). `ignored`: globs of stored non-parameters.
     - `vocabulary`: tensors with a vocabulary axis, and which one; `vocab_key`: the config's key for its length.
     - `per_layer_keys`: the config's lists with one item a layer. `experts_key`: its number of experts.
     - `inferred`: from tensor names, not from the table.

@@ -14,6 +14,7 @@ from typing import Any
 
 from ...grammar.records import dataclass
 from .architectures import has_head, tied_head
+from .config_keys import config_value
 from .patterns import split
 
 Entry = dict[str, Any]
@@ -327,8 +328,7 @@ def _vocabulary(
     if "embed" not in places:
         return {}, []
     embed = places["embed"][0]
-    text = config.get("text_config")
-    tied = config.get(_TIE, text.get(_TIE, True) if isinstance(text, Mapping) else True) is not False
+    tied = config_value(config, _TIE) is not False
     common = embed.rpartition(".")[2] in ("embed_tokens", "wte")
     if "head" not in places and config and tied and common and has_head(config):
         places["head"] = [tied_head(config)]
@@ -366,12 +366,12 @@ def _depth_key(
     None where none has this number, or only that of another tower; of a model's only stack it may have another.
     """
     side = stack.partition(".")[0]
-    beyond = _value(config, extra) if extra else 0
+    beyond = config_value(config, extra) if extra else 0
     counts = {depth, depth - beyond} if type(beyond) is int else {depth}
     keys = list(_keys((f"num_{side}_layers", f"{side}_layers", *_DEPTH), config, nested))
     keys.sort(key=lambda key: side not in key)
     for key in keys:
-        value = _value(config, key)
+        value = config_value(config, key)
         if type(value) is int and value in counts and _may_say(key, prefix):
             return key
     return keys[0] if keys and alone else None
@@ -397,9 +397,4 @@ def _lists(length: int, config: Mapping[str, Any], nested: Sequence[str]) -> lis
         for key in config[outer]
         if isinstance(key, str) and "layer" in key and "." not in key
     ]
-    return [key for key in keys if isinstance(value := _value(config, key), list) and len(value) == length]
-
-
-def _value(config: Mapping[str, Any], key: str) -> Any:
-    outer, _, inner = key.rpartition(".")
-    return config[outer][inner] if outer else config[inner]
+    return [key for key in keys if isinstance(value := config_value(config, key), list) and len(value) == length]

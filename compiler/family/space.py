@@ -63,6 +63,7 @@ class Space:
     owner: str
     stored: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     _selections: dict[str, Selection] = field(default_factory=dict)
+    _found: dict[str, Selection | None] = field(default_factory=dict)
     _parts: dict[str, Collection[str]] = field(default_factory=dict)
     _layers: dict[str, tuple[Stack, int, str] | None] = field(default_factory=dict)
 
@@ -73,6 +74,16 @@ class Space:
         if key not in self._selections:
             self._selections[key] = self._select(path)
         return self._selections[key]
+
+    def find(self, path: Path) -> Selection | None:
+        """The tensors that a path covers; None where it is no place, such as a role without its layers."""
+        key = path.text
+        if key not in self._found:
+            try:
+                self._found[key] = self.select(path)
+            except MergecError:
+                self._found[key] = None
+        return self._found[key]
 
     def part(self, path: Path) -> Collection[str]:
         """What a key of a place map covers: a place, or a role (`attn`, `mlp.gate`) in the layers of every stack.
@@ -112,6 +123,11 @@ class Space:
         if name not in self._layers:
             self._layers[name] = stack_index(self.family, name)
         return self._layers[name]
+
+    def slot(self, name: str) -> tuple[str, str]:
+        """A tensor's place without its layer's number: the stack, empty outside the stacks, and its name there."""
+        at = self.layer_of(name)
+        return (at[0].name, at[2]) if at else ("", name)
 
     def over(
         self, names: tuple[str, ...], depths: Mapping[str, int], owner: str, stored: Mapping[str, tuple[str, ...]]

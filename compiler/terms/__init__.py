@@ -4,4 +4,4 @@ In: values that evaluation makes. Out: what they are at one place, and terms for
 No tensor is looked at here.
 """
 
-__all__ = ["assembly", "kinds", "lifting", "map_keys", "optional", "relocate", "restrict", "terms", "varying"]
+__all__ = ["assembly", "kinds", "lifting", "lookup", "map_keys", "restrict", "terms", "varying"]

@@ -6,21 +6,24 @@ model that everything else comes from.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from ...grammar.diagnostic import Diagnostic, Label, MergecError
 from ...grammar.source import Span
-from ..family.space import Coordinate, Space
+from ..family.space import Space
 from .lifting import as_region
-from .map_keys import Entry, counting
+from .lookup import exists
+from .map_keys import Entry
 from .terms import (
     Assembly,
     Leaf,
     Origins,
     Region,
     Stack,
+    Where,
     before_layers,
     is_region,
+    models_in,
     owners,
     picks,
 )
@@ -52,6 +55,11 @@ def assemble(entries: Sequence[Entry], span: Span) -> Assembly:
             origins[stack.name] = have or [(model, j) for j in range(first.space.depths[stack.name])]
     depths = {name: len(layers) for name, layers in origins.items()}
     space = Space(model.family, output_names(first.space, depths, origins), depths, "the model that is put together")
+
+    def has(name: str, wider: Space) -> bool:
+        return exists(Assembly(parts, model, wider, origins, span), Where(name, ((), name), (), wider, name))
+
+    space = with_optional(space, [value for _, _, value in parts], has)
     for path, _, _ in parts:
         if path is not None:
             space.part(path)
@@ -61,22 +69,6 @@ def assemble(entries: Sequence[Entry], span: Span) -> Assembly:
 def is_assembly(entries: Sequence[Entry]) -> bool:
     """Whether a map is a model and not a number that varies."""
     return any(is_region(value) for _, _, value in entries)
-
-
-def part_at(assembly: Assembly, name: str) -> tuple[Region, Coordinate, tuple[int, ...]] | None:
-    """What gives the tensor its value, and the tensor's coordinate under that part's place; None where nothing does."""
-    space = assembly.space
-    found = counting(assembly.parts, name, space)
-    if found is None:
-        return None
-    path, _, value = found
-    if path is not None:
-        try:
-            selection = space.select(path)
-        except MergecError:
-            return value, ((), name), ()  # a role, which is looked for in every stack
-        return value, selection.names[name], selection.counts
-    return value, ((), name), ()
 
 
 def stack_origins(stack: Stack) -> Origins:
@@ -116,6 +108,38 @@ def output_names(space: Space, depth: Mapping[str, int], origins: Mapping[str, O
                 rests = _layer(below[model.number] or layers, i)
             out.extend(f"{stack.head}{j}.{rest}" for rest in rests)
     return (*out, *after)
+
+
+def with_optional(space: Space, values: Iterable[Region], has: Callable[[str, Space], bool]) -> Space:
+    """A space with the optional tensors that some of the models below `values` have besides, if what they come to does.
+
+    `has` tells this of a name, given a space of all that may be; where it raises MergecError, making the tensor will.
+    """
+    heads = {stack.name: stack.head for stack in space.family.stacks}
+    position = {name: k for k, name in enumerate(space.names)}
+    ends = {at[:2]: k for name, k in position.items() if (at := space.layer_of(name))}
+    models = {model.number: model for value in values for model in models_in(value)}
+    found: dict[str, None] = {}
+    for stack, rest in dict.fromkeys(m.space.slot(n) for m in models.values() for n in m.space.names):
+        head, depth = heads.get(stack, ""), space.depths.get(stack, 0)
+        if space.family.is_optional(f"{head}0.{rest}" if stack else rest):
+            every = [f"{head}{j}.{rest}" for j in range(depth)] if stack else [rest]
+            found.update(dict.fromkeys(name for name in every if name not in position))
+    wider = space.over((*space.names, *found), space.depths, space.owner, space.stored)
+
+    def there(name: str) -> bool:
+        try:
+            return has(name, wider)
+        except (MergecError, RecursionError):
+            return True
+
+    def place(name: str) -> int:
+        at = space.layer_of(name)
+        return position.get(name, ends.get(at[:2], len(position)) if at else len(position))
+
+    kept = [name for name in found if there(name)]
+    names = tuple(sorted((*space.names, *kept), key=place)) if kept else space.names
+    return space.over(names, space.depths, space.owner, space.stored)
 
 
 def _layer(layers: Mapping[int, list[str]], number: int) -> list[str]:

@@ -20,35 +20,53 @@ from ..family.space import Coordinate, Space
 
 @dataclass(frozen=True, slots=True)
 class Where:
-    """The tensor that is being made.
+    """The tensor that is asked for.
 
-    `name` is canonical in `space`; `coordinate` its position under the left-hand place of the statement. `layer` of
-    `layers` is its layer's number and the depth of its stack (None and the stack's depth outside). `output` is the
-    output tensor's name, which keys random masks.
+    `name` is canonical in `space`; `coordinate` its position under the left-hand place of the statement. `output` is
+    the name of the output's tensor that is made, which keys random masks.
     """
 
     name: str
     coordinate: Coordinate
     counts: tuple[int, ...]
     space: Space
-    layer: int | None
-    layers: int
     output: str
+
+    @property
+    def layer(self) -> int | None:
+        """The number of its layer; None outside the layers."""
+        at = self.space.layer_of(self.name)
+        return at[1] if at else None
+
+    @property
+    def layers(self) -> int:
+        """The depth of its stack, outside the layers of the first."""
+        at, depths = self.space.layer_of(self.name), self.space.depths
+        return depths.get(at[0].name, 0) if at else next(iter(depths.values()), 0)
 
     @property
     def depth(self) -> float:
         """0 at the first layer and before the layers, 1 at the last and after them."""
-        if self.layer is None:
+        layer, layers = self.layer, self.layers
+        if layer is None:
             return 0.0 if before_layers(self.space, self.name) else 1.0
-        return self.layer / (self.layers - 1) if self.layers > 1 else 1.0
+        return layer / (layers - 1) if layers > 1 else 1.0
+
+    def at(
+        self,
+        *,
+        coordinate: Coordinate,
+        counts: tuple[int, ...] = (),
+        name: str | None = None,
+        space: Space | None = None,
+    ) -> Where:
+        """What a change of place asks for instead: the tensor `name` of `space`, where these differ."""
+        return Where(name or self.name, coordinate, counts, space or self.space, self.output)
 
 
 def where_of(space: Space, names: Mapping[str, Coordinate], counts: tuple[int, ...], name: str) -> Where:
     """The output's tensor `name`, of a statement that covers `names` and as many layers and experts as `counts` say."""
-    at = space.layer_of(name)
-    stacks = list(space.depths.values())
-    layers = space.depths.get(at[0].name, 0) if at else (stacks[0] if stacks else 0)
-    return Where(name, names.get(name, ((), name)), counts, space, at[1] if at else None, layers, name)
+    return Where(name, names.get(name, ((), name)), counts, space, name)
 
 
 def before_layers(space: Space, name: str) -> bool:

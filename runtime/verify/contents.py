@@ -6,8 +6,8 @@ import os
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from ...compiler.checkpoint.agreement import config_faults
 from ...compiler.checkpoint.catalog import CatalogError, StoredTensor
-from ...compiler.checkpoint.config_faults import config_faults
 from ...compiler.checkpoint.model import Model, bind
 from ...compiler.ops.shapes import elements
 from ...compiler.pack.format import OutputFormat

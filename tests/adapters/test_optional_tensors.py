@@ -48,7 +48,9 @@ def merged(models: Path, out: Path, statement: str) -> dict[str, np.ndarray]:
     return load_file(out / "model.safetensors")
 
 
-@pytest.mark.parametrize("adapted", ["a + plain", "plain + a", "2*a + plain - plain"])
+@pytest.mark.parametrize(
+    "adapted", ["a + plain", "plain + a", "2*a + plain - plain", "a + 0.5*plain", "(plain - 2*plain) + a"]
+)
 def test_a_model_that_lacks_it_drops_out_with_its_adapter(adapted: str, models: Path, tmp_path: Path) -> None:
     """Numbers and adapters have no tensors of their own: they don't make one of a bias that the model lacks."""
     made = merged(models, tmp_path / "out", f"* = linear({adapted}, b, weight=[1, 3])")

@@ -102,3 +102,11 @@ def test_another_dtype_is_said_wherever_the_old_one_was() -> None:
     config = LLAMA | {"text_config": {"dtype": "float32"}, "audio_config": {"torch_dtype": "float16"}}
     made, _ = config_of('output(dtype="bfloat16")\n* = a', config)
     assert made == config | {"torch_dtype": "bfloat16", "text_config": {"dtype": "bfloat16"}}
+
+
+def test_nested_lists_of_layers_follow_the_layers() -> None:
+    text = {"num_hidden_layers": LAYERS, "layer_types": ["full", "sliding", "chunked", "linear"]}
+    config = {"model_type": "unheard", "text_config": text}
+    made, codes = config_of("* = a\nlayers = stack(a.layers[2], b.layers[0])", config)
+    assert codes == []
+    assert made == config | {"text_config": {"num_hidden_layers": 2, "layer_types": ["chunked", "full"]}}

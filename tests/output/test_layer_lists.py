@@ -34,6 +34,10 @@ LETS = "".join(f'let {name} = model("{name}")\n' for name in MODELS)
         ("* = a\nlayers[1] = b", "a0 a1 a2 a3"),
         ("* = {layers: stack(deep.layers[3..5], b.layers[0]), _: a}", "d3 d4 d5 b0"),
         ("* = a\nlayers[0] = {layers: stack(deep.layers[3..5], b.layers[0]), _: a}.layers[3]", "b0 a1 a2 a3"),
+        # of a stack, a later statement may take some layers
+        ("* = a\nlayers = stack(b.layers[2..3])\nlayers[0] = deep.layers[5]", "d5 b3"),
+        ("* = a\nlayers = stack(b.layers[0..3])\nlayers[2..3] = a.layers[0..1]", "b0 b1 a0 a1"),
+        ("* = a\nlayers[1..3] = b.layers[0..2]\nlayers[2] = deep.layers[0]", "a0 b0 d0 b2"),
         # a later statement for all layers counts, and one for a part of each layer changes nothing of it
         ("* = a\nlayers[0] = b.layers[3]\nlayers[0].mlp = deep.layers[5].mlp", "d5 a1 a2 a3"),
     ],

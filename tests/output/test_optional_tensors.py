@@ -157,3 +157,81 @@ def test_what_a_method_makes_of_models_that_lack_a_bias_lacks_it_too(
     found = merged(models, tmp_path / "out", f"* = linear(b, ties({models_of_ties}, density=0.5), weight=[1, 3])")
     own = load_file(models / "b" / "model.safetensors")
     np.testing.assert_allclose(found[BIAS.format(1)], own[BIAS.format(1)], rtol=1e-6)
+
+
+def bias(models: Path, name: str, layer: int) -> np.ndarray:
+    """A model's bias in float64; zero where it has none."""
+    tensors = load_file(models / name / "model.safetensors")
+    return np.asarray(tensors.get(BIAS.format(layer), np.zeros(4)), np.float64)
+
+
+def expected(models: Path, *weighted: tuple[float, str, int]) -> np.ndarray:
+    """The weighted mean of the biases at those layers of those models that have one."""
+    there = [(weight, name, layer) for weight, name, layer in weighted if layer in HAVE[name]]
+    return sum(w * bias(models, name, layer) for w, name, layer in there) / sum(w for w, _, _ in there)
+
+
+@pytest.mark.parametrize(
+    ("value", "weighted"),
+    [
+        # a number that varies below a place follows the layers there: layer 1, not the one that is made
+        ("linear(c.layers[0], (b if layer == 1 else c).layers[1])", [(1, "b", 1)]),
+        ("linear((c if layer == 0 else b).layers[1], base.layers[0], weight=[1, 3])", [(1, "b", 1), (3, "base", 0)]),
+        # and in a model that is put together its own
+        (
+            "linear({layers: stack((c if layer == 1 else b).layers[0], c.layers[0]), _: c}.layers[0], base.layers[1])",
+            [(1, "b", 0), (1, "base", 1)],
+        ),
+        ("linear({layers: stack(c.layers[0], b.layers[0]), _: c}.layers[1], base, weight=[1, 3])", None),
+        # a part of several models has the bias of any
+        ("{layers: stack(linear(c.layers[0], b.layers[0]), c.layers[0]), _: c}.layers[0]", [(1, "b", 0)]),
+        ("{layers: stack(c.layers[0], (c if layer == 1 else b).layers[0]), _: c}.layers[1]", [(1, "b", 0)]),
+        ("{mlp: b, _: c}.layers[1]", [(1, "b", 1)]),
+        ("{layers: b.layers[0..1], _: c}.layers[1]", [(1, "b", 1)]),
+        # and a model put together that has none drops out like any other
+        ("linear({layers: stack(c.layers[1], b.layers[0]), _: b}.layers[0], base.layers[1])", [(1, "base", 1)]),
+        ("linear({mlp: c, _: b}.layers[0], base.layers[0], weight=[3, 1])", [(1, "base", 0)]),
+    ],
+)
+def test_what_has_the_bias_is_told_by_the_tensor_that_is_looked_up(
+    models: Path, tmp_path: Path, value: str, weighted: list[tuple[float, str, int]] | None
+) -> None:
+    found = merged(models, tmp_path / "out", f"* = base\nlayers[0] = {value}")[BIAS.format(0)]
+    wanted = expected(models, *(weighted if weighted is not None else [(1, "b", 0), (3, "base", 0)]))
+    np.testing.assert_allclose(found, wanted, rtol=1e-6)
+
+
+def test_a_model_that_is_put_together_lacks_what_its_parts_lack(models: Path, tmp_path: Path) -> None:
+    whole = "{layers: stack(a.layers[1], a.layers[0]), _: a}"  # its layer 1 alone has the bias
+    made = merged(models, tmp_path / "one", f"* = linear(b, {whole}, weight=[1, 3])")
+    np.testing.assert_allclose(made[BIAS.format(0)], bias(models, "b", 0), rtol=1e-6)
+    wanted = (bias(models, "b", 1) + 3 * bias(models, "a", 0)) / 4
+    np.testing.assert_allclose(made[BIAS.format(1)], wanted, rtol=1e-6)
+    made = merged(models, tmp_path / "two", f"* = b + {whole}")
+    np.testing.assert_allclose(made[BIAS.format(0)], bias(models, "b", 0), rtol=1e-6)
+
+
+@pytest.mark.parametrize("part", ["linear(c.layers[0], b.layers[0])", "c.layers[0] + b.layers[0]"])
+def test_a_stack_has_the_optional_tensors_of_all_its_models(models: Path, tmp_path: Path, part: str) -> None:
+    made = merged(models, tmp_path / "out", f"* = b\nlayers = stack({part}, c.layers[0], b.layers[1])")
+    np.testing.assert_allclose(made[BIAS.format(0)], bias(models, "b", 0), rtol=1e-6)
+    assert BIAS.format(1) not in made
+    np.testing.assert_array_equal(made[BIAS.format(2)], bias(models, "b", 1).astype(np.float32))
+    names = [name for name in made if ".layers." in name]
+    assert len(names) == 5
+
+
+@pytest.mark.parametrize(
+    ("statement", "code"),
+    [
+        ("layers[0..1].mlp.up.bias = b.layers[0].mlp.up.bias", "E0305"),
+        ("layers[0..1].mlp.up.bias = (2*b).layers[0].mlp.up.bias", "E0305"),
+        ("layers[1].mlp.up.bias = linear(a, b).layers[0..1].mlp.up.bias", "E0305"),
+        ("layers[0].mlp.up.bias = b.layers[0].mlp.up", "E0306"),
+        ("layers[0].mlp.up.bias = (2*b).layers[0].mlp", "E0306"),
+    ],
+)
+def test_a_place_that_does_not_correspond_is_no_absence(models: Path, statement: str, code: str) -> None:
+    with pytest.raises(mergec.MergecError) as caught:
+        compiled(models, f"* = base\n{statement}")
+    assert {d.code for d in caught.value.diagnostics if not d.code.startswith("W")} == {code}

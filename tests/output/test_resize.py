@@ -108,3 +108,23 @@ def test_units_of_any_shapes(seed: int) -> None:
     wanted = two.copy()
     wanted[block(shape, target)] = one[block(shape, target)]
     np.testing.assert_array_equal(made, wanted)
+
+
+@pytest.mark.parametrize(
+    ("value", "rows"),
+    [
+        ("a.layers[1] + (b + c).layers[1]", 3),
+        ("linear(a.layers[1], (b if layer == 1 else c).layers[1])", 3),
+        ("linear(a.layers[0], (c if layer == 1 else b).layers[1])", 5),
+        ("a.layers[0] + {layers: stack(c.layers[0], (b + c).layers[1]), _: a}.layers[1]", 3),
+    ],
+)
+def test_what_is_common_to_the_tensors_that_are_looked_up(tmp_path: Path, value: str, rows: int) -> None:
+    """Whatever layers they are picked at, by a place of an expression too; not those of the other branch."""
+    for seed, (name, sizes) in enumerate({"a": (5, 5), "b": (9, 3), "c": (6, 7)}.items()):
+        tensors = {f"model.layers.{i}.mlp.up_proj.weight": numbers(seed, (n, 4)) for i, n in enumerate(sizes)}
+        save_file(tensors, tmp_path / f"{name}.safetensors")
+    lets = "".join(f'let {name} = model("{tmp_path / name}.safetensors")\n' for name in "abc")
+    recipe = f'{lets}output(like=a, resize="common")\n* = a\nlayers[0] = {value}\n'
+    mergec.compile(recipe, device="cpu").run(tmp_path / "out")
+    assert load_file(tmp_path / "out" / "model.safetensors")["model.layers.0.mlp.up_proj.weight"].shape == (rows, 4)
