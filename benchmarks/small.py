@@ -73,9 +73,14 @@ def make(folder: Path, layers: int, shards: int) -> int:
 
 
 def write(path: Path, every: list[str], values: np.ndarray[tuple[int, ...], np.dtype[np.uint16]]) -> None:
-    nbytes = 2 * ELEMENTS
+    elements = values.shape[1]
+    nbytes = 2 * elements
     header = {
-        name: {"dtype": "BF16", "shape": shape(name), "data_offsets": [k * nbytes, (k + 1) * nbytes]}
+        name: {
+            "dtype": "BF16",
+            "shape": shape(name) if elements == ELEMENTS else [elements],
+            "data_offsets": [k * nbytes, (k + 1) * nbytes],
+        }
         for k, name in enumerate(every)
     }
     raw = json.dumps(header).encode()

@@ -7,7 +7,6 @@ passes over them before the pass that writes.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from types import MappingProxyType
 
 from ...compiler.checkpoint.dtypes import SIZES
 from ...compiler.graph.graph import Node
@@ -18,18 +17,6 @@ from ...grammar.records import dataclass
 
 _WHOLE = frozenset(name for name, row in OPS.items() if row.whole_model)
 """The operations on numbers of all tensors."""
-
-_FOUND = MappingProxyType(
-    {
-        "sum": "sums",
-        "dot": "inner products",
-        "count": "counts",
-        "maximum": "the largest",
-        "minimum": "the smallest",
-        "digits": "a threshold, 16 bits of it",
-    }
-)
-"""What a reduction finds out, in words."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +56,7 @@ def whole_passes(compilation: Compilation) -> list[WholePass]:
             sources = [n for n in _below(blocks, numbers=False) if n.op == "source"]
             models = dict.fromkeys(labels[n.attribute("range").model] for n in sources)
             nbytes = sum(elements(n.shape) * SIZES[n.attribute("range").dtype] for n in sources)
-            finds = dict.fromkeys(_FOUND.get(r.op, r.op) for r in reductions)
+            finds = dict.fromkeys(OPS[r.op].finds or r.op for r in reductions)
             out.append(WholePass(assignment.number, tuple(models), len(sources), nbytes, tuple(finds)))
     return out
 

@@ -12,9 +12,8 @@ from ...grammar.source import Span
 from ..checkpoint.model import Model
 from ..graph.graph import Graph, Node
 from ..graph.masks import mask_key
-from ..ops.scalars import SCALARS
 from ..ops.shapes import elements
-from ..ops.table import OPS
+from ..ops.table import OPS, SCALARS
 from ..terms.lifting import as_region
 from ..terms.lookup import exists, lookups, moved, name_in
 from ..terms.terms import (
@@ -232,13 +231,9 @@ class Instantiator:
             raise MergecError(
                 Diagnostic("E0208", "this needs numbers, not tensors", (Label(term.span, "a tensor among them"),))
             )
-        if term.op in ("and", "or", "not") or term.op == "where":
-            # conditions: a number is a condition too (non-zero)
-            first = nodes if term.op != "where" else nodes[:1]
-            fixed = tuple(self._condition(n) for n in first)
-            nodes = fixed if term.op != "where" else (*fixed, *(self._plain(n) for n in nodes[1:]))
-        else:
-            nodes = tuple(self._plain(n) for n in nodes)
+        # conditions: a number is a condition too (non-zero)
+        conditions = [k < len(row.takes) and row.takes[k] == "m" for k in range(len(nodes))]
+        nodes = tuple(self._condition(n) if c else self._plain(n) for n, c in zip(nodes, conditions, strict=True))
         # a number that the recipe gives; zeros that follow from the tensors are divided by as IEEE has it
         if term.op == "div" and isinstance(term.args[1], Number) and self._constant(nodes[1]) == 0:
             raise MergecError(
@@ -315,7 +310,7 @@ class Instantiator:
             raise MergecError(
                 Diagnostic("E0208", "this needs a tensor, not a number", (Label(term.span, "a number here"),))
             )
-        if term.op != "count":
+        if OPS[term.op].takes != "m":
             nodes = tuple(self._plain(n) for n in nodes)
         elif nodes[0].kind != "mask":
             nodes = (self._condition(nodes[0]),)

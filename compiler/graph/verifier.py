@@ -49,7 +49,7 @@ def _form(node: Node) -> None:
         if node.op == "part":
             _expect(node.inputs[0].op in OPS and OPS[node.inputs[0].op].kind == "opaque", node, "is of no whole tensor")
         return
-    if row.kind == "elementwise" and node.op not in ("bernoulli", "fill"):
+    if row.kind == "elementwise" and row.takes != "n":
         _expect(len(shapes) <= 1, node, "combines different shapes")
         _expect(node.shape == next(iter(shapes), None), node, "has not its inputs' shape")
     if row.kind == "opaque":

@@ -1,6 +1,7 @@
-"""The table of operations: arity, kind, shapes, scratch, and what they do to single numbers.
+"""The table of operations: what each takes and gives, means, and needs.
 
-Kernels are in `runtime/portable/` and `runtime/native/`.
+In: nothing. Out: `OPS`, from which the compiler and both backends take what they know of an operation, and `SCALARS`,
+what operations mean on plain numbers. Kernels are in `runtime/portable/` and `runtime/native/`.
 """
 
-__all__ = ["scalars", "shapes", "sorting_network", "table"]
+__all__ = ["shapes", "sorting_network", "table"]

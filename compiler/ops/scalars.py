@@ -1,19 +1,14 @@
-"""Elementwise ops on numbers a tensor: on the host, in float64, IEEE results instead of exceptions. Needs no torch."""
+"""What ops mean on plain numbers, where Python's operators raise: in float64, with IEEE results instead."""
 
 from __future__ import annotations
 
 import math
-import operator
-from collections.abc import Callable, Mapping
-from types import MappingProxyType
-
-from .means import geometric_median, karcher
-from .radix import digit_of_rank, join_digits, number_of_digits, rank_in_digit
+from collections.abc import Callable
 
 _NAN = math.nan
 
 
-def _div(a: float, b: float) -> float:
+def div(a: float, b: float) -> float:
     if b:
         return a / b
     if a == 0 or math.isnan(a) or math.isnan(b):
@@ -21,7 +16,7 @@ def _div(a: float, b: float) -> float:
     return math.copysign(math.inf, a) * math.copysign(1.0, b)
 
 
-def _pow(a: float, b: float) -> float:
+def power(a: float, b: float) -> float:
     odd = math.isfinite(b) and b == math.floor(b) and b % 2 == 1
     if a == 0 and b < 0:
         return math.copysign(math.inf, a) if odd else math.inf
@@ -33,30 +28,30 @@ def _pow(a: float, b: float) -> float:
         return _NAN
 
 
-def _min(a: float, b: float) -> float:
+def least(a: float, b: float) -> float:
     return _NAN if math.isnan(a) or math.isnan(b) else min(a, b)
 
 
-def _max(a: float, b: float) -> float:
+def greatest(a: float, b: float) -> float:
     return _NAN if math.isnan(a) or math.isnan(b) else max(a, b)
 
 
-def _sign(a: float) -> float:
+def sign(a: float) -> float:
     return float((a > 0) - (a < 0))
 
 
-def _exp(a: float) -> float:
+def exp(a: float) -> float:
     try:
         return math.exp(a)
     except OverflowError:
         return math.inf
 
 
-def _log(a: float) -> float:
-    return -math.inf if a == 0 else _within(math.log)(a)
+def log(a: float) -> float:
+    return -math.inf if a == 0 else within(math.log)(a)
 
 
-def _within(function: Callable[[float], float]) -> Callable[[float], float]:
+def within(function: Callable[[float], float]) -> Callable[[float], float]:
     """NaN outside the function's domain."""
 
     def total(a: float) -> float:
@@ -68,55 +63,29 @@ def _within(function: Callable[[float], float]) -> Callable[[float], float]:
     return total
 
 
-def _trunc(a: float) -> float:
+def trunc(a: float) -> float:
     return float(math.trunc(a)) if math.isfinite(a) else a
 
 
-def _truth(function: Callable[..., object]) -> Callable[..., float]:
+def truth(function: Callable[..., object]) -> Callable[..., float]:
     return lambda *args: float(bool(function(*args)))
 
 
-SCALARS: Mapping[str, Callable[..., float]] = MappingProxyType(
-    {
-        "add": operator.add,
-        "sub": operator.sub,
-        "mul": operator.mul,
-        "div": _div,
-        "pow": _pow,
-        "min": _min,
-        "max": _max,
-        "neg": operator.neg,
-        "abs": abs,
-        "sign": _sign,
-        "sqrt": _within(math.sqrt),
-        "exp": _exp,
-        "log": _log,
-        "sin": _within(math.sin),
-        "cos": _within(math.cos),
-        "tanh": math.tanh,
-        "acos": _within(math.acos),
-        "trunc": _trunc,
-        "lt": _truth(operator.lt),
-        "le": _truth(operator.le),
-        "gt": _truth(operator.gt),
-        "ge": _truth(operator.ge),
-        "eq": _truth(operator.eq),
-        "ne": _truth(operator.ne),
-        "and": _truth(lambda a, b: a and b),
-        "or": _truth(lambda a, b: a or b),
-        "not": _truth(operator.not_),
-        "where": lambda mask, then, other: then if mask else other,
-        "number": float,
-        "fill": float,
-        "karcher": karcher,
-        "geometric_median": geometric_median,
-        "across_sum": lambda *values: math.fsum(values),
-        "across_max": lambda *values: max(values, default=-math.inf),
-        "across_min": lambda *values: min(values, default=math.inf),
-        "digit_of_rank": digit_of_rank,
-        "rank_in_digit": rank_in_digit,
-        "join_digits": join_digits,
-        "number_of_digits": number_of_digits,
-    }
-)
-"""All scalar ops, and all elementwise ones but those that look beyond one element; masks are 0 or 1."""
+both = truth(lambda a, b: a and b)
+either = truth(lambda a, b: a or b)
+
+
+def chosen(mask: float, then: float, other: float) -> float:
+    return then if mask else other
+
+
+def total(*values: float) -> float:
+    return math.fsum(values)
+
+
+def largest(*values: float) -> float:
+    return max(values, default=-math.inf)
+
+
+def smallest(*values: float) -> float:
+    return min(values, default=math.inf)

@@ -1,4 +1,4 @@
-"""Every primitive's signature: kind, arity, result and scratch. Kernels are in `runtime/portable/`.
+"""Every primitive: what it takes and gives, what it means, in which memory. All that is known of one stands in its row.
 
 Kinds, by what the executor must do (methods.md calls them E, R, S):
 
@@ -8,25 +8,53 @@ Kinds, by what the executor must do (methods.md calls them E, R, S):
 - `scalar`: numbers to a number, on the host alone; for iterations on what reductions gave.
 
 An elementwise op whose inputs are all scalars is computed once a tensor on the host, in float64.
+
+What is one expression has its kernels made of it: `c` for the native backend (`runtime/native/expressions.py`), `array`
+for the portable one (`runtime/portable/elementwise.py`). Others have a kernel written out in either.
+`tests/runtime/test_operations.py` says what is missing where.
 """
 
 from __future__ import annotations
 
+import math
+import operator
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
 
 from ...grammar.records import dataclass
-from . import shapes
+from . import means, radix, scalars, shapes
 from .shapes import Shape, Shapes
 
 
 @dataclass(frozen=True, slots=True)
 class Op:
-    """A primitive's signature.
+    """A primitive.
 
-    `arity` counts inputs (-1: any number of them). `result` is `number` or `mask` for elementwise ops, `number` or
-    `threshold` for reductions. `attributes` names what must be given besides inputs. A reduction's last inputs are
-    numbers a tensor, not tensors, if `numbers` names them; its kernel finds them among its attributes.
+    `takes` has a letter for every input: `v` a tensor, `m` a mask, `t` a threshold, `n` a number, and for any number of
+    inputs `*`. Where an elementwise op takes a tensor, it may be given a number instead. `result` is `number` or `mask`
+    for elementwise ops, `number`, `threshold` or `counts` for reductions. `attributes` names what must be given besides
+    inputs. The last inputs of a reduction or opaque op are numbers a tensor, not tensors, if `numbers` names them; a
+    reduction's kernel finds them among its attributes.
+
+    What it means:
+
+    - `scalar`: on plain numbers, in float64, with IEEE results instead of exceptions; masks are 0 or 1.
+    - `c`: as an expression of C in float32 numbers `x` and `y`; of a reduction by `sum`, what is summed, in float64.
+    - `array`: the function of torch that does the same, by name; of a reduction by `sum`, what its inputs make.
+    - `accumulator`: how a reduction puts together what it finds in the blocks of a tensor. `sum`: float64 sums of
+      chunks, exactly rounded. `count`: of elements, exact. `largest`, `smallest`. `magnitudes`, `order` and `digits`
+      count bit patterns, in several rounds; these have kernels of their own (`runtime/reduce/`).
+    - `finds`: what a reduction finds out, in words, for people who ask what a merge reads.
+
+    What the compiler may do with it:
+
+    - `commutes`: two inputs may change places.
+    - `unit`: the number that, as the last input, changes nothing; as the first neither, where inputs commute.
+    - `zero`: the result is 0 where an input is 0 everywhere.
+    - `in_place`: the result may lie over an input, as each element is read before it is written.
+    - `costly`: takes longer than all others together, so that a mask made of it is held rather than made again.
+    - `whole_model`: its inputs come of all tensors that a statement gives a value to, so outputs that are computed
+      alike have none of it. Other scalar ops are of one tensor, as everything else is.
 
     What the kernel needs beyond its inputs and output, in bytes, shared by all ops of a pass unless said otherwise:
     `scratch` for every element of a block, `chunk` for every element of a chunk (kernels of the CPU work
@@ -36,29 +64,40 @@ class Op:
     compute dtype, by the shapes of its inputs.
 
     An opaque op's `shape` gives the shape of its result from those of its inputs (None: that of the first); `axes` is
-    how many axes they must have (None: any number). Its last inputs are numbers if `numbers` names them.
-
-    `whole_model`: its inputs come of all tensors that a statement gives a value to, so outputs that are computed alike
-    have none of it. Other scalar ops are of one tensor, as everything else is.
+    how many axes they must have (None: any number).
     """
 
     name: str
     kind: str
-    arity: int
+    takes: str
     result: str = "number"
     attributes: tuple[str, ...] = ()
+    numbers: tuple[str, ...] = ()
+    scalar: Callable[..., float] | None = None
+    c: str = ""
+    array: str = ""
+    accumulator: str = ""
+    finds: str = ""
+    commutes: bool = False
+    unit: float | None = None
+    zero: bool = False
+    in_place: bool = True
+    costly: bool = False
+    whole_model: bool = False
     scratch: int = 0
     chunk: int = 0
     fixed: int = 0
     device_scratch: int = 0
     state: int = 0
-    commutes: bool = False
-    numbers: tuple[str, ...] = ()
     workspace: int = 0
     words: Callable[[Shapes], int] | None = None
     shape: Callable[[Shapes], Shape] | None = None
     axes: int | None = None
-    whole_model: bool = False
+
+    @property
+    def arity(self) -> int:
+        """How many inputs it has; -1: any number."""
+        return -1 if self.takes == "*" else len(self.takes)
 
 
 def _table(*rows: Op) -> Mapping[str, Op]:
@@ -67,59 +106,119 @@ def _table(*rows: Op) -> Mapping[str, Op]:
 
 OPS: Mapping[str, Op] = _table(
     # arithmetic
-    Op("add", "elementwise", 2, commutes=True),
-    Op("sub", "elementwise", 2),
-    Op("mul", "elementwise", 2, commutes=True),
-    Op("div", "elementwise", 2),
-    Op("pow", "elementwise", 2, fixed=64 << 12),
-    Op("min", "elementwise", 2, commutes=True),
-    Op("max", "elementwise", 2, commutes=True),
-    Op("neg", "elementwise", 1),
-    Op("abs", "elementwise", 1),
-    Op("sign", "elementwise", 1),
-    Op("sqrt", "elementwise", 1),
-    # eight numbers of float64 for every element of a piece of 4096 (`runtime/portable/transcendental.py`)
-    Op("exp", "elementwise", 1, fixed=64 << 12),
-    Op("log", "elementwise", 1, fixed=64 << 12),
-    Op("sin", "elementwise", 1, fixed=64 << 12),
-    Op("cos", "elementwise", 1, fixed=64 << 12),
-    Op("tanh", "elementwise", 1, fixed=64 << 12),
-    Op("acos", "elementwise", 1, fixed=64 << 12),
-    Op("trunc", "elementwise", 1),
+    Op("add", "elementwise", "vv", commutes=True, unit=0.0, scalar=operator.add, c="x + y", array="add"),
+    Op("sub", "elementwise", "vv", unit=0.0, scalar=operator.sub, c="x - y", array="sub"),
+    Op("mul", "elementwise", "vv", commutes=True, unit=1.0, zero=True, scalar=operator.mul, c="x * y", array="mul"),
+    Op("div", "elementwise", "vv", unit=1.0, scalar=scalars.div, c="x / y", array="div"),
+    Op("pow", "elementwise", "vv", scalar=scalars.power, fixed=24 << 6),
+    Op(
+        "min",
+        "elementwise",
+        "vv",
+        commutes=True,
+        scalar=scalars.least,
+        c="x != x ? x : y != y ? y : y < x ? y : x",
+        array="minimum",
+    ),
+    Op(
+        "max",
+        "elementwise",
+        "vv",
+        commutes=True,
+        scalar=scalars.greatest,
+        c="x != x ? x : y != y ? y : y > x ? y : x",
+        array="maximum",
+    ),
+    Op("neg", "elementwise", "v", scalar=operator.neg, c="-x", array="neg"),
+    Op("abs", "elementwise", "v", scalar=abs, c="fabsf(x)", array="abs"),
+    Op("sign", "elementwise", "v", scalar=scalars.sign, c="(float)((x > 0) - (x < 0))", array="sign"),
+    Op("sqrt", "elementwise", "v", scalar=scalars.within(math.sqrt), c="sqrtf(x)", array="sqrt"),
+    Op("trunc", "elementwise", "v", scalar=scalars.trunc, c="truncf(x)", array="trunc"),
+    Op("exp", "elementwise", "v", scalar=scalars.exp, c="(float)exp_of(x)", array="exp"),
+    Op("log", "elementwise", "v", scalar=scalars.log, c="(float)log_of_any(x)", array="log"),
+    Op(
+        "sin",
+        "elementwise",
+        "v",
+        scalar=scalars.within(math.sin),
+        c="SIN(x, 0)",
+        array="sin",
+    ),
+    Op(
+        "cos",
+        "elementwise",
+        "v",
+        scalar=scalars.within(math.cos),
+        c="SIN(x, 1)",
+        array="cos",
+    ),
+    Op("tanh", "elementwise", "v", scalar=math.tanh, c="(float)tanh_of(x)", array="tanh"),
+    Op(
+        "acos",
+        "elementwise",
+        "v",
+        scalar=scalars.within(math.acos),
+        c="(float)acos_of(x)",
+        array="acos",
+    ),
     # comparison and choice
-    Op("lt", "elementwise", 2, result="mask"),
-    Op("le", "elementwise", 2, result="mask"),
-    Op("gt", "elementwise", 2, result="mask"),
-    Op("ge", "elementwise", 2, result="mask"),
-    Op("eq", "elementwise", 2, result="mask", commutes=True),
-    Op("ne", "elementwise", 2, result="mask", commutes=True),
-    Op("and", "elementwise", 2, result="mask", commutes=True),
-    Op("or", "elementwise", 2, result="mask", commutes=True),
-    Op("not", "elementwise", 1, result="mask"),
-    Op("where", "elementwise", 3, chunk=8),  # mask, then, other
-    Op("number", "elementwise", 1),  # mask to 0 or 1
-    Op("fill", "elementwise", 1),  # a number to every element
+    Op("lt", "elementwise", "vv", "mask", scalar=scalars.truth(operator.lt), c="x < y", array="lt"),
+    Op("le", "elementwise", "vv", "mask", scalar=scalars.truth(operator.le), c="x <= y", array="le"),
+    Op("gt", "elementwise", "vv", "mask", scalar=scalars.truth(operator.gt), c="x > y", array="gt"),
+    Op("ge", "elementwise", "vv", "mask", scalar=scalars.truth(operator.ge), c="x >= y", array="ge"),
+    Op("eq", "elementwise", "vv", "mask", commutes=True, scalar=scalars.truth(operator.eq), c="x == y", array="eq"),
+    Op("ne", "elementwise", "vv", "mask", commutes=True, scalar=scalars.truth(operator.ne), c="x != y", array="ne"),
+    Op("and", "elementwise", "mm", "mask", commutes=True, scalar=scalars.both, c="x & y", array="logical_and"),
+    Op("or", "elementwise", "mm", "mask", commutes=True, scalar=scalars.either, c="x | y", array="logical_or"),
+    Op("not", "elementwise", "m", "mask", scalar=scalars.truth(operator.not_), c="!x", array="logical_not"),
+    Op("where", "elementwise", "mvv", scalar=scalars.chosen, in_place=False, chunk=8),  # mask, then, other
+    Op("number", "elementwise", "m", scalar=float, c="(float)x"),  # mask to 0 or 1
+    Op("fill", "elementwise", "n", scalar=float),  # a number to every element
     # which elements: by rank and by chance
-    Op("above", "elementwise", 2, result="mask", chunk=17, device_scratch=8),  # x, threshold: |x| ranks within its k
-    # argument: keep probability
-    Op("bernoulli", "elementwise", 1, result="mask", attributes=("key",), chunk=16, device_scratch=16),
+    # of x and a threshold: |x| ranks within its k
+    Op("above", "elementwise", "vt", "mask", in_place=False, chunk=17, device_scratch=8),
+    # of a probability to be kept, which may be one an element
+    Op("bernoulli", "elementwise", "n", "mask", ("key",), in_place=False, chunk=16, device_scratch=16),
     # along rows: a row's result stands at each of its elements; blocks hold whole rows
-    Op("row_sum", "elementwise", 1, attributes=("row",), scratch=8, device_scratch=8),
-    Op("row_max", "elementwise", 1, attributes=("row",)),
-    Op("row_rank", "elementwise", 1, attributes=("row",), chunk=24, device_scratch=24),
+    Op("row_sum", "elementwise", "v", attributes=("row",), zero=True, scratch=8, device_scratch=8),
+    Op("row_max", "elementwise", "v", attributes=("row",), zero=True),
+    Op("row_rank", "elementwise", "v", attributes=("row",), costly=True, chunk=24, device_scratch=24),
     # reductions
-    Op("sum", "reduction", 1, chunk=8, device_scratch=8),
-    Op("dot", "reduction", 2, chunk=16, device_scratch=16, commutes=True),
-    Op("count", "reduction", 1),  # of a mask
-    Op("maximum", "reduction", 1),
-    Op("minimum", "reduction", 1),
+    Op(
+        "sum",
+        "reduction",
+        "v",
+        c="x",
+        accumulator="sum",
+        finds="sums",
+        zero=True,
+        chunk=8,
+        device_scratch=8,
+    ),
+    Op(
+        "dot",
+        "reduction",
+        "vv",
+        c="x * y",
+        array="mul",
+        accumulator="sum",
+        finds="inner products",
+        commutes=True,
+        zero=True,
+        chunk=16,
+        device_scratch=16,
+    ),
+    Op("count", "reduction", "m", accumulator="count", finds="counts", zero=True),
+    Op("maximum", "reduction", "v", accumulator="largest", finds="the largest"),
+    Op("minimum", "reduction", "v", accumulator="smallest", finds="the smallest"),
     # its state is a histogram of 16 bits, another is counted into; a chunk has bits, mask, five words an element picked
     Op(
         "threshold",
         "reduction",
-        1,
-        result="threshold",
-        attributes=("k",),
+        "v",
+        "threshold",
+        ("k",),
+        accumulator="magnitudes",
         scratch=2,
         chunk=50,
         fixed=8 << 16,
@@ -130,66 +229,87 @@ OPS: Mapping[str, Op] = _table(
     Op(
         "threshold_at",
         "reduction",
-        2,
-        result="threshold",
+        "vn",
+        "threshold",
+        numbers=("k",),
+        accumulator="magnitudes",
         scratch=2,
         chunk=50,
         fixed=8 << 16,
         device_scratch=16,
         state=8 << 16,
-        numbers=("k",),
     ),
     # the number that `k` elements precede in ascending order; its state and scratch are those of `threshold`
     Op(
         "kth_smallest",
         "reduction",
-        1,
+        "v",
         attributes=("k",),
+        accumulator="order",
+        zero=True,
         chunk=50,
         fixed=8 << 16,
         device_scratch=17,
         state=8 << 16,
     ),
+    # counts of a digit of bit patterns (`radix.py`)
+    Op(
+        "digits",
+        "reduction",
+        "vn",
+        "counts",
+        ("shift",),
+        ("prefix",),
+        accumulator="digits",
+        finds="a threshold, 16 bits of it",
+        scratch=2,
+        chunk=50,
+        fixed=8 << 16,
+        device_scratch=16,
+        state=8 << 16,
+    ),
     # along columns, the first axis: a column's sum stands at each of its elements. Room for four rows of a chunk's
     # width
-    Op("column_sum", "opaque", 1, fixed=32 << 16),
+    Op("column_sum", "opaque", "v", zero=True, fixed=32 << 16),
     # some rows, `first:end` with commas between, replaced by the mean of the others: what pads a vocabulary
-    Op("mean_rows", "opaque", 1, attributes=("rows",), fixed=32 << 16),
-    # over a whole model: numbers of all its tensors, and counts of a digit of bit patterns (`compiler/ops/radix.py`)
-    Op("across_sum", "scalar", -1, whole_model=True),
-    Op("across_max", "scalar", -1, whole_model=True),
-    Op("across_min", "scalar", -1, whole_model=True),
-    Op("digits", "reduction", 2, "counts", ("shift",), 2, 50, 8 << 16, 16, 8 << 16, numbers=("prefix",)),
-    Op("digit_of_rank", "scalar", -1, whole_model=True),
-    Op("rank_in_digit", "scalar", -1, whole_model=True),
-    Op("join_digits", "scalar", -1, whole_model=True),
-    Op("number_of_digits", "scalar", -1, whole_model=True),
-    # centers: weights of points whose inner products are given; the inputs are explained in `compiler/ops/means.py`
-    Op("karcher", "scalar", -1),
-    Op("geometric_median", "scalar", -1),
+    Op("mean_rows", "opaque", "v", attributes=("rows",), zero=True, fixed=32 << 16),
+    # over a whole model: numbers of all its tensors, and what follows from counts of `digits`
+    Op("across_sum", "scalar", "*", scalar=scalars.total, whole_model=True),
+    Op("across_max", "scalar", "*", scalar=scalars.largest, whole_model=True),
+    Op("across_min", "scalar", "*", scalar=scalars.smallest, whole_model=True),
+    Op("digit_of_rank", "scalar", "*", scalar=radix.digit_of_rank, whole_model=True),
+    Op("rank_in_digit", "scalar", "*", scalar=radix.rank_in_digit, whole_model=True),
+    Op("join_digits", "scalar", "*", scalar=radix.join_digits, whole_model=True),
+    Op("number_of_digits", "scalar", "*", scalar=radix.number_of_digits, whole_model=True),
+    # centers: weights of points whose inner products are given; the inputs are explained in `means.py`
+    Op("karcher", "scalar", "*", scalar=means.karcher),
+    Op("geometric_median", "scalar", "*", scalar=means.geometric_median),
     # whole matrices, by their singular values
-    Op("svd_truncate", "opaque", 2, numbers=("rank",), words=shapes.decomposition, axes=2),
-    Op("svd_nuclear", "opaque", 2, numbers=("share",), words=shapes.decomposition, axes=2),
-    Op("svd_flatten", "opaque", 1, words=shapes.decomposition, axes=2),
-    Op("singular_merge", "opaque", -1, words=shapes.joined_decompositions, axes=2),
-    Op("isotropic_merge", "opaque", -1, numbers=("common",), words=shapes.joined_decompositions, axes=2),
+    Op("svd_truncate", "opaque", "vn", numbers=("rank",), words=shapes.decomposition, axes=2),
+    Op("svd_nuclear", "opaque", "vn", numbers=("share",), words=shapes.decomposition, axes=2),
+    Op("svd_flatten", "opaque", "v", words=shapes.decomposition, axes=2),
+    Op("singular_merge", "opaque", "*", words=shapes.joined_decompositions, axes=2),
+    Op("isotropic_merge", "opaque", "*", numbers=("common",), words=shapes.joined_decompositions, axes=2),
     # a basis and coordinates in one buffer, of which `part` nodes are views
     Op(
         "svd_shared",
         "opaque",
-        -1,
+        "*",
         numbers=("tolerance",),
         words=shapes.shared_decomposition,
         shape=shapes.shared_basis,
         axes=2,
     ),
-    Op("matmul", "opaque", 2, shape=shapes.product, axes=2),
-    Op("procrustes_blend", "opaque", 4, numbers=("alignment", "alpha"), words=shapes.procrustes),
-    Op("spectral_blend", "opaque", 4, numbers=("alpha", "tilt"), words=shapes.spectra),
+    Op("matmul", "opaque", "vv", shape=shapes.product, axes=2),
+    Op("procrustes_blend", "opaque", "vvnn", numbers=("alignment", "alpha"), words=shapes.procrustes),
+    Op("spectral_blend", "opaque", "vvnn", numbers=("alpha", "tilt"), words=shapes.spectra),
     # whole matrices, by iteration
-    Op("interference_descent", "opaque", -1, numbers=("iters", "lr"), words=shapes.descent, axes=2),
-    Op("interference_solve", "opaque", -1, words=shapes.normal_equations, axes=2),
+    Op("interference_descent", "opaque", "*", numbers=("iters", "lr"), words=shapes.descent, axes=2),
+    Op("interference_solve", "opaque", "*", words=shapes.normal_equations, axes=2),
     # of installed packages: the attributes say which, and besides these name what it needs (`evaluate/extensions.py`)
-    Op("installed", "elementwise", -1, attributes=("name", "kernel", "package", "numbers", "scratch")),
-    Op("installed_whole", "opaque", -1, attributes=("name", "kernel", "package", "numbers", "workspace")),
+    Op("installed", "elementwise", "*", attributes=("name", "kernel", "package", "numbers", "scratch"), in_place=False),
+    Op("installed_whole", "opaque", "*", attributes=("name", "kernel", "package", "numbers", "workspace")),
 )
+
+SCALARS: Mapping[str, Callable[..., float]] = MappingProxyType({n: o.scalar for n, o in OPS.items() if o.scalar})
+"""What ops mean on plain numbers: all scalar ones, and of elementwise ones those that look at one element alone."""

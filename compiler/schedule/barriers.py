@@ -36,7 +36,7 @@ def blocks_below(node: Node) -> dict[int, Node]:
     return found
 
 
-COSTLY = frozenset({"row_rank"})
+COSTLY = frozenset(name for name, row in OPS.items() if row.costly)
 """Operations that take longer than all others together."""
 
 

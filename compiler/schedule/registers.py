@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 
 from ..graph.graph import Node
+from ..ops.table import OPS
 from ..plan.plan import (
     Argument,
     Constant,
@@ -15,9 +16,6 @@ from ..plan.plan import (
     Register,
     Scalar,
 )
-
-NOT_IN_PLACE = frozenset({"where", "above", "bernoulli", "installed"})
-"""Operations whose result must not lie over one of their inputs."""
 
 
 class Code:
@@ -102,16 +100,15 @@ class Code:
         inputs = self._inputs(node)
         for source in inputs:
             uses[source.id] -= 1
-        # the result may take the place of an input that dies here: kernels are elementwise, in place is safe,
-        # but only where the operation reads each input before it writes (all but the ones listed)
+        # the result may take the place of an input that dies here: kernels are elementwise
         dying = [i for i in dict.fromkeys(inputs) if uses[i.id] == 0]
         kind: type = Mask if node.kind == "mask" else Register
-        if op not in NOT_IN_PLACE:
-            self._release(dying)
+        if op in OPS and not OPS[op].in_place:
             out = self._take(kind)
+            self._release(dying)
         else:
-            out = self._take(kind)
             self._release(dying)
+            out = self._take(kind)
         self._blocks[node.id] = out
         self.code.append(Instruction(op, out, tuple(args), attributes))
 

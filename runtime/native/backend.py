@@ -10,6 +10,7 @@ import numpy
 from numpy.typing import NDArray
 
 from ...compiler.checkpoint.dtypes import SIZES, held_bytes
+from ...compiler.ops.table import OPS
 from ...compiler.plan.plan import (
     CHUNK,
     Argument,
@@ -207,7 +208,7 @@ class NativeLane:
             return
         found = self._found[i] = numpy.zeros(self._chunks)
         op = REDUCTIONS[reduction.op][0]
-        if reduction.op in ("sum", "dot"):
+        if OPS[reduction.op].accumulator == "sum":
             b = places[1] if len(places) > 1 else 0
             self._add(op, out=found.ctypes.data, a=places[0], b=b, c=self._lanes[i].ctypes.data)
         else:
@@ -311,7 +312,7 @@ class NativeLane:
         found, chunks = self._found.get(i), -(-count // CHUNK)
         if isinstance(reducer, Partials):
             assert found is not None
-            number = chunks if self._pass.reductions[i].op in ("sum", "dot") else 1
+            number = chunks if OPS[self._pass.reductions[i].op].accumulator == "sum" else 1
             reducer.keep(first, found[:number].tolist())
         elif isinstance(reducer, Selection) and found is not None:
             for k, number in enumerate(found[:chunks].tolist()):

@@ -34,7 +34,7 @@ static inline uint16_t float_to_half(float x) {
     return (uint16_t)(sign | ((magnitude - (112u << 23)) >> 13));
 }
 
-/* The steps of a generator are explained in kernels/random.py. Its state goes on by RANDOM_STEP with every element. */
+/* The steps of a generator are explained in portable/random.py. Its state goes on by RANDOM_STEP with every element. */
 #define RANDOM_STEP 0x9E3779B97F4A7C15u
 static inline uint64_t random_word(uint64_t state) {
     uint64_t z = (state ^ (state >> 30)) * 0xBF58476D1CE4E5B9u;
@@ -109,7 +109,7 @@ INSTRUCTION(store_bits) {
 }
 
 /* Rows of v numbers at a, columns of as many at b: their products, in rows of u. Terms are added one after the other, as
-   in kernels/product.py. Both loops over `TILE` columns have a bound that is known, and keep the sums in registers. */
+   in portable/operands.py. Both loops over `TILE` columns have a bound that is known, and keep the sums in registers. */
 #define TILE 64
 INSTRUCTION(load_product) {
     int64_t width = (int64_t)s->u, inner = (int64_t)s->v, at = p->first + p->at, end = at + p->count;
@@ -193,48 +193,9 @@ INSTRUCTION(store_F16) {
 STORE_EXACTLY(store_F32, float)
 STORE_EXACTLY(store_F64, double)
 
-/* --- element by element: numbers of the first and second argument are x and y -------------------------------------- */
+/* --- element by element: numbers of the first and second argument are x and y; of `SIN` c is the table ----------- */
 
-#define FORMS(name, result, expression)                                                                                \
-    INSTRUCTION(name##_vv) {                                                                                           \
-        const float *a = s->a, *b = s->b;                                                                              \
-        result *out = s->out;                                                                                          \
-        each(i, p->count) {                                                                                            \
-            float x = a[i], y = b[i];                                                                                  \
-            out[i] = (expression);                                                                                     \
-        }                                                                                                              \
-    }                                                                                                                  \
-    INSTRUCTION(name##_vn) {                                                                                           \
-        const float *a = s->a, y = (float)s->y;                                                                        \
-        result *out = s->out;                                                                                          \
-        each(i, p->count) {                                                                                            \
-            float x = a[i];                                                                                            \
-            out[i] = (expression);                                                                                     \
-        }                                                                                                              \
-    }                                                                                                                  \
-    INSTRUCTION(name##_nv) {                                                                                           \
-        const float *b = s->b, x = (float)s->x;                                                                        \
-        result *out = s->out;                                                                                          \
-        each(i, p->count) {                                                                                            \
-            float y = b[i];                                                                                            \
-            out[i] = (expression);                                                                                     \
-        }                                                                                                              \
-    }
-
-FORMS(add, float, x + y)
-FORMS(sub, float, x - y)
-FORMS(mul, float, x *y)
-FORMS(div, float, x / y)
-FORMS(min, float, x != x ? x : y != y ? y : y < x ? y : x)
-FORMS(max, float, x != x ? x : y != y ? y : y > x ? y : x)
-FORMS(lt, uint8_t, x < y)
-FORMS(le, uint8_t, x <= y)
-FORMS(gt, uint8_t, x > y)
-FORMS(ge, uint8_t, x >= y)
-FORMS(eq, uint8_t, x == y)
-FORMS(ne, uint8_t, x != y)
-
-#define ELEMENTWISE(name, argument, result, expression)                                                                \
+#define ONE(name, argument, result, expression)                                                                        \
     INSTRUCTION(name) {                                                                                                \
         const argument *a = s->a;                                                                                      \
         result *out = s->out;                                                                                          \
@@ -244,17 +205,42 @@ FORMS(ne, uint8_t, x != y)
         }                                                                                                              \
     }
 
-ELEMENTWISE(neg_v, float, float, -x)
-ELEMENTWISE(abs_v, float, float, fabsf(x))
-ELEMENTWISE(sign_v, float, float, (float)((x > 0) - (x < 0)))
-ELEMENTWISE(sqrt_v, float, float, sqrtf(x))
-ELEMENTWISE(trunc_v, float, float, truncf(x))
-ELEMENTWISE(exp_v, float, float, (float)exp_of(x))
-ELEMENTWISE(log_v, float, float, (float)log_of_any(x))
-ELEMENTWISE(tanh_v, float, float, (float)tanh_of(x))
-ELEMENTWISE(acos_v, float, float, (float)acos_of(x))
-ELEMENTWISE(not_m, uint8_t, uint8_t, !x)
-ELEMENTWISE(number_m, uint8_t, float, (float)x)
+#define TWO(name, argument, result, expression)                                                                        \
+    INSTRUCTION(name) {                                                                                                \
+        const argument *a = s->a, *b = s->b;                                                                           \
+        result *out = s->out;                                                                                          \
+        each(i, p->count) {                                                                                            \
+            argument x = a[i], y = b[i];                                                                               \
+            out[i] = (expression);                                                                                     \
+        }                                                                                                              \
+    }
+
+#define FIRST(name, argument, result, expression)                                                                      \
+    INSTRUCTION(name) {                                                                                                \
+        const argument *a = s->a, y = (argument)s->y;                                                                  \
+        result *out = s->out;                                                                                          \
+        each(i, p->count) {                                                                                            \
+            argument x = a[i];                                                                                         \
+            out[i] = (expression);                                                                                     \
+        }                                                                                                              \
+    }
+
+#define SECOND(name, argument, result, expression)                                                                     \
+    INSTRUCTION(name) {                                                                                                \
+        const argument *b = s->b, x = (argument)s->x;                                                                  \
+        result *out = s->out;                                                                                          \
+        each(i, p->count) {                                                                                            \
+            argument y = b[i];                                                                                         \
+            out[i] = (expression);                                                                                     \
+        }                                                                                                              \
+    }
+
+#define SIN(x, quarters) (float)sin_of(x, quarters, s->c)
+
+OF_ONE(ONE)
+OF_TWO(TWO)
+OF_FIRST(FIRST)
+OF_SECOND(SECOND)
 
 INSTRUCTION(pow_vv) {
     const float *a = s->a, *b = s->b;
@@ -275,36 +261,12 @@ INSTRUCTION(pow_nv) {
     each(i, p->count) out[i] = (float)pow_of(x, power_of(b[i]));
 }
 
-/* c is the table that `sin_of` looks into. */
-#define CIRCULAR(name, quarter)                                                                                        \
-    INSTRUCTION(name) {                                                                                                \
-        const float *a = s->a;                                                                                         \
-        const double *parts = s->c;                                                                                    \
-        float *out = s->out;                                                                                           \
-        each(i, p->count) out[i] = (float)sin_of(a[i], quarter, parts);                                                \
-    }
-
-CIRCULAR(sin_v, 0)
-CIRCULAR(cos_v, 1)
-
 INSTRUCTION(fill_n) {
     float x = (float)s->x, *out = s->out;
     each(i, p->count) out[i] = x;
 }
 
 INSTRUCTION(set_n) { memset(s->out, s->x != 0, (size_t)p->count); }
-
-INSTRUCTION(and_mm) {
-    const uint8_t *a = s->a, *b = s->b;
-    uint8_t *out = s->out;
-    each(i, p->count) out[i] = a[i] & b[i];
-}
-
-INSTRUCTION(or_mm) {
-    const uint8_t *a = s->a, *b = s->b;
-    uint8_t *out = s->out;
-    each(i, p->count) out[i] = a[i] | b[i];
-}
 
 /* The mask is a, or for all elements u; then and other are b and c, or x and y. */
 #define CHOICE(name, mask, then, other)                                                                                      \
@@ -381,8 +343,10 @@ static inline double BODY(joined)(double *lanes) {
     return lanes[0];
 }
 
+/* The lanes get what is summed of `n` elements, the first of which is number `from`. For the instruction of the name, c is
+   LANES numbers of scratch; out receives the sum of every chunk of the block. */
 #define SUMMED(name, term)                                                                                             \
-    static inline void BODY(name)(const float *a, const float *b, double *lanes, int64_t from, int64_t n) {            \
+    static inline void BODY(add_##name)(const float *a, const float *b, double *lanes, int64_t from, int64_t n) {      \
         int64_t i = 0;                                                                                                 \
         (void)b;                                                                                                       \
         for (; i < n && (from + i) % LANES; i++)                                                                       \
@@ -392,13 +356,7 @@ static inline double BODY(joined)(double *lanes) {
                 lanes[i - begin] += (term);                                                                            \
         for (; i < n; i++)                                                                                             \
             lanes[(from + i) % LANES] += (term);                                                                       \
-    }
-
-SUMMED(add_numbers, (double)a[i])
-SUMMED(add_products, (double)a[i] * (double)b[i])
-
-/* c is LANES numbers of scratch; out receives the sum of every chunk of the block. */
-#define CHUNK_SUMS(name, add)                                                                                          \
+    }                                                                                                                  \
     INSTRUCTION(name) {                                                                                                \
         const float *a = s->a, *b = s->b;                                                                              \
         double *lanes = (double *)s->c, *sums = s->out;                                                                \
@@ -407,15 +365,14 @@ SUMMED(add_products, (double)a[i] * (double)b[i])
             int64_t n = left < CHUNK - inside ? left : CHUNK - inside;                                                 \
             if (!inside)                                                                                               \
                 memset(lanes, 0, LANES * sizeof(double));                                                              \
-            BODY(add)(a + done, b ? b + done : b, lanes, inside, n);                                                   \
+            BODY(add_##name)(a + done, b ? b + done : b, lanes, inside, n);                                            \
             done += n;                                                                                                 \
             if (inside + n == CHUNK || at + n == p->block)                                                             \
                 sums[at / CHUNK] = BODY(joined)(lanes);                                                                \
         }                                                                                                              \
     }
 
-CHUNK_SUMS(sum_v, add_numbers)
-CHUNK_SUMS(dot_vv, add_products)
+SUMS(SUMMED)
 
 /* --- along rows of u elements: pieces hold whole rows ---------------------------------------------------------------- */
 
@@ -427,7 +384,7 @@ INSTRUCTION(row_sum_v) {
     int64_t row = (int64_t)s->u;
     for (int64_t r = 0; r < p->count; r += row) {
         double lanes[LANES] = {0};
-        BODY(add_numbers)(a + r, NULL, lanes, 0, row);
+        BODY(add_sum_v)(a + r, NULL, lanes, 0, row);
         float sum = (float)BODY(joined)(lanes);
         each(i, row) out[r + i] = sum;
     }
@@ -652,7 +609,7 @@ INSTRUCTION(kth_v) {
 
 /* --- the loop ---------------------------------------------------------------------------------------------------------- */
 
-#define CASE(name)                                                                                                     \
+#define CASE(name, ...)                                                                                                \
     case OP_##name:                                                                                                    \
         BODY(name)(s, &p);                                                                                             \
         break;
@@ -672,12 +629,13 @@ static void BODY(run)(const struct step *steps, int64_t number, int64_t first, i
 #undef TARGET
 #undef NOT_FINITE
 #undef STORE_EXACTLY
-#undef FORMS
-#undef ELEMENTWISE
-#undef CIRCULAR
+#undef ONE
+#undef TWO
+#undef FIRST
+#undef SECOND
+#undef SIN
 #undef CHOICE
 #undef SUMMED
-#undef CHUNK_SUMS
 #undef MOST_OF
 #undef EXTREME
 #undef CASE

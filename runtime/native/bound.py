@@ -12,8 +12,7 @@ from typing import Any
 import numpy
 from numpy.typing import NDArray
 
-from ...compiler.ops.scalars import SCALARS
-from ...compiler.ops.table import OPS
+from ...compiler.ops.table import OPS, SCALARS
 from ...compiler.plan.plan import (
     Argument,
     Constant,
@@ -35,8 +34,8 @@ from .encode import Made, fields_of, key_of
 from .library import STEP, Kernels
 from .select import REDUCTIONS, name_of, piece_of
 
-TOGETHER = ("sum", "dot", "count", "maximum", "minimum", "threshold", "threshold_at")
-"""The reductions that are known of small tensors."""
+TOGETHER = (*JOINS, "magnitudes")
+"""The accumulators that are known of small tensors."""
 
 Numbers = list[Any]
 """A tensor's own numbers, by their slots: floats and thresholds."""
@@ -148,7 +147,7 @@ class Bound:
             if k in ranks:
                 self._thresholds(results[:, k], ranks[k], runs, slot)
                 continue
-            join = JOINS[reduction.op]
+            join = JOINS[OPS[reduction.op].accumulator]
             for run, partial in zip(runs, results[:, k, 0].view(numpy.float64).tolist(), strict=True):
                 run.numbers[slot] = join([partial])
         for out, function, arguments in self._scalars:
@@ -192,10 +191,11 @@ class Bound:
 
     def _reduce(self, i: int, reduction: Reduction) -> None:
         places = [self._place(a) for a in reduction.args if isinstance(a, Register | Mask)]
-        if OPS[reduction.op].result == "threshold":
+        accumulator = OPS[reduction.op].accumulator
+        if accumulator == "magnitudes":
             self._reductions.append(self._add("kth_v", a=places[0], c=self._address + self._scratch.words[i]))
             self._ranks[i] = self._rank(reduction)
-        elif reduction.op in ("sum", "dot"):
+        elif accumulator == "sum":
             b = places[1] if len(places) > 1 else 0
             name, scratch = REDUCTIONS[reduction.op][0], self._lanes[i].ctypes.data
             self._reductions.append(self._add(name, a=places[0], b=b, c=scratch))

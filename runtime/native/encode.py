@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 
-from ...compiler.ops.scalars import SCALARS
+from ...compiler.ops.table import SCALARS
 from ...compiler.plan.plan import Argument, Instruction
 from ...grammar.records import dataclass
 from ..reduce.reducer import Threshold
-from ..stream.range_reduction import PARTS
+from .range_reduction import PARTS
 from .select import POWERS, bound_of, folded, is_number, rounded
 
 

@@ -1,6 +1,5 @@
-/* Functions whose results aren't rationals: one algorithm each, of IEEE operations in a fixed order, which
-   kernels/functions.py repeats in numpy. Both sides so give the same bits on every machine, where libraries of functions
-   differ in the last one.
+/* Functions whose results aren't rationals: one algorithm each, of IEEE operations in a fixed order. So they give
+   the same bits on every machine, where libraries of functions differ in the last one.
 
    Numbers are float32, all inside is float64. What is lost there is some 2^-49 of a result, so that a result is the
    nearest float32 but for fewer than one in a million, and then the next. There is no branch and no call, so loops

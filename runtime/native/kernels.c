@@ -3,7 +3,8 @@
    A block is cut into pieces of some thousand elements, and every instruction of the code runs over a piece before the
    next piece begins, so that registers never leave the first levels of cache and no memory as large as a block is
    written in between (the way of numexpr and of vectorised query engines). Results are those of the portable
-   kernels, bit for bit: float32 throughout, no contraction, sums in the order that `summation.py` defines.
+   kernels, bit for bit: float32 throughout, no contraction, sums in the order that `summation.py` defines. Functions
+   alone are this side's own (`functions.h`).
 
    `body.h` holds the instructions. It is compiled once for each level of the instruction set, and the best one that
    the processor has is chosen when the library is loaded. */

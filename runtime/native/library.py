@@ -49,7 +49,7 @@ class Kernels:
 
 @cache
 def kernels() -> Kernels | None:
-    """The compiled kernels, or None where there are none for this system: everything works without, only slower."""
+    """The compiled kernels, or None where there are none for this system: torch's serve then."""
     library = opened()
     try:
         return _described(library) if library is not None else None

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 import numpy
 
 from ...compiler.checkpoint.dtypes import BITS
-from ...compiler.ops.scalars import SCALARS
+from ...compiler.ops.table import OPS, SCALARS
 from ...compiler.plan.plan import (
     Argument,
     Constant,
@@ -30,18 +30,19 @@ PIECE = 1024
 LONGEST_ROW = 1 << 24
 """Elements of the longest row that operations along rows take: float32 tells the ranks of no longer one apart."""
 
-REDUCTIONS: Mapping[str, tuple[str, ...]] = {
-    "sum": ("sum_v",),
-    "dot": ("dot_vv",),
-    "count": ("count_m",),
-    "maximum": ("maximum_v",),
-    "minimum": ("minimum_v",),
-    "threshold": ("histogram_v", "window_v", "ties_v"),
-    "threshold_at": ("histogram_v", "window_v", "ties_v"),
+COUNTING: Mapping[str, tuple[str, ...]] = {
+    "magnitudes": ("histogram_v", "window_v", "ties_v"),
     "digits": ("histogram_v", "window_v"),
-    "kth_smallest": ("order_v", "order_digits_v"),
+    "order": ("order_v", "order_digits_v"),
 }
-"""The instructions of each reduction that has any."""
+"""The instructions of accumulators that count bit patterns."""
+
+REDUCTIONS: Mapping[str, tuple[str, ...]] = {
+    name: COUNTING.get(row.accumulator, (f"{name}_{row.takes}",))
+    for name, row in OPS.items()
+    if row.kind == "reduction"
+}
+"""The instructions of each reduction."""
 
 POWERS: Mapping[float, str] = {2.0: "mul_vv", 0.5: "sqrt_v"}
 """What a block is raised to by another instruction than `pow_vn`."""
@@ -96,7 +97,7 @@ def piece_of(pass_: Pass, layout: Layout) -> int | None:
 def knows(instructions: Mapping[str, int], pass_: Pass, layout: Layout) -> bool:
     """Whether the compiled kernels can run all of a pass."""
     names = [name_of(i, pass_) for i in pass_.code]
-    names += [name for r in pass_.reductions for name in REDUCTIONS.get(r.op, (None,))]
+    names += [name for r in pass_.reductions for name in REDUCTIONS[r.op]]
     names += [stored_by(store) for store in pass_.stores]
     # histograms count in 32 bits
     countable = not pass_.reductions or pass_.numel < 1 << 32

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from ...compiler.checkpoint.dtypes import BITS
-from ...compiler.ops.scalars import SCALARS
+from ...compiler.ops.table import SCALARS
 from ...compiler.plan.plan import (
     CHUNK,
     Argument,
@@ -32,12 +32,10 @@ from ..reduce.reducer import Attributes, Reducer, Threshold
 from ..reduce.reducers import REDUCERS
 from ..stream.passes import Context
 from ..stream.ranges import file_ranges
-from .bits import load_bits, store_bits
 from .elementwise import ELEMENTWISE, ELEMENTWISE_CPU
 from .opaque import OPAQUE
-from .operands import Operands
-from .product import product_rows
-from .reductions import FEEDS
+from .operands import Operands, load_bits, product_rows, store_bits
+from .reduce import FEEDS
 from .values import Block, Number, Value
 
 _Call = Callable[[Block], int]

@@ -1,16 +1,20 @@
-"""Brings a pass's operands into registers: bytes as they are stored, through staging, into numbers."""
+"""Operands of a pass: stored bytes through staging, masks held as bits, products of two matrices; into registers."""
 
 from __future__ import annotations
 
+import numpy
 import torch
 
 from ...compiler.checkpoint.dtypes import SIZES
-from ...compiler.plan.plan import Gather, Held, Pass, Product, Stream
+from ...compiler.plan.plan import PRODUCT_ROWS, Gather, Held, Pass, Product, Stream
 from ...compiler.plan.scratch import Area, Layout
 from ..machine.accelerator import Stream as Queue
 from ..machine.accelerator import TorchArena, torch_dtype
+from ..machine.host import HostBuffer
+from ..machine.memory import Buffer
 from ..stream.interfaces import Reads
 from ..stream.ranges import GatherParts, file_ranges
+from .values import Block
 
 
 class Operands:
@@ -88,3 +92,57 @@ class Operands:
         if self._arena.accelerator:
             self._arena.area(area).copy_(self._arena.host_tensor(area), non_blocking=True)
         return self._arena.typed(area, torch_dtype(dtype))
+
+
+def load_bits(buffer: Buffer, block: Block, out: torch.Tensor) -> None:
+    """The block's elements of a mask that is held as bits, eight elements a byte, the first in the lowest bit, into
+    `out`, booleans; it begins with a whole byte."""
+    assert isinstance(buffer, HostBuffer)
+    bits = buffer.bytes[block.first // 8 :]
+    out.numpy()[:] = numpy.unpackbits(bits, count=block.count, bitorder="little").view(bool)
+
+
+def store_bits(buffer: Buffer, first: int, mask: torch.Tensor) -> None:
+    """Booleans to such bits of elements from `first` on, which begin with a whole byte."""
+    assert isinstance(buffer, HostBuffer)
+    packed = numpy.packbits(mask.numpy(), bitorder="little")
+    buffer.bytes[first // 8 : first // 8 + len(packed)] = packed
+
+
+def product_rows(
+    product: Product,
+    left: torch.Tensor,
+    right: torch.Tensor,
+    first: int,
+    out: torch.Tensor,
+    shared: torch.Tensor | None,
+) -> None:
+    """Elements from `first` on, whole rows, into `out`; `left` and `right` are the held buffers, in its dtype.
+
+    The result must not depend on the block. On the CPU terms are added one after the other, in `shared` scratch: what
+    order a library adds in depends on the processor, the number of threads and where `out` lies in memory.
+    Accelerators, which have no such scratch, take as many rows at once, counted from the first of the tensor, as their
+    order may depend on that.
+    """
+    left = _part(left, product.left).view(-1, product.inner)
+    right = _part(right, product.right).view(product.inner, -1)
+    if product.turned:
+        left, right = right.T, left.T
+    rows, begin = out.view(-1, product.width), first // product.width
+    for start in range(0, len(rows), PRODUCT_ROWS):
+        stop = min(start + PRODUCT_ROWS, len(rows))
+        if shared is not None:
+            _add_terms(left[begin + start : begin + stop], right, rows[start:stop], shared)
+        else:
+            torch.mm(left[begin + start : begin + stop], right, out=rows[start:stop])
+
+
+def _add_terms(left: torch.Tensor, right: torch.Tensor, out: torch.Tensor, shared: torch.Tensor) -> None:
+    term = shared[: out.numel() * out.element_size()].view(out.dtype).view(out.shape)
+    out.zero_()
+    for k in range(len(right)):
+        out.add_(torch.mul(left[:, k : k + 1], right[k], out=term))
+
+
+def _part(buffer: torch.Tensor, held: Held) -> torch.Tensor:
+    return buffer[held.first : held.first + held.numel]

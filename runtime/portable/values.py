@@ -31,7 +31,12 @@ Value = torch.Tensor | Number | Threshold
 """An argument: a block of numbers or booleans (1-d, `count` elements), or something a whole tensor."""
 
 Kernel = Callable[[Block, torch.Tensor, tuple[Value, ...], Attributes], None]
-"""Writes `op(args)` into the second argument, which may be one of the args, without allocating."""
+"""Block, output, args, attributes: writes `op(args)` into the output, without allocating.
+
+Args are in the order of the operation's inputs (`takes` in the table). Blocks and the output are 1-d, contiguous, of
+`count` elements, numbers of the compute dtype and masks booleans. The output may be one of the args where the table
+says `in_place`, and is apart from them otherwise; args are left as they are.
+"""
 
 
 def tensor(value: Value) -> torch.Tensor:

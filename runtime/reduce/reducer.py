@@ -1,7 +1,7 @@
 """What a pass gathers over all its blocks, the same whatever the blocks and lanes. Needs no torch.
 
 A `Reducer` takes what kernels found in blocks, from any lane in any order, and says when a round is over whether it
-needs another. How it is fed is the kernels' affair: `kernels/reductions.py`, `native/`.
+needs another. How it is fed is the kernels' affair: `portable/reduce.py`, `native/`.
 """
 
 from __future__ import annotations
@@ -88,12 +88,11 @@ def _smallest(partials: list[float]) -> float:
 
 JOINS: Mapping[str, Callable[[list[float]], float]] = {
     "sum": _exact_sum,
-    "dot": _exact_sum,
     "count": _exact_sum,
-    "maximum": _largest,
-    "minimum": _smallest,
+    "largest": _largest,
+    "smallest": _smallest,
 }
-"""How the partial results of a block or chunk become one: sums are exactly rounded.
+"""How the partial results of a block or chunk become one, by accumulator: sums are exactly rounded.
 
 Of no elements the maximum is -inf, the minimum inf; a NaN makes both NaN.
 """

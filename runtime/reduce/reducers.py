@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
 
+from ...compiler.ops.table import OPS
 from .quantile import Quantile
 from .reducer import JOINS, Attributes, Partials, Reducer, rank_of
 from .selection import Digits, Selection
@@ -13,11 +14,11 @@ Maker = Callable[[Attributes, int, int], Reducer]
 """From attributes, elements in the tensor and bits of a number, a reducer for one pass."""
 
 
-def _partials(op: str) -> Maker:
-    return lambda *_: Partials(JOINS[op])
+def _partials(accumulator: str) -> Maker:
+    return lambda *_: Partials(JOINS[accumulator])
 
 
-def _threshold(attributes: Attributes, numel: int, width: int) -> Reducer:
+def _magnitudes(attributes: Attributes, numel: int, width: int) -> Reducer:
     return Selection(rank_of(attributes, numel), numel, width)
 
 
@@ -25,17 +26,19 @@ def _digits(attributes: Attributes, _: int, width: int) -> Reducer:
     return Digits(int(attributes["prefix"]), int(attributes["shift"]), width)
 
 
-def _kth_smallest(attributes: Attributes, numel: int, width: int) -> Reducer:
+def _order(attributes: Attributes, numel: int, width: int) -> Reducer:
     return Quantile(int(attributes["k"]), numel, width)
 
 
+_MAKERS: Mapping[str, Maker] = {
+    **{accumulator: _partials(accumulator) for accumulator in JOINS},
+    "magnitudes": _magnitudes,
+    "order": _order,
+    "digits": _digits,
+}
+"""By accumulator."""
+
 REDUCERS: Mapping[str, Maker] = MappingProxyType(
-    {
-        **{op: _partials(op) for op in JOINS},
-        "threshold": _threshold,
-        "threshold_at": _threshold,
-        "kth_smallest": _kth_smallest,
-        "digits": _digits,
-    }
+    {name: _MAKERS[row.accumulator] for name, row in OPS.items() if row.kind == "reduction"}
 )
 """For every reduction. Of no elements the k-th smallest is 0; a NaN is the largest to it."""

@@ -11,24 +11,33 @@ from functools import cache
 
 from ...compiler.plan.plan import Code, Opaque, Plan
 from ..machine.hardware import usable_cores
+from ..native.loading import opened
 
 _LIBRARIES = ("torch", "numpy")
 
-_OTHERS = {"device": "another kind of device", "processor": "another processor", "cores": "another number of cores"}
+_OTHERS = {
+    "device": "another kind of device",
+    "processor": "another processor",
+    "cores": "another number of cores",
+    "kernels": "other kernels for the CPU, compiled ones or torch's",
+}
 
 
 def made_with(plan: Plan) -> dict[str, str]:
     """Versions, kind of device and processor, and digests of the code. What was made with others is not mixed with what
     is made now: functions such as `sin`, and decompositions, may differ in the last bit between them.
 
-    `cores` is for decompositions, which share a sum among threads; elsewhere they make no difference.
+    `kernels`: whether the compiled ones can be loaded here. `cores` is for decompositions, which share a sum among
+    threads; elsewhere they make no difference.
     """
     return _surroundings(plan) | {_name(code.kernel): code.digest for code in plan.made_by}
 
 
 def _surroundings(plan: Plan) -> dict[str, str]:
     cores = f"{usable_cores()} {os.environ.get('OMP_NUM_THREADS', '')}".strip()
-    return {"mergec": plan.version, "device": plan.device.partition(":")[0], **_machine(), "cores": cores}
+    kernels = "native" if opened() is not None else "torch"
+    device = plan.device.partition(":")[0]
+    return {"mergec": plan.version, "device": device, "kernels": kernels, **_machine(), "cores": cores}
 
 
 def _name(kernel: str) -> str:

@@ -5,4 +5,4 @@ sums; small tensors many at a time; and the interfaces through which a run sees 
 Needs no torch.
 """
 
-__all__ = ["batching", "interfaces", "nonfinite", "passes", "range_reduction", "ranges", "summation"]
+__all__ = ["batching", "interfaces", "nonfinite", "passes", "ranges", "summation"]

@@ -31,10 +31,12 @@ from ...grammar.records import dataclass
 
 SMALL = CHUNK
 """Elements of the largest tensors that are small: those of a chunk, so that their sums have one part and their
-thresholds one place where equals are counted."""
+thresholds one place where equals are counted. One by one, tensors of 1,024 elements take four times the processor
+time (`benchmarks/batching.py`, where the figures of all these thresholds come from)."""
 
 SMALL_COPY = 1 << 17
-"""Bytes of the largest copies that go along with passes over small tensors."""
+"""Bytes of the largest copies that go along with passes over small tensors. Where every other small tensor is copied,
+batches that end at each copy take 1.3 times the processor time; room for longer copies gains nothing."""
 
 Able = Callable[[Sequence[Pass]], int | None]
 """How many bytes whoever runs small tensors together needs for the passes over one of them; None: they can't be run

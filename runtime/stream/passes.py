@@ -9,8 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Protocol
 
-from ...compiler.ops.scalars import SCALARS
-from ...compiler.ops.table import OPS
+from ...compiler.ops.table import OPS, SCALARS
 from ...compiler.plan.liveness import code_for
 from ...compiler.plan.owners import Owners
 from ...compiler.plan.plan import CHUNK, Constant, Instruction, Pass, Plan, Reduction, Scalar, ToFile

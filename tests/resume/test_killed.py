@@ -107,7 +107,6 @@ import os, random, shutil, signal, sys
 from pathlib import Path
 import mergec
 from in_step import in_step, told
-from mergec.runtime.execute import engine
 from mergec.runtime.resume import keeper
 from mergec.runtime.resume.journal import Journal
 from resume_models import plan_of, weights

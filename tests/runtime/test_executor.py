@@ -14,7 +14,7 @@ import torch
 from draft_plans import DTYPES, Draft, MemoryInputs, MemoryOutputs, Seen
 from hypothesis import given
 from hypothesis import strategies as st
-from mergec.compiler.ops.scalars import SCALARS
+from mergec.compiler.ops.table import SCALARS
 from mergec.compiler.plan.plan import (
     CHUNK,
     Allocation,

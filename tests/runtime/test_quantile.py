@@ -9,9 +9,9 @@ import pytest
 import torch
 from mergec.compiler.ops.table import OPS
 from mergec.compiler.plan.plan import CHUNK
-from mergec.runtime.portable import feed_quantile
+from mergec.runtime.portable import reduce
 from mergec.runtime.portable.opaque import OPAQUE
-from mergec.runtime.portable.reductions import FEEDS
+from mergec.runtime.portable.reduce import FEEDS
 from mergec.runtime.portable.values import Block
 from mergec.runtime.reduce.reducers import REDUCERS
 
@@ -53,7 +53,7 @@ def test_the_number_at_a_place_in_order(
     kind: str, dtype: torch.dtype, form: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if form == "accelerator":
-        monkeypatch.setattr(feed_quantile, "_count_cpu", feed_quantile._count)
+        monkeypatch.setattr(reduce, "_order_cpu", reduce._order_device)
     x = numbers(kind, dtype)
     order = numpy.sort(x.numpy())
     for k in (0, N // 2, N - 1):

@@ -12,8 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 
-from ...ops.scalars import SCALARS
-from ...ops.table import OPS
+from ...ops.table import OPS, SCALARS
 from ..graph import Graph, Node, below, copied
 
 Rule = Callable[[Graph, tuple[Node, ...]], Node | None]
@@ -57,18 +56,22 @@ def _with_outputs(graph: Graph, values: Mapping[int, Node]) -> Graph:
 
 
 def _rebuild(graph: Graph, node: Node, inputs: tuple[Node, ...]) -> Node:
-    rule = RULES.get(node.op)
-    if node.op in OPS and node.op not in FOLDED and node.op not in TAKES_NUMBERS:
-        if node.op in ZERO_OF_ZERO and any(_is(i, 0) for i in inputs):
-            return graph.const(0.0)
-        inputs = tuple([_filled(graph, old, new) for old, new in zip(node.inputs, inputs, strict=True)])
-    if inputs and node.op != "fill" and all(n.op == "const" for n in inputs) and node.op in FOLDED:
+    row, rule = OPS.get(node.op), RULES.get(node.op)
+    if inputs and node.op in FOLDED and all(n.op == "const" for n in inputs):
         value = SCALARS[node.op](*[n.attribute("value") for n in inputs])
         return graph.const(float(value))
-    if rule is not None:
-        found = rule(graph, inputs)
-        if found is not None:
-            return found
+    found = rule(graph, inputs) if rule is not None else None
+    if found is not None:
+        return found
+    if row is not None and row.zero and any(_is(i, 0) for i in inputs):
+        return graph.const(0.0)
+    if row is not None and row.unit is not None:
+        if row.commutes and _is(inputs[0], row.unit):
+            return inputs[1]
+        if _is(inputs[1], row.unit):
+            return inputs[0]
+    if row is not None and node.op not in FOLDED and row.takes != "n":
+        inputs = tuple([_filled(graph, old, new) for old, new in zip(node.inputs, inputs, strict=True)])
     return graph.add(node.op, inputs, node.attributes, node.kind, node.shape if _has_shape(node, inputs) else None)
 
 
@@ -89,27 +92,8 @@ def _is(node: Node, value: float) -> bool:
     return node.op == "const" and node.attribute("value") == value
 
 
-def _add(graph: Graph, inputs: tuple[Node, ...]) -> Node | None:  # noqa: ARG001
-    a, b = inputs
-    return b if _is(a, 0) else a if _is(b, 0) else None
-
-
 def _sub(graph: Graph, inputs: tuple[Node, ...]) -> Node | None:
-    a, b = inputs
-    if a is b:
-        return graph.const(0.0)
-    return a if _is(b, 0) else None
-
-
-def _mul(graph: Graph, inputs: tuple[Node, ...]) -> Node | None:
-    a, b = inputs
-    if _is(a, 0) or _is(b, 0):
-        return graph.const(0.0)
-    return b if _is(a, 1) else a if _is(b, 1) else None
-
-
-def _div(graph: Graph, inputs: tuple[Node, ...]) -> Node | None:  # noqa: ARG001
-    return inputs[0] if _is(inputs[1], 1) else None
+    return graph.const(0.0) if inputs[0] is inputs[1] else None
 
 
 def _where(graph: Graph, inputs: tuple[Node, ...]) -> Node | None:  # noqa: ARG001
@@ -138,21 +122,13 @@ def _above(graph: Graph, inputs: tuple[Node, ...]) -> Node | None:
 
 
 RULES: Mapping[str, Rule] = {
-    "add": _add,
     "sub": _sub,
-    "mul": _mul,
-    "div": _div,
     "where": _where,
     "and": _and,
     "number": _number,
     "above": _above,
 }
+"""What is beyond the table's `zero` and `unit`."""
 
 FOLDED = frozenset(SCALARS) - {"fill"}
 """Operations that are numbers where all their inputs are."""
-
-TAKES_NUMBERS = frozenset({"fill", "bernoulli"})
-"""Operations beyond those that make a tensor of a number."""
-
-ZERO_OF_ZERO = frozenset({"sum", "dot", "count", "row_sum", "row_max", "column_sum", "mean_rows", "kth_smallest"})
-"""Operations that are 0 where an input is 0 everywhere."""

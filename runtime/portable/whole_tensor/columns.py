@@ -18,7 +18,7 @@ from ...reduce.reducer import Attributes
 def column_sum(
     inputs: tuple[torch.Tensor, ...], scalars: tuple[float, ...], out: torch.Tensor, attributes: Attributes
 ) -> None:
-    """The sum over the first axis at each element; a tensor of no axis is its own sum."""
+    """The sum over the first axis at each element, of one tensor of any shape; one of no axis is its own sum."""
     if not out.numel():
         return
     rows = inputs[0].shape[0] if inputs[0].ndim else 1
@@ -33,7 +33,8 @@ def column_sum(
 def mean_rows(
     inputs: tuple[torch.Tensor, ...], scalars: tuple[float, ...], out: torch.Tensor, attributes: Attributes
 ) -> None:
-    """Some rows replaced by the mean of the others; `rows` of the attributes is `first:end` of each run, by commas.
+    """Some rows, along the first axis of one tensor (rows, …), replaced by the mean of the others; `rows` of the
+    attributes is `first:end` of each run, by commas.
 
     With no others they are 0.
     """

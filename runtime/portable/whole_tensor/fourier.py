@@ -16,7 +16,10 @@ from .decompositions import finite_only
 def spectral_blend(
     inputs: tuple[torch.Tensor, ...], numbers: tuple[float, ...], out: torch.Tensor, attributes: Attributes
 ) -> None:
-    """b at frequencies that the filter lets through, a at the others; over all axes."""
+    """b at frequencies that the filter lets through, a at the others; over all axes of two tensors of one shape.
+
+    The numbers are `alpha` and `tilt`.
+    """
     alpha, tilt = numbers
     shape = tuple(out.shape) or (1,)
     a, b = (torch.fft.rfftn(x.view(shape)) for x in inputs)

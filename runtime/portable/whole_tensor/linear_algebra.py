@@ -19,7 +19,7 @@ NEXT_TO_EQUAL = 1e6
 
 @finite_only
 def svd_truncate(inputs: Tensors, numbers: Numbers, out: torch.Tensor, attributes: Attributes) -> None:
-    """The best approximation of a rank; that or more of singular values gives the matrix itself."""
+    """The best approximation of a `rank` to a matrix (m, n), which is itself where it has no more singular values."""
     (x,), rank = inputs, max(0, int(numbers[0]))
     if rank >= min(x.shape):
         out.copy_(x)
@@ -30,7 +30,7 @@ def svd_truncate(inputs: Tensors, numbers: Numbers, out: torch.Tensor, attribute
 
 @finite_only
 def svd_nuclear(inputs: Tensors, numbers: Numbers, out: torch.Tensor, attributes: Attributes) -> None:
-    """The fewest leading singular values whose sum reaches a share of all, scaled up to the sum of all."""
+    """The fewest leading singular values of a matrix (m, n) whose sum reaches a `share` of all, scaled up to it."""
     u, s, vh = svd(inputs[0])
     sums = s.double().cumsum(0)
     kept = min(int(torch.searchsorted(sums, numbers[0] * sums[-1:])) + 1, s.numel())
@@ -40,7 +40,7 @@ def svd_nuclear(inputs: Tensors, numbers: Numbers, out: torch.Tensor, attributes
 
 @finite_only
 def svd_flatten(inputs: Tensors, numbers: Numbers, out: torch.Tensor, attributes: Attributes) -> None:
-    """Every singular value replaced by the mean of all."""
+    """Every singular value of a matrix (m, n) replaced by the mean of all."""
     u, s, vh = svd(inputs[0])
     torch.matmul(u.mul_(s.mean(dtype=torch.float64).to(s.dtype)), vh, out=out)
 
@@ -86,6 +86,7 @@ def _rounding_of_coordinates(s: torch.Tensor, size: int) -> torch.Tensor:
 
 @finite_only
 def matmul(inputs: Tensors, numbers: Numbers, out: torch.Tensor, attributes: Attributes) -> None:
+    """The product (m, n) of matrices (m, k) and (k, n)."""
     torch.matmul(inputs[0], inputs[1], out=out)
 
 
@@ -93,7 +94,9 @@ def matmul(inputs: Tensors, numbers: Numbers, out: torch.Tensor, attributes: Att
 def procrustes_blend(inputs: Tensors, numbers: Numbers, out: torch.Tensor, attributes: Attributes) -> None:
     """((1 - alpha)·A + alpha·B·Qᵀ)·Q^alignment for centred rows A, B and the rotation Q that takes A nearest to B.
 
-    The mean is added back, `alignment` of the way from a's to b's.
+    A and B have any one shape and are seen as matrices as `neurons` says; the numbers are `alignment` and `alpha`. The
+    mean is added back, `alignment` of the way from a's to b's. The rotation solves the orthogonal Procrustes problem
+    (P. H. Schönemann, 1966).
     """
     alignment, alpha = numbers
     a, b = (x.reshape(neurons(tuple(x.shape))) for x in inputs)

@@ -32,7 +32,10 @@ def singular_merge(inputs: Tensors, numbers: Numbers, out: torch.Tensor, attribu
 
 @finite_only
 def isotropic_merge(inputs: Tensors, numbers: Numbers, out: torch.Tensor, attributes: Attributes) -> None:
-    """Directions of each matrix outside the leading ones of the sum, then those: orthogonal, all at one value."""
+    """Directions of each matrix (m, n) outside the leading ones of the sum, then those: orthogonal, all at one value.
+
+    The number is `common`, the share of directions that are the sum's.
+    """
     rank, count = min(out.shape), len(inputs)
     each = min(round((rank - int(rank * numbers[0])) / count), rank // count)
     shared = rank - each * count

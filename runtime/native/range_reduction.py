@@ -1,5 +1,5 @@
-"""Where float32 numbers lie on a circle, however large they are: what `sin` and `cos` of both sides look up.
-Needs no torch."""
+"""Where float32 numbers lie on a circle, however large they are: what `sin` and `cos` look up. Needs no
+torch."""
 
 from __future__ import annotations
 
