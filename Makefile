@@ -7,11 +7,18 @@ JOBS   ?= 2
 BIN  := $(VENV)/bin
 DEMO := demo-out
 
-.PHONY: help demo test lint format types mutants bench-check bench install clean
+# The source tree as the package `mergec`, on the path before what is installed.
+TREE  := $(CURDIR)/$(VENV)/tree
+TEST  ?= tests
+
+.PHONY: help demo test quick check explore lint format types mutants bench-check bench install clean
 
 help:
 	@echo 'make demo         train three tiny models, merge them, and see who can do what'
-	@echo 'make test         the tests'
+	@echo 'make test         the tests, on an install as users have it'
+	@echo 'make quick        those that are not slow, on the source tree: under a minute'
+	@echo 'make check        TEST=tests/fmt or TEST="tests/fmt -k comments": some tests, on the source tree'
+	@echo 'make explore      drawn tests with other examples, 10 times as many, also of one TEST'
 	@echo 'make lint         ruff: rules and format'
 	@echo 'make format       let ruff rewrite the files'
 	@echo 'make types        mypy'
@@ -32,6 +39,15 @@ demo: install
 
 test: install
 	$(BIN)/pytest -n $(JOBS)
+
+quick: $(TREE)/.kernels
+	PYTHONPATH=$(TREE) $(BIN)/pytest -n $(JOBS) -m 'not slow'
+
+check: $(TREE)/.kernels
+	PYTHONPATH=$(TREE) $(BIN)/pytest $(TEST)
+
+explore: $(TREE)/.kernels
+	MERGEC_TEST_EXPLORE=10 PYTHONPATH=$(TREE) $(BIN)/pytest -n $(JOBS) $(TEST)
 
 lint: $(VENV)/.dependencies
 	$(BIN)/ruff check
@@ -65,6 +81,16 @@ $(VENV)/.dependencies: pyproject.toml constraints.txt
 	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt setuptools '.[dev]'
 	touch $@
 
+# After an edit there is nothing to install: the tree is what is tested. Its kernels are compiled in place when their
+# sources are newer; without a compiler there are none, and mergec does without.
+$(TREE)/.kernels: $(VENV)/.dependencies $(wildcard runtime/native/*.c runtime/native/*.h)
+	@mkdir -p $(TREE)
+	@ln -sfn $(CURDIR) $(TREE)/mergec
+	@rm -f runtime/native/_kernels.*.so
+	@$(BIN)/python -W ignore -c 'import setuptools; setuptools.setup()' --quiet build_ext --inplace
+	@rm -rf build mergec.egg-info
+	@touch $@
+
 # The package itself, afresh every time: an ordinary install, so that tests see what users get. Build folders are
 # removed first, lest a module that was deleted here lives on in the install.
 install: $(VENV)/.dependencies
@@ -74,4 +100,4 @@ install: $(VENV)/.dependencies
 	@rm -rf build mergec.egg-info
 
 clean:
-	rm -rf $(VENV) $(DEMO) build dist mergec.egg-info benchmarks/out .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) $(DEMO) runtime/native/*.so build dist mergec.egg-info benchmarks/out .mypy_cache .ruff_cache .pytest_cache .hypothesis

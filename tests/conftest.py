@@ -1,45 +1,77 @@
-"""Fixtures for all tests, how hypothesis draws, and a guard against testing an install that is not this source tree."""
+"""Fixtures for all tests, how hypothesis draws, a guard against testing another mergec than that of this source tree,
+and the verifier of graphs, which is on in every test."""
 
 from __future__ import annotations
 
-import filecmp
-import tomllib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import checkpoints
 import mergec
 import profiles
 import pytest
+from mergec.compiler import pipeline
+from mergec.compiler.graph.verifier import verify
+from stale_install import stale
 
 ROOT = Path(__file__).resolve().parent.parent
-SUFFIXES = (".py", ".mrg", ".lark", ".toml")
+SLOW = (
+    "adapters/test_ordinary_sizes.py",
+    "docs/test_python.py",
+    "families/",
+    "faults/",
+    "fuzz/",
+    "hostile/",
+    "import/test_peer.py",
+    "oracle/",
+    "output/test_alike.py",
+    "pickled/test_files.py",
+    "primitives/test_kernel_code.py",
+    "primitives/test_own_code.py",
+    "properties/",
+    "resume/test_changes.py",
+    "resume/test_edited_folders.py",
+    "resume/test_keys.py",
+    "resume/test_killed.py",
+    "runtime/test_abreast.py",
+    "runtime/test_accounting.py",
+    "runtime/test_headers.py",
+    "runtime/test_held_masks.py",
+    "runtime/test_small.py",
+    "together/test_factors.py",
+    "test_demo.py",
+    "test_examples.py",
+    "verify/test_verify.py",
+)
+"""Where tests are that start processes, make large inputs or try each of many methods: `make quick` leaves them out,
+and those that draw examples."""
 
 profiles.load()
 
 
-def _packaged() -> Iterator[Path]:
-    """The files below the root that an install holds, relative to it, as pyproject.toml lists its packages."""
-    settings = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["tool"]["setuptools"]
-    for package in settings["packages"]:
-        folder = ROOT.joinpath(*package.split(".")[1:])
-        yield from (
-            p.relative_to(ROOT) for p in folder.iterdir() if p.suffix in SUFFIXES and p.name != "pyproject.toml"
-        )
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--update-golden", action="store_true", help="write what the text cases of errors and passes expect"
+    )
 
 
 def pytest_configure() -> None:
-    """Stop at once where the installed package is neither this tree itself nor equal to it."""
+    """Stops at once where the installed package is not this tree. Has every graph verified after each pass."""
     assert mergec.__file__ is not None
-    installed = Path(mergec.__file__).resolve().parent
-    if installed == ROOT:
-        return
-    here = set(_packaged())
-    there = {p.relative_to(installed) for p in installed.rglob("*") if p.suffix in SUFFIXES}
-    stale = sorted(map(str, here ^ there))
-    stale += sorted(str(p) for p in here & there if not filecmp.cmp(ROOT / p, installed / p, shallow=False))
-    if stale:
-        pytest.exit(f"the installed mergec is not this source tree ({', '.join(stale[:5])}): run `make install`", 4)
+    found = stale(ROOT, Path(mergec.__file__).resolve().parent)
+    if found:
+        help = "run `make install`, or `make check TEST=…`, which needs no install"
+        pytest.exit(f"the mergec that is found is not made of this source tree ({', '.join(found[:5])}): {help}", 4)
+    pipeline.PASSES = tuple(run for each in pipeline.PASSES for run in (verify, each, verify))
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Marks what is slow."""
+    tests = Path(__file__).parent
+    for item in items:
+        drawn = getattr(getattr(item, "obj", None), "is_hypothesis_test", False)
+        if drawn or item.path.relative_to(tests).as_posix().startswith(SLOW):
+            item.add_marker(pytest.mark.slow)
 
 
 @pytest.fixture(scope="session")

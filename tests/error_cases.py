@@ -22,7 +22,7 @@ import itertools
 import json
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -69,10 +69,12 @@ def read_cases(file: Path) -> list[Case]:
 
 def rewrite(case: Case, printed: str) -> None:
     """Replaces what a case of its file expects by `printed`."""
-    cases = read_cases(case.file)
-    for each in cases:
-        if each.title == case.title:
-            each.sections = [(h, text) for h, text in each.sections if h != "output"] + [("output", printed)]
+    update(replace(case, sections=[(h, text) for h, text in case.sections if h != "output"] + [("output", printed)]))
+
+
+def update(case: Case) -> None:
+    """Puts a case in the place of that of its title in its file."""
+    cases = [case if each.title == case.title else each for each in read_cases(case.file)]
     case.file.write_text("\n".join(each.written().rstrip("\n") + "\n" for each in cases), "utf-8")
 
 

@@ -76,3 +76,22 @@ def methods() -> set[str]:
 def calls(models: str = "a, b, c") -> list[str]:
     several = [f"{name}({models}{', ' if o else ''}{o})" for name, options in SEVERAL.items() for o in options]
     return several + [f"{name}({given})" for name, options in FIXED.items() for given in options]
+
+
+VALUES = [
+    *calls(),
+    "a ** 2 + cos(b)",
+    "where(not (a > 0 or b > 0), -a, 0.5) + min(a, b)",
+    "a * across(total(abs(b)))",
+    "a * across_max(total(b)) + across_min(dot(a, b))",
+    "topk_mask(a, 0.3) * b + keep(b, 0.5) * a",
+    "b * quantile(abs(a), 0.9)",
+    "c * karcher_factors([[dot(a, a), dot(a, b)], [dot(b, a), dot(b, b)]], [1, 1], 10, 1e-5)[0]",
+    "c * median_factors([[dot(a, a), dot(a, b)], [dot(b, a), dot(b, b)]], 10, 1e-6, 1e-20)[1]",
+    "halved(a - b)",
+    "turned(b) + a",
+    "1 + depth",
+    "b",
+]
+"""A call of each, and values that together have every operation. `halved` and `turned` are kernels of a test's own, of
+one element and of a whole tensor."""

@@ -10,7 +10,7 @@ import numpy as np
 from reference_places import EMBED, HEAD, Coordinate, Names, Refused, Unjudged
 
 if TYPE_CHECKING:
-    from reference_language import Interpreter
+    from reference_evaluation import Evaluation
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ def _spread(values: Sequence[Any]) -> list[Any]:
 
 
 def _fold(op: Callable[[Any, Any], Any], start: Any | None) -> Callable[..., Any]:
-    def run(self: Interpreter, positional: list[Any], named: dict[str, Any], where: Where | None) -> Any:
+    def run(self: Evaluation, positional: list[Any], named: dict[str, Any], where: Where | None) -> Any:
         values = _spread(positional)
         if named or (not values and start is None):
             raise Refused("nothing to choose from")
@@ -71,7 +71,7 @@ def _fold(op: Callable[[Any, Any], Any], start: Any | None) -> Callable[..., Any
 
 
 def _unary(function: Callable[[Any], Any]) -> Callable[..., Any]:
-    def run(self: Interpreter, positional: list[Any], named: dict[str, Any], where: Where | None) -> Any:
+    def run(self: Evaluation, positional: list[Any], named: dict[str, Any], where: Where | None) -> Any:
         if named or len(positional) != 1:
             raise Refused("one argument")
         (x,) = positional
@@ -89,20 +89,20 @@ def _unary(function: Callable[[Any], Any]) -> Callable[..., Any]:
 
 
 def _one_number(function: Callable[..., Any]) -> Callable[..., Any]:
-    def run(self: Interpreter, positional: list[Any], named: dict[str, Any], where: Where | None) -> Any:
+    def run(self: Evaluation, positional: list[Any], named: dict[str, Any], where: Where | None) -> Any:
         held = [self.region(x, where) for x in positional]
         if named or any(isinstance(x, bool | int | float) for x in positional):
             raise Refused("tensors")
         if any(h.there and np.ndim(h.value) == 0 for h in held):
             raise Unjudged("a plain number as a model")
         value = function(*(np.asarray(h.value) for h in held))
-        self._met(value)
+        self.met(value)
         return Region(float(value), any(h.there for h in held))
 
     return run
 
 
-def _where(self: Interpreter, positional: list[Any], named: dict[str, Any], where: Where | None) -> Any:
+def _where(self: Evaluation, positional: list[Any], named: dict[str, Any], where: Where | None) -> Any:
     if named or len(positional) != 3:
         raise Refused("three arguments")
     held = [self.region(x, where) for x in positional]
@@ -113,14 +113,14 @@ def _where(self: Interpreter, positional: list[Any], named: dict[str, Any], wher
     return Region(value, there)
 
 
-def _curve(_self: Interpreter, positional: list[Any], _named: dict[str, Any], where: Where | None) -> Any:
+def _curve(_self: Evaluation, positional: list[Any], _named: dict[str, Any], where: Where | None) -> Any:
     (points,) = positional
     if where is None:
         raise Refused("it varies")
     return float(np.interp(where.depth * (len(points) - 1), range(len(points)), points))
 
 
-def _each(_self: Interpreter, positional: list[Any], _named: dict[str, Any], _where: Where | None) -> Any:
+def _each(_self: Evaluation, positional: list[Any], _named: dict[str, Any], _where: Where | None) -> Any:
     value, models = positional
     if not isinstance(value, tuple):
         return (value,) * len(models)
@@ -129,7 +129,7 @@ def _each(_self: Interpreter, positional: list[Any], _named: dict[str, Any], _wh
     return value
 
 
-def _zip(_self: Interpreter, positional: list[Any], _named: dict[str, Any], _where: Where | None) -> Any:
+def _zip(_self: Evaluation, positional: list[Any], _named: dict[str, Any], _where: Where | None) -> Any:
     if len({len(x) for x in positional}) > 1:
         raise Refused("lists of unequal length")
     return tuple(zip(*positional, strict=True))

@@ -21,13 +21,17 @@ class Disk:
     `stops`, the folder is copied: to `killed/N` as it is, which is what a killed process leaves, and to `dark/N` as a
     loss of power may leave it. Of a file, only what was there when it was last synced is sure: any page written since
     may be there or not, and a file that was never synced may be there with its size, its pages, or not at all.
-    `renames` are the instants of renames.
+    `renames` are the instants of renames, `seen` what `look` has given at each of the stops.
     """
 
-    def __init__(self, root: Path, copies: Path, stops: Collection[int], seed: int = 0) -> None:
+    def __init__(
+        self, root: Path, copies: Path, stops: Collection[int], seed: int = 0, look: Callable[[], int] = lambda: 0
+    ) -> None:
         self.root, self.copies, self.stops = root, copies, frozenset(stops)
         self.instants = 0
         self.renames: list[int] = []
+        self.seen: dict[int, int] = {}
+        self._look = look
         self._lock = threading.RLock()
         self._random = random.Random(seed)
         self._synced = {self._id(p): p.read_bytes() for p in root.rglob("*") if p.is_file()}
@@ -60,6 +64,7 @@ class Disk:
             now, self.instants = self.instants, self.instants + 1
             if now in self.stops:
                 self.stops -= {now}
+                self.seen[now] = self._look()
                 killed, dark = self.copies / "killed" / str(now), self.copies / "dark" / str(now)
                 # what copying does to files are no instants of the run
                 stops, self.stops = self.stops, frozenset()

@@ -211,9 +211,9 @@ class _Writer:
             if ref.architecture is not None:
                 comments = [*comments, f"not carried over: `override_architecture: {ref.architecture}`"]
                 self._warn("W0711", "`override_architecture` has no counterpart", ref.span, "left out")
-            revision = f", revision={write_string(ref.revision)}" if ref.revision else ""
+            revision, left_out = self._revision(ref)
             text = f"let {self.names[ref.key]} = model({write_string(self._path(ref))}{revision})"
-            out.append(Line(text, ref.span, (), tuple(comments)))
+            out.append(Line(text, ref.span, (), (*comments, *left_out)))
         return out
 
     def _adapted(self, refs: Sequence[ModelRef], named: dict[str, Merge], notes: Mapping[Key, list[str]]) -> list[Line]:
@@ -221,11 +221,19 @@ class _Writer:
         out = []
         for ref in refs:
             assert ref.lora is not None
-            revision = f", revision={write_string(ref.lora.revision)}" if ref.lora.revision else ""
+            revision, left_out = self._revision(ref.lora)
             lora = f"lora({write_string(self._path(ref.lora))}{revision})"
             text = f"let {self.names[ref.key]} = {self._region(ref.plain, named)} + {lora}"
-            out.append(Line(text, ref.span, (), tuple(notes.get(ref.key, []))))
+            out.append(Line(text, ref.span, (), (*notes.get(ref.key, []), *left_out)))
         return out
+
+    def _revision(self, ref: ModelRef) -> tuple[str, tuple[str, ...]]:
+        """The argument that asks for a revision, and a comment instead where mergekit too takes what is there."""
+        if not ref.revision:
+            return "", ()
+        if self.shelf.locate(ref) is not None:
+            return "", (f"not carried over: revision `{ref.revision}`, as this is a local folder",)
+        return f", revision={write_string(ref.revision)}", ()
 
     def _path(self, ref: ModelRef) -> str:
         found = self.shelf.locate(ref)

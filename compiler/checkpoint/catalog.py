@@ -115,6 +115,17 @@ class CatalogError(Exception):
         super().__init__(message)
 
 
+def refuse_revision(source: str, revision: str | None) -> None:
+    """Sees that no revision is asked for of what has none. Raises CatalogError (E0464)."""
+    if revision is not None:
+        raise CatalogError(
+            "E0464",
+            f"`{source}` is local, and what is local has no revisions",
+            help=("leave `revision` out; where another revision is meant, download that and name its folder",),
+            missing=True,
+        )
+
+
 class Catalog(Protocol):
     """Answers the compiler's questions about the world outside the recipe."""
 
@@ -183,6 +194,7 @@ class MemoryCatalog:
     def open(self, source: str, *, revision: str | None, subfolder: str | None, near: str) -> Checkpoint:  # noqa: ARG002
         if source not in self._specs:
             raise CatalogError("E0401", f"no checkpoint at `{source}`", missing=True)
+        refuse_revision(source, revision)
         if source not in self._open:
             spec = self._specs[source]
             tensors, offset = {}, 0

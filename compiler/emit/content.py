@@ -1,8 +1,21 @@
 """What each output tensor is, as one key: two tensors of equal keys have equal bytes.
 
-A key covers the operations, their attributes, the code that computes them, and where the bytes come from. So it names a
-tensor's value across runs: an output keeps the keys of its tensors, and the next run computes only those whose key is
-another.
+So a key names a tensor's value across runs: an output keeps the keys of its tensors, and the next run computes only
+those whose key is another. What a key must cover, and where that comes in:
+
+    operations, their order, attributes, shapes, dtypes     `graph/keys.py`, the form of a value
+    model and stream of random masks, and the seed          the same: a mask's key is made of them
+    files read, by identity; offsets and dtypes in them     `_places`, `file_key`
+    code of kernels of packages                             `code_of`, under each kernel's address
+    mergec's own code, for all that is no copy              `graph/code_digest.py`, under the empty text
+    dtype computed in, dtype and shape stored               `with_keys`
+    what was put together in one stored tensor, and where   `with_keys`
+    whether infinities and NaNs of copies were looked for   `with_keys`
+
+What concerns all tensors alike is not in a key: versions of libraries, kind of device, processor. A run compares these
+once (`runtime/resume/environment.py`) and takes over nothing where they differ. Nor is what changes no byte: how the
+work is divided (lanes, blocks, budgets), names of tensors and weight files, remarks. docs/reliability.md has the same
+as a table of changes, which `tests/resume/test_changes.py` tries one by one.
 """
 
 from __future__ import annotations
@@ -43,8 +56,6 @@ def with_keys(
 
     `finite`: infinities and NaNs are an error. Copies that were made when they were none were not looked at, so their
     keys are others.
-
-    Nothing that only says how the work is divided (lanes, blocks, budgets) goes into a key.
     """
     parts: list[list[tuple[int, str, str]]] = [[] for _ in packing.tensors]
     copied = [finite] * len(packing.tensors)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from ...grammar import ast
@@ -71,9 +72,7 @@ class Models:
                 source, revision=values.get("revision"), subfolder=values.get("subfolder"), near=self.near
             )
         except CatalogError as error:
-            raise MergecError(
-                catalog_diagnostic(error, given["source"].span), Exit.RECIPE if error.missing else Exit.INPUT
-            ) from None
+            raise _unopened(error, given) from None
         rename = None
         if isinstance(values.get("rename"), PlaceMap):
             rename = {key: str(value) for key, value in plain(values["rename"].entries).items()}
@@ -91,8 +90,7 @@ class Models:
                 known=self.opened,
             )
         except CatalogError as error:
-            where = given["rename" if error.code == "E0438" else "source"].span
-            raise MergecError(catalog_diagnostic(error, where), Exit.RECIPE if error.missing else Exit.INPUT) from None
+            raise _unopened(error, given) from None
         self.warnings.extend(warnings)
         self.warnings.extend(self._complete(model))
         self.opened.append(model)
@@ -122,7 +120,7 @@ class Models:
                 source, revision=values.get("revision"), subfolder=values.get("subfolder"), near=self.near
             )
         except CatalogError as error:
-            raise MergecError(catalog_diagnostic(error, span), Exit.RECIPE if error.missing else Exit.INPUT) from None
+            raise _unopened(error, given) from None
         number = self._numbers.setdefault((checkpoint.location, checkpoint.revision, "lora"), len(self._numbers))
         shown = label or _last(source)
         config = read_config(checkpoint.config or {}, f"{checkpoint.location}/{FILE}", shown, span)
@@ -152,6 +150,15 @@ def _given(
         if p.name in given:
             check_kind(name, p, given[p.name].value, given[p.name].span)
     return dict(given), {k: g.value for k, g in given.items()}
+
+
+_BLAMED = {"E0438": "rename", "E0464": "revision"}
+"""The argument at which an error is shown, where it is not the source."""
+
+
+def _unopened(error: CatalogError, given: Mapping[str, Given]) -> MergecError:
+    where = given[_BLAMED.get(error.code, "source")].span
+    return MergecError(catalog_diagnostic(error, where), Exit.RECIPE if error.missing else Exit.INPUT)
 
 
 def _last(source: str) -> str:

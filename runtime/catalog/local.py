@@ -8,10 +8,11 @@ from __future__ import annotations
 import math
 import os
 import re
+import shlex
 from collections.abc import Mapping
 from typing import Any
 
-from ...compiler.checkpoint.catalog import CatalogError, Checkpoint, StoredTensor
+from ...compiler.checkpoint.catalog import CatalogError, Checkpoint, StoredTensor, refuse_revision
 from ...compiler.checkpoint.dtypes import SIZES
 from ..files.compare import is_transpose, same_ranges
 from ..files.faults import show, unreadable
@@ -41,29 +42,29 @@ class LocalCatalog:
 
     def __init__(self, *, allow_pickle: bool = False) -> None:
         self._allow_pickle = allow_pickle
-        self._open: dict[tuple[str, str | None], Checkpoint] = {}
+        self._open: dict[str, Checkpoint] = {}
 
     def open(self, source: str, *, revision: str | None, subfolder: str | None, near: str) -> Checkpoint:
         """The checkpoint in the folder or file `source`, relative to the folder of the recipe `near`.
 
-        Raises CatalogError: E0401 where there is nothing, E0403 to E0409 where it can't be used, E0410 to E0429 for
-        an unsound header, E0430 to E0435 for an unsound config or index, E0440 to E0448 for an unsound pickle.
+        Raises CatalogError: E0401 where there is nothing, E0464 for a revision, E0403 to E0409 where it can't be used,
+        E0410 to E0429 for an unsound header, E0430 to E0435 for an unsound config or index, E0440 to E0448 for an
+        unsound pickle.
         """
-        location = _location(source, subfolder, near)
-        key = (location, revision)
-        if key not in self._open:
+        location = _location(source, revision, subfolder, near)
+        if location not in self._open:
             read = _read_folder if os.path.isdir(location) else _read_file
-            self._open[key] = read(location, self._allow_pickle)
-        return self._open[key]
+            self._open[location] = read(location, self._allow_pickle)
+        return self._open[location]
 
-    def adapter(self, source: str, *, revision: str | None, subfolder: str | None, near: str) -> Checkpoint:  # noqa: ARG002
+    def adapter(self, source: str, *, revision: str | None, subfolder: str | None, near: str) -> Checkpoint:
         """The adapter in the folder `source`: adapter_config.json and adapter_model.safetensors, or else
         adapter_model.bin where pickles are allowed.
 
         Raises CatalogError: E0450 where these are not there, E0459 where an adapter of another tool is, E0451 for a
         config that is no JSON, else as `open` does.
         """
-        location = _location(source, subfolder, near)
+        location = _location(source, revision, subfolder, near)
         stored = ADAPTER_WEIGHTS
         if self._allow_pickle and not os.path.lexists(os.path.join(location, stored)):
             stored = ADAPTER_PICKLE if os.path.lexists(os.path.join(location, ADAPTER_PICKLE)) else stored
@@ -147,7 +148,7 @@ class LocalCatalog:
 # --- from source to location -----------------------------------------------------------------------
 
 
-def _locate(source: str, near: str) -> str:
+def _locate(source: str, revision: str | None, near: str) -> str:
     """The absolute path that `source` names. Raises CatalogError E0401 or E0404."""
     resolved = _resolve(source, near)
     if os.path.exists(resolved):
@@ -155,17 +156,20 @@ def _locate(source: str, near: str) -> str:
     is_path = source.startswith((".", "/", "~")) or os.path.isdir(os.path.dirname(resolved))
     if not is_path and _HUB_ID.fullmatch(source):
         folder = source.rpartition("/")[2]
+        download = f"hf download {source} --local-dir {folder}"
+        download += f" --revision {shlex.quote(show(revision))}" if revision is not None else ""
         raise CatalogError(
             "E0404",
             f"`{source}` is not a local folder, and Hub repositories can't be opened yet",
-            help=(f'download it with `hf download {source} --local-dir {folder}` and write `model("./{folder}")`',),
+            help=(f'download it with `{download}` and write `model("./{folder}")`',),
             missing=True,
         )
     raise CatalogError("E0401", f"no checkpoint at `{show(source)}`", help=near_names(resolved, source), missing=True)
 
 
-def _location(source: str, subfolder: str | None, near: str) -> str:
-    location = _locate(source, near)
+def _location(source: str, revision: str | None, subfolder: str | None, near: str) -> str:
+    location = _locate(source, revision, near)
+    refuse_revision(show(source), revision)
     return location if subfolder is None else _below(location, subfolder)
 
 

@@ -77,7 +77,9 @@ def examine(path: str, plan: Plan) -> Earlier | None:
     why_not = difference(record.made_with, plan)
     if why_not is not None:
         return Earlier({}, {}, False, len(plan.outputs), why_not)
-    stored: dict[str, tuple[RecordedTensor, StoredTensor, Found, bool]] = {}
+    # several tensors may have one key, as of a layer that the output has twice: each stays where it is
+    by_name: dict[str, tuple[RecordedTensor, StoredTensor, Found, bool]] = {}
+    by_key: dict[str, tuple[RecordedTensor, StoredTensor, Found, bool]] = {}
     for weights in record.weights:
         place = os.path.join(path, weights.name)
         with suppress(CatalogError):
@@ -88,12 +90,16 @@ def examine(path: str, plan: Plan) -> Earlier | None:
             for name, tensor in header.tensors.items():
                 if name in record.tensors and record.tensors[name].key:
                     recorded = record.tensors[name]
-                    stored.setdefault(recorded.key, (recorded, tensor, Found(file, tensor.start), trusted))
+                    by_name[name] = (recorded, tensor, Found(file, tensor.start), trusted)
+                    by_key.setdefault(recorded.key, by_name[name])
     tensors = {}
     for index, wanted in enumerate(plan.tensors):
-        held = stored.get(wanted.key)
-        if held is not None and _alike(held[1], wanted) and (held[3] or held[0].checksum is not None):
-            tensors[index] = Reused(held[2], held[0].checksum, held[0].non_finite, held[3])
+        for held in (by_name.get(wanted.name), by_key.get(wanted.key)):
+            if held is None or held[0].key != wanted.key or not _alike(held[1], wanted):
+                continue
+            if held[3] or held[0].checksum is not None:
+                tensors[index] = Reused(held[2], held[0].checksum, held[0].non_finite, held[3])
+                break
     same = _same_files(plan, tensors)
     in_place = all(os.path.basename(file) == plan.outputs[k].name for k, file in same.items())
     changed = tuple([named(code) for code in changed_code(record.made_with, plan.made_by)])

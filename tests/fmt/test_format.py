@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import doctest
 import errno
 import os
 import random
@@ -13,8 +12,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from mergec.cli.commands import fmt
-from mergec.cli.formatter import format as formatting
-from mergec.cli.formatter import layout, same_tree
 from mergec.cli.formatter.format import format_expression, format_module
 from mergec.cli.terminal.whole_file import write_whole
 from mergec.grammar import ast
@@ -45,12 +42,6 @@ def test_case(case: str) -> None:
     expected = expected.rstrip("\n") + "\n"
     assert _format(text) == expected
     assert _format(expected) == expected
-
-
-def test_doctests() -> None:
-    assert doctest.testmod(formatting).failed == 0
-    assert doctest.testmod(layout).failed == 0
-    assert doctest.testmod(same_tree).failed == 0
 
 
 def test_nothing_makes_nothing() -> None:

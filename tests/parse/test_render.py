@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import doctest
 import json
 
 from hypothesis import given
 from hypothesis import strategies as st
-from mergec.grammar import literals
 from mergec.grammar import render as rendering
 from mergec.grammar.diagnostic import Diagnostic, Label, Severity
 from mergec.grammar.render import render, to_json
@@ -24,11 +22,6 @@ SOURCE = Source(
 def _at(text: str) -> Span:
     start = SOURCE.text.index(text)
     return Span(SOURCE, start, start + len(text))
-
-
-def test_doctests() -> None:
-    assert doctest.testmod(rendering).failed == 0
-    assert doctest.testmod(literals).failed == 0
 
 
 def test_several_labels_tabs_and_wide_characters() -> None:

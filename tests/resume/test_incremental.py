@@ -127,6 +127,26 @@ def test_nothing_to_do(folder: Path, tmp_path: Path) -> None:
     assert weights(out) == merged(plan_of(folder), tmp_path / "wanted")
 
 
+@pytest.mark.parametrize(
+    "twice",
+    [
+        "layers[0] = a.layers[1]\nlayers[1] = a.layers[1]\n",
+        "layers[0] = 2*a.layers[1]\nlayers[1] = 2*a.layers[1]\n",
+        "embed = 0*a\nhead = 0*b\n",
+    ],
+)
+def test_tensors_of_one_key_are_each_in_its_place(twice: str, folder: Path, tmp_path: Path) -> None:
+    """A layer that the output has twice, or two tensors of zeros."""
+    out, recipe = tmp_path / "out", 'output(shard_size="18kB")\n* = base\n' + twice
+    mergec.run(plan_of(folder, recipe), out)
+    plan = plan_of(folder, recipe)
+    keys = [t.key for t in plan.tensors]
+    assert len(set(keys)) < len(keys)
+    assert mergec.run(plan, out).unchanged
+    report = changed(folder, out, recipe + "layers[5].norm = 0.5*a + 0.5*b\n", tmp_path / "wanted")
+    assert report.reused == len(keys) - 1
+
+
 def test_only_the_papers_have_changed(folder: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     mergec.run(plan_of(folder), out)

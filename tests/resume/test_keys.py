@@ -13,7 +13,7 @@ import pytest
 import torch
 from mergec.compiler.graph.graph import below
 from mergec.compiler.ops.table import OPS
-from method_calls import calls
+from method_calls import VALUES
 from safetensors.torch import save_file
 
 REGION = mergec.Parameter("x", kind="region")
@@ -30,21 +30,6 @@ def turned(out: torch.Tensor, tensors: Any, numbers: Any) -> None:  # noqa: ARG0
 PRIMITIVES = [
     mergec.Primitive("halved", (REGION,), "", f"{__name__}:halved"),
     mergec.Primitive("turned", (REGION,), "", f"{__name__}:turned", kind="opaque"),
-]
-VALUES = [
-    *calls(),
-    "a ** 2 + cos(b)",
-    "where(not (a > 0 or b > 0), -a, 0.5) + min(a, b)",
-    "a * across(total(abs(b)))",
-    "a * across_max(total(b)) + across_min(dot(a, b))",
-    "topk_mask(a, 0.3) * b + keep(b, 0.5) * a",
-    "b * quantile(abs(a), 0.9)",
-    "c * karcher_factors([[dot(a, a), dot(a, b)], [dot(b, a), dot(b, b)]], [1, 1], 10, 1e-5)[0]",
-    "c * median_factors([[dot(a, a), dot(a, b)], [dot(b, a), dot(b, b)]], 10, 1e-6, 1e-20)[1]",
-    "halved(a - b)",
-    "turned(b) + a",
-    "1 + depth",
-    "b",
 ]
 UNREACHED = {"mean_rows"}
 """Of a vocabulary that is padded; `test_edited_folders.py` has it."""

@@ -216,6 +216,20 @@ def test_hub_id(tmp_path: Path) -> None:
         "download it with `hf download meta-llama/Llama-3.2-1B --local-dir Llama-3.2-1B` "
         'and write `model("./Llama-3.2-1B")`',
     )
+    asked = LocalCatalog().open, LocalCatalog().adapter
+    for ask in asked:
+        with pytest.raises(CatalogError) as caught:
+            ask("org/name", revision="9f 2c", subfolder=None, near=str(tmp_path / "recipe.mrg"))
+        assert caught.value.code == "E0404"
+        assert "`hf download org/name --local-dir name --revision '9f 2c'`" in caught.value.help[0]
+
+
+def test_what_is_local_has_no_revisions(model: Path, tmp_path: Path) -> None:
+    for source in (model, model / "model.safetensors"):
+        for ask in (LocalCatalog().open, LocalCatalog().adapter):
+            with pytest.raises(CatalogError) as caught:
+                ask(str(source), revision="main", subfolder=None, near=str(tmp_path / "recipe.mrg"))
+            assert (caught.value.code, caught.value.missing) == ("E0464", True)
 
 
 def test_pickles_are_refused(tmp_path: Path) -> None:

@@ -4,7 +4,8 @@
     sub(x, x) -> 0          mul(x, 0) -> 0         where(c, x, x) -> x
     const op const -> const      dot(x, 0) -> 0
 
-Leaving out a term of weight 0 also leaves out its reads, and any NaN or infinity in it.
+Leaving out a term of weight 0 also leaves out its reads, and any NaN or infinity in it. Where `0 * x` would have been
+-0, it is 0. All else is as it was, bit by bit.
 """
 
 from __future__ import annotations
@@ -21,11 +22,11 @@ Rule = Callable[[Graph, tuple[Node, ...]], Node | None]
 def simplify(graph: Graph) -> Graph:
     """The same outputs from fewer nodes; nodes that no output needs are left behind.
 
+    >>> from mergec.compiler.graph.graph import Output
     >>> g = Graph()
     >>> a = g.add("source", (), (("range", "a"),), "tensor", (2,))
-    >>> from mergec.compiler.graph.graph import Output
-    >>> g.outputs.append(Output("x", g.apply("add", (g.apply("mul", (a, g.const(1))), g.const(0))), "F32", (2,), 0,
-    None))
+    >>> value = g.apply("add", (g.apply("mul", (a, g.const(1))), g.const(0)))
+    >>> g.outputs.append(Output("x", value, "F32", (2,), 0, None))
     >>> simplify(g).nodes
     [%0 = source(range='a')]
     """

@@ -1,9 +1,0 @@
-"""The option that writes what the text cases expect."""
-
-from __future__ import annotations
-
-import pytest
-
-
-def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--update-golden", action="store_true", help="write the outputs of tests/errors/*.txt anew")
