@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from .compiler.evaluate.calls import Parameter
     from .compiler.evaluate.extensions import Primitive
     from .compiler.plan.plan import Plan
-    from .grammar.diagnostic import Diagnostic, Exit, Label, MergecError, Severity
+    from .grammar.diagnostic import Diagnostic, Label, MergecError, Severity
     from .runtime.api import Compiled, compile, parse, run
     from .runtime.catalog.local import LocalCatalog
     from .runtime.session.session import Report
@@ -37,7 +37,7 @@ _HOMES = {
     "CatalogError": "compiler.checkpoint.catalog",
     "Compiled": "runtime.api",
     "Diagnostic": "grammar.diagnostic",
-    "Exit": "grammar.diagnostic",
+    "Exit": "grammar.error_codes",
     "Label": "grammar.diagnostic",
     "LocalCatalog": "runtime.catalog.local",
     "MemoryCatalog": "compiler.checkpoint.catalog",

@@ -18,7 +18,7 @@ from typing import Any
 
 from ..grammar import ast
 from ..grammar.collector import collector_paused
-from ..grammar.diagnostic import Diagnostic, Exit, Label, MergecError, Severity
+from ..grammar.diagnostic import Diagnostic, MergecError, Severity, error
 from ..grammar.parse import parse
 from ..grammar.records import dataclass
 from ..grammar.source import Source
@@ -130,7 +130,7 @@ def _compile(source: Source, catalog: Catalog, version: str, options: Options) -
     found = list(recipe.diagnostics)
     failed = any(d.severity is Severity.ERROR for d in found)
     if failed and not recipe.models:
-        raise MergecError(found, _exit(found))
+        raise MergecError(found)
     try:
         settings = settings_of(recipe, options.sets, options.strict)
         # with a statement missing, what it covers would be reported as not covered
@@ -140,8 +140,7 @@ def _compile(source: Source, catalog: Catalog, version: str, options: Options) -
         found.extend(vocabulary.warnings if vocabulary is not None else ())
         elaboration = elaborate(recipe, settings, vocabulary, catalog)
     except MergecError as error:
-        together = in_order([*found, *recipe.advice, *error.diagnostics])
-        raise MergecError(together, _exit(together)) from None
+        raise MergecError(in_order([*found, *recipe.advice, *error.diagnostics])) from None
     found.extend(elaboration.diagnostics)
     graph = elaboration.graph
     for run in (None, *PASSES):
@@ -185,16 +184,6 @@ def in_order(diagnostics: Sequence[Diagnostic]) -> list[Diagnostic]:
     return sorted(diagnostics, key=lambda d: (not d.labels, d.labels[0].span.start if d.labels else 0))
 
 
-def _exit(diagnostics: Sequence[Diagnostic]) -> Exit:
-    """Corrupt or unreadable input outweighs a wrong recipe only where nothing else is wrong."""
-    errors = [d for d in diagnostics if d.severity is Severity.ERROR]
-    return (
-        Exit.INPUT
-        if errors and all(d.file is not None and d.code >= "E0403" and d.code < "E05" for d in errors)
-        else Exit.RECIPE
-    )
-
-
 def _layout(settings: Settings, elaboration: Elaboration) -> tuple[str, Model]:
     """The output's layout and the model whose config.json goes with it."""
     template = elaboration.template
@@ -204,17 +193,11 @@ def _layout(settings: Settings, elaboration: Elaboration) -> tuple[str, Model]:
     for model in elaboration.models:
         if model.layout == layout and model.family is template.family:
             return layout, model
-    raise MergecError(
-        Diagnostic(
-            "E0316",
-            f"no input is in the layout `{layout}`, so there is no config.json for it",
-            (
-                Label(
-                    settings.spans["layout"],
-                    f"the inputs are in {', '.join(sorted({m.layout for m in elaboration.models}))}",
-                ),
-            ),
-        )
+    raise error(
+        "E0316",
+        f"no input is in the layout `{layout}`, so there is no config.json for it",
+        settings.spans["layout"],
+        f"the inputs are in {', '.join(sorted({m.layout for m in elaboration.models}))}",
     )
 
 
@@ -307,11 +290,9 @@ def _scheduled(
             return made
     which = "--memory" if options.host_memory and least[0] > options.host_memory else "--device-memory"
     need = least[0] if which == "--memory" else least[1]
-    raise MergecError(
-        Diagnostic(
-            "E0317",
-            f"the budget `{which}` is too small for this merge",
-            notes=(f"the smallest that works is {-(-need // 2**20)} MiB, with one lane and the smallest blocks",),
-            help=(f"`{which} {-(-need // 2**20)}MiB`",),
-        )
+    raise error(
+        "E0317",
+        f"the budget `{which}` is too small for this merge",
+        notes=f"the smallest that works is {-(-need // 2**20)} MiB, with one lane and the smallest blocks",
+        help=f"`{which} {-(-need // 2**20)}MiB`",
     )

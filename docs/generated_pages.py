@@ -7,32 +7,16 @@ see that it is up to date, and `UPDATE_DOCS=1 pytest tests/docs` writes it anew.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from types import MappingProxyType
 
 from mergec.compiler.evaluate.builtins import BUILTINS
 from mergec.compiler.evaluate.calls import REQUIRED, Parameter
 from mergec.compiler.evaluate.settings import KEYS
 from mergec.compiler.evaluate.standard_library import standard_texts
 from mergec.compiler.family.family import Family, families
-from mergec.compiler.manual.errors import ERRORS
 from mergec.grammar import ast
+from mergec.grammar.error_codes import ERRORS, GROUPS, CodeGroup, Exit
 from mergec.grammar.parse import parse
 from mergec.grammar.source import Source
-
-GROUPS: Mapping[str, str] = MappingProxyType(
-    {
-        "E00": "The command line",
-        "E01": "Syntax",
-        "E02": "Names, calls and types",
-        "E03": "Places, regions, coverage and ties",
-        "E04": "Inputs",
-        "W05": "Warnings",
-        "E06": "Running and the target",
-        "E07": "Importing configurations of mergekit",
-        "W07": "Warnings about configurations of mergekit",
-    }
-)
-"""Codes by their beginnings, and what they are about."""
 
 
 def methods_markdown() -> str:
@@ -87,14 +71,22 @@ def refreshed(page: str, text: str) -> str:
 def errors_markdown() -> str:
     """All pages about codes, group by group."""
     lines = ["# Errors and warnings", ""]
-    lines += ["Made from `compiler/manual/errors.toml`; `mergec --explain CODE` shows a page of it."]
-    for start, title in GROUPS.items():
-        lines += ["", f"## {title}"]
+    lines += ["Made from `grammar/errors.toml`; `mergec --explain CODE` shows a page of it."]
+    lines += ["Of several errors the least exit status counts: a wrong recipe outweighs a corrupt input."]
+    for start, group in GROUPS.items():
+        lines += ["", f"## {group.title}", "", _status(group)]
         for code, found in ERRORS.items():
             if code.startswith(start):
-                lines += ["", f"### {code}: {found.title}", "", found.meaning.strip(), ""]
+                status = "" if found.exit is None else f" Exit status {found.exit}."
+                lines += ["", f"### {code}: {found.title}", "", found.meaning.strip() + status, ""]
                 lines += ["```", found.example.strip("\n"), "```", "", found.mend.strip()]
     return "\n".join(lines) + "\n"
+
+
+def _status(group: CodeGroup) -> str:
+    if group.exit is Exit.INPUT:
+        return "Exit status 3 where the error names a file, else 1: the recipe asks for what is not there."
+    return f"Exit status {group.exit}, but where an entry says otherwise."
 
 
 # --- methods -------------------------------------------------------------------------------------

@@ -4,4 +4,15 @@ In: a recipe's text. Out: syntax trees whose nodes know their place, diagnostics
 as text again. Nothing here knows what a checkpoint is.
 """
 
-__all__ = ["ast", "collector", "diagnostic", "literals", "parse", "records", "render", "source", "suggest"]
+__all__ = [
+    "ast",
+    "collector",
+    "diagnostic",
+    "error_codes",
+    "literals",
+    "parse",
+    "records",
+    "render",
+    "source",
+    "suggest",
+]

@@ -7,7 +7,7 @@ from typing import Any
 from lark import Token, Tree
 
 from . import ast
-from .diagnostic import Diagnostic, Label
+from .diagnostic import Diagnostic, Label, finding
 from .literals import LiteralError, read_number, read_string
 from .scan import MAX_DEPTH
 from .source import Source, Span
@@ -32,7 +32,7 @@ def too_deep(tree: Tree[Token], source: Source, offset: int) -> Diagnostic | Non
         if depth > MAX_DEPTH:
             span = Span(source, offset + node.meta.start_pos, offset + node.meta.end_pos)
             message = f"this expression is nested more than {MAX_DEPTH} levels deep"
-            return Diagnostic("E0107", message, (Label(span),), help=("name its parts with `let`",))
+            return finding("E0107", message, span, help="name its parts with `let`")
         pending.extend((child, depth) for child in node.children if isinstance(child, Tree))
     return None
 
@@ -67,7 +67,7 @@ class Builder:
         return Span(self._source, start, start + len(token))
 
     def _report(self, code: str, message: str, span: Span, label: str = "", help: str = "") -> None:
-        self.diagnostics.append(Diagnostic(code, message, (Label(span, label),), help=(help,) if help else ()))
+        self.diagnostics.append(finding(code, message, span, label, help=help if help else ()))
 
     def _literal_error(self, error: LiteralError, span: Span) -> None:
         part = Span(span.source, span.start + error.start, span.start + error.end)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from .diagnostic import Diagnostic, Label
+from .diagnostic import Diagnostic, finding
 from .records import dataclass
 from .source import Span
 from .syntax_errors import SLIPS, Slip
@@ -67,12 +67,12 @@ def explain(fault: Fault) -> Diagnostic:
     for slip in SLIPS if len(fault.before) + len(fault.rest) <= _LONGEST_SLIP else ():
         help = _match(slip, fault)
         if help is not None:
-            return Diagnostic(slip.code, slip.message, (Label(fault.span),), help=(help,) if help else ())
+            return finding(slip.code, slip.message, fault.span, help=help if help else ())
     found = _found(fault)
     expected = _expected(fault.expected)
     if fault.expected or not fault.rest:
-        return Diagnostic("E0101", f"expected {expected}, found {found}", (Label(fault.span, f"expected {expected}"),))
-    return Diagnostic("E0102", f"unexpected character {found}", (Label(fault.span),))
+        return finding("E0101", f"expected {expected}, found {found}", fault.span, f"expected {expected}")
+    return finding("E0102", f"unexpected character {found}", fault.span)
 
 
 def _match(slip: Slip, fault: Fault) -> str | None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import enum
 from collections.abc import Iterable
 
+from .error_codes import Exit as Exit
+from .error_codes import exit_of
 from .records import dataclass
 from .source import Span
 
@@ -12,17 +14,6 @@ from .source import Span
 class Severity(enum.Enum):
     ERROR = "error"
     WARNING = "warning"
-
-
-class Exit(enum.IntEnum):
-    """Exit statuses of the command line."""
-
-    DONE = 0
-    RECIPE = 1
-    USAGE = 2
-    INPUT = 3
-    RUN = 4
-    INTERRUPTED = 130
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,10 +44,58 @@ class Diagnostic:
 class MergecError(Exception):
     """The one exception for everything that is the user's to mend.
 
-    Carries at least one `Diagnostic` of severity error and the exit status that goes with them.
+    Carries at least one `Diagnostic` of severity error, and `exit` where what was asked for has a status of its own.
     """
 
-    def __init__(self, diagnostics: Diagnostic | Iterable[Diagnostic], exit: Exit = Exit.RECIPE) -> None:
+    def __init__(self, diagnostics: Diagnostic | Iterable[Diagnostic], exit: Exit | None = None) -> None:
         self.diagnostics = (diagnostics,) if isinstance(diagnostics, Diagnostic) else tuple(diagnostics)
-        self.exit = exit
+        self._exit = exit
         super().__init__("; ".join(f"{d.code}: {d.message}" for d in self.diagnostics))
+
+    def retold(self, diagnostics: Iterable[Diagnostic]) -> MergecError:
+        """The same failure in other words."""
+        return MergecError(diagnostics, self._exit)
+
+    @property
+    def exit(self) -> Exit:
+        """The exit status that goes with them: a wrong recipe outweighs all else that was found."""
+        if self._exit is not None:
+            return self._exit
+        errors = (d for d in self.diagnostics if d.severity is Severity.ERROR)
+        return min((exit_of(d.code, d.file) for d in errors), default=Exit.RECIPE)
+
+
+def finding(
+    code: str,
+    message: str,
+    span: Span | None = None,
+    label: str = "",
+    *,
+    notes: str | Iterable[str] = (),
+    help: str | Iterable[str] = (),
+    file: str | None = None,
+    severity: Severity | None = None,
+) -> Diagnostic:
+    """A diagnostic with at most one label; W in a code makes it a warning, unless the severity is given."""
+    usual = Severity.WARNING if code.startswith("W") else Severity.ERROR
+    labels = () if span is None else (Label(span, label),)
+    return Diagnostic(code, message, labels, _texts(notes), _texts(help), severity or usual, file)
+
+
+def error(
+    code: str,
+    message: str,
+    span: Span | None = None,
+    label: str = "",
+    *,
+    notes: str | Iterable[str] = (),
+    help: str | Iterable[str] = (),
+    file: str | None = None,
+    exit: Exit | None = None,
+) -> MergecError:
+    """The exception for one finding with at most one label: what nearly everything raises."""
+    return MergecError(finding(code, message, span, label, notes=notes, help=help, file=file), exit)
+
+
+def _texts(given: str | Iterable[str]) -> tuple[str, ...]:
+    return (given,) if isinstance(given, str) else tuple(given)

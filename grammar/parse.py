@@ -13,7 +13,8 @@ from lark.parsers.lalr_interactive_parser import InteractiveParser
 from .ast import Module
 from .build import Builder, too_deep
 from .complaints import Fault, explain
-from .diagnostic import Diagnostic, Label, MergecError
+from .diagnostic import Diagnostic, MergecError, error
+from .error_codes import Exit
 from .scan import MAX_ERRORS, Scan, scan
 from .source import Source, Span
 from .tables import parser
@@ -67,11 +68,10 @@ def _check_text(source: Source) -> None:
     """Sees that a text is one that a file can hold, and not too long. Raises MergecError (E0102, E0480)."""
     half = _HALF.search(source.text)
     if half is not None:
-        label = Label(Span(source, *half.span()), "no file can hold this")
-        raise MergecError(Diagnostic("E0102", "half of a character", (label,)))
+        raise error("E0102", "half of a character", Span(source, *half.span()), "no file can hold this")
     if len(source.text) > MAX_LENGTH:
         message = f"the text has {len(source.text)} characters, over the limit of {MAX_LENGTH}"
-        raise MergecError(Diagnostic("E0480", message, file=source.name))
+        raise error("E0480", message, file=source.name, exit=Exit.RECIPE)
 
 
 def _parse_part(source: Source, scanned: Scan, start: int, end: int, diagnostics: list[Diagnostic]) -> None:

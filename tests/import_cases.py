@@ -17,7 +17,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from mergec.cli.import_mergekit.writing import import_text
+from mergec.cli.import_mergekit.importer import import_text
 from mergec.grammar.diagnostic import MergecError
 from mergec.grammar.render import render
 from mergec.grammar.source import Source

@@ -3,4 +3,4 @@
 In: words of the command line. Out: an exit status.
 """
 
-__all__ = ["emit", "fmt", "inspect", "summary", "verify"]
+__all__ = ["fmt", "inspect", "merge", "verify"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from argparse import Namespace
 from typing import Any
 
 from ...compiler.checkpoint.catalog import Catalog, CatalogError
@@ -12,7 +13,8 @@ from ...compiler.checkpoint.model import Model, bind
 from ...compiler.family.family import Family
 from ...compiler.family.folding import fold
 from ...compiler.terms.terms import before_layers
-from ...grammar.diagnostic import Diagnostic, Exit, MergecError
+from ...grammar.diagnostic import Diagnostic, MergecError
+from ...grammar.error_codes import Exit
 from ...grammar.render import escape, render
 from ...grammar.render import to_json as diagnostics_json
 from ...grammar.source import Source, Span
@@ -21,27 +23,30 @@ from ..explain.checkpoint import depths_text, dtypes, family_text, listed, nbyte
 from ..terminal.amounts import count, size
 from ..terminal.arguments import ALLOW_PICKLE, Parser
 from ..terminal.columns import facts
+from ..terminal.reporter import Reporter
 from ..terminal.streams import say
 
 
-def inspect_command(words: list[str]) -> int:
-    """`mergec inspect [--format text|json] [--allow-pickle] MODEL…`: prints each and returns the exit status.
-
-    Raises MergecError.
-    """
+def parse_words(words: list[str]) -> Namespace:
+    """The arguments of `mergec inspect`. Raises UsageError."""
     parser = Parser(
         prog="mergec inspect", description="What a checkpoint is: family, layout, ties, dtypes, parameters."
     )
     parser.add_argument("models", nargs="+", metavar="MODEL", help="a folder, or a file that ends in .safetensors")
     parser.add_argument("--format", choices=("text", "json"), default="text")
     parser.add_argument("--allow-pickle", action="store_true", help=ALLOW_PICKLE)
-    given = parser.parse_args(words)
+    parser.shared()
+    return parser.parse_args(words)
+
+
+def run(given: Namespace, _: Reporter) -> Exit:
+    """Prints what each model is. Raises MergecError."""
     catalog = LocalCatalog(allow_pickle=given.allow_pickle)
     if given.format == "json":
         say("\n".join(inspect_json(model, catalog) for model in given.models).rstrip("\n"), exact=True)
     else:
         say("\n".join(inspect_text(model, catalog) for model in given.models).rstrip("\n"))
-    return int(Exit.DONE)
+    return Exit.DONE
 
 
 def inspect_text(source: str, catalog: Catalog | None = None) -> str:
@@ -152,4 +157,4 @@ def _open(source: str, catalog: Catalog | None) -> tuple[Model, list[Diagnostic]
         label = source.rstrip("/").rsplit("/", 1)[-1]
         return bind(opened, checkpoint, number=0, label=label, source=source, rename=None, span=span)
     except CatalogError as error:
-        raise MergecError(catalog_diagnostic(error, span), Exit.RECIPE if error.missing else Exit.INPUT) from None
+        raise MergecError(catalog_diagnostic(error, span)) from None

@@ -5,41 +5,26 @@ from __future__ import annotations
 import argparse
 import json
 import re
+from argparse import Namespace
 from dataclasses import replace
 
-from ...grammar.diagnostic import Diagnostic, Exit, MergecError
+from ...grammar.diagnostic import Diagnostic, MergecError
+from ...grammar.error_codes import Exit
 from ...grammar.render import escape
 from ...grammar.render import to_json as diagnostics_json
 from ...runtime.verify.check import SAMPLE, Sample, verify
 from ...runtime.verify.report import Check, Verification
 from ..terminal.arguments import ALLOW_PICKLE, Parser
 from ..terminal.columns import columns
+from ..terminal.reporter import Reporter
 from ..terminal.streams import say
 
 MOST = 10
 """Errors of one check that are shown to people; JSON has all of them."""
 
 
-def verify_command(words: list[str]) -> int:
-    """`mergec verify [--rerun [N]] [--format text|json] OUT`: prints what was checked.
-
-    Returns 0 where all that could be checked is right. Raises MergecError with what is wrong, of exit status 3; with
-    `--format json` that is a part of what is printed, and the status is returned.
-    """
-    given = _parser().parse_args(words)
-    found = verify(
-        given.output, rerun=given.rerun, seed=given.seed, folder=given.folder, allow_pickle=given.allow_pickle
-    )
-    if given.format == "json":
-        say(verification_json(found).rstrip("\n"))
-        return int(Exit.DONE if found.ok else Exit.INPUT)
-    say(verification_text(found).rstrip("\n"))
-    if not found.ok:
-        raise MergecError([d for check in found.checks for d in _some(check)], Exit.INPUT)
-    return int(Exit.DONE)
-
-
-def _parser() -> Parser:
+def parse_words(words: list[str]) -> Namespace:
+    """The arguments of `mergec verify`. Raises UsageError."""
     parser = Parser(
         prog="mergec verify",
         description="Whether an output is what its provenance says: tensors, checksums, config, inputs, recipe.",
@@ -59,7 +44,26 @@ def _parser() -> Parser:
     add("--folder", metavar="FOLDER", help="where the recipe lay: its relative paths begin there")
     add("--allow-pickle", action="store_true", help=ALLOW_PICKLE)
     add("--format", choices=("text", "json"), default="text")
-    return parser
+    parser.shared()
+    return parser.parse_args(words)
+
+
+def run(given: Namespace, _: Reporter) -> Exit:
+    """Prints what was checked of an output.
+
+    Returns 0 where all that could be checked is right. Raises MergecError with what is wrong, of exit status 3; with
+    `--format json` that is a part of what is printed, and the status is returned.
+    """
+    found = verify(
+        given.output, rerun=given.rerun, seed=given.seed, folder=given.folder, allow_pickle=given.allow_pickle
+    )
+    if given.format == "json":
+        say(verification_json(found).rstrip("\n"))
+        return Exit.DONE if found.ok else Exit.INPUT
+    say(verification_text(found).rstrip("\n"))
+    if not found.ok:
+        raise MergecError([d for check in found.checks for d in _some(check)], Exit.INPUT)
+    return Exit.DONE
 
 
 def _sample(text: str) -> Sample:

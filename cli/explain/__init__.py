@@ -8,8 +8,8 @@ from .dot import explain_dot
 from .file import explain_file, tensors_of
 from .json import explain_json
 from .mermaid import explain_mermaid
+from .output_target import explain_target
 from .place import explain_place
-from .target import explain_target
 from .text import explain_text
 
 __all__ = ["checkpoint", "code", "explain", "method"]

@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
-from ...compiler.manual.errors import page
-from ...grammar.diagnostic import Diagnostic, Exit, MergecError
+import textwrap
+
+from ...grammar.diagnostic import error
+from ...grammar.error_codes import ERRORS
 
 
 def explain_code(code: str) -> str:
-    """The page about `code`. Raises MergecError (E0005) where there is no such code."""
-    found = page(code)
+    """The page about `code`, for a terminal. Raises MergecError (E0005) where there is no such code."""
+    found = ERRORS.get(code)
     if found is None:
-        mend = "codes are printed with each error, as in `error[E0203]`"
-        raise MergecError(Diagnostic("E0005", f"there is no error `{code}`", help=(mend,)), Exit.USAGE)
-    return found
+        raise error(
+            "E0005", f"there is no error `{code}`", help="codes are printed with each error, as in `error[E0203]`"
+        )
+    example = textwrap.indent(found.example.strip("\n"), "    ")
+    meaning, mend = (
+        textwrap.fill(t.strip(), 100, break_on_hyphens=False) for t in (found.meaning, f"mend: {found.mend}")
+    )
+    return f"{code}: {found.title}\n\n{meaning}\n\nexample:\n\n{example}\n\n{mend}\n"

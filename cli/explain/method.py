@@ -5,7 +5,7 @@ from __future__ import annotations
 from ...compiler.evaluate.builtins import BUILTINS
 from ...compiler.evaluate.extensions import PrimitiveError
 from ...compiler.evaluate.standard_library import Library
-from ...grammar.diagnostic import Diagnostic, Exit, MergecError
+from ...grammar.diagnostic import error
 from ...grammar.suggest import near
 from ...runtime.catalog.extensions import Primitives
 
@@ -23,13 +23,13 @@ def explain_method(name: str) -> str:
         return f"# {file}\n\n{text.rstrip()}\n"
     try:
         builtin = BUILTINS.get(name) or library.primitive(name)
-    except PrimitiveError as error:
-        raise MergecError(Diagnostic("E0439", f"the primitive `{name}` can't be used", notes=(str(error),))) from None
+    except PrimitiveError as broken:
+        raise error("E0439", f"the primitive `{name}` can't be used", notes=str(broken)) from None
     if builtin is not None:
         names = ", ".join(("*" if p.variadic else "") + p.name for p in builtin.parameters)
         return f"{name}({names})\n  {builtin.doc}\n"
     known = sorted({*library.names, *library.primitives, *BUILTINS})
     likely = near(name, known, 2)
-    mends = (f"did you mean {' or '.join(f'`{n}`' for n in likely)}?",) if likely else ()
+    mends = f"did you mean {' or '.join(f'`{n}`' for n in likely)}?" if likely else ()
     note = f"the methods are {', '.join(f'`{n}`' for n in sorted(library.names))}"
-    raise MergecError(Diagnostic("E0004", f"no method `{name}`", notes=(note,), help=mends), Exit.USAGE)
+    raise error("E0004", f"no method `{name}`", notes=note, help=mends)

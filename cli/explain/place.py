@@ -12,7 +12,7 @@ from ...compiler.ops.table import OPS
 from ...compiler.pipeline import Compilation
 from ...compiler.plan.plan import Copy, Load, Pass, Step, ToFile
 from ...grammar import ast
-from ...grammar.diagnostic import Diagnostic, Label, MergecError
+from ...grammar.diagnostic import Diagnostic, Label, MergecError, error
 from ...grammar.parse import parse
 from ...grammar.render import escape
 from ...grammar.source import Source, Span
@@ -65,7 +65,7 @@ def _within(diagnostic: Diagnostic, source: Source) -> Diagnostic:
 
 def _no_place(source: Source) -> MergecError:
     help_ = "a place is a path such as `layers[3].attn.q`, a glob in quotes, or `*`"
-    return MergecError(Diagnostic("E0108", f"`{source.text}` is not a place", file=source.name, help=(help_,)))
+    return error("E0108", f"`{source.text}` is not a place", help=help_, file=source.name)
 
 
 # --- what and why ----------------------------------------------------------------------------------

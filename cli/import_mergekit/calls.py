@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from ...grammar.diagnostic import Diagnostic, Label, MergecError
+from ...grammar.diagnostic import Diagnostic, MergecError, error, finding
 from ...grammar.records import dataclass
 from ...grammar.source import Span
+from .configuration import Branch, Input, ModelRef, Rule, Scope, rule_for
 from .gradients import Frame, coerce, write_rule, write_value
-from .methods import Base, Method, Parameter, Reach, Required
-from .model import Branch, Input, ModelRef, Rule, Scope, rule_for
-from .sheet import Origin, Written
+from .methods import Base, Method, MethodParameter, Reach, Required
+from .recipe_text import ArgumentOrigin, Written
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +64,7 @@ def check_inputs(method: Method, models: Sequence[ModelRef], base: ModelRef | No
 
 
 def _unfit(message: str, span: Span, label: str) -> Diagnostic:
-    return Diagnostic("E0706", message, (Label(span, label),))
+    return finding("E0706", message, span, label)
 
 
 def write_call(
@@ -87,10 +87,10 @@ def write_call(
     if method.name in ("multislerp", "karcher") and len(others) == 1:
         return Written(others[0].region)  # a mean of one
     positional = [root, *others] if method.base_first and root is not None else others
-    parts = [(o.region, Origin(o.span)) for o in positional]
+    parts = [(o.region, ArgumentOrigin(o.span)) for o in positional]
     if root is not None and not method.base_first and (method.base is Base.OPTIONAL or root.region != "base"):
-        parts.append((f"base={root.region}", Origin(root.model.span)))
-    choice: tuple[str, Origin] | None = None
+        parts.append((f"base={root.region}", ArgumentOrigin(root.model.span)))
+    choice: tuple[str, ArgumentOrigin] | None = None
     for parameter in method.parameters:
         if parameter.ours is None:
             continue
@@ -108,7 +108,7 @@ def write_call(
             found = _per_model(method, parameter, members, scopes, frame)
         if found is not None:
             parts.append((f"{parameter.ours}={found[0]}", found[1]))
-    parts.extend((f"{name}={value}", Origin(span)) for name, value in method.extra)
+    parts.extend((f"{name}={value}", ArgumentOrigin(span)) for name, value in method.extra)
     if method.name == "passthrough" and [text for text, _ in parts[1:]] in ([], ["scale=1"], ["scale=1.0"]):
         return Written(parts[0][0])
     if choice is None:
@@ -119,33 +119,33 @@ def write_call(
     return Written(text, tuple(o for _, o in (*one, *two)))
 
 
-def _call(method: Method, parts: Sequence[tuple[str, Origin]]) -> str:
+def _call(method: Method, parts: Sequence[tuple[str, ArgumentOrigin]]) -> str:
     return f"{method.name}({', '.join(text for text, _ in parts)})"
 
 
-def _norm(parameter: Parameter, scopes: Sequence[Scope], frame: Frame, span: Span) -> tuple[str, Origin]:
+def _norm(parameter: MethodParameter, scopes: Sequence[Scope], frame: Frame, span: Span) -> tuple[str, ArgumentOrigin]:
     """The norm that is restored, or a condition on which it is `l1`; empty where ours is the same unasked."""
     rule = rule_for(parameter.name, scopes)
     if rule.span is None and not parameter.always:
-        return "", Origin(span)
+        return "", ArgumentOrigin(span)
     text = write_rule(rule, parameter, frame)
-    return {"true": '"l1"', "false": "none"}.get(text, text), Origin(rule.span or span)
+    return {"true": '"l1"', "false": "none"}.get(text, text), ArgumentOrigin(rule.span or span)
 
 
 def _shared(
-    method: Method, parameter: Parameter, scopes: Sequence[Scope], frame: Frame, span: Span
-) -> tuple[str, Origin] | None:
+    method: Method, parameter: MethodParameter, scopes: Sequence[Scope], frame: Frame, span: Span
+) -> tuple[str, ArgumentOrigin] | None:
     rule = rule_for(parameter.name, scopes)
     if rule.span is None:
         if isinstance(parameter.default, Required):
             raise _missing(method, parameter, span, "nowhere given")
         return None
-    return write_rule(_bounded(rule, parameter), parameter, frame), Origin(rule.span)
+    return write_rule(_bounded(rule, parameter), parameter, frame), ArgumentOrigin(rule.span)
 
 
 def _per_model(
-    method: Method, parameter: Parameter, members: Sequence[Operand], scopes: Sequence[Scope], frame: Frame
-) -> tuple[str, Origin] | None:
+    method: Method, parameter: MethodParameter, members: Sequence[Operand], scopes: Sequence[Scope], frame: Frame
+) -> tuple[str, ArgumentOrigin] | None:
     rules = [rule_for(parameter.name, (o.own, *scopes)) for o in members]
     missing: list[Diagnostic] = []
     texts: list[str] = []
@@ -161,11 +161,11 @@ def _per_model(
     spans = tuple([rule.span or o.span for rule, o in zip(rules, members, strict=True)])
     whole = next(rule.span for rule in rules if rule.span)
     if len(set(texts)) == 1:
-        return texts[0], Origin(whole)
-    return f"[{', '.join(texts)}]", Origin(whole, spans)
+        return texts[0], ArgumentOrigin(whole)
+    return f"[{', '.join(texts)}]", ArgumentOrigin(whole, spans)
 
 
-def _bounded(rule: Rule, parameter: Parameter) -> Rule:
+def _bounded(rule: Rule, parameter: MethodParameter) -> Rule:
     """A density outside 0 to 1 does there what the bound does here."""
     if parameter.name != "density":
         return rule
@@ -178,7 +178,7 @@ def _bounded(rule: Rule, parameter: Parameter) -> Rule:
     return Rule(tuple(out), rule.complete, rule.span)
 
 
-def _missing(method: Method, parameter: Parameter, span: Span, label: str) -> MergecError:
+def _missing(method: Method, parameter: MethodParameter, span: Span, label: str) -> MergecError:
     help_ = (f"`parameters: {{{parameter.name}: {write_value(1.0)}}}` gives it to all",)
     message = f"`{method.name}` needs a `{parameter.name}`"
-    return MergecError(Diagnostic("E0705", message, (Label(span, label),), help=help_))
+    return error("E0705", message, span, label, help=help_)

@@ -15,7 +15,7 @@ from ...compiler.emit.chat_template import templates_of
 from ...compiler.family.family import Family, family_for
 from ...compiler.family.space import Space
 from ...grammar.records import dataclass
-from .model import Key, ModelRef
+from .configuration import Key, ModelRef
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import os
+from argparse import Namespace
 from pathlib import Path
 
 from ...compiler.checkpoint.catalog import Catalog
-from ...grammar.diagnostic import Diagnostic, Exit, MergecError
+from ...grammar.diagnostic import MergecError, error
+from ...grammar.error_codes import Exit
 from ...grammar.parse import parse
-from ...grammar.render import render
 from ...grammar.source import Source
 from ...runtime.catalog.local import LocalCatalog
 from ...runtime.catalog.recipes import read_source
 from ..terminal.arguments import ALLOW_PICKLE, Parser
-from ..terminal.streams import piped_recipe, say, tell
-from ..terminal.whole_file import write_whole
-from .sheet import Imported
-from .writing import import_text
+from ..terminal.atomic_file import write_whole
+from ..terminal.reporter import Reporter
+from ..terminal.streams import piped_recipe, say
+from .importer import import_text
+from .recipe_text import Imported
 
 
 def import_file(path: str, catalog: Catalog, target: Path | None = None) -> tuple[Source, Imported]:
@@ -29,8 +31,8 @@ def import_file(path: str, catalog: Catalog, target: Path | None = None) -> tupl
     return Source(source.name, imported.text), imported
 
 
-def import_command(words: list[str]) -> int:
-    """Runs `mergec import`. Raises MergecError."""
+def parse_words(words: list[str]) -> Namespace:
+    """The arguments of `mergec import`. Raises UsageError."""
     p = Parser(
         prog="mergec import",
         description="Turns a configuration of mergekit into a recipe that gives the same numbers.",
@@ -41,18 +43,22 @@ def import_command(words: list[str]) -> int:
     p.add_argument("--force", action="store_true", help="replace a recipe that exists")
     p.add_argument("--strict", action="store_true", help="fail where something is passed over")
     p.add_argument("--allow-pickle", action="store_true", help=ALLOW_PICKLE)
-    given = p.parse_args(words)
+    p.shared()
+    return p.parse_args(words)
+
+
+def run(given: Namespace, reporter: Reporter) -> Exit:
+    """Writes the recipe, or prints it. Raises MergecError."""
     target = Path(given.output).parent if given.output else Path()
     _, imported = import_file(given.config, LocalCatalog(allow_pickle=given.allow_pickle), target)
-    if imported.warnings:
-        tell(render(imported.warnings).rstrip("\n"))
-        if given.strict:
-            return int(Exit.RECIPE)
+    reporter.show(imported.warnings)
+    if imported.warnings and given.strict:
+        return Exit.RECIPE
     if given.output:
         _write(Path(given.output), imported.text, given.force)
     else:
         say(imported.text.removesuffix("\n"), exact=True)
-    return int(Exit.DONE)
+    return Exit.DONE
 
 
 def _write(path: Path, text: str, force: bool) -> None:
@@ -65,10 +71,10 @@ def _write(path: Path, text: str, force: bool) -> None:
         replaceable, other = _is_recipe(path), "give another path"
         if not force:
             help_ = (f"{other}, or replace it with `--force`",) if replaceable else (other,)
-            raise MergecError(Diagnostic("E0601", "there is something already", help=help_, file=str(path)))
+            raise error("E0601", "there is something already", help=help_, file=str(path), exit=Exit.RECIPE)
         if not replaceable:
             message = "what is there is not replaced: it is no recipe"
-            raise MergecError(Diagnostic("E0608", message, help=(other,), file=str(path)), Exit.USAGE)
+            raise error("E0608", message, help=other, file=str(path))
     write_whole(path, text)
 
 

@@ -15,12 +15,12 @@ import re
 
 from ...compiler.family.place import GlobStep, NameStep, Path
 from ...compiler.family.space import Space
-from ...grammar.diagnostic import Diagnostic, Label, MergecError
+from ...grammar.diagnostic import Diagnostic, Label, MergecError, error
 from ...grammar.literals import write_string
 from ...grammar.records import dataclass
 from ...grammar.source import Source, Span
-from .methods import Parameter
-from .model import Branch, Rule, Value
+from .configuration import Branch, Rule, Value
+from .methods import MethodParameter
 
 GRADIENT = """\
 # a list of values over the layers first..last of the output, as mergekit lays it over a slice
@@ -59,7 +59,7 @@ class _Case:
     covers: frozenset[str]
 
 
-def write_rule(rule: Rule, parameter: Parameter, frame: Frame, shift: int = 0) -> str:
+def write_rule(rule: Rule, parameter: MethodParameter, frame: Frame, shift: int = 0) -> str:
     """The expression of a rule. `shift` is what the layers of its input are ahead of the output's.
 
     Raises MergecError: E0704 for a value of the wrong kind, E0705 where a tensor gets no value, E0709 for what has no
@@ -83,7 +83,9 @@ def unmatchable(filter_: str) -> bool:
     return "*" in filter_ or "?" in filter_
 
 
-def _cases(branches: list[Branch], span: Span | None, parameter: Parameter, frame: Frame, shift: int) -> list[_Case]:
+def _cases(
+    branches: list[Branch], span: Span | None, parameter: MethodParameter, frame: Frame, shift: int
+) -> list[_Case]:
     """The branches that give some tensor its value, in order."""
     cases: list[_Case] = []
     left = dict.fromkeys(frame.names or ())
@@ -107,7 +109,7 @@ def _shifted(name: str, frame: Frame, shift: int) -> str:
     return f"{at[0].head}{at[1] + shift}.{at[2]}" if at else name
 
 
-def _missing(parameter: Parameter, span: Span | None, tensor: str) -> MergecError:
+def _missing(parameter: MethodParameter, span: Span | None, tensor: str) -> MergecError:
     labels = (Label(span, "not for all tensors"),) if span else ()
     help_ = ("end the list with a value that has no `filter`",)
     return MergecError(Diagnostic("E0705", f"`{parameter.name}` has no value for `{tensor}`", labels, help=help_))
@@ -154,7 +156,7 @@ def _keys(branch: Branch, frame: Frame, shift: int) -> tuple[str, ...]:
             message = (
                 "this filter names a layer of an input, and the inputs are not at hand to say which tensors it means"
             )
-            raise MergecError(Diagnostic("E0709", message, (Label(branch.span, "a layer's number"),)))
+            raise error("E0709", message, branch.span, "a layer's number")
         return (glob,)
     wanted = {n for n in space.names if branch.filter in _shifted(n, frame, shift)}
     if wanted != set(space.part(_path(glob))):
@@ -178,7 +180,7 @@ def _path(key: str) -> Path:
 # --- values ----------------------------------------------------------------------------------------
 
 
-def _branch(branch: Branch, parameter: Parameter, frame: Frame, outside: bool) -> str:
+def _branch(branch: Branch, parameter: MethodParameter, frame: Frame, outside: bool) -> str:
     values = [coerce(v, parameter, branch.span) for v in branch.values]
     texts = [write_value(v) for v in values]
     alone = frame.part is not None and frame.part[0] == frame.part[1]
@@ -188,7 +190,7 @@ def _branch(branch: Branch, parameter: Parameter, frame: Frame, outside: bool) -
         return texts[-1]
     if parameter.kind is int:
         message = f"`{parameter.name}` is a whole number, and a list that runs over the layers can't be carried over"
-        raise MergecError(Diagnostic("E0709", message, (Label(branch.span, "a list of values"),)))
+        raise error("E0709", message, branch.span, "a list of values")
     if parameter.kind is bool:
         value = _steps(texts, frame.part)
     elif frame.part:
@@ -212,7 +214,7 @@ def _steps(texts: list[str], part: tuple[int, int] | None) -> str:
     return out
 
 
-def coerce(value: Value, parameter: Parameter, span: Span) -> bool | int | float:
+def coerce(value: Value, parameter: MethodParameter, span: Span) -> bool | int | float:
     """A value as the parameter's kind, by mergekit's rules: `"1e-5"` and true are numbers, "off" is false.
 
     Raises MergecError (E0704).
@@ -233,7 +235,7 @@ def coerce(value: Value, parameter: Parameter, span: Span) -> bool | int | float
             found = int(number) if kind is int or whole else number
     if found is None:
         wanted = {bool: "true or false", int: "a whole number", float: "a number"}[kind]
-        raise MergecError(Diagnostic("E0704", f"`{parameter.name}` must be {wanted}", (Label(span, "is not"),)))
+        raise error("E0704", f"`{parameter.name}` must be {wanted}", span, "is not")
     return found
 
 

@@ -9,16 +9,16 @@ from types import MappingProxyType
 from ...compiler.family.place import GlobStep, NameStep, Path
 from ...compiler.family.space import Space
 from ...compiler.terms.terms import before_layers
-from ...grammar.diagnostic import Diagnostic, Label, MergecError, Severity
+from ...grammar.diagnostic import Diagnostic, Label, MergecError, error, finding
 from ...grammar.literals import write_string
 from ...grammar.records import dataclass
 from ...grammar.source import Source, Span
 from .calls import Operand, check_inputs, operands_of, write_call
 from .checkpoints import Known
+from .configuration import Input, Merge, ModelRef, ModuleSpec, Scope, Slice
 from .gradients import Frame
 from .methods import METHODS, Base, Method
-from .model import Input, Merge, ModelRef, Module, Scope, Slice
-from .sheet import Line, Written
+from .recipe_text import RecipeLine, Written
 
 MODULES: Mapping[str, tuple[tuple[str, ...], str | None]] = MappingProxyType(
     {
@@ -69,9 +69,7 @@ class Merger:
         if given.value not in METHODS:
             names = ", ".join(f"`{name}`" for name in METHODS)
             message = f"mergekit has no method `{write_string(given.value)[1:-1]}`"
-            raise MergecError(
-                Diagnostic("E0703", message, (Label(given.span, "unknown method"),), (f"it has {names}",))
-            )
+            raise error("E0703", message, given.span, "unknown method", notes=f"it has {names}")
         return METHODS[given.value]
 
     @property
@@ -79,10 +77,10 @@ class Merger:
         """The model whose configuration the output has: the base, else the first that is listed."""
         return self.merge.models()[0]
 
-    def lines(self) -> list[Line]:
+    def lines(self) -> list[RecipeLine]:
         """The statements of the output. Raises MergecError."""
         span = self.merge.method.span
-        return [Line(f"{place} = {value.text}", span, value.arguments) for place, value in self._parts(False)]
+        return [RecipeLine(f"{place} = {value.text}", span, value.arguments) for place, value in self._parts(False)]
 
     def expression(self) -> Written:
         """The merge as one expression: a map of places where it takes several. Raises MergecError."""
@@ -117,7 +115,7 @@ class Merger:
 
     # --- a module
 
-    def _module(self, module: Module, inner: bool) -> list[Part]:
+    def _module(self, module: ModuleSpec, inner: bool) -> list[Part]:
         stacks = self._stacks(module)
         whole = self._whole(module, stacks)
         if whole is not None and not (inner and whole.layers):
@@ -125,7 +123,7 @@ class Merger:
             return [(place, whole.value) for place in self._places(module)]
         return self._sliced(module, stacks[0] if stacks else "layers")
 
-    def _stacks(self, module: Module) -> tuple[str, ...]:
+    def _stacks(self, module: ModuleSpec) -> tuple[str, ...]:
         """The stacks of layers that lists of values run over."""
         known = self.known(self.like)
         if self.merge.raw:
@@ -137,17 +135,15 @@ class Merger:
             return ("layers",)
         return tuple([s.name for s in known.family.stacks if known.depths.get(s.name)])
 
-    def _named(self, module: Module) -> tuple[tuple[str, ...], str | None]:
+    def _named(self, module: ModuleSpec) -> tuple[tuple[str, ...], str | None]:
         assert module.name is not None
         if module.name not in MODULES:
             names = ", ".join(f"`{name}`" for name in MODULES)
             message = f"the module `{write_string(module.name)[1:-1]}` is not known here"
-            raise MergecError(
-                Diagnostic("E0710", message, (Label(module.span, "a part of the model"),), (f"known are {names}",))
-            )
+            raise error("E0710", message, module.span, "a part of the model", notes=f"known are {names}")
         return MODULES[module.name]
 
-    def _places(self, module: Module) -> tuple[str, ...]:
+    def _places(self, module: ModuleSpec) -> tuple[str, ...]:
         if module.name is None:
             return ("*",)
         places, _ = self._named(module)
@@ -160,13 +156,13 @@ class Merger:
                 continue
             if place != "*" and not _covered(known.space, place):
                 message = f"the family `{known.family.name}` has no place for the module `{module.name}`"
-                raise MergecError(Diagnostic("E0710", message, (Label(module.span, f"no `{place}` there"),)))
+                raise error("E0710", message, module.span, f"no `{place}` there")
             found.append(place)
         return tuple(found)
 
     # --- whole models
 
-    def _whole(self, module: Module, stacks: tuple[str, ...]) -> Whole | None:
+    def _whole(self, module: ModuleSpec, stacks: tuple[str, ...]) -> Whole | None:
         """A module that is made of whole models, or of a single slice from their first layers on; else None."""
         known = self.known(self.like)
         if module.models:
@@ -186,7 +182,7 @@ class Merger:
         same = known is not None and known.depths.get(stacks[0] if stacks else "") == depth
         return Whole(value, None if same else depth)
 
-    def _own_names(self, module: Module, known: Known | None) -> tuple[str, ...] | None:
+    def _own_names(self, module: ModuleSpec, known: Known | None) -> tuple[str, ...] | None:
         if known is None:
             return None
         if module.name is None or module.name == "default":
@@ -196,7 +192,7 @@ class Merger:
 
     # --- slices
 
-    def _sliced(self, module: Module, stack: str) -> list[Part]:
+    def _sliced(self, module: ModuleSpec, stack: str) -> list[Part]:
         known = self.known(self.like)
         bounds, reached = [], 0
         for part in module.slices:
@@ -220,7 +216,7 @@ class Merger:
         out.insert(len(self._places(module)), (stack, Written(text, tuple([a for p in parts for a in p.arguments]))))
         return out
 
-    def _around(self, module: Module, space: Space | None, known: Known | None) -> list[Part]:
+    def _around(self, module: ModuleSpec, space: Space | None, known: Known | None) -> list[Part]:
         """What is outside the layers: before them of the first slice, after them of the last one."""
         first, last = module.slices[0], module.slices[-1]
         outside = [n for n in space.names if space.layer_of(n) is None] if space else None
@@ -235,8 +231,8 @@ class Merger:
         if len(last.sources) > len(first.sources):
             text = "mergekit would drop the further models of the last slice from the final norm and the head"
             self.remarks.append(f"{text}: a bug there")
-            label = Label(last.span, f"{len(last.sources)} models here, {len(first.sources)} in the first slice")
-            self.warnings.append(Diagnostic("W0713", text, (label,), severity=Severity.WARNING))
+            label = f"{len(last.sources)} models here, {len(first.sources)} in the first slice"
+            self.warnings.append(finding("W0713", text, last.span, label))
         if lead.text == tail.text:
             return out
         places = _places_of(known, after) if known is not None and after is not None else ["norm", "head"]
@@ -245,7 +241,7 @@ class Merger:
         out.extend((place, tail) for place in places)
         return out
 
-    def _outside(self, module: Module, part: Slice, space: Space | None, names: Sequence[str] | None) -> Written:
+    def _outside(self, module: ModuleSpec, part: Slice, space: Space | None, names: Sequence[str] | None) -> Written:
         frame = Frame((), None, space, tuple(names) if names else None)
         return self._call(module, part, part.sources, (), frame, part.base or self.merge.base)
 
@@ -256,7 +252,7 @@ class Merger:
             raise MergecError(Diagnostic("E0707", "the sources of a slice must have equally many layers", labels))
         return lengths.pop()
 
-    def _output_space(self, known: Known | None, module: Module, stack: str) -> Space | None:
+    def _output_space(self, known: Known | None, module: ModuleSpec, stack: str) -> Space | None:
         """The output's tensors, each layer's those of the layer that it is made of first."""
         found = next((s for s in known.family.stacks if s.name == stack), None) if known else None
         if known is None or found is None:
@@ -282,7 +278,7 @@ class Merger:
 
     def _call(
         self,
-        module: Module,
+        module: ModuleSpec,
         part: Slice | None,
         inputs: Sequence[Input],
         at: tuple[str, int] | tuple[()],

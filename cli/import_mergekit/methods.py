@@ -37,7 +37,7 @@ REQUIRED = Required()
 
 
 @dataclass(frozen=True, slots=True)
-class Parameter:
+class MethodParameter:
     """`name` is mergekit's, `ours` that of the function here; without `ours` it has no effect on the numbers.
 
     `kind` is float, int or bool. `always`: written out even where it is left to its default, since ours is another.
@@ -65,7 +65,7 @@ class Method:
     """
 
     name: str
-    parameters: tuple[Parameter, ...]
+    parameters: tuple[MethodParameter, ...]
     base: Base = Base.IGNORED
     least: int = 1
     most: int | None = None
@@ -74,16 +74,16 @@ class Method:
     extra: tuple[tuple[str, str], ...] = ()
     random: bool = False
 
-    def parameter(self, name: str) -> Parameter | None:
+    def parameter(self, name: str) -> MethodParameter | None:
         return next((p for p in self.parameters if p.name == name), None)
 
 
-def _shared(name: str, kind: type, default: bool | int | float | Required, ours: str | None = "") -> Parameter:
-    return Parameter(name, kind, Reach.SHARED, default, name if ours == "" else ours)
+def _shared(name: str, kind: type, default: bool | int | float | Required, ours: str | None = "") -> MethodParameter:
+    return MethodParameter(name, kind, Reach.SHARED, default, name if ours == "" else ours)
 
 
-def _each(name: str, default: float | Required) -> Parameter:
-    return Parameter(name, float, Reach.NON_BASE, default, name)
+def _each(name: str, default: float | Required) -> MethodParameter:
+    return MethodParameter(name, float, Reach.NON_BASE, default, name)
 
 
 _WEIGHT = _each("weight", REQUIRED)
@@ -94,18 +94,18 @@ def _deltas(
     name: str,
     normalize: bool,
     rescale: bool | None,
-    *more: Parameter,
+    *more: MethodParameter,
     density: bool = True,
     always: bool = False,
     random: bool = False,
 ) -> Method:
     """A method of the task-arithmetic family; `rescale` None: the parameter is accepted and has no effect."""
-    own = Parameter(
+    own = MethodParameter(
         "rescale", bool, Reach.SHARED, bool(rescale), "rescale" if rescale is not None else None, always=always
     )
     share = _each("density", 1.0)
     if not density:
-        share = Parameter("density", float, Reach.NON_BASE, 1.0, None)
+        share = MethodParameter("density", float, Reach.NON_BASE, 1.0, None)
     parameters = (
         _WEIGHT,
         share,
@@ -127,9 +127,9 @@ METHODS: Mapping[str, Method] = MappingProxyType(
         for method in (
             Method(
                 "linear",
-                (Parameter("weight", float, Reach.INPUT, REQUIRED, "weight"), _shared("normalize", bool, True)),
+                (MethodParameter("weight", float, Reach.INPUT, REQUIRED, "weight"), _shared("normalize", bool, True)),
             ),
-            Method("passthrough", (Parameter("scale", float, Reach.INPUT, None, "scale"),), most=1),
+            Method("passthrough", (MethodParameter("scale", float, Reach.INPUT, None, "scale"),), most=1),
             Method("slerp", (_shared("t", float, REQUIRED),), Base.REQUIRED, 2, 2, base_first=True),
             Method(
                 "nuslerp",

@@ -6,25 +6,25 @@ import re
 from collections.abc import Callable
 from typing import TypeVar
 
-from ...grammar.diagnostic import Diagnostic, Label, MergecError
+from ...grammar.diagnostic import Diagnostic, Label, MergecError, error
 from ...grammar.literals import write_string
 from ...grammar.source import Span
-from .model import (
+from .configuration import (
     Branch,
     Ignored,
     Input,
     Merge,
     ModelRef,
-    Module,
+    ModuleSpec,
     Scope,
-    Setting,
+    ScopedParameter,
     Slice,
     Text,
-    Tokenizer,
+    TokenizerSpec,
     TokenRule,
     Value,
 )
-from .reading import Document, Entry, Mapping, Scalar, Sequence, Tree
+from .yaml_tree import Tree, YamlDocument, YamlEntry, YamlMapping, YamlScalar, YamlSequence
 
 _T = TypeVar("_T")
 
@@ -49,7 +49,7 @@ _KEYS = {
 _RAW = re.compile(r"\.(safetensors|bin|pt|pth|ckpt)$")
 
 
-def read_merge(document: Document) -> Merge:
+def read_merge(document: YamlDocument) -> Merge:
     """A document's merge. Raises MergecError (E0702, E0704) with everything that is wrong in it."""
     return _Reader().merge(document)
 
@@ -59,9 +59,9 @@ class _Reader:
         self._errors: list[Diagnostic] = []
         self._ignored: list[Ignored] = []
 
-    def merge(self, document: Document) -> Merge:
+    def merge(self, document: YamlDocument) -> Merge:
         root = document.root
-        if not isinstance(root, Mapping):
+        if not isinstance(root, YamlMapping):
             raise _wrong("a configuration is a mapping of keys", root.span, "not one")
         self._look(root, "merge")
         given = [e for k in ("models", "slices", "modules") if (e := _there(root, k))]
@@ -100,21 +100,21 @@ class _Reader:
 
     # --- inputs
 
-    def _modules(self, given: Entry) -> tuple[Module, ...]:
+    def _modules(self, given: YamlEntry) -> tuple[ModuleSpec, ...]:
         if given.key == "modules":
             return tuple([self._module(e.key, e.value) for e in self._entries(given)])
         models = self._inputs(given, self._model) if given.key == "models" else ()
         slices = tuple(self._each(given, self._slice)) if given.key == "slices" else ()
-        return (Module(None, models, slices, (), given.key_span),)
+        return (ModuleSpec(None, models, slices, (), given.key_span),)
 
-    def _module(self, name: str, tree: Tree) -> Module:
-        if not isinstance(tree, Mapping):
+    def _module(self, name: str, tree: Tree) -> ModuleSpec:
+        if not isinstance(tree, YamlMapping):
             raise _wrong(f"the module `{_show(name)}` is a mapping with `models` or `slices`", tree.span, "not one")
         self._look(tree, "module")
         models, slices = _there(tree, "models"), _there(tree, "slices")
         if bool(models) == bool(slices):
             raise _wrong(f"the module `{_show(name)}` has either `models` or `slices`", _first_line(tree), "here")
-        return Module(
+        return ModuleSpec(
             name,
             self._inputs(models, self._model) if models else (),
             tuple(self._each(slices, self._slice)) if slices else (),
@@ -122,12 +122,12 @@ class _Reader:
             _first_line(tree),
         )
 
-    def _inputs(self, entry: Entry, read: Callable[[Tree], Input]) -> tuple[Input, ...]:
+    def _inputs(self, entry: YamlEntry, read: Callable[[Tree], Input]) -> tuple[Input, ...]:
         return tuple(self._each(entry, read))
 
-    def _each(self, entry: Entry, read: Callable[[Tree], _T]) -> list[_T]:
+    def _each(self, entry: YamlEntry, read: Callable[[Tree], _T]) -> list[_T]:
         """The items of a list, those that are wrong reported and left out."""
-        if not isinstance(entry.value, Sequence) or not entry.value.items:
+        if not isinstance(entry.value, YamlSequence) or not entry.value.items:
             self._errors.append(_wrong(f"`{entry.key}` is a list", entry.key_span, "no list follows").diagnostics[0])
             return []
         out = []
@@ -139,8 +139,8 @@ class _Reader:
         return out
 
     def _slice(self, tree: Tree) -> Slice:
-        sources = _there(tree, "sources") if isinstance(tree, Mapping) else None
-        if not isinstance(tree, Mapping) or sources is None:
+        sources = _there(tree, "sources") if isinstance(tree, YamlMapping) else None
+        if not isinstance(tree, YamlMapping) or sources is None:
             raise _wrong("a slice is a mapping with `sources`", _first_line(tree), "has none")
         self._look(tree, "slice")
         base = self._reference_at(_there(tree, "base_model"))
@@ -148,11 +148,11 @@ class _Reader:
 
     def _source(self, tree: Tree) -> Input:
         found = self._model(tree, "source")
-        assert isinstance(tree, Mapping)
+        assert isinstance(tree, YamlMapping)
         given = _there(tree, "layer_range")
         if given is None:
             raise _wrong("a source needs `layer_range: [first, end]`", _first_line(tree), "has none")
-        items = given.value.items if isinstance(given.value, Sequence) else ()
+        items = given.value.items if isinstance(given.value, YamlSequence) else ()
         bounds = [_whole(i) for i in items]
         if len(bounds) != 2 or None in bounds:
             raise _wrong("a `layer_range` is two whole numbers", given.value.span, "not such a range")
@@ -160,19 +160,19 @@ class _Reader:
         if not 0 <= first < end:
             message = f"the layer range {first} to {end} is empty" if first >= end else "layers count from 0"
             notes = ("a range leaves out its end: `[0, 4]` is the layers 0 to 3",)
-            raise MergecError(Diagnostic("E0707", message, (Label(given.value.span, "no layers"),), notes))
+            raise error("E0707", message, given.value.span, "no layers", notes=notes)
         return Input(found.model, (first, end), found.parameters, found.lines, found.span)
 
     def _model(self, tree: Tree, level: str = "model") -> Input:
-        entry = _there(tree, "model") if isinstance(tree, Mapping) else None
-        if not isinstance(tree, Mapping) or entry is None:
+        entry = _there(tree, "model") if isinstance(tree, YamlMapping) else None
+        if not isinstance(tree, YamlMapping) or entry is None:
             raise _wrong("an input is a mapping with `model`", _first_line(tree), "has none")
         self._look(tree, level)
         source = tree.span.source
         lines = source.position(tree.span.start)[0], source.position(tree.span.end)[0]
         return Input(self._reference(entry.value), None, self._parameters(tree), lines, _first_line(tree))
 
-    def _reference_at(self, entry: Entry | None) -> ModelRef | None:
+    def _reference_at(self, entry: YamlEntry | None) -> ModelRef | None:
         if entry is None:
             return None
         try:
@@ -182,7 +182,7 @@ class _Reader:
             return None
 
     def _reference(self, tree: Tree) -> ModelRef:
-        if isinstance(tree, Mapping) and _there(tree, "model"):
+        if isinstance(tree, YamlMapping) and _there(tree, "model"):
             self._look(tree, "reference")
             inner, lora = _there(tree, "model"), _there(tree, "lora")
             assert inner is not None
@@ -190,7 +190,7 @@ class _Reader:
             adapter = ModelRef(*self._path(lora.value), None, None, lora.value.span) if lora else None
             architecture = self._text(_there(tree, "override_architecture"))
             return ModelRef(path, revision, adapter, architecture.value if architecture else None, tree.span)
-        text = tree.value if isinstance(tree, Scalar) else None
+        text = tree.value if isinstance(tree, YamlScalar) else None
         if not isinstance(text, str | int | float) or isinstance(text, bool):
             raise _wrong("a model is named by a path", tree.span, "no path")
         head, *adapters = tree.span.text.strip("'\"").split("+") if not isinstance(text, str) else text.split("+")
@@ -201,18 +201,18 @@ class _Reader:
         return ModelRef(path, revision, adapter, None, tree.span)
 
     def _path(self, tree: Tree) -> tuple[str, str | None]:
-        if isinstance(tree, Mapping):
+        if isinstance(tree, YamlMapping):
             self._look(tree, "path")
             path, revision = self._text(_there(tree, "path")), self._text(_there(tree, "revision"))
             if path is not None:
                 return path.value, revision.value if revision else None
-        elif isinstance(tree, Scalar) and isinstance(tree.value, str):
+        elif isinstance(tree, YamlScalar) and isinstance(tree.value, str):
             return _at(tree.value, tree.span)
         raise _wrong("a model is named by a path", tree.span, "no path")
 
     # --- parameters
 
-    def _parameters(self, tree: Mapping) -> Scope:
+    def _parameters(self, tree: YamlMapping) -> Scope:
         entry = _there(tree, "parameters")
         if entry is None:
             return ()
@@ -224,20 +224,20 @@ class _Reader:
                 self._errors.extend(error.diagnostics)
                 continue
             if branches:  # an empty list leaves it to the next scope
-                out.append(Setting(e.key, branches, e.key_span, e.value.span))
+                out.append(ScopedParameter(e.key, branches, e.key_span, e.value.span))
         return tuple(out)
 
     def _branches(self, tree: Tree) -> tuple[Branch, ...]:
-        if isinstance(tree, Mapping):
+        if isinstance(tree, YamlMapping):
             return (self._condition(tree),)
-        if isinstance(tree, Sequence) and any(isinstance(i, Mapping) for i in tree.items):
+        if isinstance(tree, YamlSequence) and any(isinstance(i, YamlMapping) for i in tree.items):
             return tuple([self._condition(i) for i in tree.items])
         values, gradient = self._values(tree)
         return (Branch(None, values, gradient, tree.span),) if values else ()
 
     def _condition(self, tree: Tree) -> Branch:
-        entry = tree.get("value") if isinstance(tree, Mapping) else None
-        if not isinstance(tree, Mapping) or entry is None:
+        entry = tree.get("value") if isinstance(tree, YamlMapping) else None
+        if not isinstance(tree, YamlMapping) or entry is None:
             raise _value("a condition is `filter` and `value`", tree.span, "has no `value`")
         self._look(tree, "condition")
         values, gradient = self._values(entry.value)
@@ -248,29 +248,29 @@ class _Reader:
         return Branch(None if filter_ in ("*", "") else filter_, values, gradient, tree.span)
 
     def _values(self, tree: Tree) -> tuple[tuple[Value, ...], bool]:
-        items = tree.items if isinstance(tree, Sequence) else (tree,)
+        items = tree.items if isinstance(tree, YamlSequence) else (tree,)
         out: list[Value] = []
         for item in items:
-            if not isinstance(item, Scalar) or item.value is None:
+            if not isinstance(item, YamlScalar) or item.value is None:
                 raise _value("a parameter is a value, a list of values, or conditions", item.span, "none of these")
             out.append(item.value)
-        return tuple(out), isinstance(tree, Sequence)
+        return tuple(out), isinstance(tree, YamlSequence)
 
     # --- tokenizer
 
-    def _tokenizer_source(self, entry: Entry | None) -> Tokenizer | None:
-        return Tokenizer(self._vocabulary(entry), (), None, entry.value.span) if entry else None
+    def _tokenizer_source(self, entry: YamlEntry | None) -> TokenizerSpec | None:
+        return TokenizerSpec(self._vocabulary(entry), (), None, entry.value.span) if entry else None
 
-    def _vocabulary(self, entry: Entry | None) -> str | ModelRef:
+    def _vocabulary(self, entry: YamlEntry | None) -> str | ModelRef:
         if entry is None:
             return "union"
-        if isinstance(entry.value, Scalar) and entry.value.value in ("union", "base"):
+        if isinstance(entry.value, YamlScalar) and entry.value.value in ("union", "base"):
             return str(entry.value.value)
         return self._reference_at(entry) or "base"
 
-    def _tokenizer(self, entry: Entry) -> Tokenizer | None:
+    def _tokenizer(self, entry: YamlEntry) -> TokenizerSpec | None:
         tree = entry.value
-        if not isinstance(tree, Mapping):
+        if not isinstance(tree, YamlMapping):
             self._errors.append(_wrong("`tokenizer` is a mapping", tree.span, "not one").diagnostics[0])
             return None
         self._look(tree, "tokenizer")
@@ -281,21 +281,21 @@ class _Reader:
                 _value("`pad_to_multiple_of` is a whole number", pad.value.span, "not one").diagnostics[0]
             )
         rules = [self._token(e) for e in self._entries(tokens)] if tokens else []
-        return Tokenizer(self._vocabulary(_there(tree, "source")), tuple(rules), size, entry.key_span)
+        return TokenizerSpec(self._vocabulary(_there(tree, "source")), tuple(rules), size, entry.key_span)
 
-    def _token(self, entry: Entry) -> TokenRule:
+    def _token(self, entry: YamlEntry) -> TokenRule:
         tree, force, source = entry.value, False, None
-        if isinstance(tree, Mapping):
+        if isinstance(tree, YamlMapping):
             self._look(tree, "token")
             given = _there(tree, "force")
-            force = given is not None and isinstance(given.value, Scalar) and given.value.value is True
+            force = given is not None and isinstance(given.value, YamlScalar) and given.value.value is True
             source = _there(tree, "source")
         if source is None:
             message = f"the token {write_string(entry.key)} needs a `source`"
             self._errors.append(_wrong(message, entry.key_span, "has none").diagnostics[0])
             return TokenRule(entry.key, None, None, None, True, force, entry.key_span)
         inner = source.value
-        if isinstance(inner, Mapping) and _there(inner, "kind"):
+        if isinstance(inner, YamlMapping) and _there(inner, "kind"):
             self._look(inner, "row")
             kind = self._text(_there(inner, "kind"))
             if kind and kind.value == "zero":
@@ -311,38 +311,38 @@ class _Reader:
 
     # --- words
 
-    def _entries(self, entry: Entry) -> tuple[Entry, ...]:
-        if isinstance(entry.value, Mapping):
+    def _entries(self, entry: YamlEntry) -> tuple[YamlEntry, ...]:
+        if isinstance(entry.value, YamlMapping):
             self._repeated(entry.value)
             return entry.value.entries
         self._errors.append(_wrong(f"`{entry.key}` is a mapping", entry.value.span, "not one").diagnostics[0])
         return ()
 
-    def _text(self, entry: Entry | None) -> Text | None:
+    def _text(self, entry: YamlEntry | None) -> Text | None:
         if entry is None:
             return None
-        if not isinstance(entry.value, Scalar) or isinstance(entry.value.value, bool):
+        if not isinstance(entry.value, YamlScalar) or isinstance(entry.value.value, bool):
             self._errors.append(_wrong(f"`{entry.key}` is a word", entry.value.span, "not one").diagnostics[0])
             return None
         return Text(str(entry.value.value), entry.value.span)
 
-    def _look(self, tree: Mapping, level: str) -> None:
+    def _look(self, tree: YamlMapping, level: str) -> None:
         """Notes the keys that mergekit would pass over, and those that another of the same name replaces."""
         self._repeated(tree)
         self._ignored.extend(Ignored(e.key, False, e.key_span) for e in tree.entries if e.key not in _KEYS[level])
 
-    def _repeated(self, tree: Mapping) -> None:
+    def _repeated(self, tree: YamlMapping) -> None:
         self._ignored.extend(Ignored(e.key, True, e.key_span) for e in tree.dropped)
 
 
-def _inputs_of(module: Module) -> tuple[Input, ...]:
+def _inputs_of(module: ModuleSpec) -> tuple[Input, ...]:
     return module.models + tuple([source for part in module.slices for source in part.sources])
 
 
-def _there(tree: Tree, key: str) -> Entry | None:
+def _there(tree: Tree, key: str) -> YamlEntry | None:
     """The entry of a key, unless its value is null."""
-    found = tree.get(key) if isinstance(tree, Mapping) else None
-    return None if found is None or (isinstance(found.value, Scalar) and found.value.value is None) else found
+    found = tree.get(key) if isinstance(tree, YamlMapping) else None
+    return None if found is None or (isinstance(found.value, YamlScalar) and found.value.value is None) else found
 
 
 def _at(text: str, span: Span) -> tuple[str, str | None]:
@@ -353,7 +353,7 @@ def _at(text: str, span: Span) -> tuple[str, str | None]:
 
 
 def _whole(tree: Tree) -> int | None:
-    value = tree.value if isinstance(tree, Scalar) else None
+    value = tree.value if isinstance(tree, YamlScalar) else None
     if isinstance(value, str) and re.fullmatch(r"\d{1,9}", value):
         return int(value)
     if isinstance(value, float) and value.is_integer():
@@ -372,8 +372,8 @@ def _show(text: str) -> str:
 
 
 def _wrong(message: str, span: Span, label: str) -> MergecError:
-    return MergecError(Diagnostic("E0702", message, (Label(span, label),)))
+    return error("E0702", message, span, label)
 
 
 def _value(message: str, span: Span, label: str) -> MergecError:
-    return MergecError(Diagnostic("E0704", message, (Label(span, label),)))
+    return error("E0704", message, span, label)

@@ -6,16 +6,16 @@ from collections import Counter
 from collections.abc import Callable
 
 from ...compiler.evaluate.settings import CHAT_TEMPLATES
-from ...grammar.diagnostic import Diagnostic, Label, MergecError
+from ...grammar.diagnostic import error
 from ...grammar.literals import write_string
 from .checkpoints import Shelf
-from .model import Merge, ModelRef, Text, TokenRule, first_of_each
-from .sheet import Origin
+from .configuration import Merge, ModelRef, Text, TokenRule, first_of_each
+from .recipe_text import ArgumentOrigin
 
 Name = Callable[[ModelRef], str]
 """What a model is called in the recipe."""
 
-Settings = list[tuple[str, Origin]]
+Settings = list[tuple[str, ArgumentOrigin]]
 """Settings as `key=value`, and where each comes from."""
 
 
@@ -26,9 +26,9 @@ def tokenizer_settings(merge: Merge, name: Name, shelf: Shelf) -> tuple[Settings
         return [], []
     settings: Settings = []
     models = first_of_each(m.plain for m in merge.models())
-    origin = Origin(given.span)
+    origin = ArgumentOrigin(given.span)
     if isinstance(given.source, ModelRef):
-        settings.append((f"tokenizer={name(given.source)}", Origin(given.source.span)))
+        settings.append((f"tokenizer={name(given.source)}", ArgumentOrigin(given.source.span)))
     elif given.source == "base" or len(models) == 1:
         settings.append((f"tokenizer={name(models[0])}", origin))
     else:
@@ -49,7 +49,7 @@ def _row(rule: TokenRule, models: list[ModelRef], name: Name, shelf: Shelf) -> s
         token = next((t for t, n in (shelf.tokens(rule.model) or {}).items() if n == rule.token_id), None)
         if token is None:
             message = f"`{rule.model}` has no tokenizer in which token {rule.token_id} could be looked up"
-            raise MergecError(Diagnostic("E0712", message, (Label(rule.span, "by its number"),)))
+            raise error("E0712", message, rule.span, "by its number")
     source = '"zero"' if rule.model is None else name(rule.model)
     other = [write_string(token)] if rule.model is not None and token not in (None, rule.text) else []
     if forced and not other:
@@ -72,7 +72,7 @@ def chat_settings(merge: Merge, name: Name, shelf: Shelf) -> tuple[Settings, lis
     given = merge.chat_template
     if given is None:
         return [], []
-    origin = Origin(given.span)
+    origin = ArgumentOrigin(given.span)
     if given.value != "auto":
         _check_text(given)
         return [(f"chat_template={write_string(given.value)}", origin)], []
@@ -90,4 +90,4 @@ def _check_text(given: Text) -> None:
     message = f"`{write_string(given.value[:40])[1:-1]}` is no chat template"
     notes = ("mergekit 0.1.5 brings none of the templates that it knows by name",)
     help_ = ("write the template's text, or `auto` for that of the inputs",)
-    raise MergecError(Diagnostic("E0712", message, (Label(given.span, "a name"),), notes, help_))
+    raise error("E0712", message, given.span, "a name", notes=notes, help=help_)

@@ -4,4 +4,4 @@ Options, columns, amounts, progress, and the standard streams in whatever state 
 them.
 """
 
-__all__ = ["amounts", "arguments", "columns", "progress", "streams", "whole_file"]
+__all__ = ["amounts", "arguments", "atomic_file", "columns", "progress", "reporter", "streams"]

@@ -8,7 +8,7 @@ import re
 from typing import Any, NoReturn
 
 from ...compiler.version import __version__
-from ...grammar.diagnostic import Diagnostic, Exit, MergecError
+from ...grammar.diagnostic import MergecError, finding
 from ...grammar.literals import LiteralError, parse_size, read_number, read_string
 from ...grammar.records import dataclass
 from ...grammar.suggest import near
@@ -27,6 +27,8 @@ mergec RECIPE -o OUT           merge
        mergec verify OUT [--rerun]    whether an output is what its record says"""
 
 EPILOG = """\
+A recipe that is called like a command is written as a path: `mergec ./verify -o OUT`.
+
 exit status: 0 done, 1 the recipe is wrong, 2 usage, 3 an input can't be read or is corrupt,
 4 the run failed (disk, memory, device), 130 interrupted"""
 
@@ -51,6 +53,9 @@ MOST_LANES = 256
 
 ALLOW_PICKLE = "read weights that PyTorch pickled (.bin, .pt, .pth, .ckpt) as data; no code of theirs is run"
 """Help of `--allow-pickle`, which several commands have."""
+
+COMMANDS = ("fmt", "import", "inspect", "verify")
+"""What the first word may be instead of a recipe. A recipe of such a name is written as a path: `./verify`."""
 
 FORMATS = ("text", "json", "dot", "mermaid")
 STAGES = ("ast", "graph", "schedule")
@@ -85,7 +90,7 @@ class UsageError(MergecError):
     """A command line that makes no sense: exit status 2."""
 
     def __init__(self, message: str, *help: str) -> None:
-        super().__init__(Diagnostic("E0002", message, help=help), Exit.USAGE)
+        super().__init__(finding("E0002", message, help=help))
 
 
 class Parser(argparse.ArgumentParser):
@@ -95,6 +100,12 @@ class Parser(argparse.ArgumentParser):
     def __init__(self, **settings: Any) -> None:
         super().__init__(allow_abbrev=False, **settings)
 
+    def shared(self) -> None:
+        """Adds the options that every command has."""
+        add = self.add_argument
+        add("--error-format", choices=("text", "json"), default="text", help="diagnostics for people or for editors")
+        add("--color", choices=("auto", "always", "never"), default="auto")
+
     def error(self, message: str) -> NoReturn:
         kind, _, rest = message.partition(": ")
         help: tuple[str, ...] = ()
@@ -103,6 +114,8 @@ class Parser(argparse.ArgumentParser):
             message, help = f"unknown option `{unknown}`", self._meant(unknown.partition("=")[0])
             if not unknown.startswith("-"):
                 message = f"one thing too many: `{unknown}`"
+        if os.path.isfile(command := self.prog.partition(" ")[2]):
+            help = (*help, f"the recipe of that name is `mergec ./{command}`")
         raise UsageError(message, *help, f"see `{self.prog} --help`")
 
     def _meant(self, unknown: str) -> tuple[str, ...]:
@@ -120,27 +133,15 @@ def parse_arguments(argv: list[str]) -> Arguments:
     p = _parser()
     # `--explain` takes a format only after `=`, so that a recipe may follow it
     given = p.parse_intermixed_args(["--explain=text" if a == "--explain" else a for a in argv])
-    return Arguments(
-        words=tuple(given.words),
-        output=_path(given.output, "--output"),
-        force=given.force,
-        fresh=given.fresh,
-        check=given.check,
-        explain=given.explain,
-        method=given.method,
-        emit=given.emit,
-        defines=dict(_pair(text, "-D") for text in given.define),
-        sets=dict(_setting(text) for text in given.set),
-        device=given.device,
-        lanes=given.lanes,
-        memory=_bytes(given.memory, "--memory"),
-        device_memory=_bytes(given.device_memory, "--device-memory"),
-        strict=given.strict,
-        allow_pickle=given.allow_pickle,
-        quiet=given.quiet,
-        error_format=given.error_format,
-        color=given.color,
-    )
+    read = {
+        "words": tuple(given.words),
+        "output": _path(given.output, "--output"),
+        "defines": dict(_pair(text, "-D") for text in given.defines),
+        "sets": dict(_setting(text) for text in given.sets),
+        "memory": _bytes(given.memory, "--memory"),
+        "device_memory": _bytes(given.device_memory, "--device-memory"),
+    }
+    return Arguments(**{**vars(given), **read})
 
 
 def _parser() -> Parser:
@@ -160,8 +161,15 @@ def _parser() -> Parser:
     add("--explain", metavar="FORMAT", choices=FORMATS, help="show the plan: =text, =json, =dot or =mermaid")
     add("--method", metavar="NAME", help="with --explain: the source of a merge method")
     add("--emit", metavar="STAGE", choices=STAGES, help="print the compiler's ast, graph or schedule")
-    add("-D", dest="define", action="append", default=[], metavar="NAME=VALUE", help="replace a `let` of the recipe")
-    add("--set", action="append", default=[], metavar="output.KEY=VALUE", help="replace a setting of the output")
+    add("-D", dest="defines", action="append", default=[], metavar="NAME=VALUE", help="replace a `let` of the recipe")
+    add(
+        "--set",
+        dest="sets",
+        action="append",
+        default=[],
+        metavar="output.KEY=VALUE",
+        help="replace a setting of the output",
+    )
     add("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps, or several: cuda:0,cuda:1 (default: auto)")
     add("--lanes", type=_lanes, metavar="N", help="blocks worked on at once (default: the usable cores and one)")
     add("--memory", metavar="SIZE", help="budget of host memory, such as 2GiB")
@@ -169,8 +177,7 @@ def _parser() -> Parser:
     add("--strict", action="store_true", help="warnings are errors")
     add("--allow-pickle", action="store_true", help=ALLOW_PICKLE)
     add("-q", "--quiet", action="store_true", help="no progress, no summary")
-    add("--error-format", choices=("text", "json"), default="text", help="diagnostics for people or for editors")
-    add("--color", choices=("auto", "always", "never"), default="auto")
+    p.shared()
     add("--version", action="version", version=f"mergec {__version__}")
     return p
 

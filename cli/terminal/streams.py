@@ -7,7 +7,7 @@ import io
 import os
 import sys
 
-from ...grammar.diagnostic import Diagnostic, Exit, MergecError
+from ...grammar.diagnostic import error
 from ...grammar.render import escape
 from ...grammar.source import Source
 
@@ -40,10 +40,10 @@ def say(text: str, *, exact: bool = False) -> None:
         print(text if exact else "\n".join(map(escape, text.split("\n"))), flush=True)
     except BrokenPipeError:
         raise
-    except OSError as error:
+    except OSError as refused:
         silence()
-        message = f"standard output can't be written: {(error.strerror or 'unknown').lower()}"
-        raise MergecError(Diagnostic("E0640", message), Exit.RUN) from None
+        message = f"standard output can't be written: {(refused.strerror or 'unknown').lower()}"
+        raise error("E0640", message) from None
 
 
 def silence() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from ...grammar import ast
-from ...grammar.diagnostic import Diagnostic, Label, MergecError
+from ...grammar.diagnostic import Diagnostic, MergecError, error, finding
 from ..elaborate.elaborate import Elaboration
 from ..evaluate.advise import advise
 from ..evaluate.bindings import Cascade
@@ -38,7 +38,7 @@ def check_expectations(recipe: Recipe, elaboration: Elaboration, library: Librar
             if holds is not True:
                 message = expect.message.value if expect.message else "an expectation does not hold"
                 notes = tuple(f"`{name}` is {value}" for name, value in facts.seen.items())
-                errors.append(Diagnostic("E0214", message, (Label(expect.condition.span, "is false"),), notes))
+                errors.append(finding("E0214", message, expect.condition.span, "is false", notes=notes))
     if errors:
         raise MergecError(errors)
 
@@ -57,13 +57,12 @@ class _Facts:
     def value(self, condition: ast.Expr) -> Any:
         value = self.expressions.value(condition, self.scope)
         if is_region(value) or varies(value):
-            raise MergecError(
-                Diagnostic(
-                    "E0208",
-                    "an expectation is about facts that are known while compiling",
-                    (Label(condition.span, "depends on the tensor or its weights"),),
-                    help=("such as `params`, `tensors`, `tied(head, embed)`, `shape(embed)`",),
-                )
+            raise error(
+                "E0208",
+                "an expectation is about facts that are known while compiling",
+                condition.span,
+                "depends on the tensor or its weights",
+                help="such as `params`, `tensors`, `tied(head, embed)`, `shape(embed)`",
             )
         for name, number in self.numbers.items():
             if name in condition.span.text:
@@ -73,22 +72,20 @@ class _Facts:
     def _tied(self, expressions: Expressions, node: ast.Call, scope: Scope) -> bool:
         places = [self._names(expressions, a, scope) for a in node.arguments]
         if len(places) < 2:
-            raise MergecError(Diagnostic("E0204", "`tied` takes two places", (Label(node.span, "fewer here"),)))
+            raise error("E0204", "`tied` takes two places", node.span, "fewer here")
         ties = self.elaboration.ties
         stored = [{ties.get(name, name) for name in names} for names in places]
         return all(s == stored[0] for s in stored)
 
     def _shape(self, expressions: Expressions, node: ast.Call, scope: Scope) -> tuple[int, ...]:
         if len(node.arguments) != 1:
-            raise MergecError(Diagnostic("E0204", "`shape` takes one place", (Label(node.span, "not one here"),)))
+            raise error("E0204", "`shape` takes one place", node.span, "not one here")
         names = self._names(expressions, node.arguments[0], scope)
         ties = self.elaboration.ties
         stored = {ties.get(name, name) for name in names}
         shapes = {o.shape for o in self.elaboration.graph.outputs if o.name in stored}
         if len(shapes) != 1:
-            raise MergecError(
-                Diagnostic("E0208", "these tensors have several shapes", (Label(node.span, "no single shape"),))
-            )
+            raise error("E0208", "these tensors have several shapes", node.span, "no single shape")
         shape = shapes.pop()
         self.seen[node.span.text] = list(shape)
         return shape

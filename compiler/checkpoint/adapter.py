@@ -20,7 +20,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import field
 from typing import Protocol
 
-from ...grammar.diagnostic import Diagnostic, Label, MergecError
+from ...grammar.diagnostic import Diagnostic, Label, MergecError, error
 from ...grammar.records import dataclass
 from ...grammar.source import Span
 from .adapter_config import AdapterConfig
@@ -288,16 +288,15 @@ def _show(name: str) -> str:
 
 
 def _other(label: str, name: str, span: Span) -> MergecError:
-    return MergecError(
-        Diagnostic(
-            "E0452",
-            f"`{label}` is an adapter of a kind that can't be applied",
-            (Label(span, "not a plain LoRA"),),
-            notes=(f"it has a tensor `{_show(name)}`",),
-            help=("merge it into its model with peft's `merge_and_unload`, and name the result",),
-        )
+    return error(
+        "E0452",
+        f"`{label}` is an adapter of a kind that can't be applied",
+        span,
+        "not a plain LoRA",
+        notes=f"it has a tensor `{_show(name)}`",
+        help="merge it into its model with peft's `merge_and_unload`, and name the result",
     )
 
 
 def _unfit(message: str, span: Span, label: str, notes: tuple[str, ...] = ()) -> MergecError:
-    return MergecError(Diagnostic("E0453", message, (Label(span, label),), notes))
+    return error("E0453", message, span, label, notes=notes)

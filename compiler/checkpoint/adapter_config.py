@@ -11,7 +11,7 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from ...grammar.diagnostic import Diagnostic, Exit, Label, MergecError
+from ...grammar.diagnostic import MergecError, error
 from ...grammar.records import dataclass
 from ...grammar.source import Span
 
@@ -82,7 +82,7 @@ def read_config(data: Mapping[str, Any], file: str, label: str, span: Span) -> A
 
     Raises MergecError: E0451 for a key of the wrong type, E0452 for an adapter that is no plain LoRA.
     """
-    check = _Checker(data, file, span)
+    check = _ConfigChecker(data, file, span)
     kind = check.value("peft_type", "LORA", _is(str), "a string")
     init = check.value("init_lora_weights", True, lambda v: isinstance(v, bool | str | None), "a boolean or a string")
     odd = [f"`peft_type` is `{ascii(kind)[1:-1]}`"] if kind != "LORA" else []
@@ -90,15 +90,14 @@ def read_config(data: Mapping[str, Any], file: str, label: str, span: Span) -> A
         odd.append(f"`init_lora_weights` is `{ascii(init)[1:-1]}`, which changes the model's own weights")
     odd.extend(f"it has `{key}`" for key in _REFUSED if data.get(key) not in (None, False, [], {}))
     if odd:
-        raise MergecError(
-            Diagnostic(
-                "E0452",
-                f"`{label}` is an adapter of a kind that can't be applied",
-                (Label(span, "not a plain LoRA"),),
-                notes=tuple(odd),
-                help=("merge it into its model with peft's `merge_and_unload`, and name the result",),
-                file=file,
-            )
+        raise error(
+            "E0452",
+            f"`{label}` is an adapter of a kind that can't be applied",
+            span,
+            "not a plain LoRA",
+            notes=odd,
+            help="merge it into its model with peft's `merge_and_unload`, and name the result",
+            file=file,
         )
     check.value("use_dora", False, _is(bool), "a boolean")
     check.value("lora_bias", False, _is(bool), "a boolean")
@@ -117,7 +116,7 @@ def read_config(data: Mapping[str, Any], file: str, label: str, span: Span) -> A
 
 
 @dataclass(frozen=True, slots=True)
-class _Checker:
+class _ConfigChecker:
     data: Mapping[str, Any]
     file: str
     span: Span
@@ -140,9 +139,7 @@ class _Checker:
         return value
 
     def wrong(self, message: str) -> MergecError:
-        return MergecError(
-            Diagnostic("E0451", message, (Label(self.span, "asked for here"),), file=self.file), Exit.INPUT
-        )
+        return error("E0451", message, self.span, "asked for here", file=self.file)
 
 
 def _harmless(key: str) -> bool:

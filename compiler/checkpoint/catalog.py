@@ -96,8 +96,8 @@ class Checkpoint:
 class CatalogError(Exception):
     """A checkpoint that can't be used: missing, unreadable or corrupt.
 
-    Carries the diagnostic's parts; the compiler adds the place in the recipe. `code` is E04xx;
-    `missing` tells a wrong name in the recipe (exit 1) from a file that is corrupt or unreadable (exit 3).
+    Carries the diagnostic's parts; the compiler adds the place in the recipe. `code` is E04xx; `file` the one that is
+    corrupt or unreadable (exit status 3), None where the recipe asks for what is not there (exit status 1).
     """
 
     def __init__(
@@ -108,10 +108,9 @@ class CatalogError(Exception):
         file: str | None = None,
         notes: tuple[str, ...] = (),
         help: tuple[str, ...] = (),
-        missing: bool = False,
     ) -> None:
         self.code, self.message, self.file = code, message, file
-        self.notes, self.help, self.missing = notes, help, missing
+        self.notes, self.help = notes, help
         super().__init__(message)
 
 
@@ -122,7 +121,6 @@ def refuse_revision(source: str, revision: str | None) -> None:
             "E0464",
             f"`{source}` is local, and what is local has no revisions",
             help=("leave `revision` out; where another revision is meant, download that and name its folder",),
-            missing=True,
         )
 
 
@@ -193,7 +191,7 @@ class MemoryCatalog:
 
     def open(self, source: str, *, revision: str | None, subfolder: str | None, near: str) -> Checkpoint:  # noqa: ARG002
         if source not in self._specs:
-            raise CatalogError("E0401", f"no checkpoint at `{source}`", missing=True)
+            raise CatalogError("E0401", f"no checkpoint at `{source}`")
         refuse_revision(source, revision)
         if source not in self._open:
             spec = self._specs[source]
@@ -242,5 +240,5 @@ class MemoryCatalog:
 
     def library(self, path: str, *, near: str) -> tuple[str, str]:  # noqa: ARG002
         if path not in self._libraries:
-            raise CatalogError("E0402", f"no file `{path}`", missing=True)
+            raise CatalogError("E0402", f"no file `{path}`")
         return path, self._libraries[path]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from ...grammar.diagnostic import Diagnostic, Exit, Label, MergecError, Severity
+from ...grammar.diagnostic import Diagnostic, error, finding
 from .agreement import Disagreement
 from .model import Model
 from .shards import shard_of
@@ -21,32 +21,30 @@ def completeness(model: Model, said: Sequence[Disagreement]) -> list[Diagnostic]
     lacking = [d for d in said if d.lacking]
     if lacking:
         mends = [d.mend for d in lacking if d.mend]
-        raise MergecError(
-            Diagnostic(
-                "E0461",
-                f"`{model.label}` is not complete: {lacking[0].text}",
-                (Label(model.span, "a part of it seems to be lost"),),
-                tuple([d.text for d in lacking[1:]]),
-                (
-                    "fetch it again, or name another copy",
-                    *(
-                        [f"or, if this is all there is of it, correct its config.json: {', '.join(mends)}"]
-                        if len(mends) == len(lacking)
-                        else []
-                    ),
+        raise error(
+            "E0461",
+            f"`{model.label}` is not complete: {lacking[0].text}",
+            model.span,
+            "a part of it seems to be lost",
+            notes=[d.text for d in lacking[1:]],
+            help=(
+                "fetch it again, or name another copy",
+                *(
+                    [f"or, if this is all there is of it, correct its config.json: {', '.join(mends)}"]
+                    if len(mends) == len(lacking)
+                    else []
                 ),
-                file=f"{model.checkpoint.location}/config.json",
             ),
-            Exit.INPUT,
+            file=f"{model.checkpoint.location}/config.json",
         )
     found = (
         [
-            Diagnostic(
+            finding(
                 "W0575",
                 f"config.json of `{model.label}` and its tensors disagree: {said[0].text}",
-                (Label(model.span, _BELIEVED),),
-                tuple([d.text for d in said[1:]]),
-                severity=Severity.WARNING,
+                model.span,
+                _BELIEVED,
+                notes=[d.text for d in said[1:]],
             )
         ]
         if said
@@ -56,12 +54,12 @@ def completeness(model: Model, said: Sequence[Disagreement]) -> list[Diagnostic]
         shard = shard_of(model.checkpoint.location.replace("\\", "/").rsplit("/", 1)[-1])
         if shard is not None and int(shard.count) > 1:
             found.append(
-                Diagnostic(
+                finding(
                     "W0576",
                     f"`{model.label}` is one of {int(shard.count)} files of a checkpoint",
-                    (Label(model.span, "taken for a model of its own"),),
-                    help=("name the folder for the whole of it",),
-                    severity=Severity.WARNING,
+                    model.span,
+                    "taken for a model of its own",
+                    help="name the folder for the whole of it",
                 )
             )
     return found

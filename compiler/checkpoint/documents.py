@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from ...grammar.diagnostic import Diagnostic, Exit, Label, MergecError, Severity
+from ...grammar.diagnostic import Diagnostic, MergecError, finding
 from ...grammar.source import Span
 from .catalog import Catalog, CatalogError, Checkpoint
 from .model import Model
@@ -17,7 +17,7 @@ from .model import Model
 def catalog_diagnostic(error: CatalogError, span: Span, label: str = "asked for here") -> Diagnostic:
     """A catalog's complaint with the place in the recipe that the file is of."""
     notes = (f"in `{error.file}`", *error.notes) if error.file else error.notes
-    return Diagnostic(error.code, error.message, (Label(span, label),), notes, error.help, Severity.ERROR, error.file)
+    return finding(error.code, error.message, span, label, notes=notes, help=error.help, file=error.file)
 
 
 @contextmanager
@@ -26,7 +26,7 @@ def said_of(model: Model) -> Iterator[None]:
     try:
         yield
     except CatalogError as error:
-        raise MergecError(catalog_diagnostic(error, model.span, "of this model"), Exit.INPUT) from None
+        raise MergecError(catalog_diagnostic(error, model.span, "of this model")) from None
 
 
 def json_beside(catalog: Catalog, checkpoint: Checkpoint, name: str) -> dict[str, Any] | None:

@@ -297,4 +297,4 @@ def rename_stored(checkpoint: Checkpoint, rename: Mapping[str, str]) -> Checkpoi
 
 
 def _refused(message: str) -> CatalogError:
-    return CatalogError("E0438", f"rename: {message}", missing=True)
+    return CatalogError("E0438", f"rename: {message}")

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import field
 from typing import Any
 
-from ...grammar.diagnostic import Diagnostic, Label, Severity
+from ...grammar.diagnostic import Diagnostic, finding
 from ...grammar.records import dataclass
 from ...grammar.source import Span
 from ..family.family import Family, family_for
@@ -104,23 +104,23 @@ def bind(
     for alias in ties.aliases:
         tensors.pop(alias, None)
     warnings = [
-        Diagnostic(
+        finding(
             "W0504",
             f"`{label}` says that `{alias}` and `{primary}` are tied, but stores different bytes for them",
-            (Label(span, "treated as two tensors"),),
-            notes=("loading such a checkpoint keeps both, so merging does too",),
-            severity=Severity.WARNING,
+            span,
+            "treated as two tensors",
+            notes="loading such a checkpoint keeps both, so merging does too",
         )
         for primary, alias in ties.differ
     ]
     warnings += [
-        Diagnostic(
+        finding(
             "W0571",
             f"whether `{alias}` and `{primary}` of `{label}` are one tensor is not known",
-            (Label(span, "treated as two tensors"),),
-            notes=("config.json says that they are tied, and their bytes can't be compared from here",),
-            help=("open a local copy of the checkpoint",),
-            severity=Severity.WARNING,
+            span,
+            "treated as two tensors",
+            notes="config.json says that they are tied, and their bytes can't be compared from here",
+            help="open a local copy of the checkpoint",
         )
         for primary, alias in ties.undetermined
     ]
@@ -128,11 +128,11 @@ def bind(
         count = len(checkpoint.passed_over)
         some = ", ".join(f"`{name}`" for name in checkpoint.passed_over[:_MOST_NAMED]) + ", …" * (count > _MOST_NAMED)
         warnings.append(
-            Diagnostic(
+            finding(
                 "W0574",
                 f"what `{label}` has beside its weights is passed over: {some}",
-                (Label(span, f"{count} such {'entry' if count == 1 else 'entries'}"),),
-                severity=Severity.WARNING,
+                span,
+                f"{count} such {'entry' if count == 1 else 'entries'}",
             )
         )
     stored: dict[str, tuple[str, ...]] = {}

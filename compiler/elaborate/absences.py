@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import field
 
-from ...grammar.diagnostic import Diagnostic, Label, Severity
+from ...grammar.diagnostic import Diagnostic, finding
 from ...grammar.records import dataclass
 from ...grammar.source import Span
 from ..family.folding import listed
@@ -42,9 +42,4 @@ class Absences:
 
 def _warning(label: str, what: str, span: Span, names: dict[str, None], space: Space) -> Diagnostic:
     tensors = "an optional tensor" if len(names) == 1 else f"{len(names)} optional tensors"
-    return Diagnostic(
-        "W0572",
-        f"`{label}` lacks {tensors}, and {what}",
-        (Label(span, "lacks " + listed(names, space)),),
-        severity=Severity.WARNING,
-    )
+    return finding("W0572", f"`{label}` lacks {tensors}, and {what}", span, "lacks " + listed(names, space))

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from ...grammar.diagnostic import Diagnostic, Label, MergecError
+from ...grammar.diagnostic import error
 from ..graph.graph import Graph, Node
 from ..ops.shapes import elements
 from ..ops.table import OPS
@@ -29,13 +29,12 @@ def across(graph: Graph, ask: Ask, term: Apply, domain: Sequence[Where]) -> Node
     """The sum, maximum or minimum over the domain's tensors of the number that the term's argument is at each."""
     nodes = [ask(term.args[0], where) for where in domain]
     if any(n.shape is not None for n in nodes):
-        raise MergecError(
-            Diagnostic(
-                "E0208",
-                "this takes a number a tensor, not a tensor",
-                (Label(term.span, "a tensor here"),),
-                help=("reduce it first: `across(total(x))`",),
-            )
+        raise error(
+            "E0208",
+            "this takes a number a tensor, not a tensor",
+            term.span,
+            "a tensor here",
+            help="reduce it first: `across(total(x))`",
         )
     return graph.apply(term.op, tuple(nodes))
 
@@ -48,9 +47,7 @@ def model_threshold(graph: Graph, ask: Ask, term: Apply, domain: Sequence[Where]
     tensors = [n for n in (ask(term.args[0], where) for where in domain) if n.shape is not None]
     density = ask(term.args[1], domain[0])
     if density.op != "const":
-        raise MergecError(
-            Diagnostic("E0218", "a density can't depend on the weights", (Label(term.args[1].span, "a region"),))
-        )
+        raise error("E0218", "a density can't depend on the weights", term.args[1].span, "a region")
     count = sum(elements(n.shape or ()) for n in tensors)
     share = float(density.attribute("value"))
     if share >= 1 or not count:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from ...grammar.diagnostic import Diagnostic, Label, MergecError
+from ...grammar.diagnostic import Diagnostic, Label, MergecError, error
 from ...grammar.source import Span
 from ..checkpoint.adapter import Adapter, Part
 from ..checkpoint.catalog import StoredTensor
@@ -69,16 +69,13 @@ class Adapted:
             return self.graph.const(0.0)
         if not part.change.sums or found is None:
             what = "replaces" if part.change.replaced else "scales"
-            raise MergecError(
-                Diagnostic(
-                    "E0454",
-                    f"`{term.adapter.label}` {what} `{name}`, which is no sum",
-                    (Label(term.span, "not added to a model here"),),
-                    help=(
-                        "apply it first, `let tuned = base + lora(…)`, and go on with `tuned`:"
-                        " `base + 0.5*(tuned - base)`",
-                    ),
-                )
+            raise error(
+                "E0454",
+                f"`{term.adapter.label}` {what} `{name}`, which is no sum",
+                term.span,
+                "not added to a model here",
+                help="apply it first, `let tuned = base + lora(…)`, and go on with `tuned`:"
+                " `base + 0.5*(tuned - base)`",
             )
         return self._added(term, part, found[1].shape, name)
 
@@ -91,13 +88,12 @@ class Adapted:
             view = model.find(name)
             runs = self.vocabulary.runs(model, name)
             if view is None or len(runs.models) > 1 or not runs.is_identity(view[1].shape[0]):
-                raise MergecError(
-                    Diagnostic(
-                        "E0455",
-                        f"`{adapter.label}` changes `{name}`, whose rows `output(tokenizer=…)` moves",
-                        (Label(term.span, "made for the model's own tokens"),),
-                        help=("merge the adapter into its model first, in a recipe of its own",),
-                    )
+                raise error(
+                    "E0455",
+                    f"`{adapter.label}` changes `{name}`, whose rows `output(tokenizer=…)` moves",
+                    term.span,
+                    "made for the model's own tokens",
+                    help="merge the adapter into its model first, in a recipe of its own",
                 )
         return part
 
@@ -227,12 +223,11 @@ def _split(term: Lora, tie: KeptTie, part: Part | None, other: Part | None) -> D
 
 
 def _unfit(adapter: Adapter, name: str, shape: Shape, stored: StoredTensor, span: Span) -> MergecError:
-    return MergecError(
-        Diagnostic(
-            "E0453",
-            f"`{adapter.label}` does not fit `{name}`",
-            (Label(span, f"the tensor is {list(shape)}"),),
-            notes=(f"`{ascii(stored.name)[1:-1]}` of the adapter is {list(stored.shape)}",),
-            help=(_MORE_ROWS,) if stored.shape[1:] == shape[1:] and stored.shape[:1] > shape[:1] else (),
-        )
+    return error(
+        "E0453",
+        f"`{adapter.label}` does not fit `{name}`",
+        span,
+        f"the tensor is {list(shape)}",
+        notes=f"`{ascii(stored.name)[1:-1]}` of the adapter is {list(stored.shape)}",
+        help=_MORE_ROWS if stored.shape[1:] == shape[1:] and stored.shape[:1] > shape[:1] else (),
     )

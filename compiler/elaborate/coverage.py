@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from ...grammar.diagnostic import Diagnostic, Label, MergecError, Severity
+from ...grammar.diagnostic import Diagnostic, Label, MergecError, Severity, finding
 from ...grammar.records import dataclass
 from ..checkpoint.layouts import View
 from ..checkpoint.model import Model
@@ -78,12 +78,13 @@ def uncovered(recipe: Recipe, settings: Settings, space: Space, missing: list[st
     notes = [f"not covered: {', '.join(shown[:12])}{' …' if len(shown) > 12 else ''}"]
     if settings.template_named:
         notes.append(f"the template, `{settings.template.label}`, has nothing to copy there")
-    return Diagnostic(
+    return finding(
         "E0308",
         f"{number} of the output {'have' if len(missing) > 1 else 'has'} no value",
-        (Label(span, "no statement so far covers them"),),
-        notes=tuple(notes),
-        help=tuple(help_),
+        span,
+        "no statement so far covers them",
+        notes=notes,
+        help=help_,
     )
 
 
@@ -116,11 +117,12 @@ def unused(recipe: Recipe, settings: Settings, space: Space, graph: Graph) -> li
             extra = [n for n in extra if (model.number, *_range(model.tensors[n])) not in read]
         if extra:
             found.append(
-                Diagnostic(
+                finding(
                     "W0503",
                     f"{len(extra)} tensor{'s' if len(extra) > 1 else ''} of `{model.label}` "
                     f"{'have' if len(extra) > 1 else 'has'} no place in the output",
-                    (Label(model.span, "left out: " + listed(extra, model.space)),),
+                    model.span,
+                    "left out: " + listed(extra, model.space),
                     severity=severity,
                 )
             )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 
-from ...grammar.diagnostic import Diagnostic, Label, MergecError
+from ...grammar.diagnostic import Diagnostic, Label, MergecError, error
 from ...grammar.records import dataclass
 from ...grammar.source import Span
 from ..checkpoint.bundles import codes_at
@@ -51,28 +51,26 @@ class Tensors:
             at = model.space.layer_of(name)
             depth = model.space.depths.get(at[0].name, 0) if at else 0
             if at is not None and at[1] >= depth:
-                raise MergecError(
-                    Diagnostic(
-                        "E0306",
-                        f"`{model.label}` has no layer {at[1]}",
-                        (Label(span, f"{depth} layers, 0 to {depth - 1}"),),
-                        help=(f"layers of another number are picked so: `{model.label}.{at[0].name}[…]`",),
-                    )
+                raise error(
+                    "E0306",
+                    f"`{model.label}` has no layer {at[1]}",
+                    span,
+                    f"{depth} layers, 0 to {depth - 1}",
+                    help=f"layers of another number are picked so: `{model.label}.{at[0].name}[…]`",
                 )
             like = self._template.find(where.output)
             codes = codes_at(self._template.bundles, like[1].stored) if like is not None else None
             if like is not None and codes is not None:
                 raise MergecError(codes.replaced(self._template.label, self._template.span, like[1].stored, span))
-            raise MergecError(
-                Diagnostic(
-                    "E0306",
-                    f"`{model.label}` has no tensor for `{where.output}`",
-                    (Label(model.span, f"no `{name}` among its {len(model.tensors)} tensors"),),
-                    tuple([f"`{model.label}` is {b.found}" for b in model.bundles]),
-                    model.bundles[0].ways
-                    if model.bundles
-                    else (f'leave it to another model: `"{where.output}" = …` in a later statement',),
-                )
+            raise error(
+                "E0306",
+                f"`{model.label}` has no tensor for `{where.output}`",
+                model.span,
+                f"no `{name}` among its {len(model.tensors)} tensors",
+                notes=[f"`{model.label}` is {b.found}" for b in model.bundles],
+                help=model.bundles[0].ways
+                if model.bundles
+                else (f'leave it to another model: `"{where.output}" = …` in a later statement',),
             )
         stored_name, view = found
         if self._vocabulary is not None and name in model.family.vocabulary and model.family.vocabulary[name] == 0:
@@ -111,9 +109,7 @@ class Tensors:
         for other in runs.models:
             found = other.find(name)
             if found is None:
-                raise MergecError(
-                    Diagnostic("E0311", f"`{other.label}` has no `{name}` to take rows from", (Label(other.span),))
-                )
+                raise error("E0311", f"`{other.label}` has no `{name}` to take rows from", other.span)
             view = found[1]
             if view.shape[1:] != shape[1:]:
                 raise MergecError(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from ...grammar.diagnostic import Diagnostic, Label, MergecError
+from ...grammar.diagnostic import Diagnostic, Label, MergecError, error
 from ..checkpoint.bundles import first_covering
 from ..checkpoint.dtypes import FLOATS
 from ..graph.graph import Graph, Node
@@ -41,13 +41,12 @@ def check_arithmetic(tensors: Tensors, term: Apply, nodes: Sequence[Node]) -> No
             origin = tensors.origin(node)
             assert origin is not None
             name, label = origin.name, origin.model.label
-            raise MergecError(
-                Diagnostic(
-                    "E0309",
-                    f"`{name}` of `{label}` is {origin.dtype} and may only be copied",
-                    (Label(term.span, "arithmetic on integers"),),
-                    help=(f'copy it from one model: `"{name}" = {label}`',),
-                )
+            raise error(
+                "E0309",
+                f"`{name}` of `{label}` is {origin.dtype} and may only be copied",
+                term.span,
+                "arithmetic on integers",
+                help=f'copy it from one model: `"{name}" = {label}`',
             )
     if len({n.shape for n in given}) > 1:
         second = next(n for n in given if n.shape != given[0].shape)
@@ -91,17 +90,11 @@ def whole_node(graph: Graph, term: Apply, nodes: tuple[Node, ...], constant: Cal
     if shape is None:
         if all(constant(n) == 0 for n in tensors):
             return graph.const(0.0)
-        raise MergecError(
-            Diagnostic("E0208", "this needs a tensor, not a number", (Label(term.span, "a number here"),))
-        )
+        raise error("E0208", "this needs a tensor, not a number", term.span, "a number here")
     _check_axes(term.op, term, row.axes, shape)
     if term.op == "matmul" and tensors[1].shape is not None and shape[1] != tensors[1].shape[0]:
-        raise MergecError(
-            Diagnostic(
-                "E0307",
-                "these matrices have no product",
-                (Label(term.span, f"{shape[1]} columns meet {tensors[1].shape[0]} rows"),),
-            )
+        raise error(
+            "E0307", "these matrices have no product", term.span, f"{shape[1]} columns meet {tensors[1].shape[0]} rows"
         )
     return graph.apply(term.op, (*_filled(graph, tensors, shape), *numbers))
 
@@ -116,11 +109,7 @@ def _installed_node(graph: Graph, term: Apply, nodes: tuple[Node, ...]) -> Node:
     _check_numbers(given["name"], term, nodes[split:])
     shape = next((n.shape for n in nodes if n.shape is not None), None)
     if shape is None:
-        raise MergecError(
-            Diagnostic(
-                "E0208", f"`{given['name']}` needs a tensor, not a number", (Label(term.span, "no tensor here"),)
-            )
-        )
+        raise error("E0208", f"`{given['name']}` needs a tensor, not a number", term.span, "no tensor here")
     _check_axes(given["name"], term, given.get("axes"), shape)
     return graph.apply(term.op, (*_filled(graph, nodes[:split], shape), *nodes[split:]), term.attributes)
 
@@ -129,19 +118,18 @@ def _check_numbers(name: str, term: Apply, numbers: Sequence[Node]) -> None:
     """The last arguments of an operation must be numbers."""
     for argument, node in zip(term.args[len(term.args) - len(numbers) :], numbers, strict=True):
         if node.shape is not None:
-            raise MergecError(Diagnostic("E0208", f"`{name}` takes a number here", (Label(argument.span, "a tensor"),)))
+            raise error("E0208", f"`{name}` takes a number here", argument.span, "a tensor")
 
 
 def _check_axes(name: str, term: Apply, axes: int | None, shape: tuple[int, ...]) -> None:
     """Tensors must have as many axes as the operation takes; None: any."""
     if axes is not None and len(shape) != axes:
-        raise MergecError(
-            Diagnostic(
-                "E0307",
-                f"`{name}` takes tensors of {axes} axes",
-                (Label(term.span, f"a tensor of {len(shape)} here"),),
-                help=("choose by shape: `where(ndim(x) == 2, …, …)`",),
-            )
+        raise error(
+            "E0307",
+            f"`{name}` takes tensors of {axes} axes",
+            term.span,
+            f"a tensor of {len(shape)} here",
+            help="choose by shape: `where(ndim(x) == 2, …, …)`",
         )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from functools import partial
 
-from ...grammar.diagnostic import Diagnostic, Label, MergecError
+from ...grammar.diagnostic import Diagnostic, MergecError, error, finding
 from ..checkpoint.layouts import CANONICAL, pack
 from ..evaluate.settings import Settings
 from ..evaluate.statements import Recipe
@@ -42,7 +42,7 @@ def _check_depth(recipe: Recipe, settings: Settings, depth: Mapping[str, int]) -
             where = max(indexed, key=lambda each: each[0])[1] if indexed and own != layers else settings.template.span
             where = settings.spans.get("layers", where)
             message = f"the output would have {layers} layers, over the limit of {MAX_LAYERS}"
-            raise MergecError(Diagnostic("E0181", message, (Label(where, "too many layers"),)))
+            raise error("E0181", message, where, "too many layers")
 
 
 def check_places(recipe: Recipe, settings: Settings) -> list[Diagnostic]:
@@ -113,11 +113,12 @@ def _depths(recipe: Recipe, settings: Settings, errors: list[Diagnostic]) -> dic
         else:
             found = " and ".join(f"`{s}`" for s in stacks) or "no stack of layers"
             errors.append(
-                Diagnostic(
+                finding(
                     "E0302",
                     f"`layers` can't be set: the output has {found}",
-                    (Label(settings.spans["layers"], "which one?"),),
-                    help=tuple(f"`{s} = stack(…)` sets its depth" for s in stacks),
+                    settings.spans["layers"],
+                    "which one?",
+                    help=[f"`{s} = stack(…)` sets its depth" for s in stacks],
                 )
             )
     return own

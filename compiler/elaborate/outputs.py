@@ -7,7 +7,7 @@ from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import field
 from typing import Any
 
-from ...grammar.diagnostic import Diagnostic, Label, MergecError
+from ...grammar.diagnostic import Diagnostic, Label, MergecError, finding
 from ...grammar.records import dataclass
 from ...grammar.source import Span
 from ..checkpoint.bundles import codes_at
@@ -280,9 +280,7 @@ class Maker:
         axis = self._template.family.vocabulary.get(name)
         if node.shape is None:
             if expected is None:
-                self._report(
-                    Diagnostic("E0307", f"a plain number can't tell the shape of `{name}`", (Label(span, "a number"),))
-                )
+                self._report(finding("E0307", f"a plain number can't tell the shape of `{name}`", span, "a number"))
                 return None
             node = self.graph.add("fill", (node,), (), "tensor", expected)
         elif node.kind == "mask":
@@ -313,11 +311,12 @@ class Maker:
         if dtype not in FLOATS and node.op != "source":
             self._report(
                 self._of_codes(node, like, span)
-                or Diagnostic(
+                or finding(
                     "E0309",
                     f"`{name}` is {dtype} and may only be copied",
-                    (Label(span, "arithmetic on integers"),),
-                    help=(f'copy it from one model: `"{name}" = {self._template.label}`',),
+                    span,
+                    "arithmetic on integers",
+                    help=f'copy it from one model: `"{name}" = {self._template.label}`',
                 )
             )
             return None

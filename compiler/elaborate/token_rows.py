@@ -10,7 +10,7 @@ import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
-from ...grammar.diagnostic import Diagnostic, Label, Severity
+from ...grammar.diagnostic import Diagnostic, finding
 from ...grammar.literals import write_string
 from ..checkpoint.catalog import Catalog, CatalogError
 from ..checkpoint.documents import is_text, json_beside
@@ -55,16 +55,14 @@ def without_rows(model: Model, ids: Mapping[str, int], holders: Callable[[str], 
         notes.append(f"no model has a row for {_named(nowhere)}: zeros stand there")
     first = past[0][1]
     row = next(iter(holders(first)), '"zero"')
-    return Diagnostic(
+    return finding(
         "W0584",
         f"`{model.label}` has no row for {len(past):,} of its tokens: {_named(past)}",
-        (Label(model.span, f"`{name}` has {rows} rows"),),
-        notes=tuple(notes),
-        help=(
-            f"say which row {'it has' if one else 'each has'}:"
-            f" `output(tokens={{{write_string(first)}: token({row}, force=false)}})`",
-        ),
-        severity=Severity.WARNING,
+        model.span,
+        f"`{name}` has {rows} rows",
+        notes=notes,
+        help=f"say which row {'it has' if one else 'each has'}:"
+        f" `output(tokens={{{write_string(first)}: token({row}, force=false)}})`",
     )
 
 
@@ -79,13 +77,13 @@ def left_at_their_size(template: Model, size: int, outputs: Iterable[Output]) ->
     if not rows or not left:
         return None
     more = f" and {len(left) - 1} more" if left[1:] else ""
-    return Diagnostic(
+    return finding(
         "W0586",
         f"`{left[0].name}`{more} may have an entry for each token, and keeps its size",
-        (Label(template.span, f"of the template it is {shape_text(left[0].shape)}"),),
-        notes=(f"the output's vocabulary has {size} rows, and an output with both may not load",),
-        help=("keep the number of rows, with a `tokenizer` of as many tokens and without `pad_vocab_to`",),
-        severity=Severity.WARNING,
+        template.span,
+        f"of the template it is {shape_text(left[0].shape)}",
+        notes=f"the output's vocabulary has {size} rows, and an output with both may not load",
+        help="keep the number of rows, with a `tokenizer` of as many tokens and without `pad_vocab_to`",
     )
 
 
@@ -104,13 +102,13 @@ def output_without_rows(
     past = _past(_added(catalog, owner), rows)
     if not past:
         return None
-    return Diagnostic(
+    return finding(
         "W0584",
         f"the output's tokenizer has {len(past):,} token{'' if len(past) == 1 else 's'} without a row: {_named(past)}",
-        (Label(owner.span, "the tokenizer of this model goes along"),),
-        notes=(f"{_ids(past)}, and `{name}` has {rows} rows: what looks one up fails",),
-        help=(f"`output(tokenizer={owner.label})` gives every token a row",),
-        severity=Severity.WARNING,
+        owner.span,
+        "the tokenizer of this model goes along",
+        notes=f"{_ids(past)}, and `{name}` has {rows} rows: what looks one up fails",
+        help=f"`output(tokenizer={owner.label})` gives every token a row",
     )
 
 

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import field
 from typing import Any
 
-from ...grammar.diagnostic import Diagnostic, Label, MergecError
+from ...grammar.diagnostic import Diagnostic, error
 from ...grammar.records import dataclass
 from ..checkpoint.catalog import Catalog
 from ..checkpoint.documents import said_of
@@ -158,15 +158,12 @@ def vocabulary_of(settings: Any, models: tuple[Model, ...], catalog: Catalog) ->
             tokenizer = read_tokenizer(catalog, model.checkpoint)
         if tokenizer is None or not tokenizer.ids:
             what = "no tokenizer.json or vocab.json" if tokenizer is None else "no tokens in its tokenizer"
-            raise MergecError(
-                Diagnostic(
-                    "E0313",
-                    f"`{model.label}` has {what} to reconcile vocabularies by",
-                    (Label(model.span, "no vocabulary"),),
-                    help=(
-                        "save its tokenizer in the fast format: `AutoTokenizer.from_pretrained(…).save_pretrained(…)`",
-                    ),
-                )
+            raise error(
+                "E0313",
+                f"`{model.label}` has {what} to reconcile vocabularies by",
+                model.span,
+                "no vocabulary",
+                help="save its tokenizer in the fast format: `AutoTokenizer.from_pretrained(…).save_pretrained(…)`",
             )
         found[model.number] = tokenizer
     chosen = settings.tokenizer or settings.template
@@ -227,11 +224,4 @@ def _check_choices(settings: Any, found: Mapping[int, Tokenizer]) -> None:
         about = f"`{holder.label}` has no token `{wanted}`"
         if number is not None:
             about = f"`{holder.label}` has no row for its token `{wanted}`: the id is {number}, and it has {rows} rows"
-        raise MergecError(
-            Diagnostic(
-                "E0313",
-                about,
-                (Label(settings.spans["tokens"], "asked for here"),),
-                help=('a row of zeros is `"zero"`',),
-            )
-        )
+        raise error("E0313", about, settings.spans["tokens"], "asked for here", help='a row of zeros is `"zero"`')

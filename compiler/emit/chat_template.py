@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ...grammar.diagnostic import Diagnostic, Label, MergecError
+from ...grammar.diagnostic import error
 from ..checkpoint.catalog import Catalog, Checkpoint
 from ..checkpoint.documents import is_text, json_beside, said_of, unsound
 from ..evaluate.settings import Settings
@@ -90,16 +90,13 @@ def chat_templates(catalog: Catalog, settings: Settings) -> list[Document]:
     with said_of(choice):
         found = templates_of(catalog, choice.checkpoint)
     if not found:
-        raise MergecError(
-            Diagnostic(
-                "E0318",
-                f"`{choice.label}` has no chat template",
-                (Label(settings.spans["chat_template"], "asked for here"),),
-                notes=("none is in its chat_template.jinja, chat_template.json or tokenizer_config.json",),
-                help=(
-                    "name another model, or one that is known: " + ", ".join(f"`{n}`" for n in built_in_templates()),
-                ),
-            )
+        raise error(
+            "E0318",
+            f"`{choice.label}` has no chat template",
+            settings.spans["chat_template"],
+            "asked for here",
+            notes="none is in its chat_template.jinja, chat_template.json or tokenizer_config.json",
+            help="name another model, or one that is known: " + ", ".join(f"`{n}`" for n in built_in_templates()),
         )
     return written(found)
 

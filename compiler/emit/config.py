@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-from ...grammar.diagnostic import Diagnostic, Label, Severity
+from ...grammar.diagnostic import Diagnostic, finding
 from ...grammar.records import dataclass
 from ..checkpoint.documents import json_text
 from ..checkpoint.dtypes import FLOATS, TORCH_NAMES
@@ -54,12 +54,12 @@ class _Uncounted:
 
 def _warning(found: _Uncounted, origin: Model) -> Diagnostic:
     number = f"`{found.what}` has {found.after} {found.items} instead of {found.before}"
-    return Diagnostic(
+    return finding(
         "W0580",
         f"{number}, and no key of config.json is known to count them",
-        (Label(origin.span, "its config.json goes out with the number unchanged"),),
-        help=(f"set the key that does: `output(config={{KEY: {found.after}}})`",),
-        severity=Severity.WARNING,
+        origin.span,
+        "its config.json goes out with the number unchanged",
+        help=f"set the key that does: `output(config={{KEY: {found.after}}})`",
     )
 
 

@@ -11,7 +11,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from ...grammar.diagnostic import Diagnostic, Label, Severity
+from ...grammar.diagnostic import Diagnostic, finding
 from ..checkpoint.documents import is_text
 from ..elaborate.elaborate import Elaboration
 from ..evaluate.settings import Settings
@@ -62,11 +62,11 @@ def header_metadata(
     if left:
         some = ", ".join(f"`{key[:_SHOWN]}`" for key in left[:3]) + ", …" * (len(left) > 3)
         warnings.append(
-            Diagnostic(
+            finding(
                 "W0581",
                 f"header metadata of `{elaboration.template.label}` is too long to go along: {some}",
-                (Label(elaboration.template.span, f"more than {MOST >> 20} MiB"),),
-                severity=Severity.WARNING,
+                elaboration.template.span,
+                f"more than {MOST >> 20} MiB",
             )
         )
     return {**own, **always, RECORD: json.dumps(record)}, warnings

@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from ...grammar.diagnostic import Diagnostic, Label, Severity
+from ...grammar.diagnostic import Diagnostic, finding
 from ..checkpoint.model import Model
 from ..checkpoint.tokenizer import ROLES
 from ..elaborate.vocabulary import Vocabulary
@@ -143,12 +143,12 @@ class TokenIds:
         if file == CONFIG:
             help = (*help, f"say what it is to be: `output(config={{{path[0]}: …}})`")
         self.warnings.append(
-            Diagnostic(
+            finding(
                 "W0585",
                 f"`{'.'.join(path)}` in {file} of `{self._source.label}` is {what}",
-                (Label(self._source.span, then),),
+                self._source.span,
+                then,
                 help=help,
-                severity=Severity.WARNING,
             )
         )
 
@@ -162,13 +162,13 @@ def past_rows(
         past = [n for n in _numbers(value) if n >= vocabulary.size]
         if past and not any(homes(given, path)):
             found.append(
-                Diagnostic(
+                finding(
                     "W0585",
                     f"`{'.'.join(path)}` in {CONFIG} is {past[0]}, and the output has {vocabulary.size} rows",
-                    (Label(model.span, "as this model says"),),
-                    notes=("rows behind the last token of a tokenizer are dropped",),
-                    help=(f"say what it is to be: `output(config={{{path[0]}: …}})`",),
-                    severity=Severity.WARNING,
+                    model.span,
+                    "as this model says",
+                    notes="rows behind the last token of a tokenizer are dropped",
+                    help=f"say what it is to be: `output(config={{{path[0]}: …}})`",
                 )
             )
     return found

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from ...grammar.diagnostic import Diagnostic, Label, MergecError
+from ...grammar.diagnostic import error
 from ..checkpoint.catalog import Catalog
 from ..checkpoint.documents import json_beside, json_text, said_of
 from ..checkpoint.tokenizer import FLAGS, flags_of_a_plain_token
@@ -61,13 +61,12 @@ def _whole(data: dict[str, Any], vocabulary: Vocabulary, flags: Mapping[str, Map
         return data
     # a gap in the ids: only what the vocabulary itself lists keeps its id
     if not isinstance(stored, dict):
-        raise MergecError(
-            Diagnostic(
-                "E0319",
-                f"no tokens can be added to the tokenizer of `{vocabulary.origin.label}`: its ids have gaps",
-                (Label(vocabulary.origin.span, f"`{lacking[0][1]}` would get another id than its row's"),),
-                help=(f"keep its tokens: `output(tokenizer={vocabulary.origin.label})`, without further `tokens`",),
-            )
+        raise error(
+            "E0319",
+            f"no tokens can be added to the tokenizer of `{vocabulary.origin.label}`: its ids have gaps",
+            vocabulary.origin.span,
+            f"`{lacking[0][1]}` would get another id than its row's",
+            help=f"keep its tokens: `output(tokenizer={vocabulary.origin.label})`, without further `tokens`",
         )
     model["vocab"] = {**stored, **{e["content"]: e["id"] for e in entries}}
     return data

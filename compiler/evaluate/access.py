@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 from ...grammar import ast
-from ...grammar.diagnostic import Diagnostic, Label, MergecError
+from ...grammar.diagnostic import MergecError, error
 from ...grammar.source import Span
 from ..family.place import GlobStep, IndexStep, Interval, NameStep, Path
 from ..terms.kinds import kind_of
@@ -37,7 +37,7 @@ class Access:
                 steps.append(GlobStep(node.value, node.span))
                 break
             if not isinstance(node, ast.Member | ast.Index):
-                raise MergecError(Diagnostic("E0108", "this is not a place", (Label(node.span),)))
+                raise error("E0108", "this is not a place", node.span)
             steps.append(self._step(node, scope))
             node = node.object
         return Path(tuple(reversed(steps)), place.span)
@@ -60,9 +60,7 @@ class Access:
                 stop = None if selector.stop is None else self._number(selector.stop, scope)
                 step = 1 if selector.step is None else self._number(selector.step, scope)
                 if step < 1:
-                    raise MergecError(
-                        Diagnostic("E0303", "a step is 1 or more", (Label(selector.span, f"this goes by {step}"),))
-                    )
+                    raise error("E0303", "a step is 1 or more", selector.span, f"this goes by {step}")
                 intervals.append(Interval(start, stop, step, False, selector.span))
         return IndexStep(tuple(intervals), node.span)
 
@@ -80,8 +78,8 @@ class Access:
             shown = f"{value:g}" if isinstance(value, float) else kind_of(value)
             if varies(value):
                 shown = "one that varies"
-            label = Label(node.span, "a layer's number is needed" if help_ else "a whole number is needed")
-            raise MergecError(Diagnostic("E0208", f"an index is a whole number, not {shown}", (label,), help=help_))
+            label = "a layer's number is needed" if help_ else "a whole number is needed"
+            raise error("E0208", f"an index is a whole number, not {shown}", node.span, label, help=help_)
         return value
 
     def of(self, node: ast.Member | ast.Index, scope: Scope) -> Any:
@@ -98,21 +96,18 @@ class Access:
             elif isinstance(value, Namespace) and isinstance(part, ast.Member):
                 if part.name not in value.scope.values:
                     known = ", ".join(f"`{n}`" for n in value.scope.values)
-                    raise MergecError(
-                        Diagnostic(
-                            "E0201",
-                            f"`{value.name}` has no `{part.name}`",
-                            (Label(_tail(part), "unknown name"),),
-                            notes=(f"it has {known}",) if known else (),
-                        )
+                    raise error(
+                        "E0201",
+                        f"`{value.name}` has no `{part.name}`",
+                        _tail(part),
+                        "unknown name",
+                        notes=f"it has {known}" if known else (),
                     )
                 value = value.scope.values[part.name]
             elif isinstance(value, tuple) and isinstance(part, ast.Index):
                 value = self._item(value, part, scope)
             else:
-                raise MergecError(
-                    Diagnostic("E0208", f"{kind_of(value)} has no parts", (Label(part.span, "not a region"),))
-                )
+                raise error("E0208", f"{kind_of(value)} has no parts", part.span, "not a region")
         if not steps:
             return value
         path = Path(tuple(steps), node.span)
@@ -124,15 +119,14 @@ class Access:
     def _item(self, value: tuple[Any, ...], node: ast.Index, scope: Scope) -> Any:
         selector = node.selectors[0]
         if len(node.selectors) != 1 or not isinstance(selector, ast.Item):
-            raise MergecError(Diagnostic("E0208", "a list takes a single index", (Label(node.span),)))
+            raise error("E0208", "a list takes a single index", node.span)
         n = self._whole(selector.value, scope)
         if not -len(value) <= n < len(value):
-            raise MergecError(
-                Diagnostic(
-                    "E0303",
-                    f"index {n} is out of range of a list of {len(value)}",
-                    (Label(selector.span, f"not in 0..{len(value) - 1}"),),
-                )
+            raise error(
+                "E0303",
+                f"index {n} is out of range of a list of {len(value)}",
+                selector.span,
+                f"not in 0..{len(value) - 1}",
             )
         return value[n]
 
@@ -147,11 +141,11 @@ def _range(low: object, high: object) -> str:
 def _worked_out(node: ast.Expr) -> MergecError:
     """The error for an index that is an expression; two numbers with a minus are most likely meant for a range."""
     ends = _ends(node)
-    label, help_ = Label(node.span, "a difference, not a range"), [_range(*ends) if ends else _FORMS]
+    label, help_ = "a difference, not a range", [_range(*ends) if ends else _FORMS]
     if ends is None:
-        label = Label(node.span, "an expression")
+        label = "an expression"
         help_.append("a number that is worked out gets a name first: `let last = 2*4 - 1`, then `layers[0..last]`")
-    return MergecError(Diagnostic("E0113", "an index of a place can't be an expression", (label,), help=tuple(help_)))
+    return error("E0113", "an index of a place can't be an expression", node.span, label, help=help_)
 
 
 def _ends(node: ast.Expr) -> tuple[int | float, int | float] | None:

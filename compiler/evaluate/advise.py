@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import Any
 
 from ...grammar import ast
-from ...grammar.diagnostic import Diagnostic, Label, MergecError, Severity
+from ...grammar.diagnostic import Diagnostic, error, finding
 from ...grammar.source import Span
 from ..terms.kinds import kind_of
 from ..terms.terms import Vary, Where
@@ -39,12 +39,11 @@ def advise(expressions: Expressions, node: ast.Call, scope: Scope) -> Any:
         meant = next((n.id for n in names if n.span == given["about"].span), "")
         span = scope.span_of(meant) or given["about"].span
     if not isinstance(condition, bool) and not varies(condition):
-        raise MergecError(
-            Diagnostic(
-                "E0208",
-                f"`advise` takes a condition that is known while compiling, not {kind_of(condition)}",
-                (Label(expressions.span(node), f"this is {kind_of(condition)}"),),
-            )
+        raise error(
+            "E0208",
+            f"`advise` takes a condition that is known while compiling, not {kind_of(condition)}",
+            expressions.span(node),
+            f"this is {kind_of(condition)}",
         )
     message = str(given["message"].value)
     mend = (str(given["help"].value),) if "help" in given and given["help"].value is not None else ()
@@ -67,4 +66,4 @@ def advise(expressions: Expressions, node: ast.Call, scope: Scope) -> Any:
 def _warn(sink: list[Diagnostic], message: str, span: Span, mend: tuple[str, ...], notes: tuple[str, ...]) -> None:
     """Adds the warning, once a message and place: a method is asked for many tensors."""
     if not any(d.message == message and d.labels[0].span == span for d in sink):
-        sink.append(Diagnostic("W0570", message, (Label(span, "here"),), notes, mend, Severity.WARNING))
+        sink.append(finding("W0570", message, span, "here", notes=notes, help=mend))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from ...grammar import ast
-from ...grammar.diagnostic import Diagnostic, Label, MergecError
+from ...grammar.diagnostic import MergecError, error
 from ...grammar.suggest import near
 from ..checkpoint.dtypes import NAMES as DTYPE_NAMES
 from .scopes import Scope
@@ -36,17 +36,9 @@ def declare(name: ast.Name, scope: Scope) -> None:
     """Sees that a name may be bound. Raises MergecError (E0213, E0206)."""
     if name.id in PLACE_WORDS:
         what = "varies over the layers" if name.id in VARYING else "is the name of a place"
-        raise MergecError(
-            Diagnostic(
-                "E0213",
-                f"`{name.id}` {what} and can't be bound",
-                (Label(name.span, "choose another name"),),
-            )
-        )
+        raise error("E0213", f"`{name.id}` {what} and can't be bound", name.span, "choose another name")
     if name.id in scope.values:
-        raise MergecError(
-            Diagnostic("E0206", f"`{name.id}` is bound twice", (Label(name.span, "a name is never rebound"),))
-        )
+        raise error("E0206", f"`{name.id}` is bound twice", name.span, "a name is never rebound")
 
 
 def unknown(node: ast.Name, scope: Scope, others: Iterable[str]) -> MergecError:
@@ -54,9 +46,7 @@ def unknown(node: ast.Name, scope: Scope, others: Iterable[str]) -> MergecError:
     help_: tuple[str, ...]
     if node.id in CALLED:
         help_ = (f"call it: `{CALLED[node.id]}`",)
-        return MergecError(
-            Diagnostic("E0201", f"`{node.id}` is no value of its own", (Label(node.span, "not called"),), help=help_)
-        )
+        return error("E0201", f"`{node.id}` is no value of its own", node.span, "not called", help=help_)
     names = {*others, *VARYING}
     inner: Scope | None = scope
     while inner is not None:
@@ -68,6 +58,4 @@ def unknown(node: ast.Name, scope: Scope, others: Iterable[str]) -> MergecError:
         help_ = (f"`{node.id}` is a place: say of which model, as in `base.{node.id}`",)
     if node.id in DTYPE_NAMES:
         help_ = (f'a dtype is a string: `"{node.id}"`',)
-    return MergecError(
-        Diagnostic("E0201", f"no `{node.id}` is known here", (Label(node.span, "unknown name"),), help=help_)
-    )
+    return error("E0201", f"no `{node.id}` is known here", node.span, "unknown name", help=help_)

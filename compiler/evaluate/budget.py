@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from ...grammar.diagnostic import Diagnostic, Label, MergecError
+from ...grammar.diagnostic import MergecError, error
 from ...grammar.source import Span
 from ..terms.terms import PlaceMap
 
@@ -75,12 +75,10 @@ class Budget:
         if size > MAX_ELEMENTS:
             raise _too_much(f"this list has more than {MAX_ELEMENTS} elements", span)
         if depth >= MAX_NESTING:
-            raise MergecError(
-                Diagnostic("E0211", f"lists are nested more than {MAX_NESTING} deep here", (Label(span, "too deep"),))
-            )
+            raise error("E0211", f"lists are nested more than {MAX_NESTING} deep here", span, "too deep")
         self._measured[id(value)] = (value, size, depth + 1)
         return size, depth + 1
 
 
 def _too_much(message: str, span: Span) -> MergecError:
-    return MergecError(Diagnostic("E0219", message, (Label(span),)))
+    return error("E0219", message, span)

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import Any
 
-from ...grammar.diagnostic import Diagnostic, Label, MergecError
+from ...grammar.diagnostic import MergecError, error
 from ...grammar.records import dataclass
 from ...grammar.source import Span
 from ..ops.sorting_network import comparators
@@ -87,7 +87,7 @@ def _listed(values: tuple[Any, ...]) -> tuple[Any, ...]:
 
 
 def _nothing(name: str, span: Span) -> MergecError:
-    return MergecError(Diagnostic("E0204", f"`{name}` of nothing", (Label(span, "an empty list"),)))
+    return error("E0204", f"`{name}` of nothing", span, "an empty list")
 
 
 def _shared(given: dict[str, Any], span: Span) -> Any:
@@ -114,9 +114,7 @@ def _triangle(given: dict[str, Any], name: str, span: Span) -> tuple[Any, ...]:
     rows = given["products"]
     square = isinstance(rows, tuple) and all(isinstance(row, tuple) and len(row) == len(rows) for row in rows)
     if not square or not rows:
-        raise MergecError(
-            Diagnostic("E0208", f"`{name}` takes a square list of lists", (Label(span, "not such a list"),))
-        )
+        raise error("E0208", f"`{name}` takes a square list of lists", span, "not such a list")
     return tuple(as_region(value, span) for i, row in enumerate(rows) for value in row[i:])
 
 
@@ -138,13 +136,12 @@ def _keep(given: dict[str, Any], span: Span) -> Any:
     model = as_region(given["model"], span)
     label = getattr(model, "label", None)
     if label is None:
-        raise MergecError(
-            Diagnostic(
-                "E0222",
-                "`keep` needs a region with a name: the name is part of the random mask's key",
-                (Label(span, "this region has no name"),),
-                help=("bind it first: `let part = …`",),
-            )
+        raise error(
+            "E0222",
+            "`keep` needs a region with a name: the name is part of the random mask's key",
+            span,
+            "this region has no name",
+            help="bind it first: `let part = …`",
         )
     attributes = (("label", label), ("stream", given["stream"]))
     return Apply("bernoulli", (model, as_region(given["density"], span)), span, attributes)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from ...grammar import ast
-from ...grammar.diagnostic import Diagnostic, Label, MergecError
+from ...grammar.diagnostic import Diagnostic, Label, MergecError, error
 from ...grammar.records import dataclass
 from ...grammar.source import Span
 from ...grammar.suggest import near
@@ -73,7 +73,7 @@ def match(function: str, parameters: Sequence[Parameter], given: Sequence[Given]
     surplus = [g for g in given if g.name is None][taken:]
     if surplus and rest is None:
         count = f"{len(positional)} argument{'s' if len(positional) != 1 else ''}"
-        raise MergecError(Diagnostic("E0205", f"`{function}` takes {count}", (Label(surplus[0].span, "one too many"),)))
+        raise error("E0205", f"`{function}` takes {count}", surplus[0].span, "one too many")
     if rest is not None:
         joined = surplus[0].span.to(surplus[-1].span) if surplus else span
         values, parts = tuple(g.value for g in surplus), tuple(g.span for g in surplus)
@@ -84,14 +84,13 @@ def match(function: str, parameters: Sequence[Parameter], given: Sequence[Given]
         if argument.name not in named or named[argument.name].variadic:
             likely = near(argument.name, named, 1, 0.5)
             known = ", ".join(f"`{p.name}`" for p in parameters if not p.variadic)
-            raise MergecError(
-                Diagnostic(
-                    "E0203",
-                    f"`{function}` has no parameter `{argument.name}`",
-                    (Label(argument.where, "unknown parameter"),),
-                    notes=(f"its parameters are {known}",) if known else (),
-                    help=(f"did you mean `{likely[0]}`?",) if likely else (),
-                )
+            raise error(
+                "E0203",
+                f"`{function}` has no parameter `{argument.name}`",
+                argument.where,
+                "unknown parameter",
+                notes=f"its parameters are {known}" if known else (),
+                help=f"did you mean `{likely[0]}`?" if likely else (),
             )
         if argument.name in out:
             labels = (Label(argument.where, "again here"), Label(out[argument.name].where, "first here"))
@@ -99,12 +98,11 @@ def match(function: str, parameters: Sequence[Parameter], given: Sequence[Given]
         out[argument.name] = argument
     absent = [p.name for p in positional if p.name not in out and isinstance(p.default, Missing) and p.name != "base"]
     if absent:
-        raise MergecError(
-            Diagnostic(
-                "E0204",
-                f"`{function}` needs {' and '.join(f'`{a}`' for a in absent[:5])}{' and more' if absent[5:] else ''}",
-                (Label(span, f"no `{absent[0]}` here"),),
-            )
+        raise error(
+            "E0204",
+            f"`{function}` needs {' and '.join(f'`{a}`' for a in absent[:5])}{' and more' if absent[5:] else ''}",
+            span,
+            f"no `{absent[0]}` here",
         )
     return out
 
@@ -115,11 +113,9 @@ def check_declared(parameters: Sequence[ast.Parameter]) -> None:
         if kind.name not in KINDS:
             meant = near(kind.name, KINDS, 1)
             help_ = f"did you mean `{meant[0]}`?" if meant else "the kinds are " + ", ".join(f"`{k}`" for k in KINDS)
-            label = Label(kind.span, "no such kind")
-            raise MergecError(Diagnostic("E0223", f"no kind `{kind.name}`", (label,), help=(help_,)))
+            raise error("E0223", f"no kind `{kind.name}`", kind.span, "no such kind", help=help_)
         if kind.name not in _BOUNDED and (kind.low is not None or kind.high is not None):
-            label = Label(kind.span, "only numbers have them")
-            raise MergecError(Diagnostic("E0223", f"{article(kind.name)} has no bounds", (label,)))
+            raise error("E0223", f"{article(kind.name)} has no bounds", kind.span, "only numbers have them")
 
 
 def check_kind(function: str, parameter: Parameter, value: Any, span: Span, tensor: str = "") -> Any:
@@ -148,23 +144,21 @@ def check_kind(function: str, parameter: Parameter, value: Any, span: Span, tens
         "region": is_region(value),
     }[parameter.kind]
     if not fits:
-        raise MergecError(
-            Diagnostic(
-                "E0208",
-                f"`{parameter.name}` of `{function}` must be {article(parameter.kind)}, not {kind_of(value)}",
-                (Label(span, f"this is {kind_of(value)}"),),
-                help=_instead_of_a_region(function, value) if parameter.kind == "region" else (),
-            )
+        raise error(
+            "E0208",
+            f"`{parameter.name}` of `{function}` must be {article(parameter.kind)}, not {kind_of(value)}",
+            span,
+            f"this is {kind_of(value)}",
+            help=_instead_of_a_region(function, value) if parameter.kind == "region" else (),
         )
     low, high = parameter.low, parameter.high
     if (low is not None and value < low) or (high is not None and value > high):
         bounds = f"{'' if low is None else f'{low:g}'}..{'' if high is None else f'{high:g}'}"
-        raise MergecError(
-            Diagnostic(
-                "E0209",
-                f"`{parameter.name}` of `{function}` must lie in {bounds}",
-                (Label(span, f"this is {value:g}" + (f" at `{tensor}`" if tensor else "")),),
-            )
+        raise error(
+            "E0209",
+            f"`{parameter.name}` of `{function}` must lie in {bounds}",
+            span,
+            f"this is {value:g}" + (f" at `{tensor}`" if tensor else ""),
         )
     return value
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from ...grammar import ast
-from ...grammar.diagnostic import Diagnostic, Label, MergecError
+from ...grammar.diagnostic import Diagnostic, error, finding
 from ...grammar.source import Span
 from ..family.place import Path
 from ..terms.assembly import assemble, is_assembly
@@ -27,7 +27,7 @@ from .standard_library import Library
 
 def too_deep(span: Span) -> Diagnostic:
     """The error (E0211) for what would exhaust the interpreter's stack."""
-    return Diagnostic("E0211", "this expression is nested too deeply", (Label(span),))
+    return finding("E0211", "this expression is nested too deeply", span)
 
 
 class Expressions:
@@ -76,7 +76,7 @@ class Expressions:
         return None
 
     def _star(self, node: ast.Star, scope: Scope) -> Any:  # noqa: ARG002
-        raise MergecError(Diagnostic("E0108", "`*` is a place, not a value", (Label(node.span),)))
+        raise error("E0108", "`*` is a place, not a value", node.span)
 
     def _name(self, node: ast.Name, scope: Scope) -> Any:
         known, value = scope.find(node.id)
@@ -95,11 +95,9 @@ class Expressions:
             return found
         try:
             primitive = self.library.primitive(node.id)
-        except PrimitiveError as error:
-            raise MergecError(
-                Diagnostic(
-                    "E0439", f"the primitive `{node.id}` can't be used", (Label(self.span(node)),), (str(error),)
-                )
+        except PrimitiveError as broken:
+            raise error(
+                "E0439", f"the primitive `{node.id}` can't be used", self.span(node), notes=str(broken)
             ) from None
         if primitive is not None:
             return primitive
@@ -177,43 +175,35 @@ class Expressions:
                 node.span.text,
             )
         if is_region(condition):
-            raise MergecError(
-                Diagnostic(
-                    "E0218",
-                    "this condition depends on the weights, which are not known while compiling",
-                    (Label(self.span(node.condition), "a region"),),
-                    help=("choose element by element: `where(condition, then, other)`",),
-                )
+            raise error(
+                "E0218",
+                "this condition depends on the weights, which are not known while compiling",
+                self.span(node.condition),
+                "a region",
+                help="choose element by element: `where(condition, then, other)`",
             )
-        raise MergecError(
-            Diagnostic(
-                "E0208",
-                f"a condition is true or false, not {kind_of(condition)}",
-                (Label(self.span(node.condition), f"this is {kind_of(condition)}"),),
-            )
+        raise error(
+            "E0208",
+            f"a condition is true or false, not {kind_of(condition)}",
+            self.span(node.condition),
+            f"this is {kind_of(condition)}",
         )
 
     def _comprehension(self, node: ast.Comprehension, scope: Scope) -> Any:
         items = self.value(node.iterable, scope)
         if not isinstance(items, tuple):
-            raise MergecError(
-                Diagnostic(
-                    "E0208",
-                    f"`for` goes over a list, not {kind_of(items)}",
-                    (Label(self.span(node.iterable), "not a list"),),
-                )
+            raise error(
+                "E0208", f"`for` goes over a list, not {kind_of(items)}", self.span(node.iterable), "not a list"
             )
         out = []
         for item in items:
             self.budget.call(self.span(node))
             values = (item,) if len(node.targets) == 1 else item
             if not isinstance(values, tuple) or len(values) != len(node.targets):
-                raise MergecError(
-                    Diagnostic(
-                        "E0210",
-                        f"{len(node.targets)} names for {len(values) if isinstance(values, tuple) else 1} values",
-                        (Label(node.targets[0].span),),
-                    )
+                raise error(
+                    "E0210",
+                    f"{len(node.targets)} names for {len(values) if isinstance(values, tuple) else 1} values",
+                    node.targets[0].span,
                 )
             inner = Scope({t.id: v for t, v in zip(node.targets, values, strict=True)}, scope)
             out.append(self.value(node.element, inner))
@@ -246,11 +236,7 @@ class Expressions:
                 self.budget.handed(value, self.span(argument.value))
             if argument.splat:
                 if not isinstance(value, tuple):
-                    raise MergecError(
-                        Diagnostic(
-                            "E0208", f"`*` spreads a list, not {kind_of(value)}", (Label(argument.span, "not a list"),)
-                        )
-                    )
+                    raise error("E0208", f"`*` spreads a list, not {kind_of(value)}", argument.span, "not a list")
                 span = self._argument_span(argument, scope)
                 out.extend(Given(None, v, span) for v in value)
             else:
@@ -280,11 +266,7 @@ class Expressions:
             return function.run(values, span)
         if isinstance(function, Function):
             return self._functions.apply(function, given, span)
-        raise MergecError(
-            Diagnostic(
-                "E0208", f"{kind_of(function)} can't be called", (Label(self.span(node.function), "not a function"),)
-            )
-        )
+        raise error("E0208", f"{kind_of(function)} can't be called", self.span(node.function), "not a function")
 
 
 Form = Callable[[Expressions, ast.Call, Scope], Any]

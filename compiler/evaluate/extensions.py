@@ -13,7 +13,7 @@ from collections.abc import Callable
 from dataclasses import field
 from typing import Any
 
-from ...grammar.diagnostic import Diagnostic, Label, MergecError
+from ...grammar.diagnostic import error
 from ...grammar.records import dataclass
 from ...grammar.source import Span
 from ..terms.lifting import as_region
@@ -99,7 +99,7 @@ def as_function(primitive: Primitive) -> Builtin:
     def run(given: dict[str, Any], span: Span) -> Any:
         regions = [r for p in primitive.parameters if p.kind == "region" for r in _values(p, given[p.name])]
         if not regions:
-            raise MergecError(Diagnostic("E0204", f"`{primitive.name}` of nothing", (Label(span, "an empty list"),)))
+            raise error("E0204", f"`{primitive.name}` of nothing", span, "an empty list")
         args = [as_region(value, span) for value in (*regions, *(given[p.name] for p in numbers))]
         return Apply(OPS_BY_KIND[primitive.kind], tuple(args), span, _attributes(primitive, len(numbers)))
 

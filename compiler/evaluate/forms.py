@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from ...grammar import ast
-from ...grammar.diagnostic import Diagnostic, Exit, Label, MergecError
+from ...grammar.diagnostic import Diagnostic, MergecError, error
 from ..checkpoint.adapter import Adapter, read_changes
 from ..checkpoint.adapter_config import FILE, read_config
 from ..checkpoint.agreement import Disagreement, certain
@@ -66,13 +66,13 @@ class Models:
         source: str = values["source"]
         if len(self.opened) >= MAX_MODELS:
             message = f"the recipe names more than {MAX_MODELS} models"
-            raise MergecError(Diagnostic("E0182", message, (Label(node.span, "one too many"),)))
+            raise error("E0182", message, node.span, "one too many")
         try:
             checkpoint = self.catalog.open(
                 source, revision=values.get("revision"), subfolder=values.get("subfolder"), near=self.near
             )
-        except CatalogError as error:
-            raise _unopened(error, given) from None
+        except CatalogError as fault:
+            raise _unopened(fault, given) from None
         rename = None
         if isinstance(values.get("rename"), PlaceMap):
             rename = {key: str(value) for key, value in plain(values["rename"].entries).items()}
@@ -89,8 +89,8 @@ class Models:
                 span=given["source"].span,
                 known=self.opened,
             )
-        except CatalogError as error:
-            raise _unopened(error, given) from None
+        except CatalogError as fault:
+            raise _unopened(fault, given) from None
         self.warnings.extend(warnings)
         self.warnings.extend(self._complete(model))
         self.opened.append(model)
@@ -119,8 +119,8 @@ class Models:
             checkpoint = self.catalog.adapter(
                 source, revision=values.get("revision"), subfolder=values.get("subfolder"), near=self.near
             )
-        except CatalogError as error:
-            raise _unopened(error, given) from None
+        except CatalogError as fault:
+            raise _unopened(fault, given) from None
         number = self._numbers.setdefault((checkpoint.location, checkpoint.revision, "lora"), len(self._numbers))
         shown = label or _last(source)
         config = read_config(checkpoint.config or {}, f"{checkpoint.location}/{FILE}", shown, span)
@@ -133,7 +133,7 @@ class Models:
             try:
                 return self.catalog.same_bytes(checkpoint, first, second, other=other, turned=turned) is True
             except CatalogError as error:
-                raise MergecError(catalog_diagnostic(error, span), Exit.INPUT) from None
+                raise MergecError(catalog_diagnostic(error, span)) from None
 
         changes = read_changes(checkpoint, config, same_bytes, shown, span)
         found = Adapter(model, changes, config, same_bytes)
@@ -156,9 +156,8 @@ _BLAMED = {"E0438": "rename", "E0464": "revision"}
 """The argument at which an error is shown, where it is not the source."""
 
 
-def _unopened(error: CatalogError, given: Mapping[str, Given]) -> MergecError:
-    where = given[_BLAMED.get(error.code, "source")].span
-    return MergecError(catalog_diagnostic(error, where), Exit.RECIPE if error.missing else Exit.INPUT)
+def _unopened(fault: CatalogError, given: Mapping[str, Given]) -> MergecError:
+    return MergecError(catalog_diagnostic(fault, given[_BLAMED.get(fault.code, "source")].span))
 
 
 def _last(source: str) -> str:
@@ -167,7 +166,7 @@ def _last(source: str) -> str:
 
 def _tie(expressions: Expressions, node: ast.Call, scope: Scope) -> Any:
     if len(node.arguments) != 1 or node.arguments[0].name or node.arguments[0].splat:
-        raise MergecError(Diagnostic("E0204", "`tie` takes one place of the output", (Label(node.span),)))
+        raise error("E0204", "`tie` takes one place of the output", node.span)
     return Tie(expressions.path(node.arguments[0].value, scope), node.span)
 
 
@@ -175,36 +174,30 @@ def _stack(expressions: Expressions, node: ast.Call, scope: Scope) -> Any:
     parts, counts = [], []
     for given in expressions.arguments(node, scope):
         if given.name is not None or not is_region(given.value):
-            raise MergecError(
-                Diagnostic(
-                    "E0208", f"`stack` takes layers, not {kind_of(given.value)}", (Label(given.span, "no layers"),)
-                )
-            )
+            raise error("E0208", f"`stack` takes layers, not {kind_of(given.value)}", given.span, "no layers")
         picked, bare = picks(given.value)
         selections = [owner.space.select(path) for owner, path in picked]
         found = {len(selection.indices) for selection in selections if selection.stack}
         if bare or not found:
             shown = (bare[0].label if bare else None) or "it"
-            raise MergecError(
-                Diagnostic(
-                    "E0305",
-                    "each part of a `stack` says which layers it takes",
-                    (Label(given.span, f"`{shown}` has no layers picked here"),),
-                    help=(f"for instance `{shown}.layers[*]`",),
-                )
+            raise error(
+                "E0305",
+                "each part of a `stack` says which layers it takes",
+                given.span,
+                f"`{shown}` has no layers picked here",
+                help=f"for instance `{shown}.layers[*]`",
             )
         if len(found) > 1:
-            raise MergecError(
-                Diagnostic(
-                    "E0305",
-                    f"this part combines {' and '.join(str(n) for n in sorted(found))} layers",
-                    (Label(given.span, "counts differ"),),
-                )
+            raise error(
+                "E0305",
+                f"this part combines {' and '.join(str(n) for n in sorted(found))} layers",
+                given.span,
+                "counts differ",
             )
         parts.append(given.value)
         counts.append(found.pop())
     if not parts:
-        raise MergecError(Diagnostic("E0204", "`stack` needs at least one part", (Label(node.span),)))
+        raise error("E0204", "`stack` needs at least one part", node.span)
     return Stack(tuple(parts), tuple(counts), node.span)
 
 
@@ -212,11 +205,11 @@ def _union(expressions: Expressions, node: ast.Call, scope: Scope) -> Any:
     models = []
     for given in expressions.arguments(node, scope):
         if not isinstance(given.value, Leaf) or given.value.path is not None:
-            raise MergecError(Diagnostic("E0208", "`union` takes models", (Label(given.span, "not a model"),)))
+            raise error("E0208", "`union` takes models", given.span, "not a model")
         models.append(given.value.model)
     if not models:
         help_ = (f"name those whose tokens it has: `{CALLED['union']}`",)
-        raise MergecError(Diagnostic("E0204", "`union` needs at least one model", (Label(node.span),), help=help_))
+        raise error("E0204", "`union` needs at least one model", node.span, help=help_)
     return Union(tuple(models), node.span)
 
 
@@ -224,9 +217,7 @@ def _token(expressions: Expressions, node: ast.Call, scope: Scope) -> Any:
     given, values = _given("token", _TOKEN, expressions, node, scope)
     model = values["model"]
     if model != "zero" and not (isinstance(model, Leaf) and model.path is None):
-        raise MergecError(
-            Diagnostic("E0208", '`token` takes a model or "zero", and a token', (Label(given["model"].span),))
-        )
+        raise error("E0208", '`token` takes a model or "zero", and a token', given["model"].span)
     source = model.model if isinstance(model, Leaf) else None
     return Token(source, values.get("text"), values.get("force", True), node.span)
 

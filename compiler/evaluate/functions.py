@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from ...grammar import ast
-from ...grammar.diagnostic import Diagnostic, Label, MergecError
+from ...grammar.diagnostic import MergecError, error, finding
 from ...grammar.source import Span
 from ..terms.lookup import may_lack
 from ..terms.terms import Among, Choice, Present, Stack, Tie, Vary, Where, is_region
@@ -105,13 +105,12 @@ class Functions:
         if isinstance(value, Poison):
             raise Cascade
         if value is None or not is_region(value):
-            raise MergecError(
-                Diagnostic(
-                    "E0217",
-                    f"`{function}` needs a base, and the recipe has no model named `base`",
-                    (Label(span, "no base"),),
-                    help=("pass one: `base=…`", 'or name one: `let base = model("…")`'),
-                )
+            raise error(
+                "E0217",
+                f"`{function}` needs a base, and the recipe has no model named `base`",
+                span,
+                "no base",
+                help=("pass one: `base=…`", 'or name one: `let base = model("…")`'),
             )
         return value
 
@@ -120,14 +119,13 @@ class Functions:
         condition = self._value(statement.condition, scope)
         message = statement.message.value if statement.message else "an expectation does not hold"
         if is_region(condition):
-            raise MergecError(
-                Diagnostic(
-                    "E0218",
-                    "this expectation depends on the weights, which are not known while compiling",
-                    (Label(self.origin or statement.condition.span, "a region"),),
-                )
+            raise error(
+                "E0218",
+                "this expectation depends on the weights, which are not known while compiling",
+                self.origin or statement.condition.span,
+                "a region",
             )
-        failure = Diagnostic("E0214", message, (Label(span, "here"),))
+        failure = finding("E0214", message, span, "here")
         if varies(condition):
 
             def holds(where: Where) -> bool:
@@ -179,14 +177,13 @@ def _fewer(
 
 def _inside(error: MergecError, function: str, span: Span) -> MergecError:
     """The error with a word on where it arose, if it can only point at the call of a library function."""
-    return MergecError(
+    return error.retold(
         [
             dataclasses.replace(d, notes=(*d.notes, f"inside `{function}`"))
             if d.code in ("E0208", "E0216") and d.labels and d.labels[0].span == span
             else d
             for d in error.diagnostics
-        ],
-        error.exit,
+        ]
     )
 
 

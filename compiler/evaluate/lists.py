@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from ...grammar.diagnostic import Diagnostic, Label, MergecError
+from ...grammar.diagnostic import error
 from ...grammar.source import Span
 from ..terms.kinds import kind_of
 from ..terms.terms import Present, Vary, Where
@@ -16,16 +16,15 @@ from ..terms.terms import Present, Vary, Where
 def each(given: dict[str, Any], span: Span) -> Any:
     value, models = given["value"], given["models"]
     if not isinstance(models, tuple):
-        raise MergecError(Diagnostic("E0208", "`each` needs a list of models", (Label(span, "no list here"),)))
+        raise error("E0208", "`each` needs a list of models", span, "no list here")
     if not isinstance(value, tuple):
         return (value,) * len(models)
     if len(value) != len(models):
-        raise MergecError(
-            Diagnostic(
-                "E0210",
-                f"a list of {len(value)} for {len(models)} model{'s' if len(models) != 1 else ''}",
-                (Label(span, "one value a model, or one for all"),),
-            )
+        raise error(
+            "E0210",
+            f"a list of {len(value)} for {len(models)} model{'s' if len(models) != 1 else ''}",
+            span,
+            "one value a model, or one for all",
         )
     return value
 
@@ -33,46 +32,41 @@ def each(given: dict[str, Any], span: Span) -> Any:
 def position(given: dict[str, Any], span: Span) -> Any:
     models, number = given["models"], given["number"]
     if not isinstance(models, tuple):
-        raise MergecError(Diagnostic("E0208", "`position` needs a list of models", (Label(span, "no list here"),)))
+        raise error("E0208", "`position` needs a list of models", span, "no list here")
     total = models.total if isinstance(models, Present) else len(models)
     if isinstance(number, bool) or not isinstance(number, int) or not 0 <= number < total:
-        raise MergecError(
-            Diagnostic(
-                "E0209",
-                f"there is no model number {number}" if isinstance(number, int) else "a model's number is needed",
-                (Label(span, f"models are numbered 0 to {total - 1}"),),
-            )
+        raise error(
+            "E0209",
+            f"there is no model number {number}" if isinstance(number, int) else "a model's number is needed",
+            span,
+            f"models are numbered 0 to {total - 1}",
         )
     numbers = models.numbers if isinstance(models, Present) else tuple(range(total))
     if number not in numbers:
-        raise MergecError(
-            Diagnostic("E0470", f"the model number {number} lacks a tensor", (Label(span, "asked for here"),))
-        )
+        raise error("E0470", f"the model number {number} lacks a tensor", span, "asked for here")
     return numbers.index(number)
 
 
 def length(given: dict[str, Any], span: Span) -> Any:
     if not isinstance(given["list"], tuple):
-        raise MergecError(Diagnostic("E0208", f"`len` of {kind_of(given['list'])}", (Label(span, "not a list"),)))
+        raise error("E0208", f"`len` of {kind_of(given['list'])}", span, "not a list")
     return len(given["list"])
 
 
 def side_by_side(given: dict[str, Any], span: Span) -> Any:
     lists = given["lists"]
     if not all(isinstance(x, tuple) for x in lists):
-        raise MergecError(Diagnostic("E0208", "`zip` takes lists", (Label(span, "not only lists here"),)))
+        raise error("E0208", "`zip` takes lists", span, "not only lists here")
     if len({len(x) for x in lists}) > 1:
         counts = " and ".join(str(len(x)) for x in lists)
-        raise MergecError(Diagnostic("E0210", f"`zip` of lists of {counts}", (Label(span, "lengths differ"),)))
+        raise error("E0210", f"`zip` of lists of {counts}", span, "lengths differ")
     return tuple(zip(*lists, strict=True))
 
 
 def counting(given: dict[str, Any], span: Span) -> Any:
     count = given["count"]
     if not isinstance(count, int) or not 0 <= count <= 100_000:
-        raise MergecError(
-            Diagnostic("E0209", "`range` takes a whole number from 0 to 100000", (Label(span, "not such a number"),))
-        )
+        raise error("E0209", "`range` takes a whole number from 0 to 100000", span, "not such a number")
     return tuple(range(count))
 
 
@@ -83,7 +77,7 @@ def curve(given: dict[str, Any], span: Span) -> Any:
         or not points
         or not all(isinstance(p, int | float) and not isinstance(p, bool) for p in points)
     ):
-        raise MergecError(Diagnostic("E0208", "`curve` takes a list of numbers", (Label(span, "not such a list"),)))
+        raise error("E0208", "`curve` takes a list of numbers", span, "not such a list")
 
     def value(where: Where) -> float:
         position = where.depth * (len(points) - 1)

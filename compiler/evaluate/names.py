@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from ...grammar import ast
-from ...grammar.diagnostic import Diagnostic, Label
+from ...grammar.diagnostic import Diagnostic, finding
 from ...grammar.source import Span
 
 _MOST_SHOWN = 12  # of a circle of defs; of a longer one the ends
@@ -29,9 +29,7 @@ def cycles(module: ast.Module) -> list[Diagnostic]:
                     circle = [f"`{c}`" for c in [*trail[trail.index(callee.id) :], callee.id]]
                     shown = " -> ".join(circle if len(circle) <= _MOST_SHOWN else [*circle[:4], "…", *circle[-4:]])
                     found.append(
-                        Diagnostic(
-                            "E0207", f"a def can't call itself: {shown}", (Label(callee.span, "closes the circle"),)
-                        )
+                        finding("E0207", f"a def can't call itself: {shown}", callee.span, "closes the circle")
                     )
                     done.update(trail)
                     break

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from ...grammar.diagnostic import Diagnostic, Label, MergecError
+from ...grammar.diagnostic import Diagnostic, MergecError, finding
 from ...grammar.literals import parse_size
 from ...grammar.records import dataclass
 from ...grammar.source import Source, Span
@@ -98,12 +98,13 @@ def settings_of(recipe: Recipe, overrides: Mapping[str, Any], strict: bool) -> S
         if key not in KEYS:
             likely = near(key, KEYS, 1, 0.5)
             errors.append(
-                Diagnostic(
+                finding(
                     "E0203",
                     f"the output has no setting `{key}`",
-                    (Label(argument.where, "unknown setting"),),
-                    notes=(f"its settings are {', '.join(f'`{k}`' for k in KEYS)}",),
-                    help=(f"did you mean `{likely[0]}`?",) if likely else (),
+                    argument.where,
+                    "unknown setting",
+                    notes=f"its settings are {', '.join(f'`{k}`' for k in KEYS)}",
+                    help=f"did you mean `{likely[0]}`?" if likely else (),
                 )
             )
     check = _Checker(given, errors)
@@ -151,7 +152,7 @@ def _template(recipe: Recipe, check: _Checker) -> tuple[Model, bool]:
         raise MergecError(
             [
                 *check.errors,
-                Diagnostic("E0220", "the recipe names no model", help=('name one: `let base = model("…")`',)),
+                finding("E0220", "the recipe names no model", help='name one: `let base = model("…")`'),
             ]
         )
     return recipe.models[0], False
@@ -167,13 +168,14 @@ class _Checker:
         """Reports a setting that is not `wanted`: a noun with its article, or the values that are allowed."""
         argument = self.given[key]
         self.errors.append(
-            Diagnostic(
+            finding(
                 "E0208",
                 f"`{key}` must be {wanted}, not {kind_of(argument.value)}"
                 if not isinstance(argument.value, str)
                 else f'`{key}` must be {wanted}, not "{argument.value}"',
-                (Label(argument.span, "not allowed here"),),
-                notes=(f"`{key}` is {KEYS[key]}",) if key in KEYS else (),
+                argument.span,
+                "not allowed here",
+                notes=f"`{key}` is {KEYS[key]}" if key in KEYS else (),
                 help=help,
             )
         )
@@ -275,10 +277,10 @@ class _Checker:
             return True
         span = self.given["tokens"].span
         self.errors.append(
-            Diagnostic(
+            finding(
                 "E0208",
                 f'the row of `{key}` must be a model, "zero" or `token(model, "…")`, not {kind_of(value)}',
-                (Label(span),),
+                span,
             )
         )
         return False

@@ -11,7 +11,7 @@ from dataclasses import field
 from typing import Any
 
 from ...grammar import ast
-from ...grammar.diagnostic import Diagnostic, Label, MergecError
+from ...grammar.diagnostic import Diagnostic, Label, MergecError, error, finding
 from ...grammar.records import dataclass
 from ...grammar.source import Span
 from ..checkpoint.adapter import Adapter
@@ -100,7 +100,7 @@ class _Evaluator:
                 break
         self._check_defs(module)
         for name, value in self.overrides.items():
-            self.result.diagnostics.append(Diagnostic("E0201", f"`-D {name}={value}`: the recipe has no `let {name}`"))
+            self.result.diagnostics.append(finding("E0201", f"`-D {name}={value}`: the recipe has no `let {name}`"))
         self.result.models, self.result.adapters = self.models.opened, self.models.adapters
         self.result.primitives = tuple(self.library.used.values())
         self.result.diagnostics.extend(self.models.warnings)
@@ -192,12 +192,11 @@ class _Evaluator:
         alike = any(isinstance(value, kind) and isinstance(replacement, kind) for kind in kinds)
         if not alike or isinstance(value, bool) != isinstance(replacement, bool):
             name = statement.name.id
-            raise MergecError(
-                Diagnostic(
-                    "E0208",
-                    f"`-D {name}` can replace a number, a string or a boolean by one of the same kind",
-                    (Label(statement.value.span, f"this is {kind_of(value)}"),),
-                )
+            raise error(
+                "E0208",
+                f"`-D {name}` can replace a number, a string or a boolean by one of the same kind",
+                statement.value.span,
+                f"this is {kind_of(value)}",
             )
         return replacement
 
@@ -210,13 +209,11 @@ class _Evaluator:
             return
         for name, value in inner.values.items():
             if name in scope.values:
-                raise MergecError(
-                    Diagnostic(
-                        "E0206",
-                        f"`{name}` of `{statement.path.value}` is already bound here",
-                        (Label(statement.span),),
-                        help=(f'give it a prefix: `use "{statement.path.value}" as lib`',),
-                    )
+                raise error(
+                    "E0206",
+                    f"`{name}` of `{statement.path.value}` is already bound here",
+                    statement.span,
+                    help=f'give it a prefix: `use "{statement.path.value}" as lib`',
                 )
             scope.values[name] = value
 
@@ -226,7 +223,7 @@ class _Evaluator:
         resolved, text = self.catalog.library(path, near=near)
         if resolved in chain:
             shown = " -> ".join(f"`{c}`" for c in (*chain[chain.index(resolved) :], resolved))
-            raise MergecError(Diagnostic("E0212", f"files use each other in a circle: {shown}", (Label(span),)))
+            raise error("E0212", f"files use each other in a circle: {shown}", span)
         module = self.library.parse(resolved, text)
         if (name, text) not in self.result.libraries:
             self.result.libraries.append((name, text))
@@ -244,24 +241,21 @@ class _Evaluator:
                 else:
                     scope.values.update(inner.values)
             elif not isinstance(statement, ast.Def):
-                raise MergecError(
-                    Diagnostic(
-                        "E0221",
-                        "a file that is used holds only `let`, `def` and `use`",
-                        (Label(statement.span, "not allowed in a library"),),
-                    )
+                raise error(
+                    "E0221",
+                    "a file that is used holds only `let`, `def` and `use`",
+                    statement.span,
+                    "not allowed in a library",
                 )
         return scope
 
     def _output(self, statement: ast.Output) -> None:
         if self.result.output_span is not None:
-            raise MergecError(Diagnostic("E0215", "`output` is given twice", (Label(statement.keyword, "again here"),)))
+            raise error("E0215", "`output` is given twice", statement.keyword, "again here")
         self.result.output_span = statement.keyword
         for argument in statement.arguments:
             if argument.name is None:
-                raise MergecError(
-                    Diagnostic("E0205", "settings of the output are written `key=value`", (Label(argument.span),))
-                )
+                raise error("E0205", "settings of the output are written `key=value`", argument.span)
             if argument.name in self.result.settings:
                 labels = (
                     Label(argument.span, "again here"),

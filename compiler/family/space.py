@@ -12,7 +12,7 @@ import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import field
 
-from ...grammar.diagnostic import Diagnostic, Label, MergecError
+from ...grammar.diagnostic import MergecError, error
 from ...grammar.records import dataclass
 from ...grammar.suggest import near
 from .family import Family, Stack, stack_index
@@ -144,9 +144,7 @@ class Space:
         if isinstance(first, GlobStep):
             return self._glob(path, first)
         if sum(isinstance(step, GlobStep) for step in path.steps) > _MOST_GLOBS:
-            raise MergecError(
-                Diagnostic("E0301", f"a place has at most {_MOST_GLOBS} globs", (Label(path.span, "more than that"),))
-            )
+            raise error("E0301", f"a place has at most {_MOST_GLOBS} globs", path.span, "more than that")
         candidates = self._candidates(path)
         for candidate in candidates:
             found = self._match(candidate)
@@ -156,22 +154,19 @@ class Space:
 
     def _glob(self, path: Path, step: GlobStep) -> Selection:
         if len(path.steps) > 1:
-            raise MergecError(
-                Diagnostic("E0301", "a glob covers full tensor names and takes no further parts", (Label(path.span),))
-            )
+            raise error("E0301", "a glob covers full tensor names and takes no further parts", path.span)
         pattern = glob_pattern(step.pattern)
         found = dict.fromkeys(name for name in self.names if pattern.fullmatch(name))
         for stored, canonical in self.stored.items():
             if pattern.fullmatch(stored):
                 found.update(dict.fromkeys(canonical))
         if not found:
-            raise MergecError(
-                Diagnostic(
-                    "E0304",
-                    f"no tensor of {self.owner} matches `{step.pattern}`",
-                    (Label(step.span, "matches nothing"),),
-                    help=_near(step.pattern, self.names, "did you mean"),
-                )
+            raise error(
+                "E0304",
+                f"no tensor of {self.owner} matches `{step.pattern}`",
+                step.span,
+                "matches nothing",
+                help=_near(step.pattern, self.names, "did you mean"),
             )
         return _selection([((), name, name) for name in found], (), (), None)
 
@@ -277,7 +272,7 @@ class Space:
             length = max(numbers[axis] for numbers, _, _ in found) + 1
             if length > _MOST_NUMBERED:
                 message = f"{self.owner} has a part here that is numbered {_MOST_NUMBERED} or higher"
-                raise MergecError(Diagnostic("E0303", message, (Label(step.span, "not to be listed"),)))
+                raise error("E0303", message, step.span, "not to be listed")
             if axis == 0 and candidate.stack:
                 length = max(length, self.depths.get(candidate.stack, 0))
             chosen.append(_positions(step, length, self.owner))
@@ -288,9 +283,7 @@ class Space:
             if None not in at:
                 placed.append((tuple([a for a in at if a is not None]), rest, name))
         if not placed:
-            raise MergecError(
-                Diagnostic("E0304", f"`{path}` covers no tensor of {self.owner}", (Label(path.span, "covers nothing"),))
-            )
+            raise error("E0304", f"`{path}` covers no tensor of {self.owner}", path.span, "covers nothing")
         counts = tuple(len(c) for c in chosen)
         return _selection(placed, counts, tuple(chosen[0]) if chosen else (), candidate.stack)
 
@@ -300,13 +293,12 @@ class Space:
         word = first.name if isinstance(first, NameStep) else "["
         stacks = [s.name for s in self.family.stacks]
         if word == "layers" and stacks and "layers" not in stacks:
-            return MergecError(
-                Diagnostic(
-                    "E0302",
-                    f"{self.owner} has several layer stacks, so `layers` alone is ambiguous",
-                    (Label(first.span, "which one?"),),
-                    help=("use " + " or ".join(f"`{s}[…]`" for s in stacks),),
-                )
+            return error(
+                "E0302",
+                f"{self.owner} has several layer stacks, so `layers` alone is ambiguous",
+                first.span,
+                "which one?",
+                help="use " + " or ".join(f"`{s}[…]`" for s in stacks),
             )
         known = [*stacks, *self.family.places, *sorted({n.split(".")[0] for n in self.names})]
         label, help_ = "no such place", _near(word, known, "did you mean")
@@ -322,20 +314,17 @@ class Space:
                 help_ = (fused,)
             if isinstance(later, NameStep) and later.name.isdigit():
                 help_ = (f"an index stands in brackets: `{word}[{later.name}]`",)
-            return MergecError(
-                Diagnostic(
-                    "E0301",
-                    f"{self.owner} has no place `{path.text}`",
-                    (Label(later.span, label),),
-                    notes=(f"roles of family `{self.family.name}`: {', '.join(known)}",) if known else (),
-                    help=help_,
-                )
+            return error(
+                "E0301",
+                f"{self.owner} has no place `{path.text}`",
+                later.span,
+                label,
+                notes=f"roles of family `{self.family.name}`: {', '.join(known)}" if known else (),
+                help=help_,
             )
         if self.owner == "the output" and len(path.steps) == 1 and isinstance(first, NameStep):
             help_ = (*help_, f"to bind a name: `let {word} = …`")
-        return MergecError(
-            Diagnostic("E0301", f"{self.owner} has no place `{path.text}`", (Label(first.span, label),), help=help_)
-        )
+        return error("E0301", f"{self.owner} has no place `{path.text}`", first.span, label, help=help_)
 
 
 def _fused(step: NameStep | IndexStep | GlobStep, known: list[str]) -> str:
@@ -369,25 +358,23 @@ def _positions(step: IndexStep, length: int, owner: str) -> list[int]:
         for n in (start, stop):
             if not 0 <= n < length:
                 shown = n if n >= 0 else n - length
-                raise MergecError(
-                    Diagnostic(
-                        "E0303",
-                        f"index {shown} is out of range: {owner} has {length} here, 0 to {length - 1}",
-                        (Label(interval.span, f"not in 0..{length - 1}"),),
-                    )
+                raise error(
+                    "E0303",
+                    f"index {shown} is out of range: {owner} has {length} here, 0 to {length - 1}",
+                    interval.span,
+                    f"not in 0..{length - 1}",
                 )
         if stop < start:
-            raise MergecError(
-                Diagnostic(
-                    "E0303",
-                    f"the range {start}..{stop} is empty",
-                    (Label(interval.span, "runs backwards"),),
-                    help=(f"ranges include both ends: `{stop}..{start}`",),
-                )
+            raise error(
+                "E0303",
+                f"the range {start}..{stop} is empty",
+                interval.span,
+                "runs backwards",
+                help=f"ranges include both ends: `{stop}..{start}`",
             )
         out.extend(range(start, stop + 1, interval.step))
     if len(set(out)) != len(out):
-        raise MergecError(Diagnostic("E0303", "an index is selected twice", (Label(step.span, "overlaps itself"),)))
+        raise error("E0303", "an index is selected twice", step.span, "overlaps itself")
     return out
 
 

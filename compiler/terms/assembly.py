@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
-from ...grammar.diagnostic import Diagnostic, Label, MergecError
+from ...grammar.diagnostic import MergecError, error
 from ...grammar.source import Span
 from ..family.space import Space
 from .lifting import as_region
@@ -36,13 +36,12 @@ def assemble(entries: Sequence[Entry], span: Span) -> Assembly:
     found = [o for value in (*rest, *(v for _, _, v in parts)) for o in owners(value)]
     first = next((o for o in found if not isinstance(o, Leaf) or o.path is None), None)
     if first is None:
-        raise MergecError(
-            Diagnostic(
-                "E0208",
-                "these parts make no model: none of them is a whole one",
-                (Label(span, "from which model is the rest?"),),
-                help=("name it: `{layers: stack(…), _: base}`",),
-            )
+        raise error(
+            "E0208",
+            "these parts make no model: none of them is a whole one",
+            span,
+            "from which model is the rest?",
+            help="name it: `{layers: stack(…), _: base}`",
         )
     model = first.model
     origins: dict[str, Origins] = {}

@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable
 from typing import Any
 
-from ...grammar.diagnostic import Diagnostic, Label, MergecError
+from ...grammar.diagnostic import error
 from ...grammar.source import Span
 from .kinds import kind_of
 from .terms import Apply, Number, PlaceMap, Vary, Where, is_region
@@ -19,9 +19,7 @@ def as_region(value: Any, span: Span) -> Any:
         return value
     if isinstance(value, int | float | Vary | PlaceMap):
         return Number(value, span)
-    raise MergecError(
-        Diagnostic("E0208", f"expected a region or a number, not {kind_of(value)}", (Label(span, kind_of(value)),))
-    )
+    raise error("E0208", f"expected a region or a number, not {kind_of(value)}", span, kind_of(value))
 
 
 def lift(
@@ -39,9 +37,7 @@ def lift(
     spans = operands or (span,) * len(values)
     for v, at in zip(values, spans, strict=True):
         if not is_region(v) and not isinstance(v, int | float | Vary | PlaceMap):
-            raise MergecError(
-                Diagnostic("E0208", f"`{text}` can't take {kind_of(v)}", (Label(at, f"{kind_of(v)} here"),))
-            )
+            raise error("E0208", f"`{text}` can't take {kind_of(v)}", at, f"{kind_of(v)} here")
     if any(is_region(v) for v in values):
         return Apply(op, tuple(as_region(v, at) for v, at in zip(values, spans, strict=True)), span)
     if any(varies(v) for v in values):
@@ -61,9 +57,7 @@ def guarded(function: Callable[..., Any], values: list[Any], span: Span, text: s
     odd = next((v for v in values if not isinstance(v, int | float)), 0)
     if not isinstance(odd, int | float):
         at = f" at `{tensor}`" if tensor else ""
-        raise MergecError(
-            Diagnostic("E0208", f"`{text}` can't take {kind_of(odd)}", (Label(span, f"{kind_of(odd)}{at}"),))
-        )
+        raise error("E0208", f"`{text}` can't take {kind_of(odd)}", span, f"{kind_of(odd)}{at}")
     try:
         result = function(*values)
         fault = "no real number" if isinstance(result, complex) else ""
@@ -80,7 +74,7 @@ def guarded(function: Callable[..., Any], values: list[Any], span: Span, text: s
     if fault:
         shown = " and ".join(f"{v:g}" for v in values)
         notes = (f"at `{tensor}`",) if tensor else ()
-        raise MergecError(Diagnostic("E0216", f"`{text}` of {shown} is not a number", (Label(span, fault),), notes))
+        raise error("E0216", f"`{text}` of {shown} is not a number", span, fault, notes=notes)
     return result
 
 

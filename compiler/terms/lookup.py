@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 
-from ...grammar.diagnostic import Diagnostic, Label, MergecError
+from ...grammar.diagnostic import MergecError, error
 from ...grammar.source import Span
 from ..checkpoint.model import Model
 from ..family.place import Path
@@ -98,25 +98,23 @@ def corresponding(owner: Leaf | Assembly, path: Path, span: Span, where: Where) 
     if selection.counts != where.counts:
         left = " x ".join(str(c) for c in where.counts) or "1"
         right = " x ".join(str(c) for c in selection.counts) or "1"
-        raise MergecError(
-            Diagnostic(
-                "E0305",
-                f"{right} on the right can't be matched with {left} on the left",
-                (Label(span, f"selects {right}"),),
-                notes=("explicit layers are matched in order, so the counts must agree",),
-            )
+        raise error(
+            "E0305",
+            f"{right} on the right can't be matched with {left} on the left",
+            span,
+            f"selects {right}",
+            notes="explicit layers are matched in order, so the counts must agree",
         )
     name, rest = selection.by_coordinate.get(where.coordinate), where.coordinate[1]
     # of what is a tensor on the left and a module on the right, none is absent: they don't correspond
     fits = rest or any(not other for _, other in selection.by_coordinate)
     if name is not None or (fits and owner.model.family.is_optional(where.name)):
         return name
-    raise MergecError(
-        Diagnostic(
-            "E0306",
-            f"`{path.text}` of `{owner.label}` has nothing that corresponds to `{where.name}`",
-            (Label(span, f"no `{rest}` here" if rest else "a different part"),),
-        )
+    raise error(
+        "E0306",
+        f"`{path.text}` of `{owner.label}` has nothing that corresponds to `{where.name}`",
+        span,
+        f"no `{rest}` here" if rest else "a different part",
     )
 
 
@@ -134,13 +132,12 @@ def _stacked(term: Stack, where: Where) -> tuple[Region, Where]:
     position, rest = where.coordinate
     total = sum(term.counts)
     if len(position) != (total != 1) or (where.counts and where.counts[0] != total):
-        raise MergecError(
-            Diagnostic(
-                "E0305",
-                f"a stack of {total} layers is given to {where.counts[0] if where.counts else 1}",
-                (Label(term.span, f"{total} layers"),),
-                help=("`stack` is the value of a whole stack of layers: `layers = stack(…)`",),
-            )
+        raise error(
+            "E0305",
+            f"a stack of {total} layers is given to {where.counts[0] if where.counts else 1}",
+            term.span,
+            f"{total} layers",
+            help="`stack` is the value of a whole stack of layers: `layers = stack(…)`",
         )
     layer = position[0] if position else 0
     for part, count in zip(term.parts, term.counts, strict=True):
@@ -160,7 +157,7 @@ def _assembled(term: Assembly, where: Where) -> tuple[Region, Where] | None:
     if term.model.family.is_optional(where.name) and where.name not in term.space.names:
         return None
     message = f"no part of this model gives `{where.name}` a value"
-    raise MergecError(Diagnostic("E0306", message, (Label(term.span, "put together"),)))
+    raise error("E0306", message, term.span, "put together")
 
 
 def _part_at(assembly: Assembly, name: str) -> tuple[Region, Coordinate, tuple[int, ...]] | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable
 
-from ...grammar.diagnostic import Diagnostic, Label, MergecError
+from ...grammar.diagnostic import error
 from ...grammar.source import Span
 from ..family.place import Path
 from .terms import (
@@ -39,13 +39,12 @@ def at(region: Region, path: Path, span: Span) -> Region:
 
     def push(region: Region) -> Region:
         if isinstance(region, Lora):
-            raise MergecError(
-                Diagnostic(
-                    "E0454",
-                    "an adapter has no places of its own",
-                    (Label(span, "part of an adapter"),),
-                    help=("pick from the model that it is applied to: `(base + lora(…)).layers[3]`",),
-                )
+            raise error(
+                "E0454",
+                "an adapter has no places of its own",
+                span,
+                "part of an adapter",
+                help="pick from the model that it is applied to: `(base + lora(…)).layers[3]`",
             )
         if isinstance(region, Leaf):
             inner = path if region.path is None else region.path.join(path)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from ...grammar.diagnostic import Diagnostic, Label, MergecError
+from ...grammar.diagnostic import error
 from ...grammar.source import Span
 from .map_keys import counting
 from .terms import PlaceMap, Vary, Where
@@ -29,13 +29,12 @@ def resolve_map(mapping: PlaceMap, where: Where) -> Any:
     """The value of the key that counts for the tensor. Raises MergecError (E0314) where none covers it."""
     found = counting(mapping.entries, where.name, where.space)
     if found is None:
-        raise MergecError(
-            Diagnostic(
-                "E0314",
-                f"this place map has no value for `{where.name}`",
-                (Label(mapping.span, "no key covers it"),),
-                help=("add a default: `_: 1`",),
-            )
+        raise error(
+            "E0314",
+            f"this place map has no value for `{where.name}`",
+            mapping.span,
+            "no key covers it",
+            help="add a default: `_: 1`",
         )
     return resolve(found[2], where)
 

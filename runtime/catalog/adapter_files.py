@@ -32,16 +32,15 @@ def no_adapter(location: str, source: str, missing: str) -> CatalogError:
                 f"`{show(source)}` is an adapter in {show(found.title)}, which can't be applied yet",
                 notes=("`lora(…)` applies the folders that PEFT's `save_pretrained` writes",),
                 help=(fused(found),),
-                missing=True,
             )
     if os.path.isfile(location):
         beside = os.path.exists(os.path.join(os.path.dirname(location), ADAPTER_CONFIG))
         help = (
             f"name its folder, in which `{ADAPTER_CONFIG}` is" if beside else f"name a folder with `{ADAPTER_CONFIG}`"
         )
-        return CatalogError("E0450", f"`{show(source)}` is a file, not an adapter's folder", help=(help,), missing=True)
+        return CatalogError("E0450", f"`{show(source)}` is a file, not an adapter's folder", help=(help,))
     help = "name a folder that PEFT's `save_pretrained` wrote"
-    return CatalogError("E0450", f"no adapter in `{show(source)}`: it has no `{missing}`", help=(help,), missing=True)
+    return CatalogError("E0450", f"no adapter in `{show(source)}`: it has no `{missing}`", help=(help,))
 
 
 def _weights(location: str) -> Iterator[str]:

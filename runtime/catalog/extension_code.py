@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 from ...compiler.graph.code_digest import digest_of, own_code
 from ...compiler.plan.plan import Code, Plan
-from ...grammar.diagnostic import Diagnostic, Exit, MergecError
+from ...grammar.diagnostic import error
 from ..files.faults import show
 
 if TYPE_CHECKING:
@@ -49,10 +49,7 @@ def check_code(plan: Plan) -> None:
         now = kernel_code(then.kernel, then.package) if then.kernel else own_code()
         if then.digest not in ("", now):
             message = f"{named(then)} has changed since the plan was made"
-            raise MergecError(
-                Diagnostic("E0662", message, help=("compile the recipe again: run the same command once more",)),
-                Exit.RUN,
-            )
+            raise error("E0662", message, help="compile the recipe again: run the same command once more")
 
 
 def named(code: Code) -> str:

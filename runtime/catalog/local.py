@@ -141,7 +141,7 @@ class LocalCatalog:
         """
         resolved = _resolve(path, near)
         if not os.path.exists(resolved):
-            raise CatalogError("E0402", f"no file `{show(path)}`", help=near_names(resolved, path), missing=True)
+            raise CatalogError("E0402", f"no file `{show(path)}`", help=near_names(resolved, path))
         return resolved, read_text(resolved, limit=MAX_DOCUMENT, code="E0437")
 
 
@@ -162,9 +162,8 @@ def _locate(source: str, revision: str | None, near: str) -> str:
             "E0404",
             f"`{source}` is not a local folder, and Hub repositories can't be opened yet",
             help=(f'download it with `{download}` and write `model("./{folder}")`',),
-            missing=True,
         )
-    raise CatalogError("E0401", f"no checkpoint at `{show(source)}`", help=near_names(resolved, source), missing=True)
+    raise CatalogError("E0401", f"no checkpoint at `{show(source)}`", help=near_names(resolved, source))
 
 
 def _location(source: str, revision: str | None, subfolder: str | None, near: str) -> str:
@@ -175,17 +174,17 @@ def _location(source: str, revision: str | None, subfolder: str | None, near: st
 
 def _resolve(path: str, near: str) -> str:
     if "\0" in path:
-        raise CatalogError("E0401", f"`{show(path)}` is not a path", missing=True)
+        raise CatalogError("E0401", f"`{show(path)}` is not a path")
     return os.path.abspath(os.path.join(os.path.dirname(near), os.path.expanduser(native(path))))
 
 
 def _below(location: str, subfolder: str) -> str:
     if os.path.isabs(subfolder) or ".." in subfolder.split("/") or "\0" in subfolder:
-        raise CatalogError("E0407", f"subfolder `{show(subfolder)}` leads out of the checkpoint", missing=True)
+        raise CatalogError("E0407", f"subfolder `{show(subfolder)}` leads out of the checkpoint")
     below = os.path.join(location, *native(subfolder).split("/"))
     if not os.path.isdir(below):
         message = f"no subfolder `{show(subfolder)}` in `{show(location)}`"
-        raise CatalogError("E0401", message, help=near_names(below.rstrip("/"), subfolder), missing=True)
+        raise CatalogError("E0401", message, help=near_names(below.rstrip("/"), subfolder))
     return os.path.abspath(below)
 
 

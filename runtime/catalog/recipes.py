@@ -6,7 +6,8 @@ import errno
 import os
 from pathlib import Path
 
-from ...grammar.diagnostic import Diagnostic, Exit, MergecError
+from ...grammar.diagnostic import MergecError, error
+from ...grammar.error_codes import Exit
 from ...grammar.parse import MAX_LENGTH
 from ...grammar.source import Source
 from ..files.faults import reason, show
@@ -42,23 +43,25 @@ def decode_recipe(name: str, raw: bytes) -> Source:
     Raises MergecError (E0403, E0480).
     """
     if len(raw) > MAX_RECIPE:
-        raise _refused("E0480", f"the recipe has more than {MAX_RECIPE >> 20} MiB", name, Exit.INPUT)
+        raise _refused("E0480", f"the recipe has more than {MAX_RECIPE >> 20} MiB", name)
     try:
         # a mark that some editors put at the beginning of UTF-8 text is none of the text
         text = raw.decode("utf-8-sig")
     except UnicodeDecodeError:
         help = (_in_a_recipe(name),) if name.endswith(_WEIGHTS) else ()
-        raise _refused("E0403", "the recipe is not UTF-8 text", name, Exit.INPUT, *help) from None
+        raise _refused("E0403", "the recipe is not UTF-8 text", name, *help) from None
     return Source(name, text.replace("\r\n", "\n").replace("\r", "\n"))
 
 
 def _unread(path: str, error: OSError) -> MergecError:
     if isinstance(error, FileNotFoundError):
         message = "the recipe can't be read: no such file or directory"
-        return _refused("E0402", message, path, Exit.RECIPE, *near_names(os.path.abspath(path), path))
+        return _refused("E0402", message, path, *near_names(os.path.abspath(path), path))
     if error.errno == errno.EISDIR:
-        return _refused("E0402", f"`{show(path)}` is a folder and not a recipe", path, Exit.INPUT, _in_a_recipe(path))
-    return _refused("E0402", f"the recipe can't be read: {reason(error)}", path, Exit.INPUT)
+        return _refused(
+            "E0402", f"`{show(path)}` is a folder and not a recipe", path, _in_a_recipe(path), exit=Exit.INPUT
+        )
+    return _refused("E0402", f"the recipe can't be read: {reason(error)}", path, exit=Exit.INPUT)
 
 
 def _in_a_recipe(path: str) -> str:
@@ -67,5 +70,5 @@ def _in_a_recipe(path: str) -> str:
     return f'a recipe names a checkpoint: `let {label} = model("{show(path)}")`'
 
 
-def _refused(code: str, message: str, path: str, exit: Exit, *help: str) -> MergecError:
-    return MergecError(Diagnostic(code, message, help=help, file=path), exit)
+def _refused(code: str, message: str, path: str, *help: str, exit: Exit | None = None) -> MergecError:
+    return error(code, message, help=help, file=path, exit=exit)

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from threading import Lock
 
-from ...grammar.diagnostic import Diagnostic, Exit, MergecError
+from ...grammar.diagnostic import error
 
 MOST_OPEN = 64
 """Files that the inputs, and the outputs, keep open at most: more gain nothing."""
@@ -32,7 +32,7 @@ def room(lanes: int = 1) -> int:
         needed = _in_use() + _OTHERS + 3 * lanes
         message = f"the system allows {limit} open files, and the run needs {needed}"
         help = (f"allow more: `ulimit -n {max(256, needed)}`",) + (("or use `--lanes 1`",) if lanes > 1 else ())
-        raise MergecError(Diagnostic("E0643", message, help=help), Exit.RUN)
+        raise error("E0643", message, help=help)
     return min(MOST_OPEN, each)
 
 

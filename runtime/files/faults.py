@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from ...compiler.checkpoint.catalog import CatalogError
-from ...grammar.diagnostic import Diagnostic, Exit, MergecError
+from ...grammar.diagnostic import MergecError, error
 from ...grammar.render import escape
 
 _FREE = "free some, or give a path on another disk, and run again"
@@ -41,24 +41,19 @@ def unreadable(path: str, error: OSError) -> CatalogError:
     return CatalogError("E0403", f"can't read `{show(path)}`: {reason(error)}", file=path)
 
 
-def input_fault(code: str, message: str, path: str, *help: str) -> MergecError:
-    """An input that failed during the run."""
-    return MergecError(Diagnostic(code, message, help=help, file=path), Exit.INPUT)
-
-
-def output_fault(code: str, message: str, path: str, *help: str) -> MergecError:
-    """A target that can't be written."""
-    return MergecError(Diagnostic(code, message, help=help, file=path), Exit.RUN)
+def file_fault(code: str, message: str, path: str, *help: str) -> MergecError:
+    """An input that failed during the run, or a target that can't be written."""
+    return error(code, message, help=help, file=path)
 
 
 def unwritable(path: str, error: OSError) -> MergecError:
     """The error for a file of the output that can't be written: E0609 for a full disk, else E0610."""
     if error.errno == errno.ENOSPC:
-        return output_fault("E0609", f"no space left for `{show(path)}`", path, _FREE)
+        return file_fault("E0609", f"no space left for `{show(path)}`", path, _FREE)
     if error.errno == errno.EDQUOT:
-        return output_fault("E0609", f"your quota is used up, at `{show(path)}`", path, _FREE)
+        return file_fault("E0609", f"your quota is used up, at `{show(path)}`", path, _FREE)
     mends = (_MENDS[error.errno],) if error.errno in _MENDS else ()
-    return output_fault("E0610", f"can't write `{show(path)}`: {reason(error)}", path, *mends)
+    return file_fault("E0610", f"can't write `{show(path)}`: {reason(error)}", path, *mends)
 
 
 @contextmanager

@@ -10,7 +10,7 @@ from types import TracebackType
 from ...compiler.checkpoint.catalog import InputFile
 from ...grammar.diagnostic import MergecError
 from .descriptors import Descriptors, room
-from .faults import input_fault, reason, show
+from .faults import file_fault, reason, show
 from .opening import as_it_is
 
 
@@ -74,12 +74,12 @@ class Inputs:
     def ended(self, file: int, offset: int) -> MergecError:
         """The error for input `file` ending at `offset`, within a range of the plan."""
         path = self.path(file)
-        return input_fault("E0607", f"`{show(path)}` ends early, at byte {offset}", path, "fetch the file again")
+        return file_fault("E0607", f"`{show(path)}` ends early, at byte {offset}", path, "fetch the file again")
 
     def fault(self, file: int, error: OSError, offset: int) -> MergecError:
         """The error for input `file` being unreadable at `offset`."""
         path = self.path(file)
-        return input_fault("E0611", f"can't read `{show(path)}` at byte {offset}: {reason(error)}", path)
+        return file_fault("E0611", f"can't read `{show(path)}` at byte {offset}: {reason(error)}", path)
 
     def _open(self, file: int) -> int:
         planned = self._files[file]
@@ -99,8 +99,8 @@ class Inputs:
         what = planned.change(as_it_is(planned.path, status))
         if what is not None:
             path, help = planned.path, "run again, when nothing writes to it"
-            raise input_fault("E0606", f"`{show(path)}` has changed: {what}", path, help)
+            raise file_fault("E0606", f"`{show(path)}` has changed: {what}", path, help)
 
 
 def _unopened(path: str, error: OSError) -> MergecError:
-    return input_fault("E0611", f"can't read `{show(path)}`: {reason(error)}", path)
+    return file_fault("E0611", f"can't read `{show(path)}`: {reason(error)}", path)

@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 
 from ...compiler.checkpoint.dtypes import SIZES, TORCH_NAMES
 from ...compiler.plan.scratch import ALIGNMENT, PAGE, Area
-from ...grammar.diagnostic import Diagnostic, Exit, MergecError
+from ...grammar.diagnostic import error
+from ...grammar.error_codes import Exit
 from .host import HostArena, HostBuffer
 from .memory import Buffer
 
@@ -42,7 +43,7 @@ class Accelerator:
         self.name = str(self.torch)
         if (lacking := _lacking(self.torch)) is not None:
             help = ("`--device cpu`",)
-            raise MergecError(Diagnostic("E0613", f"no device `{name}`: {lacking}", help=help), Exit.RUN)
+            raise error("E0613", f"no device `{name}`: {lacking}", help=help, exit=Exit.RUN)
 
     def arena(self, nbytes: int, staging: int) -> DeviceArena:
         """One lane's memory: `nbytes` on the device, `staging` on the host."""

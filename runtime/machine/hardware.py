@@ -8,7 +8,7 @@ import re
 from pathlib import Path
 
 from ...compiler.plan.machine import devices_of
-from ...grammar.diagnostic import Diagnostic, Exit, MergecError
+from ...grammar.diagnostic import error
 
 
 def usable_cores() -> int:
@@ -37,7 +37,7 @@ def choose_device(wanted: str) -> str:
     if wanted in ("cpu", "mps") or numbered:
         return wanted
     help = ("use `auto`, `cpu`, `cuda`, `cuda:1`, `cuda:0,cuda:1` or `mps`",)
-    raise MergecError(Diagnostic("E0613", f"no device `{wanted}`", help=help), Exit.USAGE)
+    raise error("E0613", f"no device `{wanted}`", help=help)
 
 
 def _has_nvidia_driver() -> bool:

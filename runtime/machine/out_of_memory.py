@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from ...compiler.plan.plan import Plan
-from ...grammar.diagnostic import Diagnostic, Exit, MergecError
+from ...grammar.diagnostic import MergecError, error
 
 _HOST = ("can't allocate memory", "not enough memory", "can't start new thread", "std::bad_alloc")
 """What torch and Python say where they raise RuntimeError for want of memory."""
@@ -29,14 +29,11 @@ def within_memory(plan: Plan) -> Iterator[None]:
 
 def host_full(plan: Plan) -> MergecError:
     """The error for a plan that the host has no memory for."""
-    return MergecError(
-        Diagnostic(
-            "E0003",
-            "out of memory",
-            notes=(f"the plan needs {_mebibytes(plan.peak_host)}, beside what Python and its libraries take",),
-            help=(f"`--memory {_less(plan.peak_host)}` for smaller blocks", "`--lanes 1` for fewer of them"),
-        ),
-        Exit.RUN,
+    return error(
+        "E0003",
+        "out of memory",
+        notes=f"the plan needs {_mebibytes(plan.peak_host)}, beside what Python and its libraries take",
+        help=(f"`--memory {_less(plan.peak_host)}` for smaller blocks", "`--lanes 1` for fewer of them"),
     )
 
 
@@ -51,14 +48,11 @@ def device_full(plan: Plan, free: int | None) -> MergecError:
     now = "" if free is None else f", and {_mebibytes(free)} are free for it"
     # a part of what is free goes to the device's own libraries
     budget = _less(plan.peak_device if free is None else min(plan.peak_device, free))
-    return MergecError(
-        Diagnostic(
-            "E0644",
-            f"out of memory on the device `{plan.device}`",
-            notes=(needs + now,),
-            help=(f"`--device-memory {budget}` for smaller blocks", "or `--device cpu`"),
-        ),
-        Exit.RUN,
+    return error(
+        "E0644",
+        f"out of memory on the device `{plan.device}`",
+        notes=needs + now,
+        help=(f"`--device-memory {budget}` for smaller blocks", "or `--device cpu`"),
     )
 
 

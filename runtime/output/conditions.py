@@ -7,7 +7,7 @@ from contextlib import suppress
 
 from ...compiler.plan.plan import Plan
 from ...grammar.diagnostic import MergecError
-from ..files.faults import output_fault, show, writing
+from ..files.faults import file_fault, show, writing
 from .trees import on_disk, within
 
 
@@ -15,12 +15,12 @@ def check_parent(target: str) -> None:
     """Sees that `target`, an absolute path, can be made. Raises MergecError E0602."""
     parent, name = os.path.split(target)
     if not name:
-        raise output_fault("E0602", "the root folder can't be a target", target)
+        raise file_fault("E0602", "the root folder can't be a target", target)
     if not os.path.isdir(parent):
         help = "make it first, or give another path"
-        raise output_fault("E0602", f"no folder `{show(parent)}` to put the output in", target, help)
+        raise file_fault("E0602", f"no folder `{show(parent)}` to put the output in", target, help)
     if not os.access(parent, os.W_OK | os.X_OK):
-        raise output_fault("E0602", f"folder `{show(parent)}` is not writable", target)
+        raise file_fault("E0602", f"folder `{show(parent)}` is not writable", target)
 
 
 def check_inputs(target: str, plan: Plan) -> None:
@@ -46,7 +46,7 @@ def check_inputs(target: str, plan: Plan) -> None:
 
 
 def _not_apart(target: str, what: str, place: str) -> MergecError:
-    return output_fault("E0603", f"`{show(target)}` {what}: `{show(place)}`", target, "give a path outside the inputs")
+    return file_fault("E0603", f"`{show(target)}` {what}: `{show(place)}`", target, "give a path outside the inputs")
 
 
 def check_space(target: str, plan: Plan, made: str) -> None:
@@ -63,7 +63,7 @@ def check_space(target: str, plan: Plan, made: str) -> None:
     free = status.f_bavail * status.f_frsize
     if needed > free:
         message = f"the output needs {_amount(needed)} and `{show(parent)}` has {_amount(free)} free"
-        raise output_fault("E0604", message, target, "free some space, or give a path on another disk")
+        raise file_fault("E0604", message, target, "free some space, or give a path on another disk")
 
 
 def _amount(nbytes: int) -> str:

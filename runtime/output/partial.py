@@ -16,7 +16,7 @@ import stat
 from contextlib import suppress
 
 from ...grammar.diagnostic import MergecError
-from ..files.faults import output_fault, show, writing
+from ..files.faults import file_fault, show, writing
 from ..resume.journal import read
 from .trees import is_folder, remove
 
@@ -71,7 +71,7 @@ class Partial:
                 self._descriptor, self._status = descriptor, status
         except BlockingIOError:
             help = "wait until it is done, or give another path"
-            raise output_fault("E0605", f"another run is making `{show(self.target)}`", self.target, help) from None
+            raise file_fault("E0605", f"another run is making `{show(self.target)}`", self.target, help) from None
         except FileNotFoundError:
             pass  # the run that held it has just removed it
         finally:
@@ -114,7 +114,7 @@ class Partial:
     def _not_own(self, why: str) -> MergecError:
         """The error for something else at the place where a run would work."""
         message = f"`{show(self.path)}`, where the output would be made, is none of mergec's: {why}"
-        return output_fault("E0616", message, self.path, "move it away, or give another path for the output")
+        return file_fault("E0616", message, self.path, "move it away, or give another path for the output")
 
     def remove_work(self) -> None:
         """Removes what was made. Raises OSError."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-from ...grammar.diagnostic import Diagnostic, Exit, MergecError
+from ...grammar.diagnostic import MergecError, error
 from ..files.faults import show, writing
 from ..files.syscalls import exchange, move, sync
 from .partial import Partial
@@ -97,7 +97,7 @@ class Swap:
             message = f"something is at `{show(self._path)}` that was not there when a run was stopped"
             note = f"`{show(old)}` is what that run was replacing"
             help = ("move one of the two away, and run again",)
-            raise MergecError(Diagnostic("E0617", message, notes=(note,), help=help, file=self._path), Exit.RUN)
+            raise error("E0617", message, notes=note, help=help, file=self._path)
         else:
             remove(old)
 
@@ -106,9 +106,9 @@ class Swap:
         notes = () if why_not is None else (f"`--force` would not replace it: {why_not}",)
         help = "give another path, or replace it with `--force`" if why_not is None else "give another path"
         message = f"`{show(self._path)}` exists already"
-        return MergecError(Diagnostic("E0601", message, notes=notes, help=(help,), file=self._path), Exit.RUN)
+        return error("E0601", message, notes=notes, help=help, file=self._path)
 
     def _not_replaced(self, why_not: str) -> MergecError:
         message = f"`{show(self._path)}` is not replaced: {why_not}"
         help = ("give another path", "or move away what is there yourself, and run again")
-        return MergecError(Diagnostic("E0608", message, help=help, file=self._path), Exit.USAGE)
+        return error("E0608", message, help=help, file=self._path)

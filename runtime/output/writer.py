@@ -12,7 +12,7 @@ from types import TracebackType
 from ...compiler.plan.plan import Document, Extent, Plan, PlannedOutput, Tagalong
 from ..files.descriptors import Descriptors, room
 from ..files.direct import PIECE, UNIT, Direct
-from ..files.faults import input_fault, output_fault, reason, show, writing
+from ..files.faults import file_fault, reason, show, writing
 from ..files.inputs import Inputs
 from ..files.opening import as_it_is
 from ..files.syscalls import reserve, share, start_writeback, sync, write_all
@@ -186,10 +186,10 @@ class Writer:
             source = os.open(tagalong.path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
         except OSError as error:
             message = f"can't read `{show(tagalong.path)}`: {reason(error)}"
-            raise input_fault("E0611", message, tagalong.path) from error
+            raise file_fault("E0611", message, tagalong.path) from error
         with open(source, "rb", buffering=0) as file, writing(path):
             if not stat.S_ISREG(os.fstat(source).st_mode):
-                raise input_fault("E0611", f"`{show(tagalong.path)}` is not a regular file", tagalong.path)
+                raise file_fault("E0611", f"`{show(tagalong.path)}` is not a regular file", tagalong.path)
             with _opened(path) as descriptor:
                 offset = 0
                 while part := file.read(_BUFFER):
@@ -201,7 +201,7 @@ class Writer:
         """The path of `name` in the folder. Raises MergecError E0612 for a name that is no plain relative path."""
         parts = name.split("/")
         if any(part in ("", ".", "..") for part in parts) or "\0" in name or "\\" in name:
-            raise output_fault("E0612", f"`{show(name)}` is not a name of a file in the output folder", self._folder)
+            raise file_fault("E0612", f"`{show(name)}` is not a name of a file in the output folder", self._folder)
         path = os.path.join(self._folder, *parts)
         if len(parts) > 1:
             with writing(path):

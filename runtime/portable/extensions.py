@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from ...grammar.diagnostic import Diagnostic, Exit, MergecError
+from ...grammar.diagnostic import error
 from ..catalog.extension_code import kernel_code
 from ..reduce.reducer import Attributes
 from .values import Block, Number, Value, tensor
@@ -34,12 +34,12 @@ def _call(attributes: Attributes, *args: Any) -> None:
     """Calls the kernel. Raises MergecError (E0615) for whatever it raises."""
     try:
         kernel(str(attributes["kernel"]), str(attributes["package"]))(*args)
-    except Exception as error:
+    except Exception as fault:
         owner = f" of {attributes['package']}" if attributes["package"] else ""
         message = f"the primitive `{attributes['name']}`{owner} failed"
-        note = f"{type(error).__name__}: {error}"
-        help_ = ("the fault is in that package, or in how it is installed",)
-        raise MergecError(Diagnostic("E0615", message, notes=(note,), help=help_), Exit.RUN) from error
+        note = f"{type(fault).__name__}: {fault}"
+        help_ = "the fault is in that package, or in how it is installed"
+        raise error("E0615", message, notes=note, help=help_) from fault
 
 
 def kernel(address: str, package: str) -> Callable[..., None]:

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 
 from ...compiler.checkpoint.catalog import CatalogError
 from ...compiler.plan.plan import Copy, Extent, Gather, Load, Pass, Plan, Stream
-from ...grammar.diagnostic import Diagnostic, Exit, MergecError
+from ...grammar.diagnostic import MergecError, error
 from ..catalog.weights import read_weights
 from ..files.faults import show
 from ..stream.interfaces import Reads
@@ -28,14 +28,11 @@ def non_finite_error(plan: Plan, reads: Reads, found: Mapping[str, int]) -> Merg
         help = "mend that input, or leave it out there"
     else:
         help = "the inputs of these tensors have none: look for a weight that is too large, or take a wider `dtype`"
-    return MergecError(
-        Diagnostic(
-            "E0614",
-            f"infinities or NaNs in {len(found)} tensor{'s' if len(found) > 1 else ''} of the output",
-            notes=tuple(notes),
-            help=(help, "`mergec --explain RECIPE PLACE` shows a tensor's whole story"),
-        ),
-        Exit.RUN,
+    return error(
+        "E0614",
+        f"infinities or NaNs in {len(found)} tensor{'s' if len(found) > 1 else ''} of the output",
+        notes=notes,
+        help=(help, "`mergec --explain RECIPE PLACE` shows a tensor's whole story"),
     )
 
 

@@ -202,4 +202,4 @@ def _left(target: Target) -> tuple[str, ...]:
 
 def _with_help(error: MergecError, help: Sequence[str]) -> MergecError:
     first, *rest = error.diagnostics
-    return MergecError([replace(first, help=(*first.help, *help)), *rest], error.exit)
+    return error.retold([replace(first, help=(*first.help, *help)), *rest])

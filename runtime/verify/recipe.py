@@ -87,7 +87,7 @@ class Recorded:
         beside = "" if near == self._recipe else posixpath.dirname(near)
         name = posixpath.normpath(posixpath.join(beside, path))
         if name not in self._libraries:
-            raise CatalogError("E0402", f"no file `{show(path)}` in the record", missing=True)
+            raise CatalogError("E0402", f"no file `{show(path)}` in the record")
         return name, self._libraries[name]
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 from error_cases import FOLDER, Case, outcome, read_cases, rewrite
-from mergec.compiler.manual.errors import ERRORS
+from mergec.grammar.error_codes import ERRORS
 
 FILES = sorted(f for f in FOLDER.glob("*.txt") if f.name != "models.txt")
 CASES = [case for file in FILES for case in read_cases(file)]

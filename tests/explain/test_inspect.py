@@ -9,8 +9,10 @@ from pathlib import Path
 import mergec
 import pytest
 from error_cases import shared_models
-from mergec.cli.commands.inspect import inspect_command, inspect_json, inspect_text
-from mergec.grammar.diagnostic import Exit, MergecError
+from mergec.cli.commands.inspect import inspect_json, inspect_text, parse_words
+from mergec.cli.main import main
+from mergec.grammar.diagnostic import MergecError
+from mergec.grammar.error_codes import Exit
 
 BASE = """\
 memory:base
@@ -65,9 +67,9 @@ def test_places_that_are_shown_are_places(catalog: mergec.MemoryCatalog) -> None
 
 def test_a_real_folder(checkpoint: Callable[..., Path], capsys: pytest.CaptureFixture[str]) -> None:
     folder = checkpoint("llama-tied")
-    assert inspect_command([str(folder)]) == 0
+    assert main(["inspect", str(folder)]) == 0
     assert "ties        head = embed" in capsys.readouterr().out
-    assert inspect_command([str(folder), "--format", "json"]) == 0
+    assert main(["inspect", str(folder), "--format", "json"]) == 0
     assert json.loads(capsys.readouterr().out)["family"] == "llama"
 
 
@@ -83,5 +85,5 @@ def test_what_is_not_there(catalog: mergec.MemoryCatalog, tmp_path: Path) -> Non
 
 def test_a_wrong_option_is_a_usage_error() -> None:
     with pytest.raises(MergecError) as caught:
-        inspect_command(["--frobnicate"])
+        parse_words(["--frobnicate"])
     assert ([d.code for d in caught.value.diagnostics], caught.value.exit) == (["E0002"], Exit.USAGE)

@@ -240,4 +240,4 @@ def test_a_rename_that_does_not_work_says_why(rename: dict[str, str], message: s
     checkpoint = checkpoint_of({n: np.zeros(1, np.float32) for n in ("a.0", "a.1", "z\x1b")})
     with pytest.raises(CatalogError) as caught:
         rename_stored(checkpoint, rename)
-    assert (caught.value.code, caught.value.message, caught.value.missing) == ("E0438", message, True)
+    assert (caught.value.code, caught.value.message, caught.value.file) == ("E0438", message, None)

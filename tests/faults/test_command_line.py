@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import os
+import re
 from pathlib import Path
 
 import pytest
 from commands import COPY, make, mergec
 from mergec.cli.main import main
-from mergec.cli.terminal.arguments import UsageError, parse_arguments
+from mergec.cli.terminal.arguments import COMMANDS, UsageError, parse_arguments
 from mergec.grammar.diagnostic import MergecError
 from mergec.runtime.catalog import recipes
 from mergec.runtime.catalog.recipes import read_source
@@ -75,6 +77,67 @@ def test_commands_have_coded_errors_too(command: str, capfd: pytest.CaptureFixtu
     assert "error[E0002]: the following arguments are required" in capfd.readouterr().err
     assert main([command, "--stric", "x"]) == 2
     assert "error[E0002]: unknown option `--stric`" in capfd.readouterr().err
+
+
+WRONG = ["fmt bad.mrg", "import bad.yml", "inspect missing", "verify missing", "bad.mrg --check"]
+
+
+@pytest.mark.parametrize("words", WRONG)
+def test_every_command_says_it_as_it_is_asked_to(
+    words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "bad.mrg").write_text("let a = (\n")
+    (tmp_path / "bad.yml").write_text("merge_method: none\n")
+    monkeypatch.chdir(tmp_path)
+    status = main(words.split())
+    plain = capfd.readouterr().err
+    assert (status, plain[:8]) == (1, "error[E0")
+    assert main([*words.split(), "--color=never"]) == status
+    assert capfd.readouterr().err == plain
+    assert main([*words.split(), "--color", "always"]) == status
+    colored = capfd.readouterr().err
+    assert colored != plain
+    assert re.sub(r"\x1b\[[\d;]*m", "", colored) == plain
+    assert main([*words.split(), "--error-format", "json"]) == status
+    found = [json.loads(line) for line in capfd.readouterr().err.splitlines()]
+    assert [one["code"] for one in found] == re.findall(r"^error\[(E\d+)\]", plain, re.M)
+
+
+def test_editors_read_nothing_but_json_from_standard_error(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    make(tmp_path)
+    (tmp_path / "odd.mrg").write_text('let  a = model("a")\n')
+    (tmp_path / "c.yml").write_text(
+        "merge_method: linear\nmodels: [{model: a.safetensors, parameters: {weight: 1}}]\nodd: 1\n"
+    )
+    assert main(["fmt", "--check", "--error-format=json", str(tmp_path / "odd.mrg")]) == 1
+    assert tuple(capfd.readouterr()) == (f"{tmp_path}/odd.mrg: not formatted\n", "")
+    assert main(["import", "--error-format=json", str(tmp_path / "c.yml")]) == 0
+    warnings = [json.loads(line)["code"] for line in capfd.readouterr().err.splitlines()]
+    assert warnings
+    assert all(code.startswith("W07") for code in warnings)
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_a_recipe_that_is_called_like_a_command(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    make(tmp_path)
+    (tmp_path / name).write_text(COPY)
+    monkeypatch.chdir(tmp_path)
+    assert main([f"./{name}", "-o", "one", "-q"]) == 0
+    assert main(["-q", "-o", "two", "--", name]) == 0
+    assert main(["--check", name]) == 0
+    assert (tmp_path / "one").is_dir()
+    assert (tmp_path / "two").is_dir()
+    capfd.readouterr()
+    # the command is what the word stands for
+    assert main([name, "--lanes", "1"]) == 2
+    assert f"  = help: the recipe of that name is `mergec ./{name}`\n" in capfd.readouterr().err
+    (tmp_path / name).unlink()
+    assert main([name, "--lanes", "1"]) == 2
+    assert "recipe" not in capfd.readouterr().err
+    assert main(["-q", name, "r.mrg"]) == 2
+    assert f"  = help: a command comes first: `mergec {name} r.mrg`\n" in capfd.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -20,7 +20,7 @@ from mergec.runtime.api import compile
 from mergec.runtime.catalog.local import LocalCatalog
 from mergec.runtime.execute.executor import Cancelled
 from mergec.runtime.files import descriptors
-from mergec.runtime.files.faults import output_fault
+from mergec.runtime.files.faults import file_fault
 from mergec.runtime.machine import accelerator
 from mergec.runtime.machine.accelerator import DeviceArena
 from mergec.runtime.machine.host import Host
@@ -115,7 +115,7 @@ def test_a_folder_that_cannot_be_removed_is_told(tmp_path: Path, monkeypatch: py
     compiled = compile(make(tmp_path) / "copy.mrg", device="cpu")
 
     def no_space(path: str, *_: object) -> None:
-        raise output_fault("E0604", "no space", path)
+        raise file_fault("E0604", "no space", path)
 
     def refused(path: str) -> None:
         raise PermissionError(f"not {path}")

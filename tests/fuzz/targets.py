@@ -17,7 +17,7 @@ from types import MappingProxyType
 from typing import Any
 
 from mergec.cli.formatter.format import format_module
-from mergec.cli.import_mergekit.writing import import_text
+from mergec.cli.import_mergekit.importer import import_text
 from mergec.compiler.checkpoint.catalog import CatalogError, Checkpoint, MemoryCatalog
 from mergec.compiler.checkpoint.dtypes import SIZES
 from mergec.compiler.checkpoint.tokenizer import read_tokenizer

@@ -11,7 +11,7 @@ import resource
 import sys
 from pathlib import Path
 
-from mergec.cli.import_mergekit.writing import import_text
+from mergec.cli.import_mergekit.importer import import_text
 from mergec.compiler.checkpoint.catalog import MemoryCatalog
 from mergec.compiler.pipeline import compile_recipe
 from mergec.grammar.diagnostic import MergecError

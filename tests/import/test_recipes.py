@@ -6,7 +6,7 @@ import mergec
 import pytest
 from import_cases import FOLDER, MODELS, Case, imported, read_cases
 from mergec.cli.formatter.format import format_module
-from mergec.compiler.manual.errors import ERRORS
+from mergec.grammar.error_codes import ERRORS
 from mergec.grammar.parse import parse
 from mergec.grammar.source import Source
 

@@ -108,7 +108,7 @@ def test_index_of_another_name(tmp_path: Path) -> None:
 def test_subfolder(model: Path) -> None:
     assert opened(model.parent, subfolder="math-1b").location == str(model)
     error = refused(model.parent, subfolder="math-2b")
-    assert (error.code, error.missing, error.help) == ("E0401", True, ("did you mean `math-1b`?",))
+    assert (error.code, error.file, error.help) == ("E0401", None, ("did you mean `math-1b`?",))
     assert refused(model, subfolder="../math-1b").code == "E0407"
 
 
@@ -200,7 +200,7 @@ def test_library(tmp_path: Path) -> None:
 
 def test_missing_path_offers_near_names(model: Path) -> None:
     error = refused("./math-lb", model.parent / "recipe.mrg")
-    assert (error.code, error.message, error.missing) == ("E0401", "no checkpoint at `./math-lb`", True)
+    assert (error.code, error.message, error.file) == ("E0401", "no checkpoint at `./math-lb`", None)
     assert error.help == ("did you mean `./math-1b`?",)
 
 

@@ -9,7 +9,7 @@ import tempfile
 from contextlib import suppress
 from pathlib import Path
 
-from ...grammar.diagnostic import Diagnostic, Exit, MergecError
+from ...grammar.diagnostic import error
 
 
 def write_whole(path: Path, text: str) -> None:
@@ -32,9 +32,9 @@ def write_whole(path: Path, text: str) -> None:
             os.fchmod(file.fileno(), there.st_mode & 0o7777 if there is not None else 0o644)
             os.fsync(file.fileno())
         os.replace(temporary, path)
-    except OSError as error:
+    except OSError as refused:
         if temporary:
             with suppress(OSError):
                 os.unlink(temporary)
-        message = f"can't write it: {(error.strerror or 'unknown').lower()}"
-        raise MergecError(Diagnostic("E0610", message, file=str(path)), Exit.RUN) from None
+        message = f"can't write it: {(refused.strerror or 'unknown').lower()}"
+        raise error("E0610", message, file=str(path)) from None

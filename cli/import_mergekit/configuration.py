@@ -7,7 +7,7 @@ from collections.abc import Iterable
 
 from ...grammar.records import dataclass
 from ...grammar.source import Span
-from .reading import Comment, Tree
+from .yaml_tree import Tree, YamlComment
 
 Value = bool | int | float | str
 
@@ -26,7 +26,7 @@ class Branch:
 
 
 @dataclass(frozen=True, slots=True)
-class Setting:
+class ScopedParameter:
     """A parameter as one scope gives it: of its branches the first that fits a tensor counts."""
 
     name: str
@@ -35,7 +35,7 @@ class Setting:
     span: Span
 
 
-Scope = tuple[Setting, ...]
+Scope = tuple[ScopedParameter, ...]
 """The `parameters` of a model, a slice, a module or the whole configuration."""
 
 
@@ -126,7 +126,7 @@ class Slice:
 
 
 @dataclass(frozen=True, slots=True)
-class Module:
+class ModuleSpec:
     """What one module of the model is made of: `models`, or `slices`. Without a name it is all of it."""
 
     name: str | None
@@ -150,7 +150,7 @@ class TokenRule:
 
 
 @dataclass(frozen=True, slots=True)
-class Tokenizer:
+class TokenizerSpec:
     """`source` is `union`, `base` or a model."""
 
     source: str | ModelRef
@@ -185,16 +185,16 @@ class Merge:
 
     name: Text | None
     method: Text
-    modules: tuple[Module, ...]
+    modules: tuple[ModuleSpec, ...]
     base: ModelRef | None
     dtype: Text | None
     out_dtype: Text | None
-    tokenizer: Tokenizer | None
+    tokenizer: TokenizerSpec | None
     chat_template: Text | None
     parameters: Scope
     raw: bool
     ignored: tuple[Ignored, ...]
-    comments: tuple[Comment, ...]
+    comments: tuple[YamlComment, ...]
     root: Tree
     span: Span
 

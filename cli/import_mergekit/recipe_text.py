@@ -18,7 +18,7 @@ from .methods import METHODS
 
 
 @dataclass(frozen=True, slots=True)
-class Origin:
+class ArgumentOrigin:
     """Where an argument comes from: itself, and the items of a list."""
 
     span: Span
@@ -30,16 +30,16 @@ class Written:
     """An expression, and the origins of the arguments of its method calls, in order."""
 
     text: str
-    arguments: tuple[Origin, ...] = ()
+    arguments: tuple[ArgumentOrigin, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
-class Line:
+class RecipeLine:
     """A statement below its comments; `gap`: with a blank line before it. Without `span` it is the importer's own."""
 
     text: str
     span: Span | None
-    arguments: tuple[Origin, ...] = ()
+    arguments: tuple[ArgumentOrigin, ...] = ()
     comments: tuple[str, ...] = ()
     gap: bool = False
 
@@ -49,7 +49,7 @@ class Imported:
     """A recipe's text, formatted; `lines` are its statements in order. `warnings` point into the YAML."""
 
     text: str
-    lines: tuple[Line, ...]
+    lines: tuple[RecipeLine, ...]
     warnings: tuple[Diagnostic, ...] = ()
 
     def traced(self, diagnostics: Sequence[Diagnostic]) -> tuple[Diagnostic, ...]:
@@ -58,7 +58,7 @@ class Imported:
         return tuple(dataclasses.replace(d, labels=spans.labels(d.labels)) for d in diagnostics)
 
 
-def write_out(head: Sequence[str], lines: Sequence[Line], warnings: Sequence[Diagnostic]) -> Imported:
+def write_out(head: Sequence[str], lines: Sequence[RecipeLine], warnings: Sequence[Diagnostic]) -> Imported:
     """The formatted recipe; `head` are the comments at its top."""
     out: list[str] = [_comment(c) for c in head]
     for line in lines:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import importlib
 import os
 
-from ..compiler.plan.plan import Pass, Plan
+from ...compiler.plan.plan import Pass, Plan
 
 _THREADS = "OPENBLAS_NUM_THREADS"
 

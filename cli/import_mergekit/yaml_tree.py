@@ -8,13 +8,14 @@ from typing import Any
 
 import yaml
 
-from ...grammar.diagnostic import Diagnostic, Label, MergecError
+from ...grammar.diagnostic import MergecError, error
+from ...grammar.error_codes import Exit
 from ...grammar.records import dataclass
 from ...grammar.source import Source, Span
 
 
 @dataclass(frozen=True, slots=True)
-class Scalar:
+class YamlScalar:
     """A single value, resolved as YAML 1.1 does (`on` is true, `1e-5` is text)."""
 
     value: bool | int | float | str | None
@@ -22,35 +23,35 @@ class Scalar:
 
 
 @dataclass(frozen=True, slots=True)
-class Sequence:
+class YamlSequence:
     items: tuple[Tree, ...]
     span: Span
 
 
 @dataclass(frozen=True, slots=True)
-class Entry:
+class YamlEntry:
     key: str
     key_span: Span
     value: Tree
 
 
 @dataclass(frozen=True, slots=True)
-class Mapping:
+class YamlMapping:
     """Keys are unique: of several that are alike the last counts, and the others are `dropped`."""
 
-    entries: tuple[Entry, ...]
+    entries: tuple[YamlEntry, ...]
     span: Span
-    dropped: tuple[Entry, ...] = ()
+    dropped: tuple[YamlEntry, ...] = ()
 
-    def get(self, key: str) -> Entry | None:
+    def get(self, key: str) -> YamlEntry | None:
         return next((e for e in self.entries if e.key == key), None)
 
 
-Tree = Scalar | Sequence | Mapping
+Tree = YamlScalar | YamlSequence | YamlMapping
 
 
 @dataclass(frozen=True, slots=True)
-class Comment:
+class YamlComment:
     """`text` is without the `#`; `line` counts from 1; `own` tells a line of its own from the end of another."""
 
     text: str
@@ -60,9 +61,9 @@ class Comment:
 
 
 @dataclass(frozen=True, slots=True)
-class Document:
+class YamlDocument:
     root: Tree
-    comments: tuple[Comment, ...]
+    comments: tuple[YamlComment, ...]
 
 
 MAX_LENGTH = 1 << 18
@@ -73,41 +74,40 @@ MAX_NODES = 50_000
 billions."""
 
 
-def read_documents(source: Source) -> tuple[Document, ...]:
+def read_documents(source: Source) -> tuple[YamlDocument, ...]:
     """The documents of a YAML file, empty ones left out.
 
     Raises MergecError: E0701 for what is not YAML, or only a bomb made of it; E0480 for too much text.
     """
     if len(source.text) > MAX_LENGTH:
         message = f"the file has {len(source.text)} characters, over the limit of {MAX_LENGTH}"
-        raise MergecError(Diagnostic("E0480", message, file=source.name))
+        raise error("E0480", message, file=source.name, exit=Exit.RECIPE)
     try:
         builder = _Builder(source)
         nodes = [n for n in yaml.compose_all(source.text, Loader=yaml.SafeLoader) if n is not None]
         roots = [builder.tree(n, ()) for n in nodes]
         comments = list(_comments(source))
-    except yaml.MarkedYAMLError as error:
-        mark = error.problem_mark or error.context_mark
-        raise _malformed(source, mark.index if mark else 0, error.problem or "not YAML") from None
-    except yaml.reader.ReaderError as error:
-        raise _malformed(source, error.position, "a character that YAML does not allow") from None
+    except yaml.MarkedYAMLError as fault:
+        mark = fault.problem_mark or fault.context_mark
+        raise _malformed(source, mark.index if mark else 0, fault.problem or "not YAML") from None
+    except yaml.reader.ReaderError as fault:
+        raise _malformed(source, fault.position, "a character that YAML does not allow") from None
     except (yaml.YAMLError, ValueError):
         raise _malformed(source, 0, "not YAML") from None
     except RecursionError:
         raise _malformed(source, 0, "nested too deeply") from None
     ends = [n.end_mark.index for n in nodes]
-    owned: list[list[Comment]] = [[] for _ in roots]
+    owned: list[list[YamlComment]] = [[] for _ in roots]
     for comment in comments:
         owner = next((k for k, end in enumerate(ends) if comment.span.start < end), len(roots) - 1)
         if roots:
             owned[owner].append(comment)
-    return tuple(Document(root, tuple(mine)) for root, mine in zip(roots, owned, strict=True))
+    return tuple(YamlDocument(root, tuple(mine)) for root, mine in zip(roots, owned, strict=True))
 
 
 def _malformed(source: Source, offset: int, problem: str) -> MergecError:
     offset = min(offset, len(source.text))
-    label = Label(Span(source, offset, min(offset + 1, len(source.text))), problem)
-    return MergecError(Diagnostic("E0701", "this is not valid YAML", (label,)))
+    return error("E0701", "this is not valid YAML", Span(source, offset, min(offset + 1, len(source.text))), problem)
 
 
 # How PyYAML fails at a word that does not fit its tag: `!!int ""`, `!!bool x`, `!!timestamp x`, `59:59:…:59.0`.
@@ -137,45 +137,45 @@ class _Builder:
 
     def _make(self, node: Any, above: tuple[int, ...]) -> Tree:
         if isinstance(node, yaml.ScalarNode):
-            return Scalar(self._value(node), self._span(node))
+            return YamlScalar(self._value(node), self._span(node))
         if isinstance(node, yaml.SequenceNode):
             items = tuple([self.tree(n, above) for n in node.value])
-            return Sequence(items, self._around(node, [i.span for i in items]))
-        brought: list[Entry] = []
-        given: list[Entry] = []
+            return YamlSequence(items, self._around(node, [i.span for i in items]))
+        brought: list[YamlEntry] = []
+        given: list[YamlEntry] = []
         for key, value in node.value:
             if not isinstance(key, yaml.ScalarNode):
                 raise yaml.MarkedYAMLError(problem="a key that is not a word", problem_mark=key.start_mark)
             if key.tag == _MERGE:
                 brought.extend(self._merged(value, above))
             else:
-                given.append(Entry(str(key.value), self._span(key), self.tree(value, above)))
-        entries: dict[str, Entry] = {}
-        dropped: list[Entry] = []
+                given.append(YamlEntry(str(key.value), self._span(key), self.tree(value, above)))
+        entries: dict[str, YamlEntry] = {}
+        dropped: list[YamlEntry] = []
         for entry in (*brought, *given):
             if entry.key in entries and self._inside(entries[entry.key].key_span, node):
                 dropped.append(entries[entry.key])
             entries[entry.key] = entry
         own = [e.value.span for e in entries.values() if self._inside(e.key_span, node)]
-        return Mapping(tuple(entries.values()), self._around(node, own), tuple(dropped))
+        return YamlMapping(tuple(entries.values()), self._around(node, own), tuple(dropped))
 
-    def _merged(self, node: Any, above: tuple[int, ...]) -> list[Entry]:
+    def _merged(self, node: Any, above: tuple[int, ...]) -> list[YamlEntry]:
         """The entries that `<<: *defaults` brings in, each key once; of a list of mappings the first has the say."""
         tree = self.tree(node, above)
-        mappings = tree.items if isinstance(tree, Sequence) else (tree,)
-        entries: dict[str, Entry] = {}
+        mappings = tree.items if isinstance(tree, YamlSequence) else (tree,)
+        entries: dict[str, YamlEntry] = {}
         for mapping in reversed(mappings):
-            if not isinstance(mapping, Mapping):
+            if not isinstance(mapping, YamlMapping):
                 raise yaml.MarkedYAMLError(problem="`<<` takes mappings", problem_mark=node.start_mark)
             entries.update((entry.key, entry) for entry in mapping.entries)
         return list(entries.values())
 
     def _size(self, tree: Tree) -> int:
         """How many values a tree has, those that are named twice counted twice."""
-        if isinstance(tree, Scalar):
+        if isinstance(tree, YamlScalar):
             return 1
         if id(tree) not in self._sizes:
-            below = tree.items if isinstance(tree, Sequence) else [entry.value for entry in tree.entries]
+            below = tree.items if isinstance(tree, YamlSequence) else [entry.value for entry in tree.entries]
             self._sizes[id(tree)] = 1 + sum(self._size(each) for each in below)
         return self._sizes[id(tree)]
 
@@ -202,7 +202,7 @@ class _Builder:
         return Span(self._source, start, start + len(text.rstrip()) if text.strip() else end)
 
 
-def _comments(source: Source) -> Iterator[Comment]:
+def _comments(source: Source) -> Iterator[YamlComment]:
     """What stands behind `#` between the tokens of YAML."""
     reached = 0
     for token in yaml.scan(source.text, Loader=yaml.SafeLoader):
@@ -211,5 +211,5 @@ def _comments(source: Source) -> Iterator[Comment]:
             start, end = reached + found.start(), reached + found.end()
             line, column = source.position(start)
             own = not source.line(line)[: column - 1].strip()
-            yield Comment(found[1].strip(), line, own, Span(source, start, end))
+            yield YamlComment(found[1].strip(), line, own, Span(source, start, end))
         reached = max(reached, token.end_mark.index)

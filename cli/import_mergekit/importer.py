@@ -14,19 +14,19 @@ from ...compiler.checkpoint.dtypes import FLOATS, NAMES
 from ...compiler.evaluate.bindings import PLACE_WORDS
 from ...compiler.evaluate.builtins import BUILTINS
 from ...compiler.evaluate.standard_library import Library
-from ...grammar.diagnostic import Diagnostic, Label, MergecError, Severity
+from ...grammar.diagnostic import Diagnostic, Label, MergecError, error, finding
 from ...grammar.literals import write_string
 from ...grammar.records import dataclass
 from ...grammar.source import Source, Span
 from .checkpoints import Known, Shelf
+from .configuration import Key, Merge, ModelRef, Scope, first_of_each
 from .gradients import GRADIENT, unmatchable
 from .merging import Merger
 from .methods import METHODS, Base, Reach
-from .model import Key, Merge, ModelRef, Scope, first_of_each
-from .reading import Comment, read_documents
+from .recipe_text import ArgumentOrigin, Imported, RecipeLine, write_out
 from .schema import read_merge
-from .sheet import Imported, Line, Origin, write_out
 from .tokens import chat_settings, tokenizer_settings
+from .yaml_tree import YamlComment, read_documents
 
 _WORDS = (
     "let def use output expect as if else for in by and or not true false none "
@@ -48,12 +48,12 @@ def import_text(source: Source, catalog: Catalog, target: Path) -> Imported:
     for document in read_documents(source):
         try:
             merges.append(read_merge(document))
-        except MergecError as error:
-            errors.extend(error.diagnostics)
+        except MergecError as found:
+            errors.extend(found.diagnostics)
     if errors:
         raise MergecError(errors)
     if not merges:
-        raise MergecError(Diagnostic("E0702", "the file holds no configuration", file=source.name))
+        raise error("E0702", "the file holds no configuration", file=source.name)
     folders = (Path(source.name).parent, Path())
     return _Writer(merges, Shelf(catalog, folders), Path(os.path.abspath(target)), Path(source.name).name).write()
 
@@ -105,7 +105,7 @@ class _Writer:
             at = next(k for k, line in enumerate(lines) if "gradient(" in line.text)
             while at and not lines[at].gap:
                 at -= 1
-            lines.insert(at, Line(GRADIENT, None, gap=True))
+            lines.insert(at, RecipeLine(GRADIENT, None, gap=True))
         head = [c.text for m in self.merges for c in m.comments if c.span.end <= m.root.span.start]
         return write_out([*head, f"imported from {self.file}, a configuration of mergekit"], lines, self.warnings)
 
@@ -122,7 +122,7 @@ class _Writer:
                 continue
             if merge.name.value in found:
                 message = f"two merges are called `{write_string(merge.name.value)[1:-1]}`"
-                raise MergecError(Diagnostic("E0711", message, (Label(merge.name.span, "again here"),)))
+                raise error("E0711", message, merge.name.span, "again here")
             found[merge.name.value] = merge
         return found
 
@@ -133,8 +133,8 @@ class _Writer:
 
         def visit(merge: Merge, above: tuple[Merge, ...]) -> None:
             if merge in above:
-                label = Label(merge.name.span if merge.name else merge.span, "uses itself through others")
-                raise MergecError(Diagnostic("E0711", "these merges use each other in a circle", (label,)))
+                span = merge.name.span if merge.name else merge.span
+                raise error("E0711", "these merges use each other in a circle", span, "uses itself through others")
             if id(merge) in done:
                 return
             for ref in merge.models():
@@ -146,8 +146,8 @@ class _Writer:
         for merge in (*(m for m in self.merges if m is not final), final):
             visit(merge, ())
         if out[-1] is not final:
-            label = Label(final.name.span if final.name else final.span, "another merge uses it")
-            raise MergecError(Diagnostic("E0711", "the last merge is the output, and nothing may use it", (label,)))
+            span = final.name.span if final.name else final.span
+            raise error("E0711", "the last merge is the output, and nothing may use it", span, "another merge uses it")
         return out
 
     def _template(self, merge: Merge, named: dict[str, Merge]) -> ModelRef:
@@ -204,7 +204,7 @@ class _Writer:
     def _region(self, ref: ModelRef, named: dict[str, Merge]) -> str:
         return self.names[_named_key(ref.path)] if ref.path in named and not ref.lora else self.names[ref.key]
 
-    def _lets(self, models: Sequence[ModelRef], notes: Mapping[Key, list[str]]) -> list[Line]:
+    def _lets(self, models: Sequence[ModelRef], notes: Mapping[Key, list[str]]) -> list[RecipeLine]:
         out = []
         for ref in models:
             comments = notes.get(ref.key, [])
@@ -213,10 +213,12 @@ class _Writer:
                 self._warn("W0711", "`override_architecture` has no counterpart", ref.span, "left out")
             revision, left_out = self._revision(ref)
             text = f"let {self.names[ref.key]} = model({write_string(self._path(ref))}{revision})"
-            out.append(Line(text, ref.span, (), (*comments, *left_out)))
+            out.append(RecipeLine(text, ref.span, (), (*comments, *left_out)))
         return out
 
-    def _adapted(self, refs: Sequence[ModelRef], named: dict[str, Merge], notes: Mapping[Key, list[str]]) -> list[Line]:
+    def _adapted(
+        self, refs: Sequence[ModelRef], named: dict[str, Merge], notes: Mapping[Key, list[str]]
+    ) -> list[RecipeLine]:
         """Models with adapters on them."""
         out = []
         for ref in refs:
@@ -224,7 +226,7 @@ class _Writer:
             revision, left_out = self._revision(ref.lora)
             lora = f"lora({write_string(self._path(ref.lora))}{revision})"
             text = f"let {self.names[ref.key]} = {self._region(ref.plain, named)} + {lora}"
-            out.append(Line(text, ref.span, (), (*notes.get(ref.key, []), *left_out)))
+            out.append(RecipeLine(text, ref.span, (), (*notes.get(ref.key, []), *left_out)))
         return out
 
     def _revision(self, ref: ModelRef) -> tuple[str, tuple[str, ...]]:
@@ -247,7 +249,7 @@ class _Writer:
     def _merger(self, merge: Merge, named: dict[str, Merge]) -> Merger:
         return Merger(merge, lambda ref: self._region(ref, named), lambda ref: self._known(ref, named))
 
-    def _let(self, merge: Merge, named: dict[str, Merge]) -> Line:
+    def _let(self, merge: Merge, named: dict[str, Merge]) -> RecipeLine:
         assert merge.name is not None
         merger = self._merger(merge, named)
         value = merger.expression()
@@ -259,13 +261,13 @@ class _Writer:
                 remarks.append(f"not carried over: the `{label}` of a merge that is not the output")
                 self._warn("W0711", f"only the output has a {label}", given.span, "left out")
         text = f"let {self.names[_named_key(merge.name.value)]} = {value.text}"
-        return Line(text, merge.method.span, value.arguments, (*remarks, *merger.remarks), gap=True)
+        return RecipeLine(text, merge.method.span, value.arguments, (*remarks, *merger.remarks), gap=True)
 
-    def _output(self, merge: Merge, named: dict[str, Merge], template: ModelRef) -> list[Line]:
+    def _output(self, merge: Merge, named: dict[str, Merge], template: ModelRef) -> list[RecipeLine]:
         merger = self._merger(merge, named)
         errors: list[Diagnostic] = []
-        lines: list[Line] = []
-        settings: list[tuple[str, Origin]] = []
+        lines: list[RecipeLine] = []
+        settings: list[tuple[str, ArgumentOrigin]] = []
         notes: list[str] = []
         try:
             lines = merger.lines()
@@ -275,13 +277,13 @@ class _Writer:
         if merge.base is None or merge.base.path in named:
             first = self.names[template.plain.key]
             if merge.models()[0].path in named:
-                settings.append((f"like={first}", Origin(template.span)))
+                settings.append((f"like={first}", ArgumentOrigin(template.span)))
         try:
             settings.extend(self._dtypes(merge, named))
         except MergecError as error:
             errors.extend(error.diagnostics)
         if merger.layers is not None:
-            settings.append((f"layers={merger.layers}", Origin(merge.modules[0].span)))
+            settings.append((f"layers={merger.layers}", ArgumentOrigin(merge.modules[0].span)))
         for write in (tokenizer_settings, chat_settings):
             try:
                 found, said = write(merge, lambda ref: self._region(ref.plain, named), self.shelf)
@@ -294,30 +296,32 @@ class _Writer:
         out = []
         if settings:
             text = f"output({', '.join(t for t, _ in settings)})"
-            out.append(Line(text, merge.method.span, tuple(o for _, o in settings), tuple(notes), gap=True))
+            out.append(RecipeLine(text, merge.method.span, tuple(o for _, o in settings), tuple(notes), gap=True))
             notes = []
         above = (*notes, *self._remarks(merge), *merger.remarks)
         head = lines[0]
-        out.append(Line(head.text, head.span, head.arguments, above, gap=True))
+        out.append(RecipeLine(head.text, head.span, head.arguments, above, gap=True))
         return [*out, *lines[1:]]
 
-    def _dtypes(self, merge: Merge, named: dict[str, Merge]) -> list[tuple[str, Origin]]:
+    def _dtypes(self, merge: Merge, named: dict[str, Merge]) -> list[tuple[str, ArgumentOrigin]]:
         for given in (merge.dtype, merge.out_dtype):
             if given is not None and given.value.removeprefix("torch.") not in _DTYPES:
                 message = f"`{write_string(given.value)[1:-1]}` is no dtype of a merge"
                 notes = (f"there are {', '.join(f'`{d}`' for d in _DTYPES)}",)
-                raise MergecError(Diagnostic("E0704", message, (Label(given.span, "unknown dtype"),), notes))
+                raise error("E0704", message, given.span, "unknown dtype", notes=notes)
         chosen = merge.out_dtype or merge.dtype
-        out = [] if chosen is None else [(f'dtype="{chosen.value.removeprefix("torch.")}"', Origin(chosen.span))]
+        out = (
+            [] if chosen is None else [(f'dtype="{chosen.value.removeprefix("torch.")}"', ArgumentOrigin(chosen.span))]
+        )
         if chosen is None:
             found = [self._known(ref, named) for ref in merge.models()]
             floats = {d for known in found if known for d in known.dtypes if d in FLOATS}
             if len(floats) > 1:
                 wide = "F64" if "F64" in floats else "F32"
                 name = next(k for k, v in NAMES.items() if v == wide)
-                out.append((f'dtype="{name}"', Origin(merge.method.span)))
+                out.append((f'dtype="{name}"', ArgumentOrigin(merge.method.span)))
         if merge.dtype is not None and merge.dtype.value.endswith("float64"):
-            out.append(('compute="float64"', Origin(merge.dtype.span)))
+            out.append(('compute="float64"', ArgumentOrigin(merge.dtype.span)))
         return out
 
     # --- what is said
@@ -371,7 +375,7 @@ class _Writer:
                         self._warn("W0712", f"the filter {shown} fits no tensor", branch.span, "no wildcards here")
 
     def _warn(self, code: str, message: str, span: Span, label: str) -> None:
-        found = Diagnostic(code, message, (Label(span, label),), severity=Severity.WARNING)
+        found = finding(code, message, span, label)
         if found not in self.warnings:
             self.warnings.append(found)
 
@@ -413,7 +417,7 @@ def _thinned(merge: Merge) -> bool:
     return any(value != 1 for setting in given for branch in setting.branches for value in branch.values)
 
 
-def _owner(comment: Comment, entries: Sequence[tuple[int, int]]) -> int | None:
+def _owner(comment: YamlComment, entries: Sequence[tuple[int, int]]) -> int | None:
     """The entry that a comment belongs to: it stands right above it, or else in it."""
     line = comment.line
     if comment.own:
