@@ -229,7 +229,7 @@ def test_what_is_local_has_no_revisions(model: Path, tmp_path: Path) -> None:
         for ask in (LocalCatalog().open, LocalCatalog().adapter):
             with pytest.raises(CatalogError) as caught:
                 ask(str(source), revision="main", subfolder=None, near=str(tmp_path / "recipe.mrg"))
-            assert (caught.value.code, caught.value.missing) == ("E0464", True)
+            assert (caught.value.code, caught.value.file) == ("E0464", None)
 
 
 def test_pickles_are_refused(tmp_path: Path) -> None:
