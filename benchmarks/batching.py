@@ -1,12 +1,13 @@
 #!/usr/bin/env python3
-"""What each way of sharing out small and medium tensors is worth: the same merge with it and without.
+"""What each way of batching small and medium tensors gains: the same merge with it and without.
 
     python benchmarks/batching.py [--work FOLDER] [--repeat N] [--only NAME ...]
 
-The thresholds stand in `runtime/stream/batching.py`, `runtime/native/batch.py` and `compiler/plan/concurrency.py`. Each
-is set to the values below in a process of its own, in turn; printed are wall clock and CPU seconds of the quickest, and
-both over those of the value that mergec has, which is marked. Models are those of `small.py`, and for tensors of medium
-size two hundred of `--medium` elements. Linux only.
+The thresholds stand in `runtime/stream/batching.py`, `runtime/native/batch.py` and
+`compiler/plan/concurrency.py`. Each is set to the values below in a process of its own, one after
+the other. Printed are wall clock and CPU seconds of the quickest run, and their ratios to those of
+mergec's own value, which is marked. Models are those of `small.py`, and for tensors of medium size
+two hundred of `--medium` elements. Linux only.
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ sys.exit(process())
 
 @dataclass(frozen=True, slots=True)
 class Way:
-    """A threshold: where it is, what it is set to, and the merge that shows it; the first value is as good as none."""
+    """A threshold: where it is, what it is set to, and the merge that shows it; the first value switches it off."""
 
     module: str
     name: str

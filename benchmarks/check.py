@@ -1,6 +1,6 @@
 """Are the benchmark's merges right? Tiny checkpoints, and a reference that holds whole tensors in float64.
 
-Weights are powers of two, so that products with them are exact and the sign of a sum does not hang on rounding.
+Weights are powers of two, so that products with them are exact and the sign of a sum does not depend on rounding.
 Random masks can't be predicted from outside; for them the checks are that a second run gives the same bytes, that every
 element is one of the four values that two masks can produce, and that masks keep about as many elements as asked for.
 """
@@ -143,7 +143,7 @@ def merge(recipe: Path, out: Path) -> None:
 
 
 def faults(method: str, work: Path, recipes: Path, models: Sequence[Tensors]) -> list[str]:
-    """What is wrong with mergec's result for `method`; nothing, one hopes."""
+    """What is wrong with mergec's result for `method`; empty where nothing is."""
     text = (recipes / f"{method}.mrg").read_text().replace('rescale = "l1"', 'rescale = "inv_density"')
     recipe = work / f"{method}.mrg"
     recipe.write_text(text)

@@ -95,17 +95,17 @@ WANTED: Mapping[str, Wanted] = {
 
 
 def check_by_reference(method: str, out: Tensors, base: Tensors, models: Sequence[Tensors]) -> list[str]:
-    """What is wrong with the result of a method in `WANTED`; elements that rounding may decide are left out."""
-    faults, told, total = [], 0, 0
+    """What is wrong with the result of a method in `WANTED`; elements that rounding may decide are skipped."""
+    faults, compared, total = [], 0, 0
     for name, tensor in out.items():
         found = WANTED[method]([wide(m[name]) for m in models], wide(base[name]), name)
         error = np.abs(wide(tensor) - found.value)
         wrong = (error > np.abs(found.value) * 2.0**-8 + found.size * 2.0**-20) & found.sure
         if wrong.any():
             faults.append(f"`{name}`: {int(wrong.sum())} of {tensor.numel()} elements differ")
-        told, total = told + int(found.sure.sum()), total + tensor.numel()
-    if told < 0.9 * total:
-        faults.append(f"only {told / total:.1%} of the elements could be compared")
+        compared, total = compared + int(found.sure.sum()), total + tensor.numel()
+    if compared < 0.9 * total:
+        faults.append(f"only {compared / total:.1%} of the elements could be compared")
     return faults
 
 

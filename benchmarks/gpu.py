@@ -1,10 +1,11 @@
-"""Measures the GPU path: results against the CPU's, device memory against the plan, bytes a second against bare copies.
+"""Measures the GPU path: results against the CPU's, device memory against the plan, bytes per
+second against bare copies.
 
     python benchmarks/gpu.py --models DIR [--out DIR] [--rounds N]
 
 `DIR` holds `base`, `a` and `b` (`benchmarks/make_models.py`). For every method: the output of `--device cuda` and of
 `--device cpu` are compared byte for byte (elements that differ are counted), the peak of
-`torch.cuda.max_memory_allocated` is set against the plan's, and the run's bytes a second against a pinned
+`torch.cuda.max_memory_allocated` is set against the plan's, and the run's bytes per second against a pinned
 host-device-host copy of the same bytes on the same device, in the same process.
 """
 

@@ -94,7 +94,7 @@ PRESETS = {
     "small": Shape(16, 768, 2048, 32_000, 12, 4, 64, shard=100_000_000),
     "1b": Shape(16, 2048, 8192, 128_256, 32, 8, 64, shard=1_000_000_000),
 }
-"""`1b` has the shapes of Llama-3.2-1B: 1,235,814,400 parameters, 2.47 GB a checkpoint. All have its 16 layers."""
+"""`1b` has the shapes of Llama-3.2-1B: 1,235,814,400 parameters, 2.47 GB per checkpoint. All have its 16 layers."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -203,7 +203,7 @@ def write_weights(shape: Shape, out: Path, delta: float, seed: int, threads: int
 def make(shape: Shape, out: Path, *, delta: float = 1e-3, seed: int = 1, threads: int | None = None) -> None:
     """Write the three checkpoints below `out`.
 
-    config.json comes last, so that a folder that has one is whole.
+    config.json comes last, so a folder that has one is complete.
     """
     for name in CHECKPOINTS:
         (out / name).mkdir(parents=True, exist_ok=True)

@@ -96,8 +96,8 @@ def size(path: Path) -> int:
 class _Watch:
     """Samples a process tree in a thread until stopped.
 
-    What it takes it takes from the run, of which every core may be in use: so it keeps files of /proc open, and looks
-    for new processes only now and then.
+    Its own work slows the run down where every core is in use, so it keeps files of /proc open, and
+    looks for new processes only now and then.
     """
 
     def __init__(self, pid: int) -> None:

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""What merges hold in memory: next to nothing beside Python itself, with numpy, with torch; and TIES of many models.
+"""What merges hold in memory: next to nothing besides Python itself, with numpy, with torch; and TIES of many models.
 
     python benchmarks/memory.py [--work FOLDER] [--preset NAME] [--models N ...] [--lanes N] [--rounds N]
 

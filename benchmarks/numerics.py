@@ -2,7 +2,7 @@
 """How far merged weights are from the exact ones, in units in the last place of the output's dtype.
 
     python benchmarks/numerics.py                                          # mergec alone
-    python benchmarks/numerics.py --peer PATH/TO/mergekit-yaml             # beside mergekit
+    python benchmarks/numerics.py --peer PATH/TO/mergekit-yaml             # compared with mergekit
     python benchmarks/numerics.py --peer PATH/TO/mergekit-yaml --write     # and put the tables into docs/methods.md
     python benchmarks/numerics.py --methods ties,slerp
 
@@ -10,7 +10,7 @@ Inputs are synthetic: a Llama of one layer with a million weights, base N(0, 0.0
 deltas of scale 1e-3, in bfloat16 and in float16, and outputs of the same dtype. The exact value is that of the naive
 float64 references of tests/. A correctly rounded result is at most 0.5 units off.
 
-Elements are left out where more than one outcome is right: where a threshold falls between equal magnitudes (equal in
+Elements are skipped where more than one outcome is right: where a threshold falls between equal magnitudes (equal in
 the output's dtype, in which mergekit computes), and where a sum that elects a sign is zero but for float32 rounding.
 Where terms cancel, a hundredth of the inputs' summed magnitudes stands in for a value smaller than that.
 """
@@ -165,7 +165,8 @@ def units(exact: Array, dtype: str) -> Array:
 
 
 class Exact:
-    """The exact outcome of a case, and which of its elements can be told, for all tensors one behind the other."""
+    """The exact outcome of a case, and which of its elements have only one right outcome, for all
+    tensors concatenated."""
 
     def __init__(self, case: Case, inputs: Mapping[str, Mapping[str, Array]], dtype: str) -> None:
         torch_dtype = getattr(torch, dtype)
@@ -173,7 +174,7 @@ class Exact:
         def rounded(x: Array) -> Array:
             return np.asarray(torch.from_numpy(x).to(torch_dtype).to(torch.float64).numpy())
 
-        values, sizes, told = [], [], []
+        values, sizes, compared = [], [], []
         for name in SHAPES:
             models, base = [inputs[m][name] for m in MODELS], inputs["base"][name]
             found = case.wanted(models, base, name)
@@ -182,17 +183,17 @@ class Exact:
                 clear = clear & unambiguous(deltas(models, base), case.masks, rounded)
             values.append(found.value.ravel())
             sizes.append((np.abs(base) + sum(np.abs(x) for x in models)).ravel())
-            told.append(clear.ravel())
+            compared.append(clear.ravel())
         self.dtype = dtype
         self.value, self.size = np.concatenate(values), np.concatenate(sizes)
-        self.told = np.concatenate(told)
+        self.compared = np.concatenate(compared)
 
     def errors(self, made: Tensors) -> Errors:
         flat = np.concatenate([made[name].to(torch.float64).numpy().ravel() for name in SHAPES])
         unit = units(np.maximum(np.abs(self.value), CANCELLED * self.size), self.dtype)
-        error = (np.abs(flat - self.value) / unit)[self.told]
+        error = (np.abs(flat - self.value) / unit)[self.compared]
         # of a handful of float32 operations on numbers of that size
-        noise = (4 * 2.0**-24 * self.size / unit)[self.told]
+        noise = (4 * 2.0**-24 * self.size / unit)[self.compared]
         return Errors(
             float(error.mean()),
             float(np.quantile(error, 0.999)),
@@ -211,13 +212,13 @@ def shown(x: float) -> str:
 @dataclass(frozen=True, slots=True)
 class Row:
     case: Case
-    told: float
+    compared: float
     ours: Errors
     peer: Errors | None
     peer_float32: Errors | None
 
     def __str__(self) -> str:
-        kept = f"{self.case.name} ({self.told:.1%} compared)"
+        kept = f"{self.case.name} ({self.compared:.1%} compared)"
         return f"{kept}: {self.ours}, {self.ours.beyond:.2f} beyond; mergekit {self.peer}, {self.peer_float32}"
 
 
@@ -262,7 +263,7 @@ def measure(cases: Sequence[Case], dtype: str, compute: str, program: Path | Non
             others = [peers.get(f"{case.name} {d}") for d in (dtype, "float32")]
             peer, wide_peer = (None if tensors is None else exact.errors(tensors) for tensors in others)
             rows.append(
-                Row(case, float(exact.told.mean()), exact.errors(merge(case, folder, compute)), peer, wide_peer)
+                Row(case, float(exact.compared.mean()), exact.errors(merge(case, folder, compute)), peer, wide_peer)
             )
             print(f"{dtype} {rows[-1]}", flush=True)
         return rows

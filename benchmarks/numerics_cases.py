@@ -49,7 +49,7 @@ class Case:
 def configuration(
     method: str, count: int, *, based: bool = True, each: Mapping[str, Sequence[float]] | None = None, **parameters: Any
 ) -> dict[str, Any]:
-    """Of the first `count` models; `each` has options with a value a model."""
+    """Of the first `count` models; `each` has options with one value per model."""
     models: list[dict[str, Any]] = [
         {"model": f"./{m}", "parameters": {k: v[i] for k, v in (each or {}).items()}}
         for i, m in enumerate(MODELS[:count])
@@ -69,7 +69,7 @@ def sure(value: Array, size: Array | None = None) -> Merged:
 
 
 def unambiguous(deltas: Sequence[Array], masks: Callable[[Array], Mask], rounded: Round) -> Mask:
-    """Where the selection does not hang on which of several equal magnitudes, once rounded, was taken."""
+    """Where the selection does not depend on which of several equal magnitudes, once rounded, was taken."""
     clear = np.ones(deltas[0].shape, bool)
     for delta in deltas:
         kept, size = masks(delta), np.abs(rounded(delta))
@@ -90,7 +90,7 @@ def combined(m: Sequence[Array], z: Array, _: str) -> Merged:
 
 
 def elected(z: Array, deltas: Sequence[Array], normalize: bool) -> Merged:
-    """A sum of zero of which not all terms are zero is left out: whether it is zero hangs on the weights' rounding."""
+    """A sum of zero of which not all terms are zero is skipped: whether it is zero depends on the weights' rounding."""
     found = plain.elected(z, deltas, WEIGHTS, normalize, 1.0)
     sizes = [np.abs(w * d) for w, d in zip(WEIGHTS, deltas, strict=True)]
     total = np.asarray(sum(w * d for w, d in zip(WEIGHTS, deltas, strict=True)))

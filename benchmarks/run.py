@@ -91,7 +91,7 @@ def remove(path: Path) -> None:
 
 
 def commands(method: str, models: Path, program: Path | None, ours: bool) -> dict[str, list[str]]:
-    """What to run, by side. Outputs go to `out-ours` and `out-peer` in `models`."""
+    """The commands, `ours` and `peer`. Outputs go to `out-ours` and `out-peer` in `models`."""
     sides: dict[str, list[str]] = {}
     if ours:
         recipe = models / f"{method}.mrg"
@@ -185,9 +185,9 @@ def measure_floors(models: Path, methods: Sequence[str], rounds: int) -> Floors:
 
 
 def compare(models: Path, methods: Sequence[str], rounds: int, program: Path | None, ours: bool) -> int:
-    """Measure and print the table, a row as soon as it is known; how many runs have failed.
+    """Measure and print the table, each row as soon as it is known; how many runs have failed.
 
-    A side that fails is left out for the rest of that method, and the others go on.
+    A program that fails is skipped for the rest of that method; the other goes on.
     """
     failures = 0
     columns = ("wall s", "sync s", "CPU s", "RSS GiB", "held GiB", "output GB")

@@ -7,7 +7,7 @@ The checkpoints have the names and shapes of DeepSeek-V3 in bfloat16 (61 layers 
 tokens, 256 experts, 163 shards: `46k`), smaller numbers of layers and experts, and twice as many layers (`92k`).
 Weight files hold a header and a hole of the right size with some bytes for each tensor, so they take little disk;
 nothing but headers and the first bytes of some tensors is read. Printed: wall clock, CPU seconds, peak resident memory,
-and milliseconds of CPU for each tensor of the output, start-up taken off; the last should be flat. Linux only.
+and milliseconds of CPU for each tensor of the output, without start-up; the last should be flat. Linux only.
 """
 
 from __future__ import annotations

@@ -1,12 +1,12 @@
 #!/usr/bin/env python3
-"""Merges of very many small tensors, by whole processes: what a tensor costs beside its numbers shows here.
+"""Merges of very many small tensors, by whole processes: the fixed cost per tensor shows here.
 
     python benchmarks/small.py [--work FOLDER] [--layers N] [--shards N] [--recipes NAME ...] [--repeat N]
     python benchmarks/small.py --check              # no timing: are the numbers right?
 
-Three models of twelve tensors a layer and two besides, of 1,024 bf16 elements each; 1,600 layers make 19,202. Printed:
-wall clock, CPU seconds, peak resident memory, and microseconds of CPU for each tensor, what a merge of one layer takes
-taken off. Linux only.
+Three models of twelve tensors per layer and two others, of 1,024 bf16 elements each; 1,600 layers
+make 19,202. Printed: wall clock, CPU seconds, peak resident memory, and microseconds of CPU for
+each tensor, less what a merge of one layer takes. Linux only.
 """
 
 from __future__ import annotations

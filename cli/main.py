@@ -94,7 +94,7 @@ def _check_folder() -> None:
 
 
 def _unforeseen(error: Exception) -> Diagnostic:
-    """What no code of its own is foreseen for: what the system refused, or did not let us load, or else a bug."""
+    """Errors that have no code of their own: what the system refused, or did not let us load, or else a bug."""
     if isinstance(error, MemoryError):
         return finding("E0003", "out of memory", help="give a budget: `--memory 1GiB`")
     if isinstance(error, ImportError):

@@ -1,6 +1,6 @@
 """Plan to files, and the Python interface (`api.py`).
 
-In: plans. Out: finished outputs. Rooms here import the compiler's data; the compiler imports
+In: plans. Out: finished outputs. Packages here import the compiler's data; the compiler imports
 nothing of them.
 """
 

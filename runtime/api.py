@@ -85,12 +85,13 @@ def compile(
 ) -> Compiled:
     """Compiles a recipe (text, or the path of a file) from its inputs' headers; reads no weight.
 
-    `catalog` says where checkpoints come from: local files by default, `mergec.MemoryCatalog` for plain dicts.
-    `device` is `auto`, `cpu`, `cuda`, `cuda:1`, …; `lanes` is how many blocks are worked on at once (the usable cores
-    and one by default). `memory` and `device_memory` are budgets in bytes. `defines` replaces lets, `settings` those of
-    `output(…)`. `primitives` are functions that the recipe can call, beside those of installed packages. `strict` makes
-    warnings errors; `single` plans one weight file instead of a folder. `allow_pickle` lets local files be weights that
-    PyTorch pickled; they are read as data, and no code of theirs is run.
+    `catalog` says where checkpoints come from: local files by default, `mergec.MemoryCatalog` for
+    plain dicts. `device` is `auto`, `cpu`, `cuda`, `cuda:1`, …; `lanes` is how many blocks are
+    worked on at once (the usable cores and one by default). `memory` and `device_memory` are
+    budgets in bytes. `defines` replaces lets, `settings` those of `output(…)`. `primitives` are
+    functions that the recipe can call, besides those of installed packages. `strict` makes warnings
+    errors; `single` plans one weight file instead of a folder. `allow_pickle` lets local files be
+    weights that PyTorch pickled; they are read as data, and no code of theirs is run.
 
     Raises MergecError with every error found.
     """

@@ -1,4 +1,4 @@
-"""The commands, one a file.
+"""The commands, one per file.
 
 In: words of the command line. Out: an exit status.
 """

@@ -16,7 +16,7 @@ from ...runtime.catalog.recipes import read_source
 from ..formatter.format import format_module
 from ..formatter.same_tree import same
 from ..terminal.arguments import Parser
-from ..terminal.atomic_file import write_whole
+from ..terminal.atomic_file import write_atomically
 from ..terminal.reporter import Reporter
 from ..terminal.streams import piped_recipe, say, tell
 
@@ -56,7 +56,7 @@ def _write(name: str, source: Source, text: str) -> None:
         say(text.removesuffix("\n"), exact=True)
     elif text != source.text:
         # a recipe that is linked to is formatted where it is
-        write_whole(Path(os.path.realpath(name)), text)
+        write_atomically(Path(os.path.realpath(name)), text)
         say(f"formatted {name}")
 
 

@@ -50,7 +50,8 @@ def run(given: Namespace, _: Reporter) -> Exit:
 
 
 def inspect_text(source: str, catalog: Catalog | None = None) -> str:
-    """A checkpoint for people: family, layout, ties, dtypes, parameters, roles with their tensors, what is ignored.
+    """A checkpoint as text for people: family, layout, ties, dtypes, parameters, roles with their
+    tensors, what is ignored.
 
     `source` is a folder or a `.safetensors` file, relative to the working folder. Raises MergecError (E04xx).
     """

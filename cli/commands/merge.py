@@ -78,8 +78,8 @@ def _compile(arguments: Arguments, looks: bool, reporter: Reporter) -> Exit:
         from ..explain import explain
 
         place = arguments.words[1] if len(arguments.words) > 1 else None
-        told = explain(compiled.compilation, arguments.explain, place, arguments.output).rstrip("\n")
-        say(told, exact=arguments.explain == "json")
+        text = explain(compiled.compilation, arguments.explain, place, arguments.output).rstrip("\n")
+        say(text, exact=arguments.explain == "json")
         if arguments.explain == "text":
             return Exit.DONE  # warnings are part of the text
     reporter.show(compiled.diagnostics)

@@ -1,9 +1,10 @@
 """numpy as the command line loads it: without the threads of its linear algebra.
 
-numpy's library for that (OpenBLAS) starts a thread a core as it is loaded, and each of them spins for some hundredths
-of a second before it goes to sleep. Nothing in mergec asks numpy for linear algebra, and a small merge takes hardly
-longer than that. A program that imports mergec may do such algebra itself, so only the command line, whose process is
-its own, loads numpy so; and only for a merge that runs nobody else's code, as a function of an installed package is.
+numpy's library for that (OpenBLAS) starts one thread per core as it is loaded, and each of them
+spins for some hundredths of a second before it goes to sleep. Nothing in mergec asks numpy for
+linear algebra, and a small merge takes hardly longer than that. A program that imports mergec may
+do such algebra itself, so only the command line, whose process is its own, loads numpy so; and only
+for a merge that runs nobody else's code, as a function of an installed package is.
 """
 
 from __future__ import annotations

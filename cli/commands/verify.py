@@ -84,7 +84,7 @@ def _some(check: Check) -> tuple[Diagnostic, ...]:
 
 
 def verification_text(found: Verification) -> str:
-    """The checks for people, a line each: name, how it ended, what was looked at."""
+    """The checks for people, one per line: name, how it ended, what was looked at."""
     rows = [(check.name, check.verdict.value, check.detail) for check in found.checks]
     return "\n".join([escape(found.path), *columns(rows)]) + "\n"
 

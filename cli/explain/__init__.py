@@ -1,4 +1,4 @@
-"""`--explain`: what a recipe comes to, for people and for programs."""
+"""`--explain`: what a recipe compiles to, for people and for programs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The graph as it is drawn: small enough to look at, with a label a node."""
+"""The graph as it is drawn: small enough to look at, with one label per node."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from ...compiler.pipeline import Compilation
 from ...grammar.records import dataclass
 
 LARGEST = 200
-"""With more nodes than this, one output stands for all that are computed alike."""
+"""With more nodes than this, one output stands for all of its equivalence class."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +74,8 @@ def _method(compilation: Compilation, output: Output) -> str:
 
 
 def _groups(compilation: Compilation) -> list[list[Output]]:
-    """Outputs drawn as one: each by itself in a small graph; else those of one statement and one way of computing."""
+    """Outputs drawn as one: each by itself in a small graph; else those of one statement that are
+    computed in the same way."""
     outputs = compilation.graph.outputs
     if len(outputs) <= LARGEST and len(compilation.graph.written_out().nodes) <= LARGEST:
         return [[o] for o in outputs]

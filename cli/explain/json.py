@@ -1,4 +1,4 @@
-"""The plan for programs: what the text form says, with exact numbers, and the whole plan."""
+"""The plan for programs: what the text form says, with exact numbers, and the complete plan."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ def explain_json(compilation: Compilation) -> str:
         "ties": dict(elaboration.ties),
         "warnings": [json.loads(line) for line in diagnostics_json(compilation.diagnostics).splitlines()],
     }
-    # the plan is on one line, as json takes its time over indentation: for 100,000 tensors that were minutes
+    # the plan is on one line, as json takes its time over indentation: for 100,000 tensors that took minutes
     facts = json.dumps(data, indent=2).removesuffix("\n}")
     return facts + ',\n  "plan": ' + plan_json(plan) + "\n}\n"
 

@@ -30,6 +30,6 @@ def explain_method(name: str) -> str:
         return f"{name}({names})\n  {builtin.doc}\n"
     known = sorted({*library.names, *library.primitives, *BUILTINS})
     likely = near(name, known, 2)
-    mends = f"did you mean {' or '.join(f'`{n}`' for n in likely)}?" if likely else ()
+    suggestions = f"did you mean {' or '.join(f'`{n}`' for n in likely)}?" if likely else ()
     note = f"the methods are {', '.join(f'`{n}`' for n in sorted(library.names))}"
-    raise error("E0004", f"no method `{name}`", notes=note, help=mends)
+    raise error("E0004", f"no method `{name}`", notes=note, help=suggestions)

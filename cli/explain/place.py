@@ -1,4 +1,4 @@
-"""One tensor's whole story: statement, inputs, arithmetic with numbers resolved, passes, place in the output."""
+"""Everything about one tensor: statement, inputs, arithmetic with numbers resolved, passes, place in the output."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ from .checkpoint import listed, numel
 
 
 def explain_place(compilation: Compilation, place_text: str) -> str:
-    """The story of the first tensor at a place of the output, and a list of the others there.
+    """The explanation of the first tensor at a place of the output, and a list of the others there.
 
     Raises MergecError: E01xx for text that is no place, E0301 to E0304 for a place that the output does not have.
     """
     elaboration = compilation.elaboration
     names = _names(compilation, place_text)
     outputs = {o.name: o for o in compilation.graph.outputs}
-    # a tied name is told through the tensor that is stored
+    # a tied name is explained by the tensor that is stored
     name = elaboration.ties.get(names[0], names[0])
     value = value_of(outputs[name])
     parts = [_head(compilation, outputs[name], names)]

@@ -50,7 +50,7 @@ def _inputs(compilation: Compilation) -> list[str]:
             )
         )
     taken = 2 + sum(2 + max(len(row[k]) for row in rows) for k in range(7))
-    # a path that has no room beside the rest goes on a line of its own
+    # a path that does not fit next to the rest goes on a line of its own
     if WIDTH - taken >= min(20, max(len(row[7]) for row in rows)):
         return columns([(*row[:7], clip_front(row[7], WIDTH - taken)) for row in rows], right=(4, 5))
     lines = columns([row[:7] for row in rows], right=(4, 5))

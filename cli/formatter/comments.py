@@ -1,6 +1,6 @@
 """Where each comment of a file belongs, so that the formatter can write it back.
 
-A comment belongs to the innermost thing that holds others one below the other (the file, a block, a bracketed list)
+A comment belongs to the innermost thing that holds others on lines of their own (the file, a block, a bracketed list)
 and there to one of the things held: above it, or after it on its line.
 """
 

@@ -1,7 +1,7 @@
 """`mergec fmt`: a syntax tree back to text, in the one layout there is.
 
-Statements stand one to a line, blank lines between them collapse to one, and a call, list, map or `output` that is
-wider than `WIDTH` has one part to a line. Numbers and strings keep the text they were written with. Formatting
+Statements stand one per line, blank lines between them collapse to one, and a call, list, map or `output` that is
+wider than `WIDTH` has one part per line. Numbers and strings keep the text they were written with. Formatting
 the result again changes nothing, and it parses to an equal tree.
 """
 
@@ -63,7 +63,7 @@ class _Printer:
         return self._slots.get(id(node)) or Slots()
 
     def _lines(self, slots: Slots, docs: Sequence[Doc], spans: Sequence[Span]) -> Doc:
-        """Statements and comments one below the other, with one blank line where there were some."""
+        """Statements and comments on lines of their own, with one blank line where there were some."""
         parts: list[Doc] = []
         previous: Span | None = None
 
@@ -156,11 +156,11 @@ class _Printer:
             case ast.Binary():
                 return self._binary(node)
             case ast.Conditional():
-                then, condition = self._whole(node.then, _OR), self._whole(node.condition, _OR)
+                then, condition = self._on_own_lines(node.then, _OR), self._on_own_lines(node.condition, _OR)
                 first = group(join(then, Indent(join(Line(" "), "if ", condition))))
-                # a chain of them has a case to a line
+                # a chain of them has one case per line
                 chain = isinstance(node.other, ast.Conditional)
-                other = self.expression(node.other) if chain else self._whole(node.other, _CONDITIONAL)
+                other = self.expression(node.other) if chain else self._on_own_lines(node.other, _CONDITIONAL)
                 return join(first, Line(" "), "else ", other)
             case ast.Comprehension():
                 targets = ", ".join(each.id for each in node.targets)
@@ -194,13 +194,13 @@ class _Printer:
         doc = self.expression(node)
         return doc if _level(node) >= level else _in_parentheses(doc)
 
-    def _whole(self, node: ast.Expr, level: int) -> Doc:
+    def _on_own_lines(self, node: ast.Expr, level: int) -> Doc:
         """An operand whose own lines end only where it alone is too long."""
         doc = self._operand(node, level)
         return group(Indent(doc)) if isinstance(node, ast.Binary | ast.Unary) else doc
 
     def _object(self, node: ast.Expr) -> Doc:
-        """What a call, member or index hangs on."""
+        """What a call, member or index applies to."""
         doc = self.expression(node)
         # `1.0` is no member of `1`.
         return _in_parentheses(doc) if _level(node) < _POSTFIX or isinstance(node, ast.Number) else doc
@@ -233,7 +233,7 @@ class _Printer:
                 return group(Indent(join(start, "..", stop, *step)))
 
     def _bracketed(self, opening: str, items: Sequence[Doc], closing: str, node: object) -> Doc:
-        """Items between brackets, on one line or one to a line with a comma after each."""
+        """Items between brackets, on one line or one per line with a comma after each."""
         slots = self._of(node)
         if not items and not slots.last:
             return opening + closing

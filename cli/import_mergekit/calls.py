@@ -15,7 +15,7 @@ from .recipe_text import ArgumentOrigin, Written
 
 @dataclass(frozen=True, slots=True)
 class Operand:
-    """An input of a call: `region` is how the recipe names it, `own` the parameters that are its alone.
+    """An input of a call: `region` is how the recipe names it, `own` the parameters that only it has.
 
     `shift` is what its layers are ahead of the output's.
     """

@@ -1,4 +1,4 @@
-"""What the inputs' headers tell the importer, where the inputs are at hand: names, depth, ties, dtype, tokens."""
+"""What the inputs' headers tell the importer, where the inputs are available: names, depth, ties, dtype, tokens."""
 
 from __future__ import annotations
 
@@ -59,8 +59,8 @@ class Shelf:
         return None
 
     def known(self, ref: ModelRef) -> Known | None:
-        """What the headers tell; None where they can't be read, which the compiler will say better."""
-        key = ref.plain.key  # an adapter changes none of what is told of a model
+        """What the headers say; None where they can't be read, which the compiler explains better."""
+        key = ref.plain.key  # an adapter changes nothing that is read here
         if key not in self._known:
             self._known[key] = self._read(ref)
         return self._known[key]
@@ -79,7 +79,7 @@ class Shelf:
         return Known(checkpoint, family, names, depths(Space(family, names, {}, "")), dtypes)
 
     def document(self, ref: ModelRef, name: str) -> str | None:
-        """The text of a small file beside the weights; None where there is none, or it can't be read."""
+        """The text of a small file next to the weights; None where there is none, or it can't be read."""
         known = self.known(ref)
         try:
             return self.catalog.document(known.checkpoint, name) if known else None

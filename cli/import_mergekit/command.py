@@ -14,7 +14,7 @@ from ...grammar.source import Source
 from ...runtime.catalog.local import LocalCatalog
 from ...runtime.catalog.recipes import read_source
 from ..terminal.arguments import ALLOW_PICKLE, Parser
-from ..terminal.atomic_file import write_whole
+from ..terminal.atomic_file import write_atomically
 from ..terminal.reporter import Reporter
 from ..terminal.streams import piped_recipe, say
 from .importer import import_text
@@ -62,7 +62,7 @@ def run(given: Namespace, reporter: Reporter) -> Exit:
 
 
 def _write(path: Path, text: str, force: bool) -> None:
-    """The recipe's file, whole or not at all.
+    """Writes the recipe's file, completely or not at all.
 
     Raises MergecError: E0601 where it exists, E0608 where it is no recipe that is to be replaced, E0610 where it can't
     be written.
@@ -75,7 +75,7 @@ def _write(path: Path, text: str, force: bool) -> None:
         if not replaceable:
             message = "what is there is not replaced: it is no recipe"
             raise error("E0608", message, help=other, file=str(path))
-    write_whole(path, text)
+    write_atomically(path, text)
 
 
 def _is_recipe(path: Path) -> bool:

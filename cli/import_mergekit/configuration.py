@@ -68,7 +68,7 @@ def rule_for(name: str, scopes: Iterable[Scope]) -> Rule:
 
 
 Key = tuple[str, str | None, str | None, str | None]
-"""What tells models apart: path and revision, and those of an adapter."""
+"""What distinguishes models: path and revision, and those of an adapter."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,8 +1,9 @@
 """A parameter's rule as an expression of the language: numbers, curves and place maps.
 
-mergekit asks a rule for each tensor in turn: the first branch whose filter is part of the tensor's name gives the
-value, and a list of values runs over the layers of the slice from 0 to 1 (1 where there is one layer). Whatever is
-outside the layers, the head too, gets the first value of a list.
+mergekit asks a rule for one tensor after the other: the first branch whose filter is part of the
+tensor's name gives the value, and a list of values runs over the layers of the slice from 0 to 1 (1
+where there is one layer). Whatever is outside the layers, the head too, gets the first value of a
+list.
 
 A place map prefers the key that covers fewest tensors, whatever the order. So branches become one flat map only where
 their keys are known to share no tensor; else each stands in a map of its own, inside the `_` of the one before.
@@ -40,7 +41,7 @@ class Frame:
     `stacks`: the layers that lists of values run over, as keys of a place map; with `part`, they run over these layers
     of the output instead. With neither there are no layers, and lists give their first value.
 
-    `space` holds the output's tensors, `names` those of this part; None where the inputs are not at hand.
+    `space` holds the output's tensors, `names` those of this part; None where the inputs are not available.
     """
 
     stacks: tuple[str, ...] = ()

@@ -155,7 +155,7 @@ class _Writer:
         return self._template(named[ref.path], named) if ref.path in named else ref
 
     def _known(self, ref: ModelRef, named: dict[str, Merge]) -> Known | None:
-        """What is known of a model, or of a named merge, which is like its first model but for its layers."""
+        """What is known of a model, or of a named merge, which resembles its first model except for its layers."""
         if ref.path not in named:
             return self.shelf.known(ref)
         merge = named[ref.path]

@@ -40,7 +40,7 @@ Part = tuple[str, Written]
 
 
 @dataclass(frozen=True, slots=True)
-class Whole:
+class WholeModelMerge:
     """A merge that is one expression; `layers` is its depth where that is not its inputs'."""
 
     value: Written
@@ -49,7 +49,7 @@ class Whole:
 
 @dataclass(slots=True)
 class Merger:
-    """Writes a merge. `region` names a model in the recipe, `known` tells what is known of one.
+    """Writes a merge. `region` names a model in the recipe, `known` gives what is known of one.
 
     `remarks` gathers what is to be said above the statements, `warnings` what is to be said at once; `layers` is the
     output's depth where it must be set.
@@ -117,7 +117,7 @@ class Merger:
 
     def _module(self, module: ModuleSpec, inner: bool) -> list[Part]:
         stacks = self._stacks(module)
-        whole = self._whole(module, stacks)
+        whole = self._of_whole_models(module, stacks)
         if whole is not None and not (inner and whole.layers):
             self.layers = whole.layers or self.layers
             return [(place, whole.value) for place in self._places(module)]
@@ -162,12 +162,12 @@ class Merger:
 
     # --- whole models
 
-    def _whole(self, module: ModuleSpec, stacks: tuple[str, ...]) -> Whole | None:
+    def _of_whole_models(self, module: ModuleSpec, stacks: tuple[str, ...]) -> WholeModelMerge | None:
         """A module that is made of whole models, or of a single slice from their first layers on; else None."""
         known = self.known(self.like)
         if module.models:
             frame = Frame(stacks, None, known.space if known else None, self._own_names(module, known))
-            return Whole(self._call(module, None, module.models, (), frame, self.merge.base))
+            return WholeModelMerge(self._call(module, None, module.models, (), frame, self.merge.base))
         part = module.slices[0]
         if len(module.slices) > 1 or any(i.layers is None or i.layers[0] for i in part.sources):
             return None
@@ -180,7 +180,7 @@ class Merger:
         frame = Frame(stacks, None, known.space if known else None, names)
         value = self._call(module, part, part.sources, (), frame, part.base or self.merge.base)
         same = known is not None and known.depths.get(stacks[0] if stacks else "") == depth
-        return Whole(value, None if same else depth)
+        return WholeModelMerge(value, None if same else depth)
 
     def _own_names(self, module: ModuleSpec, known: Known | None) -> tuple[str, ...] | None:
         if known is None:

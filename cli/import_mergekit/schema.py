@@ -126,7 +126,7 @@ class _Reader:
         return tuple(self._each(entry, read))
 
     def _each(self, entry: YamlEntry, read: Callable[[Tree], _T]) -> list[_T]:
-        """The items of a list, those that are wrong reported and left out."""
+        """The items of a list, those that are wrong reported and skipped."""
         if not isinstance(entry.value, YamlSequence) or not entry.value.items:
             self._errors.append(_wrong(f"`{entry.key}` is a list", entry.key_span, "no list follows").diagnostics[0])
             return []
@@ -153,7 +153,7 @@ class _Reader:
         if given is None:
             raise _wrong("a source needs `layer_range: [first, end]`", _first_line(tree), "has none")
         items = given.value.items if isinstance(given.value, YamlSequence) else ()
-        bounds = [_whole(i) for i in items]
+        bounds = [_integer(i) for i in items]
         if len(bounds) != 2 or None in bounds:
             raise _wrong("a `layer_range` is two whole numbers", given.value.span, "not such a range")
         first, end = bounds[0] or 0, bounds[1] or 0
@@ -275,7 +275,7 @@ class _Reader:
             return None
         self._look(tree, "tokenizer")
         tokens, pad = _there(tree, "tokens"), _there(tree, "pad_to_multiple_of")
-        size = _whole(pad.value) if pad else None
+        size = _integer(pad.value) if pad else None
         if pad and (size is None or size < 1):
             self._errors.append(
                 _value("`pad_to_multiple_of` is a whole number", pad.value.span, "not one").diagnostics[0]
@@ -302,7 +302,7 @@ class _Reader:
                 return TokenRule(entry.key, None, None, None, True, force, entry.key_span)
             token, number = self._text(_there(inner, "token")), _there(inner, "token_id")
             model = self._reference_at(_there(inner, "model"))
-            id_ = _whole(number.value) if number else None
+            id_ = _integer(number.value) if number else None
             if model is None or (token is None) == (id_ is None):
                 message = "a row is named by a `model` and either a `token` or a `token_id`"
                 self._errors.append(_wrong(message, inner.span, "here").diagnostics[0])
@@ -352,7 +352,7 @@ def _at(text: str, span: Span) -> tuple[str, str | None]:
     return path, revisions[0] if revisions else None
 
 
-def _whole(tree: Tree) -> int | None:
+def _integer(tree: Tree) -> int | None:
     value = tree.value if isinstance(tree, YamlScalar) else None
     if isinstance(value, str) and re.fullmatch(r"\d{1,9}", value):
         return int(value)

@@ -37,7 +37,7 @@ class YamlEntry:
 
 @dataclass(frozen=True, slots=True)
 class YamlMapping:
-    """Keys are unique: of several that are alike the last counts, and the others are `dropped`."""
+    """Keys are unique: of several equal ones the last counts, and the others are `dropped`."""
 
     entries: tuple[YamlEntry, ...]
     span: Span
@@ -52,7 +52,8 @@ Tree = YamlScalar | YamlSequence | YamlMapping
 
 @dataclass(frozen=True, slots=True)
 class YamlComment:
-    """`text` is without the `#`; `line` counts from 1; `own` tells a line of its own from the end of another."""
+    """`text` is without the `#`; `line` counts from 1; `own`: it has a line of its own, and is not
+    at the end of another."""
 
     text: str
     line: int
@@ -75,7 +76,7 @@ billions."""
 
 
 def read_documents(source: Source) -> tuple[YamlDocument, ...]:
-    """The documents of a YAML file, empty ones left out.
+    """The documents of a YAML file without the empty ones.
 
     Raises MergecError: E0701 for what is not YAML, or only a bomb made of it; E0480 for too much text.
     """
@@ -160,7 +161,8 @@ class _Builder:
         return YamlMapping(tuple(entries.values()), self._around(node, own), tuple(dropped))
 
     def _merged(self, node: Any, above: tuple[int, ...]) -> list[YamlEntry]:
-        """The entries that `<<: *defaults` brings in, each key once; of a list of mappings the first has the say."""
+        """The entries that `<<: *defaults` brings in, each key once; of a list of mappings the
+        first takes precedence."""
         tree = self.tree(node, above)
         mappings = tree.items if isinstance(tree, YamlSequence) else (tree,)
         entries: dict[str, YamlEntry] = {}

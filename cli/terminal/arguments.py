@@ -46,7 +46,7 @@ ELSEWHERE = {
 """What other programs call some of the options."""
 
 WEIGHTY = ("--force", "--allow-pickle")
-"""Options that replace or trust something: nobody is led to them but by a slip of a finger in their own names."""
+"""Options that replace or trust something: they are suggested only for a slip of a finger in their own names."""
 
 MOST_LANES = 256
 """Blocks worked on at once: beyond the cores of any machine more of them only cost memory."""

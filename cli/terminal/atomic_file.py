@@ -1,4 +1,4 @@
-"""Text files that are replaced whole or not at all."""
+"""Text files that are replaced completely or not at all."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pathlib import Path
 from ...grammar.diagnostic import error
 
 
-def write_whole(path: Path, text: str) -> None:
+def write_atomically(path: Path, text: str) -> None:
     """Puts `text` at `path`; a file that is there keeps its mode, and its owner if it may. A link is replaced itself.
 
     Raises MergecError (E0610), also where something is there that is no regular file.

@@ -52,7 +52,7 @@ def columns(rows: Sequence[Sequence[str]], right: Sequence[int] = ()) -> list[st
 
 
 def facts(rows: Sequence[tuple[str, str]], indent: int = 2) -> list[str]:
-    """Name and text side by side, long texts folded under themselves."""
+    """Names and texts in two columns, long texts folded within theirs."""
     width = max((len(name) for name, _ in rows), default=0)
     lead = " " * (indent + width + 2)
     lines = []

@@ -15,7 +15,7 @@ from .streams import tell
 
 @dataclass(frozen=True, slots=True)
 class Reporter:
-    """`--error-format` and `--color`, which every command has. JSON is an object a line."""
+    """`--error-format` and `--color`, which every command has. JSON is one object per line."""
 
     as_json: bool = False
     color: str = "auto"

@@ -52,7 +52,7 @@ SKILLS: Mapping[str, Skill] = MappingProxyType(
 
 
 def tokenizer() -> PreTrainedTokenizerFast:
-    """One token a character; `<s>` is put in front."""
+    """One token per character; `<s>` is put in front."""
     backend = Tokenizer(models.WordLevel({token: i for i, token in enumerate(VOCABULARY)}, unk_token="<pad>"))
     backend.pre_tokenizer = pre_tokenizers.Split(Regex("."), "isolated")
     backend.post_processor = processors.TemplateProcessing(single="<s> $A", special_tokens=[("<s>", 1)])

@@ -1,5 +1,5 @@
-"""The code that a kernel of an installed package is made of, as a digest: what tells one kernel from another that has
-its name and version, as after an edit in a development install.
+"""The code that a kernel of an installed package is made of, as a digest. It distinguishes kernels
+of the same name and version, as after an edit in a development install.
 
 It covers the package's name and version, the kernel's module, all modules of its package, and what the package's
 installer has noted of other files. Nothing is imported for it but what leads to the package.
@@ -30,8 +30,8 @@ _ENDINGS = (".py", ".pyx", ".so", ".pyd", ".dylib", ".dll", ".c", ".cc", ".cpp",
 
 
 def kernel_code(kernel: str, package: str) -> str:
-    """The digest of the code of `kernel`, `module:function`, of a package by name and version; empty where nothing
-    tells what it is, as with a function that was typed in.
+    """The digest of the code of `kernel`, `module:function`, of a package by name and version;
+    empty where its code is not known, as with a function typed into a session.
 
     What is imported already stays as it is, so the digest does too, until it is imported anew.
     """
@@ -95,7 +95,7 @@ def _digest(module: str, package: str) -> str:
 
 def _own_files(module: str) -> Iterator[File]:
     """The files of the outermost package that a module is in. Packages that only share a name with others, as a
-    namespace, do not count as one: of these, the package in it, or the modules beside this one."""
+    namespace, do not count as one: of these, the package in it, or the modules next to this one."""
     names = module.split(".")
     above: Sequence[str] | None = None
     for depth in range(1, len(names) + 1):

@@ -67,7 +67,7 @@ def _loaded(name: str, points: list[EntryPoint]) -> Primitive:
 
 
 def _with_code(primitive: Primitive) -> Primitive:
-    """The primitive with what tells its kernel's code."""
+    """The primitive, with the digest of its kernel's code."""
     return dataclasses.replace(primitive, code=functools.partial(kernel_code, primitive.kernel, primitive.package))
 
 

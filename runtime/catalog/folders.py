@@ -1,4 +1,4 @@
-"""Which files of a checkpoint's folder hold its weights, which are carried along, and which must not be touched.
+"""Which files of a checkpoint's folder hold its weights, which are copied with them, and which must not be touched.
 
 A folder is untrusted: what its index names or its links point to is used only where it stays inside the folder.
 """
@@ -85,8 +85,8 @@ def check_inside(folder: str, name: str) -> str:
         return path
     blobs, blob = os.path.split(real)
     repository, last = os.path.split(blobs)
-    # a snapshot of the Hub's cache, `models--org--name/snapshots/REVISION`, is made of links into the `blobs` beside
-    # `snapshots`; those of another repository are none of its business
+    # a snapshot of the Hub's cache, `models--org--name/snapshots/REVISION`, is made of links into
+    # the `blobs` next to `snapshots`; it has no business with those of other repositories
     snapshots = os.path.join(repository, "snapshots")
     if (
         last == "blobs"

@@ -1,6 +1,7 @@
 """The catalog over real files: local checkpoints by their headers, small documents, `use`d recipes.
 
-Hub repositories are not opened here: their ids are told from paths and refused with the way out.
+Hub repositories are not opened here: their ids are distinguished from paths, and refused with a
+message that says what to do.
 """
 
 from __future__ import annotations
@@ -87,7 +88,8 @@ class LocalCatalog:
         other: Checkpoint | None = None,
         turned: bool = False,
     ) -> bool | None:
-        """Whether two stored tensors hold equal bytes, whatever their shapes; `turned`: as a matrix and its transpose.
+        """Whether two stored tensors hold equal bytes, whatever their shapes; `turned`: one as a
+        matrix, the other as its transpose.
 
         Raises CatalogError: E0403 where a file can't be read, E0409 where it has changed.
         """
@@ -117,7 +119,7 @@ class LocalCatalog:
                 os.close(descriptor)
 
     def document(self, checkpoint: Checkpoint, name: str) -> str | None:
-        """The text of the file `name` beside the weights; None where there is none.
+        """The text of the file `name` next to the weights; None where there is none.
 
         Raises CatalogError: E0408 for a link that leaves the folder, E0436 for what is too long or not UTF-8.
         """
@@ -126,7 +128,7 @@ class LocalCatalog:
         return read_text(check_inside(checkpoint.location, name), limit=MAX_DOCUMENT, code="E0436")
 
     def beginning(self, checkpoint: Checkpoint, name: str, nbytes: int) -> str | None:
-        """The text of the first bytes of the file `name` beside the weights; None where there is none.
+        """The text of the first bytes of the file `name` next to the weights; None where there is none.
 
         Raises CatalogError: E0408 for a link that leaves the folder, E0436 for what is no regular file.
         """

@@ -16,7 +16,7 @@ _MODEL_PARALLEL = "consolidated."
 
 
 def check_complete(folder: str, weights: Sequence[str], index: str | None) -> None:
-    """Sees that each set among the weight files, of which `index` tells where there is one, is complete.
+    """Sees that each set among the weight files, which `index` lists where there is one, is complete.
 
     Raises CatalogError E0460.
     """

@@ -24,10 +24,10 @@ class _Stop(threading.Event):
 
 
 class _Share:
-    """One part's progress, told to that of the run: in turn with the others, and memory for all of them together."""
+    """One part's progress, passed on to that of the run: one part at a time, with the memory of all parts together."""
 
-    def __init__(self, whole: Progress, lock: threading.Lock, held: list[tuple[int, int]], part: int) -> None:
-        self._whole, self._lock, self._held, self._part = whole, lock, held, part
+    def __init__(self, progress: Progress, lock: threading.Lock, held: list[tuple[int, int]], part: int) -> None:
+        self._progress, self._lock, self._held, self._part = progress, lock, held, part
 
     def begins(self, plan: Plan, notices: Sequence[str]) -> None:
         del plan, notices
@@ -35,16 +35,16 @@ class _Share:
 
     def tensor(self, index: int) -> None:
         with self._lock:
-            self._whole.tensor(index)
+            self._progress.tensor(index)
 
     def moved(self, read: int, written: int) -> None:
         with self._lock:
-            self._whole.moved(read, written)
+            self._progress.moved(read, written)
 
     def live(self, host: int, device: int) -> None:
         with self._lock:
             self._held[self._part] = host, device
-            self._whole.live(sum(h for h, _ in self._held), max(d for _, d in self._held))
+            self._progress.live(sum(h for h, _ in self._held), max(d for _, d in self._held))
 
 
 def execute_everywhere(

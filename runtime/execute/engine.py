@@ -1,7 +1,8 @@
 """Runs the steps that compute: held buffers, the lanes' memory, passes, loads and whole-tensor operations.
 
-Needs no torch itself. A pass goes to the compiled kernels where these know all of its code; what they don't know, and
-all work on accelerators, goes to torch's, which are loaded when the first such step comes.
+Needs no torch itself. A pass runs on the compiled kernels where these know all of its code. What
+they don't know, and all work on accelerators, runs on torch's kernels, which are loaded at the
+first such step.
 """
 
 from __future__ import annotations
@@ -21,9 +22,9 @@ from ..machine.memory import Arena, Memory, Meter
 from ..machine.out_of_memory import device_full, is_device_full
 from ..native.backend import Native
 from ..native.batch import Batches
-from ..stream.batching import Able, Lone, Unit
+from ..stream.batching import Able, Lone, SmallOutput
 from ..stream.interfaces import Reads, Tally, Writes
-from ..stream.passes import Context, Side, run_pass
+from ..stream.passes import Backend, Context, run_pass
 from ..stream.ranges import file_ranges
 
 LOAD_PIECE = 1 << 26
@@ -72,7 +73,7 @@ class Engine:
 
     @property
     def able(self) -> Able | None:
-        """Which passes over small tensors can be run together; None where none can."""
+        """Which passes over small tensors can be run in a batch; None where none can."""
         return self._batches.able if self._batches is not None else None
 
     @property
@@ -81,11 +82,11 @@ class Engine:
         native = self._native
         return (lambda pass_: native.knows(pass_, self._layout(pass_))) if native is not None else None
 
-    def run_together(self, members: Sequence[Unit | Step], watched: Set[int]) -> None:
-        """Runs small tensors, in what any of them may hold by itself; see `Batches.run`."""
+    def run_batchable(self, members: Sequence[SmallOutput | Step], watched: Set[int]) -> None:
+        """Runs small outputs, within the memory that any one of them may hold by itself; see `Batches.run`."""
         assert self._batches is not None
-        units = [m for m in members if isinstance(m, Unit)]
-        nbytes = min(unit.shape.nbytes for unit in units)
+        outputs = [m for m in members if isinstance(m, SmallOutput)]
+        nbytes = min(output.signature.nbytes for output in outputs)
         held = sum(b.nbytes for b in self._context.buffers.values()) + nbytes
         self._fit(1, nbytes, 0, 0)
         self._tally.live(held, 0)
@@ -93,22 +94,22 @@ class Engine:
         assert isinstance(arena, HostArena)
         self._batches.run(members, arena.bytes[:nbytes], watched)
 
-    def run_abreast(self, group: Abreast) -> None:
-        """Runs outputs of medium size, each in one lane; in fewer lanes where others hold memory that the plan has for
-        these."""
+    def run_concurrently(self, group: Abreast) -> None:
+        """Runs outputs of medium size concurrently, each in one lane; in fewer lanes where others
+        hold memory that the plan has for these."""
         members, nbytes = group.members, group.needs
         held = sum(b.nbytes for b in self._context.buffers.values())
         lanes = min(group.lanes, len(members), max(1, (self._plan.peak_host - held) // nbytes))
         self._fit(lanes, nbytes, 0, 0)
         self._tally.live(held + lanes * nbytes, 0)
-        # outputs that are computed alike have their scalars and buffers in common
+        # outputs of one equivalence class have their scalars and buffers in common
         own = [replace(self._context, scalars=self._context.scalars.copy(), buffers={}) for _ in range(lanes)]
-        sides = [Native.of(context) for context in own]
+        backends = [Native.of(context) for context in own]
 
         def work(lane: int, index: int) -> None:
-            context, arena, side = own[lane], self._arenas[lane], sides[lane]
+            context, arena, backend = own[lane], self._arenas[lane], backends[lane]
             assert isinstance(arena, HostArena)
-            assert side is not None
+            assert backend is not None
             self._tally.tensor(members[index].steps[0].tensor)
             end = nbytes
             for step in members[index].steps:
@@ -116,7 +117,7 @@ class Engine:
                 for a in step.allocate:
                     end -= aligned(a.nbytes)
                     context.buffers[a.buffer] = HostBuffer(a.dtype, a.numel, arena.bytes[end:])
-                run_pass(context, step.action, self._layout(step.action), [arena], side)
+                run_pass(context, step.action, self._layout(step.action), [arena], backend)
             context.buffers.clear()
 
         self._lanes.spread(len(members), work, lanes)
@@ -149,7 +150,7 @@ class Engine:
             case Pass():
                 assert layout is not None
                 arenas = [a for a in self._arenas[:lanes] if a is not None]
-                run_pass(self._context, action, layout, arenas, self._side(action, layout))
+                run_pass(self._context, action, layout, arenas, self._backend(action, layout))
             case Load():
                 self._load(action)
             case Opaque():
@@ -159,15 +160,15 @@ class Engine:
         for buffer in step.release:
             self._release(buffer)
 
-    def _side(self, pass_: Pass, layout: Layout) -> Side:
+    def _backend(self, pass_: Pass, layout: Layout) -> Backend:
         """The kernels that run a pass."""
         if self._native is not None and self._native.knows(pass_, layout):
             return self._native
-        side: Side = self._torch()
-        return side
+        backend: Backend = self._torch()
+        return backend
 
     def _torch(self) -> Any:
-        """The portable side, which the first call makes."""
+        """The portable backend, which the first call makes."""
         if self._portable is None:
             module = importlib.import_module("..portable.backend", __package__)
             self._portable = module.Portable(self._context, self._memory.name)
@@ -202,7 +203,7 @@ class Engine:
         return 0, 0, 0
 
     def _held(self, step: Step, workspace: int) -> int:
-        """Brings the step's buffers to life; bytes of all buffers that live, and the workspace, on the device."""
+        """Allocates the step's buffers; bytes of all live buffers, and the workspace, on the device."""
         for a in step.allocate:
             self._meter.allocate(f"buffer {a.buffer}", a.nbytes, device=self._memory.accelerator)
             self._context.buffers[a.buffer] = self._memory.buffer(a.dtype, a.numel)

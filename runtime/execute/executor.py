@@ -1,5 +1,5 @@
-"""Carries out a plan: its steps in order, the blocks of a step spread over lanes, and so are copies in a row, and small
-tensors.
+"""Carries out a plan: its steps in order. The blocks of a step are spread over lanes (worker
+threads), and so are consecutive copies and small tensors.
 
 This module needs no torch. A plan that only copies bytes runs without it; `engine.py` is loaded for all else.
 """
@@ -19,7 +19,7 @@ from ...grammar.records import dataclass
 from ..machine.lanes import Cancelled, Lanes
 from ..machine.memory import Meter
 from ..machine.out_of_memory import within_memory
-from ..stream.batching import Able, Copies, Lone, Together, Unit, parts
+from ..stream.batching import Able, Batchable, Copies, Lone, SmallOutput, parts
 from ..stream.interfaces import Progress, Reads, Tally, Writes
 from ..stream.nonfinite import count_in
 
@@ -48,8 +48,8 @@ class Outcome:
     seconds: float
 
 
-class Engine(Protocol):
-    """What runs steps that compute; `engine.py` has the one there is."""
+class StepEngine(Protocol):
+    """What runs steps that compute; `engine.py` has its only implementation."""
 
     @property
     def able(self) -> Able | None: ...
@@ -59,9 +59,9 @@ class Engine(Protocol):
 
     def run(self, step: Step) -> None: ...
 
-    def run_together(self, members: Sequence[Unit | Step], watched: Set[int]) -> None: ...
+    def run_batchable(self, members: Sequence[SmallOutput | Step], watched: Set[int]) -> None: ...
 
-    def run_abreast(self, group: Abreast) -> None: ...
+    def run_concurrently(self, group: Abreast) -> None: ...
 
     def close(self) -> None: ...
 
@@ -86,10 +86,10 @@ def execute(
     began = time.perf_counter()
     meter, tally = Meter(), Tally(progress, non_finite)
     with within_memory(plan), Lanes(plan.lanes, cancel) as lanes:
-        engine: Engine | None = None
+        engine: StepEngine | None = None
         if any(not isinstance(step.action, Copy) for step in plan.steps):
             module = importlib.import_module(".engine", __package__)
-            engine = cast(Engine, module.Engine(plan, reads, writes, lanes, meter, tally))
+            engine = cast(StepEngine, module.Engine(plan, reads, writes, lanes, meter, tally))
         watched = _watched(plan, tally)
         try:
             for part in parts(plan, engine.able, engine.lone) if engine is not None else parts(plan, None):
@@ -99,10 +99,10 @@ def execute(
                     continue
                 lanes.check()
                 assert engine is not None
-                if isinstance(part, Together):
-                    engine.run_together(part.members, watched)
+                if isinstance(part, Batchable):
+                    engine.run_batchable(part.members, watched)
                 elif isinstance(part, Abreast):
-                    engine.run_abreast(part)
+                    engine.run_concurrently(part)
                 else:
                     tally.tensor(part.step.tensor)
                     engine.run(part.step)
@@ -121,7 +121,7 @@ def execute(
 
 
 def _watched(plan: Plan, tally: Tally) -> set[int]:
-    """The tensors whose copies are looked at for infinities and NaNs: all of floats that nothing is known of yet."""
+    """The tensors whose copies are looked at for infinities and NaNs: all floats that nothing is known about yet."""
     if plan.on_nonfinite != "error":
         return set()
     return {k for k, t in enumerate(plan.tensors) if t.dtype in FLOATS and t.name not in tally.non_finite}
@@ -142,8 +142,8 @@ class _Piece:
 
 
 def _pieces(plan: Plan, steps: Sequence[Step], watched: Set[int]) -> Iterator[_Piece]:
-    """What the steps copy, cut into pieces; small tensors that lie one behind the other on both sides are copied
-    together, as far as that leaves something for every lane."""
+    """What the steps copy, cut into pieces; small tensors that are adjacent both in the input and
+    in the output are copied together, as far as that leaves something for every lane."""
     waiting: list[_Piece] = []
     nbytes, together = 0, min(COPY_PIECE, sum(step.writes for step in steps) // (2 * plan.lanes))
     for step in steps:

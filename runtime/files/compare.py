@@ -37,7 +37,7 @@ def is_transpose(
     first: int, first_start: int, second: int, second_start: int, shape: tuple[int, int], size: int
 ) -> bool:
     """Whether the matrix of this shape in the open file `first` is the transpose of the one in `second`, both stored
-    by rows, `size` bytes an element.
+    by rows, `size` bytes per element.
 
     Raises OSError; EOFError where a file ends before its range.
     """
@@ -62,7 +62,7 @@ def holds(path: str, data: bytes) -> bool:
 
 
 def _ranges(nbytes: int) -> Iterator[tuple[int, int]]:
-    """Ranges to compare: samples spread over the whole, then everything in chunks."""
+    """Ranges to compare: samples spread over everything, then all of it in chunks."""
     if nbytes > _CHUNK:
         step = (nbytes - _SAMPLE) // (_SAMPLES - 1)
         for i in range(_SAMPLES):

@@ -15,7 +15,7 @@ MOST_OPEN = 64
 """Files that the inputs, and the outputs, keep open at most: more gain nothing."""
 
 _OTHERS = 20
-"""Descriptors that are left to all else: the lock and the journal, libraries that are being loaded."""
+"""Descriptors that are left for everything else: the lock and the journal, libraries that are being loaded."""
 
 
 def room(lanes: int = 1) -> int:

@@ -29,7 +29,7 @@ PIECE = 1 << 20
 class Direct:
     """Direct writes to files by index, from any number of threads; `close` closes them.
 
-    `open_` opens a file with flags beside those for writing; files whose system refuses direct writes are remembered.
+    `open_` opens a file with flags besides those for writing; files whose system refuses direct writes are remembered.
     """
 
     def __init__(self, open_: Callable[[int, int], int], limit: int) -> None:
@@ -49,7 +49,7 @@ class Direct:
         except OSError as error:
             if error.errno not in (errno.EINVAL, errno.EOPNOTSUPP):
                 raise
-            self._possible = False  # a file system without direct writes, or one that wants more than UNIT
+            self._possible = False  # a file system without direct writes, or one that requires more than UNIT
             return False
         return True
 

@@ -11,7 +11,7 @@ from ...grammar.diagnostic import MergecError, error
 from ...grammar.render import escape
 
 _FREE = "free some, or give a path on another disk, and run again"
-_MENDS = {
+_FIXES = {
     errno.EFBIG: 'smaller files: `output(shard_size="1GB")`; or lift the limit (`ulimit -f`)',
     errno.EROFS: "give a path that can be written to",
     errno.EACCES: "give a path that you may write to",
@@ -52,8 +52,8 @@ def unwritable(path: str, error: OSError) -> MergecError:
         return file_fault("E0609", f"no space left for `{show(path)}`", path, _FREE)
     if error.errno == errno.EDQUOT:
         return file_fault("E0609", f"your quota is used up, at `{show(path)}`", path, _FREE)
-    mends = (_MENDS[error.errno],) if error.errno in _MENDS else ()
-    return file_fault("E0610", f"can't write `{show(path)}`: {reason(error)}", path, *mends)
+    fixes = (_FIXES[error.errno],) if error.errno in _FIXES else ()
+    return file_fault("E0610", f"can't write `{show(path)}`: {reason(error)}", path, *fixes)
 
 
 @contextmanager

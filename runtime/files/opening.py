@@ -15,7 +15,7 @@ _SHORT = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
 
 
 def is_short(error: OSError) -> bool:
-    """Whether the system is short of something, which tells nothing about the file."""
+    """Whether the system is short of something, which says nothing about the file."""
     return error.errno in _SHORT
 
 
@@ -27,7 +27,7 @@ class NotRegularError(OSError):
 
 
 def as_it_is(path: str, status: os.stat_result) -> InputFile:
-    """The file at `path`, an absolute path, as its status tells."""
+    """The file at `path`, an absolute path, by its status."""
     return InputFile(
         path, status.st_size, status.st_mtime_ns, status.st_ctime_ns, device=status.st_dev, inode=status.st_ino
     )

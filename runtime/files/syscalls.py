@@ -37,7 +37,7 @@ def start_writeback(descriptor: int) -> bool:
             "sync_file_range", descriptor, ctypes.c_int64(0), ctypes.c_int64(0), ctypes.c_uint(_SYNC_FILE_RANGE_WRITE)
         )
     except OSError:
-        return False  # a fault in writing shows again, and for good, in fsync
+        return False  # a fault in writing shows again in fsync, where it counts
 
 
 def share(source: int, offset: int, target: int, start: int, nbytes: int) -> bool:
@@ -52,7 +52,7 @@ def share(source: int, offset: int, target: int, start: int, nbytes: int) -> boo
     try:
         fcntl.ioctl(target, _FICLONERANGE, struct.pack("qQQQ", source, offset, nbytes, start))
     except OSError:
-        return False  # copying meets the same fault, where it is one, and tells what it is
+        return False  # copying meets the same fault, where it is one, and says what it is
     return True
 
 

@@ -1,4 +1,5 @@
-"""Weights in containers that are not read, told by the names in their folder: what each is, and what converts it."""
+"""Weights in containers that are not read, recognised by the names in their folder: what each is,
+and what converts it."""
 
 from __future__ import annotations
 
@@ -15,7 +16,7 @@ from ..files.faults import show
 class Container:
     """A format: globs of names, any of which shows it, what it is called, and how to get safetensors from it.
 
-    `training`: it is the weights, whatever pickles of training state are beside it.
+    `training`: it is the weights, whatever pickles of training state are next to it.
     """
 
     patterns: tuple[str, ...]
@@ -77,7 +78,7 @@ CONTAINERS = (
     Container(("*.npz", "*.npy"), "arrays of NumPy", "save them with `safetensors.numpy.save_file`"),
     Container(("rust_model.ot", "*.ot"), "weights of rust-bert", _SAVE),
 )
-"""The most telling first. Folders inside count by their names as files do."""
+"""The most specific first. Folders inside count by their names as files do."""
 
 
 def container_of(names: Iterable[str], training: bool = False) -> tuple[Container, str] | None:

@@ -1,4 +1,4 @@
-"""Weight files that runs have written, read back. The ending of a file's name tells its format."""
+"""Weight files that runs have written, read back. The extension of a file's name determines its format."""
 
 from __future__ import annotations
 

@@ -48,7 +48,7 @@ MAGIC = (
 class Header:
     """A validated header. `tensors` in the order of the header, with absolute offsets; `file` as it was then.
 
-    Only a pickle has `shared` (two names for the very same bytes) and `passed_over` (what is beside its tensors).
+    Only a pickle has `shared` (two names for the very same bytes) and `passed_over` (what it has besides tensors).
     """
 
     tensors: Mapping[str, StoredTensor]
@@ -256,7 +256,7 @@ def _encodable(text: str) -> bool:
     return True
 
 
-# --- the whole -----------------------------------------------------------------------------------
+# --- the layout ----------------------------------------------------------------------------------
 
 
 def _check_coverage(tensors: Mapping[str, StoredTensor], base: int, size: int, path: str) -> None:

@@ -1,6 +1,6 @@
 """What a run has: cores, lanes, arenas, held buffers, accelerators.
 
-Out: memory to compute in and threads to do it, and memory that ran out told from other failures.
+Out: memory to compute in, threads to compute with, and an error of its own for memory that ran out.
 Needs no torch but for `accelerator.py`.
 """
 

@@ -99,7 +99,7 @@ def numbers_of(buffer: Buffer) -> torch.Tensor:
     return over(buffer.bytes).view(torch_dtype(buffer.dtype))
 
 
-class Stream:
+class DeviceStream:
     """A lane's queue of work on a device. Only CUDA has them; elsewhere all lanes share the device's one queue."""
 
     def __init__(self, device: torch.device) -> None:

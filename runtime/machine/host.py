@@ -1,4 +1,4 @@
-"""Memory of the host, without torch: what lanes and held buffers of a merge on the CPU lie in."""
+"""Memory of the host, without torch: for the lanes and held buffers of a merge on the CPU."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Lanes: the threads that share the blocks of a step."""
+"""Lanes: the worker threads that share the blocks of a step, each with an arena of its own."""
 
 from __future__ import annotations
 

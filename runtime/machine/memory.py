@@ -8,7 +8,7 @@ from typing import Protocol
 
 
 class Arena(Protocol):
-    """One lane's memory: `nbytes` where numbers are computed, and `staging` on the host for a device apart."""
+    """One lane's memory: `nbytes` where numbers are computed, and `staging` on the host for an accelerator."""
 
     nbytes: int
     staging: int

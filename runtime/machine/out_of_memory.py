@@ -1,4 +1,4 @@
-"""Memory that is not there, told from other failures: by the host's allocators or by a device's."""
+"""Memory that ran out, on the host or on a device, distinguished from other failures."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The compiled side of a run: its lanes read operands, run code in the compiled kernels, and write what comes out."""
+"""The native backend of a run: its lanes read operands, run code in the compiled kernels, and write the results."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ from ..reduce.counting import BINS, DIGIT, LaneHistograms
 from ..reduce.quantile import Quantile
 from ..reduce.reducer import Attributes, Partials, Reducer, Result
 from ..reduce.reducers import REDUCERS
-from ..reduce.selection import Magnitudes, Selection
+from ..reduce.selection import Magnitudes, RankSelection
 from ..reduce.windows import Counting, everything
 from ..stream.passes import Context
 from ..stream.ranges import file_ranges
@@ -89,9 +89,10 @@ class Native:
 class NativeLane:
     """What one lane does in one pass.
 
-    Registers and masks lie at the beginning of their areas, as long as a piece. What instructions leave for reducers
-    (`_found`, by reduction) is a few numbers a chunk. `rows_of` has instructions by identity that were bound before, to
-    the same memory, and are the same for every tensor: plans have them in common (`compiler/schedule/templates.py`).
+    Registers and masks lie at the beginning of their areas, as long as a piece. What instructions
+    leave for reducers (`_found`, by reduction) is a few numbers per chunk. `rows_of` has
+    instructions by identity that were bound before, to the same memory, and are the same for every
+    tensor: steps of plans share them (`compiler/schedule/templates.py`).
     """
 
     def __init__(
@@ -132,7 +133,7 @@ class NativeLane:
                 continue
             self._bind(i, instruction)
             if _same_everywhere(instruction):
-                # the instruction besides, so that no other one gets its identity
+                # the instruction too, so that no other one gets its identity
                 self._rows_of[id(instruction)] = instruction, self._rows[-1]
         for i, reducer in active:
             self._reduce(i, self._pass.reductions[i], reducer)
@@ -219,7 +220,7 @@ class NativeLane:
         TABLES histograms of all magnitudes, or one of each window."""
         if selection.done:
             return
-        if isinstance(selection, Selection) and selection.counting_ties:
+        if isinstance(selection, RankSelection) and selection.counting_ties:
             ties = self._found[i] = numpy.zeros(self._chunks, numpy.int64)
             self._add("ties_v", out=ties.ctypes.data, a=a, u=selection.pattern)
             return
@@ -261,7 +262,7 @@ class NativeLane:
     def _order(self, i: int, a: int, quantile: Quantile) -> None:
         """Counts into the lane's state of the reduction: two histograms of 32-bit words, or one.
 
-        Quantiles of the same numbers mean the same by them as long as they look for words that begin alike.
+        Quantiles of the same numbers share the counts as long as they look for words with the same beginning.
         """
         if quantile.done:
             return
@@ -314,7 +315,7 @@ class NativeLane:
             assert found is not None
             number = chunks if OPS[self._pass.reductions[i].op].accumulator == "sum" else 1
             reducer.keep(first, found[:number].tolist())
-        elif isinstance(reducer, Selection) and found is not None:
+        elif isinstance(reducer, RankSelection) and found is not None:
             for k, number in enumerate(found[:chunks].tolist()):
                 reducer.tie(first // CHUNK + k, number)
 
@@ -361,7 +362,7 @@ def _same_everywhere(instruction: Instruction) -> bool:
 
 
 def _joined(tables: NDArray[numpy.uint32], number: int) -> NDArray[numpy.uint32]:
-    """The sum of as many tables, a power of two, one behind the other."""
+    """The sum of that many consecutive tables, a power of two."""
     while number > 1:
         half = tables.size // 2
         tables, number = tables[:half] + tables[half:], number // 2

@@ -1,8 +1,8 @@
-"""Small tensors on the compiled side, many at a time: what lies side by side is read and written in one go, and a pass
-over tensors that are computed alike is one call of the compiled kernels.
+"""Small tensors on the native backend, in batches: adjacent bytes are read and written in one go,
+and a pass over tensors of one equivalence class is one call of the compiled kernels.
 
-A batch is as many of them as fit into a lane's share of what a single one may hold by the plan. Its passes go in
-rounds, the first of every tensor, then the second of those that have one.
+A batch is as many of them as fit into a lane's share of the memory that the plan allows a single
+one. Its passes run in rounds: the first of every tensor, then the second of those that have one.
 """
 
 from __future__ import annotations
@@ -18,35 +18,36 @@ from ...compiler.plan.plan import Copy, Pass, Step, Stream, ToFile
 from ...compiler.plan.scratch import PAGE, aligned, scratch_layout
 from ...grammar.records import dataclass
 from ..files.direct import LEAST
-from ..stream.batching import Shape, Unit
+from ..stream.batching import BatchSignature, SmallOutput
 from ..stream.nonfinite import count_nonfinite
 from ..stream.passes import Context
-from .bound import TOGETHER, Bound, Numbers, Run, Scratch
+from .bound import BATCHED, BoundPass, Numbers, Scratch, TensorPass
 from .library import Kernels
 from .select import knows
 
 MOST = 128
-"""Tensors of a batch at most: their instructions are beside what the plan counts. Eight take 1.06 times the processor
-time, one 1.4 times, 512 no less (`benchmarks/batching.py`)."""
+"""The most tensors of a batch: the plan does not count the memory of their instructions. Eight take
+1.06 times the processor time, one 1.4 times, 512 no less (`benchmarks/batching.py`)."""
 
 REMEMBERED = 256
 """Bound passes that are kept: a plan has some dozens, unless its tensors are all different. Without, a merge of small
 tensors takes 1.05 times the processor time."""
 
-Member = Unit | Step
+Member = SmallOutput | Step
 """A small tensor that is computed, or the copy of one."""
 
 
 @dataclass(frozen=True, slots=True)
-class _Kind:
-    """What units of a shape need: scratch, and bytes for operands and stores of the pass that has most of them."""
+class _Needs:
+    """What outputs of one signature need: scratch, and bytes for operands and stores of the pass
+    that has most of them."""
 
     scratch: int
     staged: int
 
 
-class _Moves:
-    """Ranges of files and the memory that they are read into or written from; adjacent ones are one.
+class _Transfers:
+    """Ranges of files and the memory that they are read into or written from; adjacent ones are merged.
 
     `ranges` are file, first byte, bytes and place in memory. With `most`, none is longer that doesn't begin a page.
     """
@@ -73,20 +74,20 @@ class Batches:
 
     def __init__(self, context: Context, found: Kernels) -> None:
         self._context, self._kernels = context, found
-        self._kinds: dict[Shape, _Kind] = {}
-        self._bound: dict[tuple[Shape, int, int], Bound] = {}
+        self._known: dict[BatchSignature, _Needs] = {}
+        self._bound: dict[tuple[BatchSignature, int, int], BoundPass] = {}
 
     def able(self, passes: Sequence[Pass]) -> int | None:
         """What passes over a small tensor need by themselves, in bytes; None where they can't be run here."""
         for pass_ in passes:
             known = knows(self._kernels.instructions, pass_, scratch_layout(pass_, compute="F32"))
-            if not known or any(OPS[r.op].accumulator not in TOGETHER for r in pass_.reductions):
+            if not known or any(OPS[r.op].accumulator not in BATCHED for r in pass_.reductions):
                 return None
-        kind = _kind_of(passes)
-        return kind.scratch + kind.staged
+        needs = _needs_together(passes)
+        return needs.scratch + needs.staged
 
     def run(self, members: Sequence[Member], memory: NDArray[numpy.uint8], watched: Set[int]) -> None:
-        """Runs them in `memory`, which is enough for each by itself and is shared out to as many lanes as it can be.
+        """Runs them in `memory`, which is enough for each by itself and is divided among as many lanes as possible.
 
         Copies for the tensors in `watched` are looked at for infinities and NaNs.
         """
@@ -110,37 +111,39 @@ class Batches:
 
         self._context.lanes.spread(len(batches), work, lanes)
 
-    def _bound_to(self, shape: Shape, number: int, address: int) -> Bound:
-        """Pass `number` of a shape, with its scratch at `address`."""
-        key = shape, number, address
+    def _bound_to(self, signature: BatchSignature, number: int, address: int) -> BoundPass:
+        """Pass `number` of a signature, with its scratch at `address`."""
+        key = signature, number, address
         found = self._bound.get(key)
         if found is None:
             if len(self._bound) >= REMEMBERED:
                 self._bound.clear()
-            pass_ = shape.passes[number]
+            pass_ = signature.passes[number]
             layout = scratch_layout(pass_, compute="F32")
-            found = self._bound[key] = Bound(self._kernels, pass_, layout, shape.slots, address)
+            found = self._bound[key] = BoundPass(self._kernels, pass_, layout, signature.slots, address)
         return found
 
-    def _kind(self, shape: Shape) -> _Kind:
-        kind = self._kinds.get(shape)
-        if kind is None:
-            kind = self._kinds[shape] = _kind_of(shape.passes)
-        return kind
+    def _needs(self, signature: BatchSignature) -> _Needs:
+        needs = self._known.get(signature)
+        if needs is None:
+            needs = self._known[signature] = _needs_together(signature.passes)
+        return needs
 
     def _alone(self, member: Member) -> int:
         """Bytes that a member needs by itself."""
-        if not isinstance(member, Unit):
+        if not isinstance(member, SmallOutput):
             return aligned(member.writes)
-        kind = self._kind(member.shape)
-        return kind.scratch + kind.staged
+        needs = self._needs(member.signature)
+        return needs.scratch + needs.staged
 
     def _batches(self, members: Sequence[Member], room: int, most: int) -> Iterator[tuple[Sequence[Member], int]]:
         """Members in order, as many at a time as fit into `room` bytes; and the scratch that they need of these."""
         batch: list[Member] = []
         scratch = staged = 0
         for member in members:
-            own = self._kind(member.shape) if isinstance(member, Unit) else _Kind(0, aligned(member.writes))
+            own = (
+                self._needs(member.signature) if isinstance(member, SmallOutput) else _Needs(0, aligned(member.writes))
+            )
             full = max(scratch, own.scratch) + staged + own.staged > room or len(batch) >= min(most, MOST)
             if batch and full:
                 yield batch, scratch
@@ -157,7 +160,7 @@ class _Batch:
     def __init__(
         self,
         context: Context,
-        bound: Callable[[Shape, int, int], Bound],
+        bound: Callable[[BatchSignature, int, int], BoundPass],
         members: Sequence[Member],
         memory: NDArray[numpy.uint8],
         scratch: int,
@@ -173,18 +176,22 @@ class _Batch:
         tally = self._context.tally
         for member in self._members:
             tally.tensor(member.tensor)
-        units = [m for m in self._members if isinstance(m, Unit)]
-        numbers: dict[Unit, Numbers] = {unit: list(unit.shape.initial) for unit in units}
-        for number in range(max([1, *(len(unit.passes) for unit in units)])):
+        outputs = [m for m in self._members if isinstance(m, SmallOutput)]
+        numbers: dict[SmallOutput, Numbers] = {output: list(output.signature.initial) for output in outputs}
+        for number in range(max([1, *(len(output.passes) for output in outputs)])):
             self._context.lanes.check()
-            # copies go with the first
-            members = [m for m in self._members if (len(m.passes) > number if isinstance(m, Unit) else not number)]
+            # copies are made in the first round
+            members = [
+                m for m in self._members if (len(m.passes) > number if isinstance(m, SmallOutput) else not number)
+            ]
             self._round(number, members, numbers)
         tally.moved(self._read, self._written)
 
-    def _round(self, number: int, members: Sequence[Member], numbers: Mapping[Unit, Numbers]) -> None:
-        reads, writes, at = _Moves(), _Moves(LEAST - PAGE), 0
-        runs = [Run(m.passes[number], [], [], numbers[m]) if isinstance(m, Unit) else None for m in members]
+    def _round(self, number: int, members: Sequence[Member], numbers: Mapping[SmallOutput, Numbers]) -> None:
+        reads, writes, at = _Transfers(), _Transfers(LEAST - PAGE), 0
+        runs = [
+            TensorPass(m.passes[number], [], [], numbers[m]) if isinstance(m, SmallOutput) else None for m in members
+        ]
         copies: list[tuple[Step, int]] = []
         for k in range(max([1, *(len(run.pass_.stores) for run in runs if run is not None)])):
             for member, run in zip(members, runs, strict=True):
@@ -222,29 +229,29 @@ class _Batch:
             self._written += nbytes
 
     def _look(self, copies: Sequence[tuple[Step, int]]) -> None:
-        """Counts infinities and NaNs in copies, where they are to be."""
+        """Counts infinities and NaNs in copies, where they are to be counted."""
         for step, place in copies:
             if step.tensor in self._watched:
                 tensor = self._context.plan.tensors[step.tensor]
                 if found := count_nonfinite(self._data[place : place + step.writes], tensor.dtype):
                     self._context.tally.found(tensor.name, found)
 
-    def _compute(self, number: int, members: Sequence[Member], runs: Sequence[Run | None]) -> None:
-        """Runs pass `number` of all members that are alike at once."""
-        alike: dict[Shape, list[Run]] = {}
+    def _compute(self, number: int, members: Sequence[Member], runs: Sequence[TensorPass | None]) -> None:
+        """Runs pass `number` of all members, those of one signature at once."""
+        runs_of: dict[BatchSignature, list[TensorPass]] = {}
         for member, run in zip(members, runs, strict=True):
-            if run is not None and isinstance(member, Unit):
-                alike.setdefault(member.shape, []).append(run)
-        for shape, together in alike.items():
-            found = self._bound(shape, number, self._scratch).run(together)
+            if run is not None and isinstance(member, SmallOutput):
+                runs_of.setdefault(member.signature, []).append(run)
+        for signature, together in runs_of.items():
+            found = self._bound(signature, number, self._scratch).run(together)
             for k, store in zip(*numpy.nonzero(found), strict=True):
                 to = together[k].pass_.stores[store]
                 assert isinstance(to, ToFile)
                 self._context.not_finite(to, int(found[k, store]))
 
 
-def _copied(step: Step, at: int, reads: _Moves, writes: _Moves) -> int:
-    """Adds what a copy moves, through memory from place `at` on; where that ends."""
+def _copied(step: Step, at: int, reads: _Transfers, writes: _Transfers) -> int:
+    """Adds the transfers of a copy, through memory from place `at` on; where that ends."""
     copy = step.action
     assert isinstance(copy, Copy)
     writes.add(copy.file, copy.start, step.writes, at)
@@ -254,9 +261,9 @@ def _copied(step: Step, at: int, reads: _Moves, writes: _Moves) -> int:
     return at
 
 
-def _kind_of(passes: Sequence[Pass]) -> _Kind:
+def _needs_together(passes: Sequence[Pass]) -> _Needs:
     scratches = [Scratch.of(p, scratch_layout(p, compute="F32")).nbytes for p in passes]
-    return _Kind(max(scratches), max(map(_staged, passes)))
+    return _Needs(max(scratches), max(map(_staged, passes)))
 
 
 def _whole_pages(nbytes: int) -> int:

@@ -34,7 +34,7 @@ static inline uint16_t float_to_half(float x) {
     return (uint16_t)(sign | ((magnitude - (112u << 23)) >> 13));
 }
 
-/* The steps of a generator are explained in portable/random.py. Its state goes on by RANDOM_STEP with every element. */
+/* The steps of a generator are explained in portable/random.py. Its state grows by RANDOM_STEP with every element. */
 #define RANDOM_STEP 0x9E3779B97F4A7C15u
 static inline uint64_t random_word(uint64_t state) {
     uint64_t z = (state ^ (state >> 30)) * 0xBF58476D1CE4E5B9u;
@@ -73,7 +73,7 @@ INSTRUCTION(load_F64) {
     each(i, p->count) out[i] = (float)a[i];
 }
 
-/* Masks as bits: eight elements a byte, the first in the lowest. Pieces begin with whole bytes. */
+/* Masks as bits: eight elements per byte, the first in the lowest. Pieces begin with whole bytes. */
 INSTRUCTION(load_bits) {
     const uint8_t *a = (const uint8_t *)s->a + (p->first + p->at) / 8;
     uint8_t *out = s->out;
@@ -131,7 +131,7 @@ INSTRUCTION(load_product) {
     }
 }
 
-/* The transpose of what `load_product` gives: a and b have changed places. */
+/* The transpose of what `load_product` gives: a and b are swapped. */
 INSTRUCTION(load_turned) {
     int64_t width = (int64_t)s->u, inner = (int64_t)s->v, rows = (int64_t)s->w;
     float *out = s->out;
@@ -336,7 +336,7 @@ INSTRUCTION(bernoulli_v) {
 
 /* --- sums in a fixed order ------------------------------------------------------------------------------------------ */
 
-/* Element k of what is summed goes to lane k modulo LANES; halves of the lanes are then added to halves. */
+/* Element k of what is summed goes to vector lane k modulo LANES; halves of the lanes are then added to halves. */
 static inline double BODY(joined)(double *lanes) {
     for (int64_t half = LANES / 2; half; half /= 2)
         each(i, half) lanes[i] += lanes[i + half];
@@ -422,7 +422,7 @@ INSTRUCTION(row_max_v) {
     }
 }
 
-/* Ascending, of equals the first lower, NaNs last. c is scratch: four words an element of a row. */
+/* Ascending, of equals the first lower, NaNs last. c is scratch: four words per element of a row. */
 INSTRUCTION(row_rank_v) {
     const float *a = s->a;
     float *out = s->out;
@@ -435,7 +435,7 @@ INSTRUCTION(row_rank_v) {
         BODY(ranks)(a + r, row, out + r, (void *)s->c);
 }
 
-/* --- counts and extremes: out receives one number a block ------------------------------------------------------------ */
+/* --- counts and extremes: out receives one number per block ---------------------------------------------------------- */
 
 INSTRUCTION(count_m) {
     const uint8_t *a = s->a;
@@ -576,7 +576,7 @@ INSTRUCTION(ties_v) {
 }
 
 /* The u-th largest magnitude of a tensor that is one block, and how many that equal it are among the u largest, to out:
-   two words. c is scratch, a word an element. With u = 0, nothing. */
+   two words. c is scratch, one word per element. With u = 0, nothing. */
 INSTRUCTION(kth_v) {
     const float *a = s->a;
     uint32_t *words = (uint32_t *)s->c, *to = words + p->at;

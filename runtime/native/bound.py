@@ -1,7 +1,8 @@
-"""A pass over one of many small tensors, as instructions that only want what differs from tensor to tensor.
+"""A pass over one of many small tensors, as instructions that lack only what differs between tensors.
 
-Rows are made once for all tensors that are computed alike. For some of them at a time they are written one behind the
-other, and columns of them filled in: where operands and results lie, numbers that came of the weights, keys of masks.
+Rows are made once for all tensors of an equivalence class. For a batch they are repeated, once per
+tensor, and the columns that differ are filled in: where operands and results lie, numbers computed
+from the weights, keys of masks.
 """
 
 from __future__ import annotations
@@ -34,8 +35,8 @@ from .encode import Made, fields_of, key_of
 from .library import STEP, Kernels
 from .select import REDUCTIONS, name_of, piece_of
 
-TOGETHER = (*JOINS, "magnitudes")
-"""The accumulators that are known of small tensors."""
+BATCHED = (*JOINS, "magnitudes")
+"""The accumulators that batches support."""
 
 Numbers = list[Any]
 """A tensor's own numbers, by their slots: floats and thresholds."""
@@ -46,7 +47,7 @@ Fill = Callable[[Numbers], float]
 @dataclass(frozen=True, slots=True)
 class Scratch:
     """Where a pass has what it needs only while it runs, from the beginning of a lane's share: registers and masks of a
-    piece, memory of kernels, and a word an element for each threshold (by reduction); `nbytes` in all."""
+    piece, memory of kernels, and one word per element for each threshold (by reduction); `nbytes` in all."""
 
     registers: tuple[int, ...]
     masks: tuple[int, ...]
@@ -73,7 +74,7 @@ class Scratch:
 
 
 @dataclass(frozen=True, slots=True)
-class Run:
+class TensorPass:
     """A pass over one tensor: where its operands and stores lie in memory, and the tensor's numbers."""
 
     pass_: Pass
@@ -82,7 +83,7 @@ class Run:
     numbers: Numbers
 
 
-class Bound:
+class BoundPass:
     """A pass bound to a lane's memory, of which `address` is the beginning; `slots` says where a tensor has its
     numbers."""
 
@@ -116,10 +117,10 @@ class Bound:
                 row[field] = value
         self._scalars = [self._scalar(code) for code in pass_.scalars]
 
-    def run(self, runs: Sequence[Run]) -> NDArray[numpy.int64]:
+    def run(self, runs: Sequence[TensorPass]) -> NDArray[numpy.int64]:
         """Runs the pass over some tensors, and puts what its reductions and scalar code give among their numbers.
 
-        How many infinities and NaNs each of a tensor's stores has, a row a tensor.
+        How many infinities and NaNs each of a tensor's stores has, one row per tensor.
         """
         number = len(runs)
         steps = numpy.empty((number, len(self._base)), STEP)
@@ -156,7 +157,9 @@ class Bound:
                 numbers[out] = function(*[numbers[slot] for slot in arguments])
         return found
 
-    def _thresholds(self, found: NDArray[numpy.uint64], ranks: Sequence[int], runs: Sequence[Run], slot: int) -> None:
+    def _thresholds(
+        self, found: NDArray[numpy.uint64], ranks: Sequence[int], runs: Sequence[TensorPass], slot: int
+    ) -> None:
         numel = self._pass.numel
         for run, rank, (bits, extra) in zip(runs, ranks, found.tolist(), strict=True):
             run.numbers[slot] = settled(rank, numel, 32) or Threshold(bits, 0, extra)
@@ -203,7 +206,7 @@ class Bound:
             self._reductions.append(self._add(REDUCTIONS[reduction.op][0], a=places[0]))
 
     def _rank(self, reduction: Reduction) -> Callable[[Numbers], int]:
-        """How many elements a threshold keeps; one that came of the weights differs from tensor to tensor."""
+        """How many elements a threshold keeps; a number computed from the weights differs between tensors."""
         attributes: Attributes = dict(reduction.attributes)
         slots = [self._slot(a) for a in reduction.args if isinstance(a, Scalar | Constant)]
         names, numel = OPS[reduction.op].numbers, self._pass.numel

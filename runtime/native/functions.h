@@ -124,14 +124,14 @@ INLINE double sin_of(float x, uint64_t quarter, const double *parts) {
     double q = of_six(z, 0.041666666666666664, -0.0013888888888887398, 2.480158729876456e-05, -2.7557317271145144e-07,
                       2.087614614655861e-09, -1.1382623647474604e-11);
     double sine = r + r * (z * p), cosine = (1.0 - z * 0.5) + (z * z) * q;
-    uint64_t turned = word_of(shifted) + quarter;
-    double result = turned & 1 ? cosine : sine;
-    uint64_t sign = (turned & 2) << 62 ^ (quarter ? 0 : (uint64_t)(bits >> 31) << 63);
+    uint64_t quadrant = word_of(shifted) + quarter;
+    double result = quadrant & 1 ? cosine : sine;
+    uint64_t sign = (quadrant & 2) << 62 ^ (quarter ? 0 : (uint64_t)(bits >> 31) << 63);
     return double_of(word_of(result) ^ sign);
 }
 
-/* Choices by masks: where the compiler sees that one side's work may be left undone, or that a condition is the same for
-   a whole loop, it makes branches of others, and no vectors. */
+/* Choices by masks: where the compiler sees that the work of one branch may be skipped, or that a
+   condition is the same for a whole loop, it makes branches of others, and no vectors. */
 INLINE double chosen_of(uint64_t mask, double a, double b) {
     return double_of((word_of(a) & mask) | (word_of(b) & ~mask));
 }
@@ -149,8 +149,8 @@ INLINE struct power power_of(double y) {
     };
 }
 
-/* e^(y·log|x|), as exact as needs be: where y·log|x| is below 110, 2^-52 of it is little beside a float32. The rest is
-   what C's standard says of zeros, ones, infinities and integers. */
+/* e^(y·log|x|), as exact as needs be: where y·log|x| is below 110, 2^-52 of it is little beside a
+   float32. The rest is what the C standard says of zeros, ones, infinities and integers. */
 INLINE double pow_of(double x, struct power power) {
     double exponent = power.y * log_of(fabs(x));
     exponent = chosen_of(power.zero | -(uint64_t)(x == 1.0), 0.0, exponent);

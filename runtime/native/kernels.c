@@ -1,10 +1,11 @@
 /* The compiled kernels: a pass's code, run over a block in pieces that stay in cache.
 
-   A block is cut into pieces of some thousand elements, and every instruction of the code runs over a piece before the
-   next piece begins, so that registers never leave the first levels of cache and no memory as large as a block is
-   written in between (the way of numexpr and of vectorised query engines). Results are those of the portable
-   kernels, bit for bit: float32 throughout, no contraction, sums in the order that `summation.py` defines. Functions
-   alone are this side's own (`functions.h`).
+   A block is cut into pieces of some thousand elements, and every instruction of the code runs over
+   a piece before the next piece begins, so that registers never leave the first levels of cache and
+   no memory as large as a block is written in between (the way of numexpr and of vectorised query
+   engines). Results are those of the portable kernels, bit for bit: float32 throughout, no
+   contraction, sums in the order that `summation.py` defines. Only functions are this backend's own
+   (`functions.h`).
 
    `body.h` holds the instructions. It is compiled once for each level of the instruction set, and the best one that
    the processor has is chosen when the library is loaded. */
@@ -23,7 +24,7 @@
 #define GROUP 16                 /* elements that are looked at together for a rare one */
 #define BATCH 512                /* elements of which the rare ones are gathered together */
 #define ORDERED 64               /* elements whose words are made before any is counted */
-#define TABLES 2                 /* histograms side by side, as one that is hit twice in a row must wait for itself */
+#define TABLES 2                 /* histograms, filled in turn: increments of one counter wait for each other */
 
 /* One instruction, its arguments in place. What x to w mean is said at each instruction. */
 struct step {
@@ -145,13 +146,13 @@ EXPORTED void mergec_run(const struct step *steps, int64_t number, int64_t first
     run(steps, number, first, count, piece);
 }
 
-/* Bytes of an open file that are wanted at `to`. */
+/* Bytes of an open file that are to be read to `to`. */
 struct range {
     int64_t file, start, size;
     char *to;
 };
 
-/* Reads the ranges, then runs `steps` as `mergec_run` does: one call, for which Python's lock is let go once. Returns the
+/* Reads the ranges, then runs `steps` as `mergec_run` does: one call, which releases the GIL once. Returns the
    first range that could not be read, and then has run nothing; `ranges` if all were. */
 EXPORTED int64_t mergec_read_and_run(
     const struct range *range, int64_t ranges, const struct step *steps, int64_t number, int64_t first, int64_t count,
@@ -181,10 +182,10 @@ EXPORTED const char *mergec_name(int64_t op) {
     return op >= 0 && op < NUMBER_OF_INSTRUCTIONS ? names[op] : NULL;
 }
 
-/* Bytes of one `struct step`, then of one `struct seen`, so that whoever fills them can see that they agree. */
+/* Bytes of one `struct step`, then of one `struct seen`, so that callers can check that they agree. */
 EXPORTED int64_t mergec_size(int64_t which) { return which ? (int64_t)sizeof(struct seen) : (int64_t)sizeof(struct step); }
 
-/* `checksum` of runtime/checksums.py: words from number `first` of their tensor on. */
+/* `checksum` of runtime/resume/checksums.py: words from number `first` of their tensor on. */
 EXPORTED uint64_t mergec_checksum(const char *data, int64_t words, uint64_t first) { return checksum(data, words, first); }
 
 /* `checksum` of `tensors` whole tensors, each in bytes [starts[k], starts[k] + sizes[k]) of `data`, to `sums`. */

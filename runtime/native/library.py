@@ -23,7 +23,7 @@ STEP = numpy.dtype(
 """One instruction as the library takes it: addresses, numbers, words. `body.h` says what each means to it."""
 
 RANGE = numpy.dtype([("file", "i8"), ("start", "i8"), ("size", "i8"), ("to", "u8")])
-"""Bytes of an open file, by its descriptor, and the address that they are wanted at."""
+"""Bytes of an open file, by its descriptor, and the address that they are read to."""
 
 SEEN = numpy.dtype([("found", "i8"), ("bin", "u4", FEW), ("count", "u4", FEW)])
 """What an instruction remembers of a chunk's digits."""
@@ -31,7 +31,7 @@ SEEN = numpy.dtype([("found", "i8"), ("bin", "u4", FEW), ("count", "u4", FEW)])
 
 @dataclass(frozen=True, slots=True)
 class Kernels:
-    """The compiled kernels. Python's lock is let go in every call.
+    """The compiled kernels. Every call releases the GIL.
 
     - `instructions` by name
     - `run(steps, number, first, count, piece)` over elements `[first, first + count)` of a tensor
@@ -49,7 +49,7 @@ class Kernels:
 
 @cache
 def kernels() -> Kernels | None:
-    """The compiled kernels, or None where there are none for this system: torch's serve then."""
+    """The compiled kernels, or None where there are none for this system: then torch's are used."""
     library = opened()
     try:
         return _described(library) if library is not None else None

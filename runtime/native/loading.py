@@ -1,5 +1,5 @@
-"""The library of compiled kernels, which lies beside this file, and what it offers checksums. Needs no numpy: a run
-that only copies does without."""
+"""The library of compiled kernels, which lies next to this file, and what it offers checksums.
+Needs no numpy: a run that only copies does not load it."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from ...grammar.records import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Sums:
-    """Checksums as `resume/checksums.py` has them. Python's lock is let go in every call.
+    """Checksums as `resume/checksums.py` has them. Every call releases the GIL.
 
     - `one(address, words, first word)` of a part of a tensor
     - `several(address, tensors, starts, sizes, sums)` of whole tensors; addresses all but the second

@@ -1,4 +1,4 @@
-"""Where float32 numbers lie on a circle, however large they are: what `sin` and `cos` look up. Needs no
+"""Range reduction for `sin` and `cos`: where float32 numbers, however large, lie on a circle. Needs no
 torch."""
 
 from __future__ import annotations
@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 _BITS = 256
 _QUARTERS = 0xA2F9836E4E441529FC2757D1F534DDC0DB6295993C439041FE5163ABDEBBC561
-"""2/π, in units of 2^-256: the quarters of a turn in a radian."""
+"""2/π, in units of 2^-256: quarter turns per radian."""
 
 _SCALE = _BITS + 150
 """Of the integers below: units of 2^-406."""

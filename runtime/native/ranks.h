@@ -16,7 +16,7 @@
 #define SORT_KEY
 #define ZERO_KEY 0x80000000u
 #define FEW_IN_ROW 64
-#define CROWDED 8192 /* elements of a row whose codes are inexact: of more, many would be alike */
+#define CROWDED 8192 /* elements of a row whose codes are inexact: of more, many codes would be equal */
 
 /* Unsigned, in the order of the numbers: zeros are equal, NaNs are too, and last. */
 static inline uint32_t sort_key(float x) {
@@ -37,7 +37,7 @@ static void BODY(ranks_of_few)(const float *a, int64_t row, float *out) {
     each(i, row) out[i] = (float)(int64_t)below[i] / step;
 }
 
-/* By the keys' bytes, the lowest first; what is moved is a key with its element's number below it. */
+/* By the keys' bytes, the lowest first; what is sorted is a key with its element's number below it. */
 static void BODY(ranks_by_digits)(const float *a, int64_t row, float *out, uint64_t *from) {
     uint64_t *to = from + row;
     uint32_t counts[4][256] = {{0}};
@@ -50,7 +50,7 @@ static void BODY(ranks_by_digits)(const float *a, int64_t row, float *out, uint6
     for (int digit = 0; digit < 4; digit++) {
         uint32_t *count = counts[digit], start = 0;
         int shift = 32 + 8 * digit;
-        if (count[from[0] >> shift & 255] == row) /* all alike in this byte, as they often are in the lowest */
+        if (count[from[0] >> shift & 255] == row) /* all equal in this byte, as they often are in the lowest */
             continue;
         for (int64_t k = 0; k < 256; k++) {
             uint32_t n = count[k];
@@ -140,7 +140,7 @@ static inline __attribute__((always_inline)) void BODY(fan)(
     }
 }
 
-/* Sorts each lane of FAN vectors. */
+/* Sorts each vector lane of FAN vectors. */
 static inline __attribute__((always_inline)) void BODY(sort_fan)(uint32_t *words) {
     VECTOR x[FAN];
 #pragma GCC unroll 16
@@ -219,24 +219,24 @@ static void BODY(sort_words)(uint32_t *words, int64_t vectors, int64_t used) {
 /* What word i of the sorted row is, and its number's key. */
 #define WIRE(i) words[((i) & (vectors - 1)) * WIDTH + ((i) >> shift)]
 #define KEY(word) sort_key(a[(word) & place])
-#define ALIKE(x, y) (((x) ^ (y)) <= place ? (x) & odd : 0)
+#define SAME_CODE(x, y) (((x) ^ (y)) <= place ? (x) & odd : 0)
 
 /* Puts words of equal odd codes in the order of their numbers. False: that takes too long. */
 static int BODY(settle)(const float *a, int64_t row, uint32_t *words, int64_t vectors, uint32_t place) {
     uint32_t any = 0, odd = place + 1;
     int64_t last = (vectors - 1) * WIDTH, left = 4 * row;
-    each(i, last) any |= ALIKE(words[i], words[i + WIDTH]);
-    each(i, WIDTH - 1) any |= ALIKE(words[last + i], words[i + 1]);
+    each(i, last) any |= SAME_CODE(words[i], words[i + WIDTH]);
+    each(i, WIDTH - 1) any |= SAME_CODE(words[last + i], words[i + 1]);
     int shift = __builtin_ctzll((uint64_t)vectors);
     if (!any)
         return 1;
     for (int64_t i = 1; i < row; i++) {
         uint32_t word = WIRE(i);
-        if (!ALIKE(word, WIRE(i - 1)))
+        if (!SAME_CODE(word, WIRE(i - 1)))
             continue;
         uint32_t key = KEY(word);
         int64_t k = i;
-        for (; k > 0 && ALIKE(word, WIRE(k - 1)) && KEY(WIRE(k - 1)) > key; k--) {
+        for (; k > 0 && SAME_CODE(word, WIRE(k - 1)) && KEY(WIRE(k - 1)) > key; k--) {
             if (!left--)
                 return 0;
             WIRE(k) = WIRE(k - 1);
@@ -322,10 +322,10 @@ static int BODY(ranks_by_network)(const float *a, int64_t row, float *out, uint3
 #undef MIRRORED
 #undef WIRE
 #undef KEY
-#undef ALIKE
+#undef SAME_CODE
 #endif
 
-/* `scratch` has four words an element. */
+/* `scratch` has four words per element. */
 static inline void BODY(ranks)(const float *a, int64_t row, float *out, void *scratch) {
     if (row <= FEW_IN_ROW) {
         BODY(ranks_of_few)(a, row, out);

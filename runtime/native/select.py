@@ -28,7 +28,7 @@ PIECE = 1024
 """Elements that the code runs over at a time: a dozen registers of as many stay in the first levels of cache."""
 
 LONGEST_ROW = 1 << 24
-"""Elements of the longest row that operations along rows take: float32 tells the ranks of no longer one apart."""
+"""Elements of the longest row that operations along rows take: float32 can't distinguish the ranks of a longer one."""
 
 COUNTING: Mapping[str, tuple[str, ...]] = {
     "magnitudes": ("histogram_v", "window_v", "ties_v"),

@@ -1,7 +1,7 @@
 """The target on disk.
 
-In: bytes for places in files. Out: a folder or file that is there whole, by one rename, or not at
-all; and what may be replaced by it.
+In: bytes for places in files. Out: a complete folder or file, put in place by one rename, or
+nothing; and what may be replaced by it.
 """
 
 __all__ = ["target", "unfinished", "writer"]

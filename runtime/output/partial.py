@@ -1,6 +1,6 @@
 """The partial folder, where a run works, and the lock on it.
 
-Beside the target `NAME` lies, during a run, the hidden folder `.NAME.partial`:
+During a run, the hidden folder `.NAME.partial` lies next to the target `NAME`:
 
     lock      held by the run that works there
     out       what becomes the target
@@ -100,8 +100,8 @@ class Partial:
             return os.open(self.lock, flags), False
 
     def _begin(self, descriptor: int) -> None:
-        """Sees that a folder whose lock is new was empty, or that a run has left it; then sees the lock onto the disk,
-        as after a loss of power it tells whose folder that is. Raises OSError."""
+        """Sees that a folder whose lock is new was empty, or that a run has left it; then syncs the
+        lock to disk, as after a loss of power it shows whose folder that is. Raises OSError."""
         try:
             left = sorted({*os.listdir(self.path)} - {"lock"})
             if left and read(self.journal) is None:
@@ -118,7 +118,7 @@ class Partial:
 
     def remove_work(self) -> None:
         """Removes what was made. Raises OSError."""
-        # the journal goes first: without it, what is left of the rest is nothing that anybody trusts
+        # the journal goes first: without it, nobody trusts what is left of the rest
         remove(self.journal)
         with suppress(OSError):  # an empty folder goes without being opened, whatever else is open
             os.rmdir(self.out)
@@ -131,7 +131,7 @@ class Partial:
         os.rmdir(self.path)
 
     def close(self) -> None:
-        """Lets go of the lock."""
+        """Releases the lock."""
         os.close(self._descriptor)
         self._descriptor = -1
 

@@ -1,8 +1,8 @@
-"""What may be replaced: looked at without following a link, so that nothing is lost that is no output.
+"""What may be replaced: checked without following a link, so that nothing is lost that is no output.
 
-A folder may be, where it is empty, or where every file in it is one that mergec has written there (its record says so),
-or one of those that a checkpoint's folder consists of. One file may be, where it is sound. What could not be
-removed once it is replaced is told before anything is made.
+A folder may be, where it is empty, or where every file in it is one that mergec has written there
+(its record says so), or one of those that a checkpoint's folder consists of. One file may be, where
+it is sound. What could not be removed once it is replaced is reported before anything is made.
 """
 
 from __future__ import annotations
@@ -82,8 +82,9 @@ _BESIDE = (
     ".gitattributes",
     ".DS_Store",
 )
-"""Names of a checkpoint's other files, in folders of its own too. They are told exactly, where `TOKENIZER` in
-`compiler/emit/companions.py` is wide: what goes along for nothing does no harm, and what is thrown away does."""
+"""Names of a checkpoint's other files, in folders of its own too. They are matched exactly, while
+`TOKENIZER` in `compiler/emit/companions.py` is wide: copying a file needlessly does no harm,
+deleting one does."""
 
 _KINDS = (
     (stat.S_ISFIFO, "a named pipe"),
@@ -93,7 +94,7 @@ _KINDS = (
 )
 
 _MOST = 3
-"""Names that are told; of the others only how many there are."""
+"""Names that are listed; of the others only their number is given."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,9 +156,9 @@ def _of_a_folder(path: str) -> str | None:
     except OSError as error:
         return f"it can't be looked through: {reason(error)}"
     if strange:
-        told = ", ".join(f"`{show(name)}`" for name in strange[:_MOST])
+        listed = ", ".join(f"`{show(name)}`" for name in strange[:_MOST])
         more = f" and {len(strange) - _MOST:,} more" if strange[_MOST:] else ""
-        return f"it holds what no checkpoint consists of: {told}{more}"
+        return f"it holds what no checkpoint consists of: {listed}{more}"
     if names and not any(_makes_a_checkpoint(name) for name in names):
         return "it holds no checkpoint"
     closed = next(_closed(path), None)
@@ -201,7 +202,7 @@ def _is_beside(name: str) -> bool:
 
 
 def _mounts(path: str) -> Iterator[str]:
-    """Where something is mounted at `path` or below; as far as the system tells."""
+    """Where something is mounted at `path` or below; as far as the system says."""
     place = os.path.join(os.path.realpath(os.path.dirname(path)), os.path.basename(path))
     try:
         with open(MOUNTS, encoding="utf-8", errors="surrogateescape") as file:

@@ -35,7 +35,7 @@ class Swap:
         self._standing = standing
 
     def put(self, made: str) -> None:
-        """Puts `made` in place, and sees that onto the disk."""
+        """Puts `made` in place, and syncs that to disk."""
         with writing(self._path):
             if self._standing is not None and os.path.lexists(self._path):
                 self._check_still(self._path)

@@ -1,7 +1,7 @@
-"""The target on disk: it appears whole, by one rename, or not at all.
+"""The target on disk: it appears complete, by one rename, or not at all.
 
-A run works in the partial folder beside it (`partial.py`). One that is stopped leaves that there, and another of the
-same plan goes on from it (`unfinished.py`).
+A run works in the partial folder next to it (`partial.py`). One that is stopped leaves that there,
+and another of the same plan resumes from it (`unfinished.py`).
 """
 
 from __future__ import annotations
@@ -33,9 +33,10 @@ class Target:
     stays as it was, and the partial folder where another run can go on from it (`unfinished`). Raises MergecError with
     E0601 to E0610, E0616 or E0617.
 
-    Once entered, `entries` are the tensors that are complete in `folder`, as its journal says; `given_up` says why an
-    unfinished run that was there is not gone on with, if there was one. After a failure `left` says what else than the
-    work of this run is in the partial folder, if that is still there.
+    Once entered, `entries` are the tensors that are complete in `folder`, as its journal says;
+    `given_up` says why an unfinished run that was there is not resumed, if there was one. After a
+    failure `left` says what the partial folder holds besides the work of this run, if that is
+    still there.
     """
 
     def __init__(self, path: str, plan: Plan, *, force: bool = False, fresh: bool = False) -> None:
@@ -90,7 +91,7 @@ class Target:
             self._end(fault)
 
     def keep_only(self, files: Collection[int]) -> None:
-        """Removes what else than these of the plan's weight files an unfinished run has left in `folder`."""
+        """Removes everything that an unfinished run has left in `folder` except these of the plan's weight files."""
         keep = {self._plan.outputs[k].name for k in files}
         with writing(self.folder):
             for name in os.listdir(self.folder):
@@ -114,7 +115,7 @@ class Target:
             self._partial.remove_work()
 
     def _end(self, fault: BaseException | None) -> None:
-        """Leaves what is worth it, and says in `left` what else is still there."""
+        """Keeps what is worth keeping, and says in `left` what else is still there."""
         self._close_journal()  # nothing is added to it any more, and reading it takes a file's place
         folder = show(self._partial.path)
         try:
@@ -138,8 +139,8 @@ class Target:
 
 
 def clear_leftovers(path: str, plan: Plan) -> None:
-    """Removes what a killed run has left beside a target, an absolute path, that is as it should be. Does nothing where
-    another run works there, or where it can't be removed."""
+    """Removes what a killed run has left next to a target, an absolute path, that is as it should
+    be. Does nothing where another run works there, or where it can't be removed."""
     partial = Partial(path)
     if os.path.isdir(partial.path):
         with suppress(MergecError):
@@ -148,7 +149,7 @@ def clear_leftovers(path: str, plan: Plan) -> None:
 
 
 def _clear(partial: Partial, swap: Swap) -> None:
-    """Removes the partial folder and then lets go of the lock; the target itself is as it should be."""
+    """Removes the partial folder and then releases the lock; the target itself is as it should be."""
     with suppress(OSError, MergecError):
         swap.restore()
         partial.remove()

@@ -1,4 +1,4 @@
-"""Folders and files as wholes; links are not followed."""
+"""Folders with all that is in them, and files; links are not followed."""
 
 from __future__ import annotations
 

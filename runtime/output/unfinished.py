@@ -1,4 +1,4 @@
-"""What a run that was stopped has left in the partial folder, and whether it is of use."""
+"""What a run that was stopped has left in the partial folder, and whether it can be used."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def _present(folder: str, plan: Plan, entries: Sequence[Done]) -> tuple[Done, ..
 
 
 def waiting(path: str, plan: Plan) -> Remains:
-    """What a run of this plan would find at the target `path`, an absolute path, as far as the journal tells."""
+    """What a run of this plan would find at the target `path`, an absolute path, as far as the journal says."""
     partial = Partial(path)
     with writing(partial.journal):
         return remains(partial, plan)

@@ -28,9 +28,10 @@ _WRITEBACK = 64 << 20
 class Writer:
     """Writes a plan's files in `folder`, an existing empty folder; weight data from any number of threads.
 
-    Use as a context manager: `start()`, then `write` and `copy` in any order, then `seal()` and `finish()`. A `ledger`
-    is told of every write. Methods raise MergecError with exit status 4: E0609 for a full disk, E0610 where the system
-    refuses otherwise, E0612 for a name that would lead out of the folder; `copy` also what `Inputs` raises.
+    Use as a context manager: `start()`, then `write` and `copy` in any order, then `seal()` and
+    `finish()`. A `ledger` is notified of every write. Methods raise MergecError with exit status 4:
+    E0609 for a full disk, E0610 where the system refuses otherwise, E0612 for a name that would
+    lead out of the folder; `copy` also what `Inputs` raises.
     """
 
     def __init__(self, folder: str, plan: Plan, ledger: Ledger | None = None) -> None:
@@ -86,8 +87,9 @@ class Writer:
     def copy(self, inputs: Inputs, extent: Extent, file: int, start: int) -> None:
         """Copies a range of an input to byte `start` of weight file `file`.
 
-        Where the file system can share blocks, and both lie alike in theirs, the kernel does it; else the bytes go
-        straight to the disk where they can, and what is left is again the kernel's, where it can.
+        Where the file system can share blocks, and both ranges lie equally in their blocks, the
+        kernel shares them; else the bytes go straight to the disk where they can, and what is left
+        is again the kernel's, where it can.
         """
         self._check_range(file, start, extent.nbytes)
         done = 0 if self._can_share(inputs, extent, file, start) else self._copy_directly(inputs, extent, file, start)
@@ -98,7 +100,7 @@ class Writer:
                 self._copy_through_memory(inputs, rest, copied, file, start + done)
 
     def seal(self) -> tuple[SealedFile, ...]:
-        """Sees the weight files onto the disk; nothing may be written to them after that."""
+        """Syncs the weight files to disk; nothing may be written to them after that."""
         self.close()
         found = []
         for path in self.paths:
@@ -109,8 +111,8 @@ class Writer:
         return tuple(found)
 
     def finish(self, documents: Sequence[Document] | None = None) -> None:
-        """Writes documents (those of the plan, unless others are given) and tagalongs, and sees everything in `folder`
-        onto the disk, but for the weight files: `seal` does that."""
+        """Writes documents (those of the plan, unless others are given) and companion files, and
+        syncs everything in `folder` to disk but the weight files: `seal` does that."""
         for document in self._documents if documents is None else documents:
             path = self._place(document.name)
             with writing(path), _opened(path) as descriptor:
@@ -158,12 +160,12 @@ class Writer:
             while done < extent.nbytes:
                 count = min(_COPY_CHUNK, extent.nbytes - done)
                 if done == 0 and (extent.start - start) % _SHARED_UNIT == 0:
-                    # a file system that shares blocks between files can do so from a whole block on
+                    # a file system that shares blocks between files can do so from a block boundary on
                     count = min(count, -extent.start % _SHARED_UNIT or count)
                 try:
                     count = os.copy_file_range(source, target, count, extent.start + done, start + done)
                 except OSError:
-                    break  # copying through memory meets the same fault and tells which file it is about
+                    break  # copying through memory meets the same fault and says which file it is about
                 if count == 0:
                     break
                 done += count

@@ -1,4 +1,4 @@
-"""The portable side: torch's kernels, for every device and every operation."""
+"""The portable backend: torch's kernels, for every device and every operation."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from ...compiler.plan.plan import (
     ToBuffer,
 )
 from ...compiler.plan.scratch import LOAD_STAGING, Area, Layout
-from ..machine.accelerator import DeviceArena, Stream, TorchArena, numbers_of, torch_dtype
+from ..machine.accelerator import DeviceArena, DeviceStream, TorchArena, numbers_of, torch_dtype
 from ..machine.host import HostArena
 from ..reduce.reducer import Attributes, Reducer, Threshold
 from ..reduce.reducers import REDUCERS
@@ -36,9 +36,9 @@ from .elementwise import ELEMENTWISE, ELEMENTWISE_CPU
 from .opaque import OPAQUE
 from .operands import Operands, load_bits, product_rows, store_bits
 from .reduce import FEEDS
-from .values import Block, Number, Value
+from .values import BlockValue, ScalarValue, Value
 
-_Call = Callable[[Block], int]
+_Call = Callable[[BlockValue], int]
 """One instruction on one block; returns the bytes that it read from files."""
 
 
@@ -51,7 +51,7 @@ class Portable:
         self.device = torch.device(device)
         self.context = context
         self.compute = torch_dtype(context.plan.compute)
-        self.streams = [Stream(self.device) for _ in range(context.lanes.count)]
+        self.streams = [DeviceStream(self.device) for _ in range(context.lanes.count)]
         self._threads = torch.get_num_threads()
         self._share()
 
@@ -66,10 +66,12 @@ class Portable:
 
     def opaque(self, opaque: Opaque) -> None:
         """Runs an operation on whole tensors."""
-        inputs = tuple(self._whole(held, shape) for held, shape in zip(opaque.inputs, opaque.input_shapes, strict=True))
+        inputs = tuple(
+            self._tensor(held, shape) for held, shape in zip(opaque.inputs, opaque.input_shapes, strict=True)
+        )
         output = numbers_of(self.context.buffers[opaque.output]).view(opaque.output_shape)
         numbers = tuple(self.context.number(a) for a in opaque.scalars)
-        # no lane is busy, and the number of threads decides last bits: the same whatever the number of lanes
+        # no lane is busy, and the last bits depend on the number of threads: the same whatever the number of lanes
         torch.set_num_threads(self._threads)
         try:
             with self.streams[0].current():
@@ -95,29 +97,29 @@ class Portable:
                 at += size
 
     def _share(self) -> None:
-        """One thread a lane, so that lanes don't get into each other's way."""
+        """One thread per lane, so that lanes don't get into each other's way."""
         if self.context.lanes.count > 1:
             torch.set_num_threads(1)
 
-    def _whole(self, held: Held, shape: tuple[int, ...]) -> torch.Tensor:
-        whole: torch.Tensor = numbers_of(self.context.buffers[held.buffer])
-        return whole[held.first : held.first + held.numel].view(shape)
+    def _tensor(self, held: Held, shape: tuple[int, ...]) -> torch.Tensor:
+        tensor: torch.Tensor = numbers_of(self.context.buffers[held.buffer])
+        return tensor[held.first : held.first + held.numel].view(shape)
 
 
 class TorchLane:
     """What one lane needs for one pass: typed views of its arena, numbers on the device."""
 
-    def __init__(self, side: Portable, pass_: Pass, layout: Layout, arena: TorchArena, stream: Stream) -> None:
-        self._context, self._pass, self._layout = side.context, pass_, layout
-        self._arena, self._stream, self._device = arena, stream, side.device
-        self._compute = side.compute
+    def __init__(self, backend: Portable, pass_: Pass, layout: Layout, arena: TorchArena, stream: DeviceStream) -> None:
+        self._context, self._pass, self._layout = backend.context, pass_, layout
+        self._arena, self._stream, self._device = arena, stream, backend.device
+        self._compute = backend.compute
         self._kernels = ELEMENTWISE if arena.accelerator else ELEMENTWISE_CPU
         self._registers = [arena.typed(a, self._compute) for a in layout.registers]
         self._masks = [arena.typed(a, torch.bool) for a in layout.masks]
         self._states = [arena.area(a) if a is not None else None for a in layout.states]
         self._shared = arena.area(layout.shared)
         self._operands = Operands(self._context.reads, pass_, layout, arena, stream, self._compute, self._device)
-        self._numbers: dict[float, Number] = {}
+        self._numbers: dict[float, ScalarValue] = {}
         self._code: tuple[Instruction, ...] = ()
         self._calls: dict[int, list[_Call]] = {}
         self._active: Sequence[tuple[int, Reducer]] = ()
@@ -132,7 +134,7 @@ class TorchLane:
             self._run(first, count)
 
     def _run(self, first: int, count: int) -> None:
-        block = Block(first, count, self._shared)
+        block = BlockValue(first, count, self._shared)
         read = 0
         for call in self._bound(count):
             read += call(block)
@@ -157,20 +159,20 @@ class TorchLane:
             index = int(attributes["operand"])
             return lambda block: self._load(index, block, out)
         args = tuple(self._value(a, count) for a in instruction.args)
-        numbers = [a.value for a in args if isinstance(a, Number)]
+        numbers = [a.value for a in args if isinstance(a, ScalarValue)]
         kernel = self._kernels[instruction.op]
 
-        def fill(_: Block) -> int:
+        def fill(_: BlockValue) -> int:
             out.fill_(SCALARS[instruction.op](*numbers))
             return 0
 
-        def call(block: Block) -> int:
+        def call(block: BlockValue) -> int:
             kernel(block, out, args, attributes)
             return 0
 
         return fill if len(numbers) == len(args) and instruction.op in SCALARS else call
 
-    def _load(self, index: int, block: Block, out: torch.Tensor) -> int:
+    def _load(self, index: int, block: BlockValue, out: torch.Tensor) -> int:
         operand = self._pass.operands[index]
         if isinstance(operand, Held):
             if operand.dtype == BITS:
@@ -186,8 +188,8 @@ class TorchLane:
         return self._operands.load(index, block.first, block.count, out)
 
     def _block(self, place: Register | Mask, count: int) -> torch.Tensor:
-        whole = self._registers[place.index] if isinstance(place, Register) else self._masks[place.index]
-        return whole if count == self._pass.block else whole[:count]
+        tensor = self._registers[place.index] if isinstance(place, Register) else self._masks[place.index]
+        return tensor if count == self._pass.block else tensor[:count]
 
     def _value(self, argument: Argument, count: int) -> Value:
         match argument:
@@ -199,13 +201,13 @@ class TorchLane:
             case Constant(value):
                 return self._number(value)
 
-    def _number(self, value: float) -> Number:
+    def _number(self, value: float) -> ScalarValue:
         number = self._numbers.get(value)
         # equal numbers may differ: 0.0 and -0.0
         if number is None or math.copysign(1.0, number.value) != math.copysign(1.0, value):
             # by way of float64, as torch refuses what overflows where rounding gives an infinity
             tensor = torch.tensor(value, dtype=torch.float64).to(self._compute).to(self._device)
-            number = self._numbers[value] = Number(float(value), tensor)
+            number = self._numbers[value] = ScalarValue(float(value), tensor)
         return number
 
     def _store(self, first: int, count: int) -> int:
@@ -237,7 +239,7 @@ class TorchLane:
 
 
 def _not_finite(rounded: torch.Tensor) -> int:
-    """How many infinities and NaNs there are. A sum tells quickly that there is none, as a rule."""
+    """How many infinities and NaNs there are. A sum usually shows quickly that there is none."""
     size = rounded.element_size()
     if size > 1:
         total = torch.sum(rounded, dtype=torch.float32 if size < 4 else None)

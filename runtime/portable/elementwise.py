@@ -23,7 +23,7 @@ from ..reduce.reducer import Attributes, Threshold
 from .extensions import installed
 from .random import bernoulli, bernoulli_cpu
 from .rows import row_max, row_rank, row_sum
-from .values import Block, Kernel, Number, Value, bits, magnitude_mask, tensor
+from .values import BlockValue, Kernel, ScalarValue, Value, bits, magnitude_mask, tensor
 
 VECTORS = 64
 """Elements that are whole vectors of any processor, and of those of which torch takes two at a time."""
@@ -35,25 +35,25 @@ POW_PIECE = 1 << 14
 def _torch(array: str) -> Kernel:
     function = getattr(torch, array)
 
-    def kernel(block: Block, out: torch.Tensor, args: tuple[Value, ...], attributes: Attributes) -> None:
+    def kernel(block: BlockValue, out: torch.Tensor, args: tuple[Value, ...], attributes: Attributes) -> None:
         function(*map(tensor, args), out=out)
 
     return kernel
 
 
-def _pow(block: Block, out: torch.Tensor, args: tuple[Value, ...], attributes: Attributes) -> None:
+def _pow(block: BlockValue, out: torch.Tensor, args: tuple[Value, ...], attributes: Attributes) -> None:
     base, exponent = args
-    if isinstance(exponent, Number):
+    if isinstance(exponent, ScalarValue):
         # torch knows quick forms of squares, roots and the like for a number on the host, but not for a 0-d tensor
         torch.pow(tensor(base), _rounded(exponent.value, out.dtype), out=out)
     else:
         torch.pow(tensor(base), tensor(exponent), out=out)
 
 
-def _pow_cpu(block: Block, out: torch.Tensor, args: tuple[Value, ...], attributes: Attributes) -> None:
+def _pow_cpu(block: BlockValue, out: torch.Tensor, args: tuple[Value, ...], attributes: Attributes) -> None:
     """Roots as `_sqrt_cpu` has them. What torch's vectors leave over it computes otherwise, one by one, and what they
     leave over depends on where blocks and threads begin: so pieces are whole vectors, and too short for threads."""
-    if isinstance(args[1], Number) and _rounded(args[1].value, out.dtype) == 0.5:
+    if isinstance(args[1], ScalarValue) and _rounded(args[1].value, out.dtype) == 0.5:
         _sqrt_cpu(block, out, args, attributes)
         return
     rest = block.count % VECTORS
@@ -71,7 +71,7 @@ def _pow_cpu(block: Block, out: torch.Tensor, args: tuple[Value, ...], attribute
         out[whole:] = padded[2, :rest]
 
 
-def _sqrt_cpu(block: Block, out: torch.Tensor, args: tuple[Value, ...], attributes: Attributes) -> None:
+def _sqrt_cpu(block: BlockValue, out: torch.Tensor, args: tuple[Value, ...], attributes: Attributes) -> None:
     """numpy rounds roots as IEEE 754 asks, torch may be off in the last bit."""
     with numpy.errstate(invalid="ignore"):
         numpy.sqrt(tensor(args[0]).numpy(), out=out.numpy())
@@ -82,21 +82,21 @@ def _rounded(value: float, dtype: torch.dtype) -> float:
         return float(numpy.float32(value)) if dtype == torch.float32 else value
 
 
-def _copied(block: Block, out: torch.Tensor, args: tuple[Value, ...], attributes: Attributes) -> None:
+def _copied(block: BlockValue, out: torch.Tensor, args: tuple[Value, ...], attributes: Attributes) -> None:
     out.copy_(tensor(args[0]))
 
 
-def _where(block: Block, out: torch.Tensor, args: tuple[Value, ...], attributes: Attributes) -> None:
+def _where(block: BlockValue, out: torch.Tensor, args: tuple[Value, ...], attributes: Attributes) -> None:
     mask, then, other = args
-    if isinstance(mask, Number):
+    if isinstance(mask, ScalarValue):
         out.copy_(tensor(then if mask.value else other))
     else:
         torch.where(tensor(mask), tensor(then), tensor(other), out=out)
 
 
-def _where_cpu(block: Block, out: torch.Tensor, args: tuple[Value, ...], attributes: Attributes) -> None:
-    """Selects by bits: 0.5 to 0.9 ns an element, where torch branches at each for 3.5."""
-    if isinstance(args[0], Number):
+def _where_cpu(block: BlockValue, out: torch.Tensor, args: tuple[Value, ...], attributes: Attributes) -> None:
+    """Selects by bits: 0.5 to 0.9 ns per element, where torch branches at each and takes 3.5."""
+    if isinstance(args[0], ScalarValue):
         _where(block, out, args, attributes)
         return
     mask, then, other = map(tensor, args)
@@ -119,7 +119,7 @@ def _where_cpu(block: Block, out: torch.Tensor, args: tuple[Value, ...], attribu
             to.bitwise_xor_(b)
 
 
-def _above(block: Block, out: torch.Tensor, args: tuple[Value, ...], attributes: Attributes) -> None:
+def _above(block: BlockValue, out: torch.Tensor, args: tuple[Value, ...], attributes: Attributes) -> None:
     """Whether an element ranks within its threshold's k, in stretches that the cut doesn't divide."""
     threshold = args[1]
     assert isinstance(threshold, Threshold)

@@ -12,13 +12,13 @@ import torch
 from ...grammar.diagnostic import error
 from ..catalog.extension_code import kernel_code
 from ..reduce.reducer import Attributes
-from .values import Block, Number, Value, tensor
+from .values import BlockValue, ScalarValue, Value, tensor
 
 
-def installed(block: Block, out: torch.Tensor, args: tuple[Value, ...], attributes: Attributes) -> None:
+def installed(block: BlockValue, out: torch.Tensor, args: tuple[Value, ...], attributes: Attributes) -> None:
     """An elementwise primitive on one block."""
     split = len(args) - int(attributes["numbers"])
-    numbers = tuple(a.value for a in args[split:] if isinstance(a, Number))
+    numbers = tuple(a.value for a in args[split:] if isinstance(a, ScalarValue))
     scratch = block.shared[: int(attributes["scratch"]) * block.count]
     _call(attributes, out, tuple(map(tensor, args[:split])), numbers, scratch)
 

@@ -9,7 +9,7 @@ from .extensions import installed_whole
 from .whole_tensor.columns import column_sum, mean_rows
 from .whole_tensor.fourier import spectral_blend
 from .whole_tensor.iterative import interference_descent, interference_solve
-from .whole_tensor.kernel import Whole
+from .whole_tensor.kernel import WholeTensorKernel
 from .whole_tensor.linear_algebra import (
     matmul,
     procrustes_blend,
@@ -20,7 +20,7 @@ from .whole_tensor.linear_algebra import (
 )
 from .whole_tensor.orthogonal import isotropic_merge, singular_merge
 
-OPAQUE: Mapping[str, Whole] = MappingProxyType(
+OPAQUE: Mapping[str, WholeTensorKernel] = MappingProxyType(
     {
         "column_sum": column_sum,
         "mean_rows": mean_rows,

@@ -8,13 +8,12 @@ import torch
 from ...compiler.checkpoint.dtypes import SIZES
 from ...compiler.plan.plan import PRODUCT_ROWS, Gather, Held, Pass, Product, Stream
 from ...compiler.plan.scratch import Area, Layout
-from ..machine.accelerator import Stream as Queue
-from ..machine.accelerator import TorchArena, torch_dtype
+from ..machine.accelerator import DeviceStream, TorchArena, torch_dtype
 from ..machine.host import HostBuffer
 from ..machine.memory import Buffer
 from ..stream.interfaces import Reads
 from ..stream.ranges import GatherParts, file_ranges
-from .values import Block
+from .values import BlockValue
 
 
 class Operands:
@@ -26,7 +25,7 @@ class Operands:
         pass_: Pass,
         layout: Layout,
         arena: TorchArena,
-        queue: Queue,
+        queue: DeviceStream,
         compute: torch.dtype,
         device: torch.device,
     ) -> None:
@@ -94,8 +93,8 @@ class Operands:
         return self._arena.typed(area, torch_dtype(dtype))
 
 
-def load_bits(buffer: Buffer, block: Block, out: torch.Tensor) -> None:
-    """The block's elements of a mask that is held as bits, eight elements a byte, the first in the lowest bit, into
+def load_bits(buffer: Buffer, block: BlockValue, out: torch.Tensor) -> None:
+    """The block's elements of a mask that is held as bits, eight elements per byte, the first in the lowest bit, into
     `out`, booleans; it begins with a whole byte."""
     assert isinstance(buffer, HostBuffer)
     bits = buffer.bytes[block.first // 8 :]

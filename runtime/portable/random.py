@@ -2,7 +2,7 @@
 
 The generator is splitmix64 (G. L. Steele, D. Lea and C. H. Flood, Fast splittable pseudorandom number generators,
 2014): state `key + (i + 1) * STEP`, its finaliser z, and u = (z >> 40) / 2^24, uniform on [0, 1) with 24 bits; the
-element is kept where u < p. The finaliser's last step, z ^ (z >> 31), leaves the bits of u as they are and is left out.
+element is kept where u < p. The finaliser's last step, z ^ (z >> 31), does not change the bits of u and is skipped.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import torch
 
 from ...compiler.plan.plan import CHUNK
 from ..reduce.reducer import Attributes
-from .values import Block, Number, Value, tensor
+from .values import BlockValue, ScalarValue, Value, tensor
 
 STEP = 0x9E3779B97F4A7C15
 _FIRST = 0xBF58476D1CE4E5B9
@@ -26,7 +26,7 @@ _STEPS = numpy.arange(1, CHUNK + 1, dtype=numpy.uint64) * numpy.uint64(STEP)
 _STEPS.flags.writeable = False
 
 
-def _bound(p: Number) -> int:
+def _bound(p: ScalarValue) -> int:
     """The b for which u < p, p rounded to the compute dtype, is u * 2^24 < b."""
     rounded = p.tensor.item() if p.tensor.device.type == "cpu" else float(p.tensor.cpu())
     if math.isnan(rounded):
@@ -34,19 +34,20 @@ def _bound(p: Number) -> int:
     return math.ceil(min(max(rounded, 0.0), 1.0) * (1 << 24))
 
 
-def bernoulli_cpu(block: Block, out: torch.Tensor, args: tuple[Value, ...], attributes: Attributes) -> None:
-    """Mask of the kept; the argument is the probability, one or one an element, the attribute `key` the mask's own.
+def bernoulli_cpu(block: BlockValue, out: torch.Tensor, args: tuple[Value, ...], attributes: Attributes) -> None:
+    """Mask of the kept; the argument is the probability, one for all or one per element, the
+    attribute `key` the mask's own.
 
-    numpy's unsigned words take half of the time of torch's: 1.2 ns an element and 2.8.
+    numpy's unsigned words take half of the time of torch's: 1.2 ns per element instead of 2.8.
     """
     p, key, n = args[0], int(attributes["key"]), min(CHUNK, block.count)
     words = block.shared[: 16 * n].numpy().view(numpy.uint64)
-    bound = _bound(p) if isinstance(p, Number) else 0
+    bound = _bound(p) if isinstance(p, ScalarValue) else 0
     for start in range(0, block.count, CHUNK):
         count = min(CHUNK, block.count - start)
         z, t = words[:count], words[n : n + count]
         kept = out[start : start + count].numpy()
-        if isinstance(p, Number) and bound in (0, 1 << 24):
+        if isinstance(p, ScalarValue) and bound in (0, 1 << 24):
             kept.fill(bound != 0)
             continue
         numpy.add(_STEPS[:count], numpy.uint64((key + (block.first + start) * STEP) % _WORD), out=z)
@@ -56,7 +57,7 @@ def bernoulli_cpu(block: Block, out: torch.Tensor, args: tuple[Value, ...], attr
         numpy.right_shift(z, numpy.uint64(27), out=t)
         numpy.bitwise_xor(z, t, out=z)
         numpy.multiply(z, numpy.uint64(_SECOND), out=z)
-        if isinstance(p, Number):
+        if isinstance(p, ScalarValue):
             numpy.less(z, numpy.uint64(bound << 40), out=kept)
         else:
             probability = tensor(p)[start : start + count].numpy()
@@ -67,8 +68,9 @@ def bernoulli_cpu(block: Block, out: torch.Tensor, args: tuple[Value, ...], attr
             numpy.less(u, probability, out=kept)
 
 
-def bernoulli(block: Block, out: torch.Tensor, args: tuple[Value, ...], attributes: Attributes) -> None:
-    """The same on any device, in signed words: products wrap alike, shifts need their copies of the sign masked."""
+def bernoulli(block: BlockValue, out: torch.Tensor, args: tuple[Value, ...], attributes: Attributes) -> None:
+    """The same on any device, in signed words: products wrap in the same way, shifts need their
+    copies of the sign masked."""
     p, n = args[0], block.count
     words = block.shared[: 16 * n].view(torch.int64)
     z, t = words[:n], words[n:]
@@ -79,7 +81,7 @@ def bernoulli(block: Block, out: torch.Tensor, args: tuple[Value, ...], attribut
         t.bitwise_and_((1 << (64 - shift)) - 1)
         z.bitwise_xor_(t).mul_(_signed(factor))
     z.bitwise_right_shift_(40).bitwise_and_((1 << 24) - 1)
-    if isinstance(p, Number):
+    if isinstance(p, ScalarValue):
         torch.lt(z, _bound(p), out=out)
     else:
         probability = tensor(p)

@@ -21,35 +21,35 @@ from ...compiler.plan.plan import CHUNK
 from ..reduce.counting import BINS, DIGIT, Counts, LaneHistograms
 from ..reduce.quantile import Quantile
 from ..reduce.reducer import Partials
-from ..reduce.selection import FEW, Magnitudes, Selection
+from ..reduce.selection import FEW, Magnitudes, RankSelection
 from ..reduce.windows import Counting, everything
 from ..stream.summation import lane_sums
-from .values import Block, bits
+from .values import BlockValue, bits
 
 Args = tuple[torch.Tensor, ...]
 """Blocks of numbers in the compute dtype or of booleans, 1-d, all of one length."""
 
-Feed = Callable[[Any, Block, Args, torch.Tensor | None], None]
+Feed = Callable[[Any, BlockValue, Args, torch.Tensor | None], None]
 """Feeds a reducer one block: its args, and the bytes of state that the lane keeps for the reduction."""
 
 _UNSIGNED = {4: numpy.uint32, 8: numpy.uint64}
 
 
-# --- one number a chunk or block
+# --- one number per chunk or block
 
 
-def _partial(partials: Callable[[Block, Args], list[float]]) -> Feed:
-    def feed(reducer: Partials, block: Block, args: Args, _: torch.Tensor | None) -> None:
+def _partial(partials: Callable[[BlockValue, Args], list[float]]) -> Feed:
+    def feed(reducer: Partials, block: BlockValue, args: Args, _: torch.Tensor | None) -> None:
         reducer.keep(block.first, partials(block, args))
 
     return feed
 
 
-def _sums(array: str) -> Callable[[Block, Args], list[float]]:
+def _sums(array: str) -> Callable[[BlockValue, Args], list[float]]:
     """Of every chunk the float64 sum of what a function of torch makes of the args, or of the one arg itself."""
     function = getattr(torch, array) if array else None
 
-    def sums(block: Block, args: Args) -> list[float]:
+    def sums(block: BlockValue, args: Args) -> list[float]:
         on_cpu = args[0].device.type == "cpu"
         size = min(CHUNK, block.count) if on_cpu else block.count
         words = block.shared[: 8 * size * len(args)].view(torch.float64).view(len(args), size)
@@ -81,18 +81,18 @@ def _halves(wide: torch.Tensor) -> list[float]:
     return [float(s) for s in torch.cat(sums).cpu()]
 
 
-def _count(_: Block, args: Args) -> list[float]:
+def _count(_: BlockValue, args: Args) -> list[float]:
     return [float(torch.count_nonzero(args[0]))]
 
 
 # of zeros, 0: whether 0 or -0 came first is not the same everywhere
 
 
-def _largest(_: Block, args: Args) -> list[float]:
+def _largest(_: BlockValue, args: Args) -> list[float]:
     return [float(torch.amax(args[0])) + 0.0]
 
 
-def _smallest(_: Block, args: Args) -> list[float]:
+def _smallest(_: BlockValue, args: Args) -> list[float]:
     return [float(torch.amin(args[0])) + 0.0]
 
 
@@ -111,23 +111,23 @@ def histogram_of(histograms: LaneHistograms, state: torch.Tensor) -> torch.Tenso
     return counts
 
 
-def _magnitudes(selection: Magnitudes, block: Block, args: Args, state: torch.Tensor | None) -> None:
+def _magnitudes(selection: Magnitudes, block: BlockValue, args: Args, state: torch.Tensor | None) -> None:
     """Counts what the round asks for; `state` is the lane's histogram."""
     if selection.done:
         return
     words, cpu = bits(args[0]), args[0].device.type == "cpu"
-    if isinstance(selection, Selection) and selection.counting_ties:
+    if isinstance(selection, RankSelection) and selection.counting_ties:
         (_ties_cpu if cpu else _ties)(selection, block, words)
         return
     assert state is not None
-    # there is no second, nor one of which lanes say what is above it: nobody asks this side for a sample
+    # there is no second, nor one of which lanes say what is above it: nobody asks this backend for a sample
     (counting,) = selection.counting
     every = counting.window == everything(selection.width)
     count = _window if not cpu else _all_cpu if every else _few_cpu
     count(counting, selection.magnitude, block, words, histogram_of(counting.histograms, state))
 
 
-def _all_cpu(_: Counting, __: int, block: Block, words: torch.Tensor, histogram: torch.Tensor) -> None:
+def _all_cpu(_: Counting, __: int, block: BlockValue, words: torch.Tensor, histogram: torch.Tensor) -> None:
     """All patterns by their highest 16 bits; the sign is cleared, so these fit the int16 that torch counts quickest."""
     high = block.shared[: 2 * block.count].view(torch.int16)
     digits = high.numpy()
@@ -138,7 +138,9 @@ def _all_cpu(_: Counting, __: int, block: Block, words: torch.Tensor, histogram:
     counts[: BINS // 2] += torch.bincount(high, minlength=BINS // 2).numpy()
 
 
-def _few_cpu(counting: Counting, magnitude: int, block: Block, words: torch.Tensor, histogram: torch.Tensor) -> None:
+def _few_cpu(
+    counting: Counting, magnitude: int, block: BlockValue, words: torch.Tensor, histogram: torch.Tensor
+) -> None:
     """The patterns of a window that few are in, so these are picked out."""
     counts, window = histogram.numpy(), counting.window
     for chunk, part, scratch, inside in _chunks(block, words):
@@ -156,7 +158,7 @@ def _few_cpu(counting: Counting, magnitude: int, block: Block, words: torch.Tens
                 counting.remember(chunk, dict(zip(bins.tolist(), sizes.tolist(), strict=True)) if few else None)
 
 
-def _ties_cpu(selection: Selection, block: Block, words: torch.Tensor) -> None:
+def _ties_cpu(selection: RankSelection, block: BlockValue, words: torch.Tensor) -> None:
     for chunk, part, scratch, equal in _chunks(block, words):
         numpy.bitwise_and(part, part.dtype.type(selection.magnitude), out=scratch)
         numpy.equal(scratch, part.dtype.type(selection.pattern), out=equal)
@@ -164,7 +166,7 @@ def _ties_cpu(selection: Selection, block: Block, words: torch.Tensor) -> None:
 
 
 def _chunks(
-    block: Block, words: torch.Tensor
+    block: BlockValue, words: torch.Tensor
 ) -> list[tuple[int, NDArray[numpy.signedinteger], NDArray[numpy.signedinteger], NDArray[numpy.bool_]]]:
     """(index in the tensor, words, scratch for as many words, scratch for as many booleans) of every chunk."""
     whole, size = words.numpy(), min(CHUNK, block.count)
@@ -178,7 +180,9 @@ def _chunks(
     return chunks
 
 
-def _window(counting: Counting, magnitude: int, block: Block, words: torch.Tensor, histogram: torch.Tensor) -> None:
+def _window(
+    counting: Counting, magnitude: int, block: BlockValue, words: torch.Tensor, histogram: torch.Tensor
+) -> None:
     """A window on an accelerator: every element adds 1 or 0, which spreads better than one bin for the others."""
     scratch = block.shared[: 16 * block.count].view(torch.int64)
     bins, ones = scratch[: block.count], scratch[block.count :]
@@ -190,7 +194,7 @@ def _window(counting: Counting, magnitude: int, block: Block, words: torch.Tenso
     histogram.scatter_add_(0, bins, ones)
 
 
-def _ties(selection: Selection, block: Block, words: torch.Tensor) -> None:
+def _ties(selection: RankSelection, block: BlockValue, words: torch.Tensor) -> None:
     equal = block.shared[: 8 * block.count].view(torch.int64)
     equal.copy_(words).bitwise_and_(selection.magnitude)
     torch.eq(equal, selection.pattern, out=equal)
@@ -200,7 +204,7 @@ def _ties(selection: Selection, block: Block, words: torch.Tensor) -> None:
         selection.tie((block.first + start) // CHUNK, int(count))
 
 
-def _order(quantile: Quantile, block: Block, args: Args, state: torch.Tensor | None) -> None:
+def _order(quantile: Quantile, block: BlockValue, args: Args, state: torch.Tensor | None) -> None:
     """Counts the round's digit; `state` is the lane's histogram."""
     if not quantile.done:
         assert state is not None
@@ -208,7 +212,7 @@ def _order(quantile: Quantile, block: Block, args: Args, state: torch.Tensor | N
         count(quantile, block, args[0], histogram_of(quantile.histograms, state))
 
 
-def _order_cpu(quantile: Quantile, block: Block, x: torch.Tensor, histogram: torch.Tensor) -> None:
+def _order_cpu(quantile: Quantile, block: BlockValue, x: torch.Tensor, histogram: torch.Tensor) -> None:
     numbers, patterns, counts = x.numpy(), bits(x).numpy(), histogram.numpy()
     size = min(CHUNK, block.count)
     wide = block.shared[: 8 * size].view(torch.int64).numpy()
@@ -237,7 +241,7 @@ def _order_cpu(quantile: Quantile, block: Block, x: torch.Tensor, histogram: tor
             counts[found] += sizes
 
 
-def _order_device(quantile: Quantile, block: Block, x: torch.Tensor, histogram: torch.Tensor) -> None:
+def _order_device(quantile: Quantile, block: BlockValue, x: torch.Tensor, histogram: torch.Tensor) -> None:
     """On an accelerator every element adds 1 or 0, which spreads better than one bin for all others."""
     n = block.count
     scratch = block.shared[: 16 * n].view(torch.int64)

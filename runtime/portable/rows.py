@@ -12,14 +12,14 @@ import torch
 from ...compiler.plan.plan import CHUNK
 from ..reduce.reducer import Attributes
 from ..stream.summation import lane_sums
-from .values import Block, Value, tensor
+from .values import BlockValue, Value, tensor
 
 
 def _rows(x: torch.Tensor, row: int) -> torch.Tensor:
     return x.view(-1, row)
 
 
-def row_sum(block: Block, out: torch.Tensor, args: tuple[Value, ...], attributes: Attributes) -> None:
+def row_sum(block: BlockValue, out: torch.Tensor, args: tuple[Value, ...], attributes: Attributes) -> None:
     """The sum of each row of `row` elements, rounded from float64."""
     x, result = _rows(tensor(args[0]), int(attributes["row"])), _rows(out, int(attributes["row"]))
     wide = block.shared[: x.numel() * 8].view(torch.float64).view(x.shape)
@@ -28,14 +28,14 @@ def row_sum(block: Block, out: torch.Tensor, args: tuple[Value, ...], attributes
     result.copy_(sums.unsqueeze(1).expand(x.shape))
 
 
-def row_max(block: Block, out: torch.Tensor, args: tuple[Value, ...], attributes: Attributes) -> None:
+def row_max(block: BlockValue, out: torch.Tensor, args: tuple[Value, ...], attributes: Attributes) -> None:
     """The largest of each row of `row` elements; NaN where one is, and of zeros the one without a sign."""
     x, result = _rows(tensor(args[0]), int(attributes["row"])), _rows(out, int(attributes["row"]))
-    # of 0.0 and -0.0 either may be found: 0.0 is given out
+    # of 0.0 and -0.0 either may be found: the result is 0.0
     result.copy_(x.amax(dim=1, keepdim=True).add_(0.0).expand(x.shape))
 
 
-def row_rank(block: Block, out: torch.Tensor, args: tuple[Value, ...], attributes: Attributes) -> None:
+def row_rank(block: BlockValue, out: torch.Tensor, args: tuple[Value, ...], attributes: Attributes) -> None:
     """Ascending rank in a row of `row` elements from 0 to 1, of equals the first lower; a single column ranks 0.5."""
     row = int(attributes["row"])
     x, result = _rows(tensor(args[0]), row), _rows(out, row)

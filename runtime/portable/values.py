@@ -11,15 +11,16 @@ from ..reduce.reducer import Attributes, Threshold
 
 
 @dataclass(frozen=True, slots=True)
-class Number:
-    """A number a tensor: `value` on the host, `tensor` the same rounded to the compute dtype, 0-d, on the device."""
+class ScalarValue:
+    """A number that holds for a whole tensor: `value` on the host, `tensor` the same rounded to the
+    compute dtype, 0-d, on the device."""
 
     value: float
     tensor: torch.Tensor
 
 
 @dataclass(frozen=True, slots=True)
-class Block:
+class BlockValue:
     """Elements `[first, first + count)` of a tensor; `shared` is scratch, as many bytes as `compiler/ops/` says."""
 
     first: int
@@ -27,10 +28,10 @@ class Block:
     shared: torch.Tensor
 
 
-Value = torch.Tensor | Number | Threshold
-"""An argument: a block of numbers or booleans (1-d, `count` elements), or something a whole tensor."""
+Value = torch.Tensor | ScalarValue | Threshold
+"""An argument: a block of numbers or booleans (1-d, `count` elements), or a value that holds for the whole tensor."""
 
-Kernel = Callable[[Block, torch.Tensor, tuple[Value, ...], Attributes], None]
+Kernel = Callable[[BlockValue, torch.Tensor, tuple[Value, ...], Attributes], None]
 """Block, output, args, attributes: writes `op(args)` into the output, without allocating.
 
 Args are in the order of the operation's inputs (`takes` in the table). Blocks and the output are 1-d, contiguous, of
@@ -41,7 +42,7 @@ says `in_place`, and is apart from them otherwise; args are left as they are.
 
 def tensor(value: Value) -> torch.Tensor:
     """A block or number as torch takes it."""
-    if isinstance(value, Number):
+    if isinstance(value, ScalarValue):
         return value.tensor
     assert isinstance(value, torch.Tensor)
     return value

@@ -56,7 +56,7 @@ def place_from_the_top(counts: Counts, rank: int) -> tuple[int, int]:
 
 
 class LaneHistograms:
-    """One histogram a lane, in the memory that the lane lends a reduction; joined at the end of a round."""
+    """One histogram per lane, in the memory that the lane lends a reduction; joined at the end of a round."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()

@@ -1,7 +1,7 @@
 """What a pass gathers over all its blocks, the same whatever the blocks and lanes. Needs no torch.
 
 A `Reducer` takes what kernels found in blocks, from any lane in any order, and says when a round is over whether it
-needs another. How it is fed is the kernels' affair: `portable/reduce.py`, `native/`.
+needs another. The backends decide how it is fed: `portable/reduce.py`, `native/`.
 """
 
 from __future__ import annotations
@@ -99,6 +99,6 @@ Of no elements the maximum is -inf, the minimum inf; a NaN makes both NaN.
 
 
 def rank_of(attributes: Attributes, numel: int) -> int:
-    """The `k` of a threshold; where it came of the weights it may be anything."""
+    """The `k` of a threshold; where it was computed from the weights it may be anything."""
     k = attributes["k"]
     return 0 if math.isnan(k) else int(min(max(k, 0), numel))

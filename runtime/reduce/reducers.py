@@ -8,18 +8,18 @@ from types import MappingProxyType
 from ...compiler.ops.table import OPS
 from .quantile import Quantile
 from .reducer import JOINS, Attributes, Partials, Reducer, rank_of
-from .selection import Digits, Selection
+from .selection import Digits, RankSelection
 
-Maker = Callable[[Attributes, int, int], Reducer]
+Factory = Callable[[Attributes, int, int], Reducer]
 """From attributes, elements in the tensor and bits of a number, a reducer for one pass."""
 
 
-def _partials(accumulator: str) -> Maker:
+def _partials(accumulator: str) -> Factory:
     return lambda *_: Partials(JOINS[accumulator])
 
 
 def _magnitudes(attributes: Attributes, numel: int, width: int) -> Reducer:
-    return Selection(rank_of(attributes, numel), numel, width)
+    return RankSelection(rank_of(attributes, numel), numel, width)
 
 
 def _digits(attributes: Attributes, _: int, width: int) -> Reducer:
@@ -30,7 +30,7 @@ def _order(attributes: Attributes, numel: int, width: int) -> Reducer:
     return Quantile(int(attributes["k"]), numel, width)
 
 
-_MAKERS: Mapping[str, Maker] = {
+_FACTORIES: Mapping[str, Factory] = {
     **{accumulator: _partials(accumulator) for accumulator in JOINS},
     "magnitudes": _magnitudes,
     "order": _order,
@@ -38,7 +38,7 @@ _MAKERS: Mapping[str, Maker] = {
 }
 """By accumulator."""
 
-REDUCERS: Mapping[str, Maker] = MappingProxyType(
-    {name: _MAKERS[row.accumulator] for name, row in OPS.items() if row.kind == "reduction"}
+REDUCERS: Mapping[str, Factory] = MappingProxyType(
+    {name: _FACTORIES[row.accumulator] for name, row in OPS.items() if row.kind == "reduction"}
 )
 """For every reduction. Of no elements the k-th smallest is 0; a NaN is the largest to it."""

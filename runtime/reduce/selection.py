@@ -8,9 +8,10 @@ Where more elements equal the k-th than are kept, those of lowest index are, so 
 whose bins are single patterns remembers what it saw in a chunk if that is little, as it is where values are coarse and
 equal ones many; failing that, there is one more round.
 
-A round over a few blocks may come before all (`sample`). It tells about where the k-th is, and the next round counts a
-window that holds it, but for bad luck, and a narrow one of single patterns in its midst: where that has it, as is the
-rule, one round over everything was enough. A bad guess costs rounds, never exactness.
+A round over a few blocks may come before all (`sample`). It shows roughly where the k-th is, and
+the next round counts a window that holds it, barring bad luck, and a narrow one of single patterns
+in its midst: where that has it, as is the rule, one round over everything was enough. A bad guess
+costs rounds, never exactness.
 """
 
 from __future__ import annotations
@@ -25,12 +26,12 @@ from .reducer import Threshold
 from .windows import Counting, Window, everything
 
 FEW = 32
-"""Different patterns of a chunk that are worth remembering: their bytes are next to nothing beside the chunk's."""
+"""Different patterns of a chunk that are worth remembering: their bytes are next to nothing compared to the chunk's."""
 
 SURE = 4.0
 """Half the width in ranks, over the square root of the sample's size, of a window that should hold the k-th: eight
-standard deviations of a median, were the sample drawn element by element. It is drawn in parts, within which elements
-are alike, and that takes some of them."""
+standard deviations of a median, were the sample drawn element by element. It is drawn in parts,
+whose elements resemble each other, and that takes some of them."""
 
 
 def settled(k: int, numel: int, width: int) -> Threshold | None:
@@ -69,7 +70,7 @@ class Digits(Magnitudes):
         self._result = dict(zip(used.tolist(), found[used].tolist(), strict=True))
 
 
-class Selection(Magnitudes):
+class RankSelection(Magnitudes):
     """A `Reducer` for `threshold`: finds the `Threshold` that keeps `k` of `numel` numbers of `width` bits.
 
     When `counting_ties`, a round counts those magnitudes that are `pattern`, by chunk.

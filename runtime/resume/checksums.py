@@ -1,9 +1,10 @@
 """Checksums of tensors, which can be computed from pieces in any order.
 
-The bytes of a tensor are taken as 64-bit words (little endian, the last one filled up with zeros). Each word is mixed
-with its number, and the results are added modulo 2^64. The sum says whether bytes are the ones that were written: any
-change of a single word changes it, any other does but for one chance in 2^64. It is no protection against
-somebody who changes bytes on purpose.
+The bytes of a tensor are taken as 64-bit words (little endian, the last one filled up with zeros).
+Each word is mixed with its number, and the results are added modulo 2^64. The sum says whether
+bytes are the ones that were written: any change of a single word changes it, and any other change
+does except with a chance of one in 2^64. It is no protection against somebody who changes bytes on
+purpose.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ _MODULUS = 1 << 64
 def checksum(data: memoryview, first_byte: int) -> int:
     """The sum over the words of `data`, contiguous bytes that begin at byte `first_byte`, a multiple of 8, of a tensor.
 
-    Only the tensor's last bytes may be no whole word. For a word w of number i (from 0), modulo 2^64:
+    Only the tensor's last bytes may be an incomplete word. For a word w of number i (from 0), modulo 2^64:
 
         x = w + (i + 1) * 0x9E3779B97F4A7C15;  x ^= x >> 32;  x *= 0xD6E8FEB86659FD93;  x ^= x >> 29
     """

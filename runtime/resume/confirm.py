@@ -1,4 +1,4 @@
-"""Whether stored tensors still have the bytes that their checksums tell of."""
+"""Whether stored tensors still have the bytes of their checksums."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Stored:
 def confirm(stored: Sequence[Stored], lanes: int, cancel: threading.Event | None = None) -> set[int]:
     """The tensors whose bytes have their checksum; one that can't be read has not.
 
-    Raises Cancelled; OSError where that can't be told, as too many files are open.
+    Raises Cancelled; OSError where that can't be determined, as when too many files are open.
     """
     right: list[int] = []
 

@@ -1,4 +1,4 @@
-"""An earlier output at the target: what of it is still right, so that it need not be computed again.
+"""An earlier output at the target: which parts of it are still right and need not be computed again.
 
 Its provenance file says which key every tensor has (`record.py`). A tensor of the plan with the same key has the same
 bytes, if these are still what was written: the weight file's size and time of change are as recorded, or else the
@@ -46,17 +46,17 @@ class Reused:
 
 @dataclass(frozen=True, slots=True)
 class Earlier:
-    """An earlier output that was made by mergec, beside a plan.
+    """An earlier output that was made by mergec, compared with a plan.
 
     `tensors` are those of the plan that it holds, by index; `same_files` the plan's weight files, by index, that stand
-    in it from the first byte to the last, with their paths. `papers`: all other files of the plan are as they would be
-    written. `why_not` says why nothing of it can be used, in a few words; `changed` is the code that has changed since,
-    so that what it made is made anew.
+    in it from the first byte to the last, with their paths. `same_companions`: all other files of the plan are as they
+    would be written. `why_not` says in a few words why nothing of it can be used; `changed` is the code that has
+    changed since, so what it made is made anew.
     """
 
     tensors: Mapping[int, Reused]
     same_files: Mapping[int, str]
-    papers: bool
+    same_companions: bool
     outputs: int
     why_not: str | None = None
     changed: tuple[str, ...] = ()
@@ -64,7 +64,11 @@ class Earlier:
     @property
     def unchanged(self) -> bool:
         """Whether the plan would make what is there already."""
-        return self.papers and len(self.same_files) == self.outputs and all(t.trusted for t in self.tensors.values())
+        return (
+            self.same_companions
+            and len(self.same_files) == self.outputs
+            and all(t.trusted for t in self.tensors.values())
+        )
 
 
 def examine(path: str, plan: Plan) -> Earlier | None:
@@ -95,7 +99,7 @@ def examine(path: str, plan: Plan) -> Earlier | None:
     tensors = {}
     for index, wanted in enumerate(plan.tensors):
         for held in (by_name.get(wanted.name), by_key.get(wanted.key)):
-            if held is None or held[0].key != wanted.key or not _alike(held[1], wanted):
+            if held is None or held[0].key != wanted.key or not _same_tensor(held[1], wanted):
                 continue
             if held[3] or held[0].checksum is not None:
                 tensors[index] = Reused(held[2], held[0].checksum, held[0].non_finite, held[3])
@@ -103,8 +107,8 @@ def examine(path: str, plan: Plan) -> Earlier | None:
     same = _same_files(plan, tensors)
     in_place = all(os.path.basename(file) == plan.outputs[k].name for k, file in same.items())
     changed = tuple([named(code) for code in changed_code(record.made_with, plan.made_by)])
-    papers = in_place and _papers(path, plan, record)
-    return Earlier(tensors, same, papers, len(plan.outputs), changed=changed)
+    same_companions = in_place and _same_companions(path, plan, record)
+    return Earlier(tensors, same, same_companions, len(plan.outputs), changed=changed)
 
 
 def checked(earlier: Earlier, plan: Plan, cancel: threading.Event | None = None) -> Earlier:
@@ -123,25 +127,25 @@ def checked(earlier: Earlier, plan: Plan, cancel: threading.Event | None = None)
         for file, path in earlier.same_files.items()
         if all(k in tensors for k, t in enumerate(plan.tensors) if t.file == file)
     }
-    return Earlier(tensors, same, earlier.papers, earlier.outputs, earlier.why_not, earlier.changed)
+    return Earlier(tensors, same, earlier.same_companions, earlier.outputs, earlier.why_not, earlier.changed)
 
 
-def _alike(stored: StoredTensor, wanted: OutputTensor) -> bool:
+def _same_tensor(stored: StoredTensor, wanted: OutputTensor) -> bool:
     return (stored.dtype, stored.shape, stored.nbytes) == (wanted.dtype, wanted.shape, wanted.nbytes)
 
 
 def _same_files(plan: Plan, tensors: Mapping[int, Reused]) -> dict[int, str]:
-    whole = dict.fromkeys(range(len(plan.outputs)), True)
-    places: dict[int, set[str]] = {k: set() for k in whole}
+    complete = dict.fromkeys(range(len(plan.outputs)), True)
+    places: dict[int, set[str]] = {k: set() for k in complete}
     for index, wanted in enumerate(plan.tensors):
         reused = tensors.get(index)
         if reused is None or reused.found.start != wanted.start:
-            whole[wanted.file] = False
+            complete[wanted.file] = False
         else:
             places[wanted.file].add(reused.found.file.path)
     same = {}
     for number, output in enumerate(plan.outputs):
-        if whole[number] and len(places[number]) == 1 and _frames(next(iter(places[number])), output):
+        if complete[number] and len(places[number]) == 1 and _frames(next(iter(places[number])), output):
             same[number] = next(iter(places[number]))
     return same
 
@@ -157,8 +161,9 @@ def _frames(path: str, output: PlannedOutput) -> bool:
         return False
 
 
-def _papers(path: str, plan: Plan, record: Record) -> bool:
-    """Whether documents and tagalongs are as they would be written, and there are no other files than the plan's."""
+def _same_companions(path: str, plan: Plan, record: Record) -> bool:
+    """Whether documents and companion files are as they would be written, and there are no other
+    files than the plan's."""
     if record.files != files_of(plan):
         return False
     try:
@@ -174,5 +179,5 @@ def _papers(path: str, plan: Plan, record: Record) -> bool:
 
 
 def as_done(earlier: Earlier) -> dict[int, Done]:
-    """The tensors whose checksum is known, as a journal would tell of them."""
+    """The tensors whose checksum is known, as a journal would list them."""
     return {k: Done(k, t.checksum, t.non_finite) for k, t in earlier.tensors.items() if t.checksum is not None}

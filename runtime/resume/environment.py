@@ -1,4 +1,4 @@
-"""With what an output is made, as far as its bytes may depend on that."""
+"""What an output is made with, as far as its bytes may depend on it."""
 
 from __future__ import annotations
 
@@ -46,8 +46,9 @@ def _name(kernel: str) -> str:
 
 
 def difference(then: Mapping[str, object], plan: Plan) -> str | None:
-    """What is not as it was, as far as it matters to a plan, in a few words; None where all is. Whether the code is
-    tells `changed_code`: only what it makes is another, and keys say which tensors these are."""
+    """What is not as it was, as far as it matters to a plan, in a few words; None where all is.
+    `changed_code` says whether the code is: only what it makes differs, and keys say which tensors
+    these are."""
     decomposes = any(isinstance(step.action, Opaque) for step in plan.steps)
     for name, value in _surroundings(plan).items():
         if then.get(name) != value and (name != "cores" or decomposes):
@@ -61,7 +62,7 @@ def recorded_code(then: Mapping[str, object], now: Sequence[Code]) -> tuple[Code
 
 
 def changed_code(then: Mapping[str, object], now: Sequence[Code]) -> list[Code]:
-    """Of the code that something was made with then, that which is not as it was. What can't be told counts."""
+    """The code that something was made with and that has changed since. Code that is not known counts too."""
     names = [(_name(code.kernel), code) for code in now]
     return [code for name, code in names if name in then and (then[name] != code.digest or not code.digest)]
 
@@ -73,7 +74,7 @@ def _machine() -> Mapping[str, str]:
 
 
 def _version(name: str) -> str:
-    """The version of an installed library by the name of the folder that `pip` leaves beside it.
+    """The version of an installed library by the name of the folder that `pip` leaves next to it.
 
     `importlib.metadata` finds the same there, but loads the standard library's reader of mail first, which takes longer
     than a small merge; and the library itself may not be loaded at all.

@@ -2,7 +2,7 @@
 
 A line is a checksum of the rest (CRC-32, eight hexadecimal digits), a space, and JSON. The first line says what is
 being made (`Head`), each other one that a tensor is complete (`Done`). A line is written after the tensor's bytes are
-on disk, never before. Whatever a crash leaves at the end counts only up to the first line that is not whole.
+on disk, never before. Whatever a crash leaves at the end counts only up to the first incomplete line.
 """
 
 from __future__ import annotations
@@ -34,9 +34,9 @@ _MOST = 1 << 63
 class Head:
     """What a run makes, as far as bytes of tensors depend on it.
 
-    `inputs` are path and identity of every input file; `tensors` is a digest of the output's tensors with their keys
-    and places, `files` one of its weight files with their fixed bytes. How the work is divided is not in it, nor are
-    the papers that go with the weights.
+    `inputs` are path and identity of every input file; `tensors` is a digest of the output's
+    tensors with their keys and places, `files` one of its weight files with their fixed bytes. How
+    the work is divided is not in it, nor are the files that accompany the weights.
     """
 
     made_with: Mapping[str, str]
@@ -118,7 +118,7 @@ class Journal:
         return cls(path, descriptor, length)
 
     def append(self, entries: Iterable[Done]) -> None:
-        """Adds entries and sees them onto the disk. What they tell of must be there already."""
+        """Adds entries and syncs them to disk. The bytes that they record must be there already."""
         fields = ({"tensor": e.tensor, "checksum": e.checksum, "non_finite": e.non_finite} for e in entries)
         self._append(b"".join(map(_line, fields)))
 
@@ -132,7 +132,7 @@ class Journal:
 
 
 @dataclass(frozen=True, slots=True)
-class Contents:
+class JournalContents:
     """What a journal says; the good part is `length` bytes long."""
 
     head: Head
@@ -140,11 +140,11 @@ class Contents:
     length: int
 
 
-def read(path: str) -> Contents | None:
-    """The contents of a journal up to the first line that is not whole; None where there is nothing of use.
+def read(path: str) -> JournalContents | None:
+    """The contents of a journal up to the first incomplete line; None where nothing can be used.
 
-    A whole line that says what no run writes is not of a crash's making: then nothing in the journal counts.
-    Raises OSError where that can't be told, as too many files are open.
+    A complete line that no run would write is not the result of a crash: then nothing in the journal counts.
+    Raises OSError where that can't be determined, as when too many files are open.
     """
     try:
         with (
@@ -160,7 +160,7 @@ def read(path: str) -> Contents | None:
     entries: list[Done] = []
     length = 0
     for line in data.splitlines(keepends=True):
-        text = _whole(line)
+        text = _checked(line)
         if text is None:
             break
         try:
@@ -172,7 +172,7 @@ def read(path: str) -> Contents | None:
         except (ValueError, RecursionError):
             return None
         length += len(line)
-    return Contents(head, tuple(entries), length) if head is not None else None
+    return JournalContents(head, tuple(entries), length) if head is not None else None
 
 
 def _line(value: Mapping[str, Any]) -> bytes:
@@ -180,11 +180,11 @@ def _line(value: Mapping[str, Any]) -> bytes:
     return f"{zlib.crc32(text.encode()):08x} {text}\n".encode()
 
 
-def _whole(line: bytes) -> bytes | None:
+def _checked(line: bytes) -> bytes | None:
     """The JSON of a line, if it is the one that was written."""
     crc, _, text = line.removesuffix(b"\n").partition(b" ")
-    whole = line.endswith(b"\n") and crc == f"{zlib.crc32(text):08x}".encode()
-    return text if whole else None
+    intact = line.endswith(b"\n") and crc == f"{zlib.crc32(text):08x}".encode()
+    return text if intact else None
 
 
 def _head(value: Any) -> Head:

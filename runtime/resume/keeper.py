@@ -1,4 +1,4 @@
-"""Sees finished tensors onto the disk while others are computed, and into the journal when they are there."""
+"""Syncs finished tensors to disk while others are computed, and records them in the journal afterwards."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from ..files.syscalls import sync
 from .journal import Done, Journal
 
 SECONDS = 5.0
-"""How long a finished tensor waits at most before it is seen onto the disk."""
+"""How long a finished tensor waits at most before it is synced."""
 
 BYTES = 1 << 30
 """How many finished bytes wait at most."""
@@ -25,7 +25,7 @@ class Keeper:
     """Takes finished tensors from any thread (`finished`), and syncs and journals them in a thread of its own.
 
     Use as a context manager. A fault in it is raised by the next `finished`, or at the end. Left with an exception, it
-    keeps what is finished so far: that is what another run goes on from.
+    keeps what is finished so far: that is what another run resumes from.
     """
 
     def __init__(

@@ -27,7 +27,7 @@ class _Entry:
 
 
 class Ledger:
-    """Is told of every write, from any thread, and tells when a tensor is complete.
+    """Is notified of every write, from any thread, and reports when a tensor is complete.
 
     A tensor that the kernel copies, or a part of it, has no checksum: its bytes don't pass through this process.
     """
@@ -61,7 +61,7 @@ class Ledger:
             self._count(entry, end - first)
 
     def _parts(self, file: int, start: int, nbytes: int) -> Iterator[tuple[_Entry, int, int]]:
-        """The tensors that a range of a file is of, with where in the file their parts of it begin and end."""
+        """The tensors in a range of a file, with where in the file their parts of it begin and end."""
         for index in self._owners.within(file, start, nbytes):
             entry = self._entries[index]
             first, end = max(start, entry.start), min(start + nbytes, entry.start + entry.nbytes)

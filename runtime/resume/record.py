@@ -111,7 +111,7 @@ def _digest(text: str) -> str:
 
 
 def _table(rows: Iterable[tuple[str, Any]]) -> str:
-    """An object with an entry a line."""
+    """An object with one entry per line."""
     encode = json.JSONEncoder().encode
     lines = [f"    {encode(name)}: {encode(value)}" for name, value in rows]
     return "{\n" + ",\n".join(lines) + "\n  }" if lines else "{}"

@@ -1,4 +1,4 @@
-"""Weight files that are complete, by what tells them from others."""
+"""Weight files that are complete, by what distinguishes them from others."""
 
 from __future__ import annotations
 

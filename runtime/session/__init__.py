@@ -1,6 +1,6 @@
 """One run, from a plan and a target to a finished output.
 
-The parts of the runtime put together; what a run would have to do; where numbers that are none come
+The parts of the runtime put together; what a run would have to do; where infinities and NaNs come
 from.
 """
 

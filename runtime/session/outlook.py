@@ -16,7 +16,7 @@ class Outlook:
     """What there is to do: tensors to be made, by index in the plan, and bytes to be read and written for that.
 
     `exists`: something is at the target; `unchanged`: it is what the plan makes. `reused` counts the tensors to be
-    taken over from it, `resumed` those of a run that was stopped. `why_not` says why one of both is of no use.
+    taken over from it, `resumed` those of a run that was stopped. `why_not` says why one of them can't be used.
     """
 
     exists: bool
@@ -30,7 +30,7 @@ class Outlook:
 
 
 def look(plan: Plan, path: str) -> Outlook:
-    """What `run_plan` would do with this target, as far as can be told without comparing checksums."""
+    """What `run_plan` would do with this target, as far as is known without comparing checksums."""
     where = os.path.abspath(path)
     exists = os.path.lexists(where)
     earlier = examine(where, plan)

@@ -55,7 +55,7 @@ def run_plan(
 ) -> Report:
     """Carries out a plan and puts the result at `path`, all of it or nothing.
 
-    Goes on from what a run of the same plan has left that was stopped, takes over the tensors of an earlier output that
+    Resumes a run of the same plan that was stopped, takes over the tensors of an earlier output that
     would come out the same, and does nothing where that is all of them; with `fresh` it computes everything.
 
     Raises MergecError: E0601 where the target exists and `force` is not given, E0608 where it may not be replaced,
@@ -63,7 +63,7 @@ def run_plan(
     `cancel` was set. An earlier output at `path` stays as it was unless the run succeeds.
     """
     check_code(plan)
-    # of a function that nothing tells the code of, nobody knows what it did then
+    # where a function's code is not known, nobody knows what it did then
     fresh = fresh or not all(code.digest for code in plan.made_by)
     where = os.path.abspath(os.fspath(path))
     earlier = None if fresh else examine(where, plan)
@@ -145,7 +145,7 @@ def _resumed(plan: Plan, target: Target, cancel: threading.Event | None) -> dict
 
 
 def _link(plan: Plan, target: Target, earlier: Earlier, taken: Collection[int]) -> set[int]:
-    """Gives whole weight files that the earlier output has a second name in the new one; which of them.
+    """Links complete weight files of the earlier output into the new one; which of them.
 
     Nothing writes to these, and the earlier output goes when the new one takes its place. Files in `taken` hold tensors
     of an unfinished run already. One that is an input too, by another name, is copied: its status is not to change.
@@ -189,7 +189,7 @@ def _notices(plan: Plan, target: Target, earlier: Earlier | None, resumed: int, 
 
 
 def _left(target: Target) -> tuple[str, ...]:
-    """What a run that failed has left beside the target, and what to do with it."""
+    """What a failed run has left next to the target, and what to do with it."""
     left = target.unfinished
     if left is None:
         return (target.left,) if target.left is not None else ()

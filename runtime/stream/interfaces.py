@@ -1,4 +1,4 @@
-"""What the executor needs of the world: reads, writes, someone to tell; and the tally that it keeps. Needs no torch."""
+"""The interfaces of the executor: reads, writes, progress; and the tally that it keeps. Needs no torch."""
 
 from __future__ import annotations
 
@@ -18,8 +18,9 @@ class Reads(Protocol):
         ...
 
     def borrowed(self, files: Sequence[int]) -> AbstractContextManager[Sequence[int]]:
-        """Open descriptors of some of the files, for positioned reads, while the context lasts; none where these are no
-        files of the system's. What can't be read by them, `read_into` is to be asked for, which says why."""
+        """Open descriptors of some of the files, for positioned reads, while the context lasts;
+        none where these are no files of the system's. Where a read through them fails, `read_into`
+        says why."""
         ...
 
 
@@ -31,7 +32,7 @@ class Writes(Protocol[R_contra]):
     from several threads at once, never twice for the same bytes."""
 
     def write(self, file: int, start: int, data: memoryview) -> None:
-        """Puts `data`, of one tensor or of several that lie one behind the other, at byte `start`; `data` is the
+        """Puts `data`, of one tensor or of several adjacent ones, at byte `start`; `data` is the
         caller's again after the call."""
         ...
 
@@ -41,7 +42,7 @@ class Writes(Protocol[R_contra]):
 
 
 class Progress(Protocol):
-    """Told what happens, from several threads, though never from two at once. An exception stops the run."""
+    """Is notified of what happens, from several threads, though never from two at once. An exception stops the run."""
 
     def begins(self, plan: Plan, notices: Sequence[str]) -> None:
         """The work begins: `plan` without what is there already, from a run that was stopped or an earlier output.
@@ -55,7 +56,7 @@ class Progress(Protocol):
         ...
 
     def moved(self, read: int, written: int) -> None:
-        """Bytes read and written since the last call; what a pass reads again isn't told."""
+        """Bytes read and written since the last call; what a pass reads again isn't counted."""
         ...
 
     def live(self, host: int, device: int) -> None:
@@ -64,7 +65,7 @@ class Progress(Protocol):
 
 
 class Tally:
-    """Counts of a run so far, told on to a `Progress`."""
+    """Counts of a run so far, passed on to a `Progress`."""
 
     def __init__(self, progress: Progress | None, non_finite: dict[str, int] | None = None) -> None:
         self._progress, self._lock = progress, threading.Lock()

@@ -1,4 +1,4 @@
-"""Infinities and NaNs in stored bytes, told by their bits: for copies, whose numbers nobody else looks at."""
+"""Infinities and NaNs in stored bytes, recognised by their bits: for copies, whose numbers nobody else looks at."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ The exponent's, as in IEEE 754; `F8_E4M3` has no infinities, and one NaN: all bi
 
 def count_nonfinite(data: memoryview, dtype: str) -> int:
     """How many of the elements in `data`, whole elements of `dtype`, are infinities or NaNs; 0 for integers."""
-    # a run that only copies does without numpy, unless it is to look at what it copies
+    # a run that only copies does not load numpy, unless it has to look at what it copies
     import numpy
 
     if dtype not in PATTERNS:

@@ -1,7 +1,8 @@
-"""One pass: its blocks streamed through the lanes, as often as its reductions need. Needs no torch.
+"""One pass: sweeps over its blocks, which stream through the lanes, as often as its reductions need. Needs no torch.
 
-What a lane does with a block is its side's affair: `backend.py` has torch's kernels, for every device and operation;
-`native/` has the compiled ones, for the CPU and what they know.
+What a lane does with a block is up to its backend: `portable/` has torch's kernels, for every
+device and operation; `native/` has the compiled ones, for the CPU and the operations that they
+know.
 """
 
 from __future__ import annotations
@@ -19,17 +20,17 @@ from ..machine.hardware import usable_cores
 from ..machine.lanes import Lanes
 from ..machine.memory import Arena, Buffer
 from ..reduce.reducer import Attributes, Reducer, Result, Threshold
-from ..reduce.selection import Selection
+from ..reduce.selection import RankSelection
 from .interfaces import Reads, Tally, Writes
 
 SAMPLED = 16
-"""One of so many parts of a tensor is looked at for a guess, of large tensors (`ENOUGH`) fewer."""
+"""For a guess, one of this many parts of a tensor is looked at; of large tensors (`ENOUGH`) fewer."""
 
 ENOUGH = 1 << 20
-"""Elements that tell enough, but for one of 16 * SAMPLED beyond them."""
+"""Elements that are enough for a guess; beyond them, one of 16 * SAMPLED is added."""
 
 SAMPLE = CHUNK // 4
-"""Elements of a part: the more parts, the better they stand for all, and the more each costs beside its numbers."""
+"""Elements of a part: the more parts, the better they represent all, and the higher the fixed cost of each."""
 
 WORTH_A_GUESS = 16 * CHUNK
 """With fewer elements, a guess costs more than the rounds that it spares."""
@@ -87,8 +88,8 @@ class Lane(Protocol):
         ...
 
 
-class Side(Protocol):
-    """A set of kernels."""
+class Backend(Protocol):
+    """A set of kernels for one kind of machine."""
 
     def reducer(self, op: str, attributes: Attributes, numel: int) -> Reducer: ...
 
@@ -100,10 +101,10 @@ class Side(Protocol):
         ...
 
 
-def run_pass(context: Context, pass_: Pass, layout: Layout, arenas: Sequence[Arena], side: Side) -> None:
+def run_pass(context: Context, pass_: Pass, layout: Layout, arenas: Sequence[Arena], backend: Backend) -> None:
     """Runs a pass to its end; there are as many arenas as lanes can be busy with it."""
-    reducers = [side.reducer(r.op, _attributes(context, r), pass_.numel) for r in pass_.reductions]
-    lanes = [side.lane(pass_, layout, arena, index) for index, arena in enumerate(arenas)]
+    reducers = [backend.reducer(r.op, _attributes(context, r), pass_.numel) for r in pass_.reductions]
+    lanes = [backend.lane(pass_, layout, arena, index) for index, arena in enumerate(arenas)]
 
     def stream(size: int, blocks: range, active: Sequence[int], *, again: bool) -> list[int]:
         """One round over these blocks of `size` elements; which of the active reductions need another."""
@@ -121,7 +122,7 @@ def run_pass(context: Context, pass_: Pass, layout: Layout, arenas: Sequence[Are
             reducers[i].finish_round()
         return [i for i in active if not reducers[i].done]
 
-    if side.samples and pass_.numel >= WORTH_A_GUESS and (unsure := _to_guess(reducers)):
+    if backend.samples and pass_.numel >= WORTH_A_GUESS and (unsure := _to_guess(reducers)):
         # operations along rows see whole ones only where blocks are as planned
         part = pass_.block if any(k == "row" for i in pass_.code for k, _ in i.attributes) else min(SAMPLE, pass_.block)
         parts = range(-(-pass_.numel // part))
@@ -163,10 +164,10 @@ def _every(numel: int) -> int:
 
 
 def _to_guess(reducers: Sequence[Reducer]) -> list[int]:
-    """The reducers that a guess helps; they are told to take what comes as a sample."""
+    """The reducers that a guess helps; they take the round that follows as a sample."""
     found = []
     for i, reducer in enumerate(reducers):
-        if isinstance(reducer, Selection) and not reducer.done:
+        if isinstance(reducer, RankSelection) and not reducer.done:
             reducer.sample()
             found.append(i)
     return found

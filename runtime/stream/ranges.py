@@ -12,7 +12,7 @@ from ...grammar.records import dataclass
 
 
 @dataclass(frozen=True, slots=True)
-class Part:
+class RangePart:
     """Elements `[first, first + count)` of a block: the mean over terms (source, element), zeros without any."""
 
     first: int
@@ -44,7 +44,7 @@ class GatherParts:
         self._ends = list(accumulate(run.rows * gather.width for run in gather.runs))
         self.means = any(len(run.terms) > 1 for run in gather.runs)
 
-    def of(self, first: int, count: int) -> Iterator[Part]:
+    def of(self, first: int, count: int) -> Iterator[RangePart]:
         """The parts of elements `[first, first + count)`, in order; within a part every term is contiguous.
 
         Raises ValueError past the end.
@@ -57,5 +57,5 @@ class GatherParts:
             run, stop = self._gather.runs[k], self._ends[k]
             begin, high = stop - run.rows * width, min(stop, end)
             if low < high:
-                yield Part(low - first, high - low, tuple((s, row * width + low - begin) for s, row in run.terms))
+                yield RangePart(low - first, high - low, tuple((s, row * width + low - begin) for s, row in run.terms))
             low, k = high, k + 1

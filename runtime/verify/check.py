@@ -17,7 +17,7 @@ from ..files.faults import show
 from ..machine.hardware import choose_device, usable_cores
 from ..resume.record import Record, read_record
 from .contents import (
-    Contents,
+    OutputContents,
     as_diagnostic,
     check_config,
     check_index,
@@ -25,7 +25,7 @@ from .contents import (
     read_contents,
 )
 from .data import check_checksums, check_non_finite, read_data
-from .recipe import check_papers, recompile
+from .recipe import check_companions, recompile
 from .report import Check, Verdict, Verification
 from .rerun import rerun as run_again
 
@@ -45,11 +45,11 @@ def verify(
     cancel: threading.Event | None = None,
     allow_pickle: bool = False,
 ) -> Verification:
-    """Checks an output of mergec's against its own record, its config and, where they are at hand, its inputs.
+    """Checks an output of mergec's against its own record, its config and, where they are available, its inputs.
 
     Reads every byte of the output once. `rerun` makes that many tensors again from the inputs (`"all"`: every one),
     drawn by `seed`, and compares their bytes. Relative paths of the recipe begin in `folder`; by default they are
-    looked for in the working folder and beside the output. `primitives` and `allow_pickle` as for `mergec.compile`.
+    looked for in the working folder and next to the output. `primitives` and `allow_pickle` as for `mergec.compile`.
     Writes nothing.
 
     What is wrong with the output is in the result. Raises MergecError (E0401) where there is no output, `Cancelled`
@@ -98,7 +98,7 @@ def _record(path: str) -> tuple[Record | None, Check]:
 
 def _from_inputs(
     path: str,
-    contents: Contents,
+    contents: OutputContents,
     record: Record,
     folders: list[str],
     disk: LocalCatalog,
@@ -108,7 +108,7 @@ def _from_inputs(
     seed: int,
     cancel: threading.Event | None,
 ) -> list[Check]:
-    """What needs the inputs: that they are those recorded, the recipe's keys, the papers, the rerun."""
+    """What needs the inputs: that they are those recorded, the recipe's keys, the companion files, the rerun."""
     try:
         device = choose_device({"cuda": "cuda", "mps": "mps"}.get(str(record.made_with.get("device")), "cpu"))
         place = os.path.join(path, PROVENANCE)
@@ -118,7 +118,7 @@ def _from_inputs(
     if made is None:
         unknown = Check("rerun", Verdict.UNKNOWN, "needs the inputs and the recipe")
         return checks + ([unknown] if rerun is not None else [])
-    checks.append(check_papers(path, made))
+    checks.append(check_companions(path, made))
     if rerun is not None:
         count = None if rerun == "all" else max(0, rerun)
         checks.append(run_again(made, contents, record, count, seed, cancel))

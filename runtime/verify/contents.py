@@ -33,7 +33,7 @@ class Place:
 
 
 @dataclass(frozen=True, slots=True)
-class Contents:
+class OutputContents:
     """Every tensor in the weight files, by name, and how many bytes of tensors that is. `sound`: all headers are;
     `format` is that of the files."""
 
@@ -43,7 +43,7 @@ class Contents:
     format: OutputFormat
 
 
-def read_contents(path: str) -> tuple[Contents, Check]:
+def read_contents(path: str) -> tuple[OutputContents, Check]:
     """Reads the headers of all weight files of the output, whatever the index says of them."""
     files = [path]
     if os.path.isdir(path):
@@ -70,7 +70,7 @@ def read_contents(path: str) -> tuple[Contents, Check]:
     nbytes = sum(p.tensor.nbytes for p in tensors.values())
     detail = f"{_count(len(files), 'weight file')}, {_count(len(tensors), 'tensor')}, {nbytes:,} bytes"
     format = reader_of(files[0] if files else path).format
-    return Contents(tensors, nbytes, not found, format), check("headers", detail, found)
+    return OutputContents(tensors, nbytes, not found, format), check("headers", detail, found)
 
 
 def _read_otherwise(path: str, header: Header, reader: Reader) -> Iterator[Diagnostic]:
@@ -94,7 +94,7 @@ def _kind(tensor: tuple[str, tuple[int, ...]] | None) -> str:
     return f"{show(tensor[0])} {list(tensor[1])}" if tensor is not None else "nothing"
 
 
-def check_tensors(path: str, contents: Contents, record: Record) -> Check:
+def check_tensors(path: str, contents: OutputContents, record: Record) -> Check:
     """Every tensor of the record is there with its dtype and shape, and nothing else."""
     found = []
     for name, recorded in record.tensors.items():
@@ -118,7 +118,7 @@ def check_tensors(path: str, contents: Contents, record: Record) -> Check:
     return check("tensors", f"{_count(len(record.tensors), 'tensor')}, {parameters:,} parameters, as recorded", found)
 
 
-def check_index(path: str, contents: Contents) -> Check | None:
+def check_index(path: str, contents: OutputContents) -> Check | None:
     """The index names every tensor with its file, and nothing else; None where there is none and none is needed."""
     called = contents.format.index
     if called is None:
@@ -156,7 +156,7 @@ def check_index(path: str, contents: Contents) -> Check | None:
     return check("index", _count(len(listed), "tensor"), found)
 
 
-def check_config(path: str, contents: Contents, record: Record | None) -> Check:
+def check_config(path: str, contents: OutputContents, record: Record | None) -> Check:
     """The output, opened as a model: its config.json says what its tensors say, but for what the template's said
     otherwise already, by the record."""
     if not contents.sound:

@@ -15,7 +15,7 @@ from ..machine.lanes import Lanes
 from ..resume.checksums import Checksum
 from ..resume.record import Record
 from ..stream.nonfinite import count_nonfinite
-from .contents import Contents, Place
+from .contents import OutputContents, Place
 from .report import Check, Verdict, check
 
 PIECE = 8 << 20
@@ -24,7 +24,7 @@ PIECE = 8 << 20
 
 @dataclass(slots=True)
 class Seen:
-    """What the bytes of a tensor came to. `fault`: why they can't be read."""
+    """The results for the bytes of a tensor. `fault`: why they can't be read."""
 
     total: Checksum
     non_finite: int = 0
@@ -36,7 +36,7 @@ class Seen:
         return self.total.value()
 
 
-def read_data(contents: Contents, lanes: int, cancel: threading.Event | None = None) -> dict[str, Seen]:
+def read_data(contents: OutputContents, lanes: int, cancel: threading.Event | None = None) -> dict[str, Seen]:
     """Reads every tensor, in pieces that the lanes share. Raises Cancelled."""
     seen = {name: Seen(Checksum(place.tensor.nbytes)) for name, place in contents.tensors.items()}
     pieces = [(n, at) for n, p in contents.tensors.items() for at in range(0, p.tensor.nbytes, PIECE)]
@@ -75,7 +75,7 @@ def _fill(place: Place, at: int, view: memoryview) -> str | None:
     return None if whole else "the file ends early"
 
 
-def check_checksums(contents: Contents, record: Record, seen: Mapping[str, Seen]) -> Check:
+def check_checksums(contents: OutputContents, record: Record, seen: Mapping[str, Seen]) -> Check:
     """Every tensor whose checksum is recorded still has it."""
     found, known, unknown = [], 0, 0
     for name, result in seen.items():
@@ -97,11 +97,11 @@ def check_checksums(contents: Contents, record: Record, seen: Mapping[str, Seen]
     return check("checksums", f"{known:,} of {len(seen):,} tensors" + (f"; {copies}" if unknown else ""), found)
 
 
-def check_non_finite(contents: Contents, record: Record | None, seen: Mapping[str, Seen]) -> Check:
+def check_non_finite(contents: OutputContents, record: Record | None, seen: Mapping[str, Seen]) -> Check:
     """Infinities and NaNs, counted afresh and compared with the record.
 
     Copies are not always counted when they are made, which stands as 0 in the record; so a 0 counts for nothing where
-    the bytes are those that were written, or where nothing tells whether they are.
+    the bytes are those that were written, or where that is not known.
     """
     found, having, total = [], 0, 0
     for name, result in seen.items():

@@ -175,7 +175,8 @@ def _attempt(record: Record, folder: str, disk: LocalCatalog, primitives: Mappin
 
 
 def _inputs(record: Record, models: Sequence[Model], pickles: bool, place: str) -> tuple[Check, tuple[str, ...], bool]:
-    """The check of the inputs, the names of those written to since, and whether all of them are at hand and alike."""
+    """The check of the inputs, the names of those written to since, and whether all of them are
+    available and unchanged."""
     said = [entry for entry in base_list(record, "inputs") if isinstance(entry, dict)]
     found, missing, touched = [], [], []
     left = list(models)
@@ -201,7 +202,7 @@ def _inputs(record: Record, models: Sequence[Model], pickles: bool, place: str) 
 
 
 def _as_they_were(entry: Mapping[str, Any], files: Sequence[InputFile]) -> bool:
-    """Whether the files of an input are those that its entry in the record tells of."""
+    """Whether the files of an input are those of its entry in the record."""
     said = entry.get("files")
     told = said if isinstance(said, list) else []
     return len(told) == len(files) and all(
@@ -244,7 +245,7 @@ def _failed(record: Record, error: MergecError, place: str) -> Check:
 
 
 def _keys(record: Record, made: Recompiled, place: str) -> Check:
-    """Whether the recipe comes to the recorded keys, were its inputs where they were and its code what it was; and
+    """Whether the recipe gives the recorded keys, if its inputs were where they were and its code what it was; and
     whether it is."""
     compilation = made.compilation
     settings = compilation.settings
@@ -306,11 +307,11 @@ def _recorded_files(record: Record, models: Sequence[Model]) -> dict[tuple[int, 
     return keys
 
 
-# --- papers --------------------------------------------------------------------------------------
+# --- companion files -----------------------------------------------------------------------------
 
 
-def check_papers(path: str, made: Recompiled) -> Check:
-    """config.json, the index and what came along from inputs (a tokenizer) are as the recipe writes them."""
+def check_companions(path: str, made: Recompiled) -> Check:
+    """config.json, the index and files copied from inputs (a tokenizer) are as the recipe writes them."""
     found: list[Diagnostic] = []
     looked = 0
     # what the compiler writes from tensors and configs alone; other documents are compared with their sources
@@ -324,7 +325,7 @@ def check_papers(path: str, made: Recompiled) -> Check:
             with regular(tagalong.path) as (descriptor, _), open(descriptor, "rb", closefd=False) as file:
                 wanted = file.read()
         except OSError:
-            continue  # gone from the input; nothing tells what it was
+            continue  # gone from the input; what it was is not known
         looked += 1
         _compare(path, tagalong.name, wanted, found)
     return check("papers", f"{looked:,} files beside the weights are as the recipe writes them", found)

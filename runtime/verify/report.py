@@ -9,7 +9,7 @@ from ...grammar.records import dataclass
 
 
 class Verdict(enum.Enum):
-    """How a check ended. `UNKNOWN`: something that it needs is not at hand."""
+    """How a check ended. `UNKNOWN`: something that it needs is not available."""
 
     OK = "ok"
     FAILED = "failed"

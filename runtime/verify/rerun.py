@@ -24,7 +24,7 @@ from ..files.faults import reason, show
 from ..files.inputs import Inputs
 from ..resume.environment import changed_code, difference
 from ..resume.record import Record
-from .contents import Contents, Place
+from .contents import OutputContents, Place
 from .recipe import Recompiled
 from .report import Check, Verdict, check
 
@@ -33,7 +33,7 @@ _PIECE = 1 << 20
 
 def rerun(
     made: Recompiled,
-    contents: Contents,
+    contents: OutputContents,
     record: Record,
     count: int | None,
     seed: int,
@@ -41,7 +41,7 @@ def rerun(
 ) -> Check:
     """Makes `count` tensors again (None: all), drawn by `seed`, and compares their bytes. Raises Cancelled."""
     plan = made.plan
-    there = [k for k, t in enumerate(plan.tensors) if t.name in contents.tensors and _alike(t, contents)]
+    there = [k for k, t in enumerate(plan.tensors) if t.name in contents.tensors and _same_tensor(t, contents)]
     drawn = there if count is None else sorted(random.Random(seed).sample(there, min(count, len(there))))
     chosen = frozenset(drawn)
     work = prune(plan, set(range(len(plan.tensors))) - chosen)
@@ -71,7 +71,7 @@ def _other_code(record: Record, plan: Plan) -> str | None:
     return f"{named(changed[0])} has changed since" if changed else None
 
 
-def _alike(tensor: OutputTensor, contents: Contents) -> bool:
+def _same_tensor(tensor: OutputTensor, contents: OutputContents) -> bool:
     stored = contents.tensors[tensor.name].tensor
     return (stored.dtype, stored.shape) == (tensor.dtype, tensor.shape)
 

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from mergec.cli.commands import fmt
 from mergec.cli.formatter.format import format_expression, format_module
 from mergec.cli.main import main
-from mergec.cli.terminal.atomic_file import write_whole
+from mergec.cli.terminal.atomic_file import write_atomically
 from mergec.grammar import ast
 from mergec.grammar.diagnostic import MergecError
 from mergec.grammar.parse import parse
@@ -302,7 +302,7 @@ def test_what_is_no_regular_file_is_not_replaced(tmp_path: Path) -> None:
     pipe = tmp_path / "pipe.mrg"
     os.mkfifo(pipe)
     with pytest.raises(MergecError, match="E0610"):
-        write_whole(pipe, "* = a\n")
+        write_atomically(pipe, "* = a\n")
     assert pipe.is_fifo()
     assert list(tmp_path.iterdir()) == [pipe]
 
@@ -317,7 +317,7 @@ def test_nothing_is_left_where_a_file_can_not_be_replaced(tmp_path: Path, monkey
     with monkeypatch.context() as patched:
         patched.setattr(os, "replace", refuse)
         with pytest.raises(MergecError, match="E0610"):
-            write_whole(path, "* = a\n")
+            write_atomically(path, "* = a\n")
     assert [(p.name, p.read_text("utf-8")) for p in tmp_path.iterdir()] == [("r.mrg", "*=a\n")]
-    write_whole(path, "* = a\n")
+    write_atomically(path, "* = a\n")
     assert (path.read_text("utf-8"), path.stat().st_mode & 0o777) == ("* = a\n", 0o600)

@@ -70,13 +70,13 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def abreast(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """How many tensors ran abreast, each time that any did."""
     found: list[int] = []
-    whole = engine.Engine.run_abreast
+    whole = engine.Engine.run_concurrently
 
     def told(self: engine.Engine, group: Abreast) -> None:
         found.append(len(group.members))
         whole(self, group)
 
-    monkeypatch.setattr(engine.Engine, "run_abreast", told)
+    monkeypatch.setattr(engine.Engine, "run_concurrently", told)
     return found
 
 
@@ -141,7 +141,7 @@ def test_a_read_that_fails(folder: Path, tmp_path: Path, monkeypatch: pytest.Mon
     operand = members[-1].steps[0].action.operands[1]
     assert isinstance(operand, Stream)
     extent = operand.extents[0]
-    read, borrowed, run = Inputs.read_into, Inputs.borrowed, engine.Engine.run_abreast
+    read, borrowed, run = Inputs.read_into, Inputs.borrowed, engine.Engine.run_concurrently
     broken = threading.Event()
 
     def failing(self: Inputs, file: int, start: int, view: memoryview) -> None:
@@ -161,7 +161,7 @@ def test_a_read_that_fails(folder: Path, tmp_path: Path, monkeypatch: pytest.Mon
     with monkeypatch.context() as patch:
         patch.setattr(Inputs, "read_into", failing)
         patch.setattr(Inputs, "borrowed", refused)
-        patch.setattr(engine.Engine, "run_abreast", late)
+        patch.setattr(engine.Engine, "run_concurrently", late)
         with pytest.raises(MergecError) as caught:
             mergec.run(plan, tmp_path / "out")
     assert caught.value.diagnostics[0].code == "E0611"

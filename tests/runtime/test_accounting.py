@@ -118,13 +118,13 @@ def plan_of(text: str, **options: object) -> Plan:
 def groups(monkeypatch: pytest.MonkeyPatch) -> list[Abreast]:
     """What ran abreast."""
     found: list[Abreast] = []
-    whole = engine.Engine.run_abreast
+    whole = engine.Engine.run_concurrently
 
     def told(self: engine.Engine, group: Abreast) -> None:
         found.append(group)
         whole(self, group)
 
-    monkeypatch.setattr(engine.Engine, "run_abreast", told)
+    monkeypatch.setattr(engine.Engine, "run_concurrently", told)
     return found
 
 
@@ -202,7 +202,7 @@ def test_memory_that_others_hold_takes_lanes(lets: str, tmp_path: Path, monkeypa
     text = lets + "let tuned = base + base16\n* = ties(tuned, b, base=base, density=0.4)\noutput(tokenizer=base)\n"
     plan = plan_of(text, lanes=3)
     mergec.run(plan, tmp_path / "wanted")
-    whole = engine.Engine.run_abreast
+    whole = engine.Engine.run_concurrently
     used: list[int] = []
     for share in (1.0, 0.7, 0.4, 0.0):
 
@@ -218,7 +218,7 @@ def test_memory_that_others_hold_takes_lanes(lets: str, tmp_path: Path, monkeypa
             whole(self, group)
 
         with monkeypatch.context() as patch:
-            patch.setattr(engine.Engine, "run_abreast", poor)
+            patch.setattr(engine.Engine, "run_concurrently", poor)
             mergec.run(plan, tmp_path / "out", force=True, fresh=True)
         assert weights(tmp_path / "out") == weights(tmp_path / "wanted")
     assert set(used) == {3, 2, 1}

@@ -14,7 +14,7 @@ from mergec.compiler.ops.table import OPS, SCALARS
 from mergec.runtime.native.library import STEP, kernels
 from mergec.runtime.native.range_reduction import PARTS
 from mergec.runtime.portable.elementwise import ELEMENTWISE_CPU
-from mergec.runtime.portable.values import Block
+from mergec.runtime.portable.values import BlockValue
 from numpy.typing import NDArray
 
 N = 80_077
@@ -48,7 +48,7 @@ def computed(name: str, *args: NDArray[np.float32] | float) -> NDArray[np.float3
 def torchs(name: str, *args: NDArray[np.float32]) -> NDArray[np.float32]:
     """By the portable backend."""
     out = torch.empty(args[0].size)
-    block = Block(0, out.numel(), torch.empty(OPS[name].fixed, dtype=torch.uint8))
+    block = BlockValue(0, out.numel(), torch.empty(OPS[name].fixed, dtype=torch.uint8))
     ELEMENTWISE_CPU[name](block, out, tuple(map(torch.from_numpy, args)), {})
     made: NDArray[np.float32] = out.numpy()
     return made

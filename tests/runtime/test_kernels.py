@@ -15,7 +15,7 @@ from mergec.runtime.portable import reduce
 from mergec.runtime.portable.elementwise import ELEMENTWISE, ELEMENTWISE_CPU
 from mergec.runtime.portable.random import STEP
 from mergec.runtime.portable.reduce import FEEDS, _halves
-from mergec.runtime.portable.values import Block, Number, Value
+from mergec.runtime.portable.values import BlockValue, ScalarValue, Value
 from mergec.runtime.reduce.reducer import Threshold
 from mergec.runtime.reduce.reducers import REDUCERS
 from mergec.runtime.stream.ranges import GatherParts, file_ranges
@@ -24,12 +24,12 @@ from profiles import examples
 COMPUTE = [torch.float32, torch.float64]
 
 
-def block(count: int, first: int = 0) -> Block:
-    return Block(first, count, torch.empty(64 * count + 2048, dtype=torch.uint8))
+def block(count: int, first: int = 0) -> BlockValue:
+    return BlockValue(first, count, torch.empty(64 * count + 2048, dtype=torch.uint8))
 
 
-def number(value: float, dtype: torch.dtype = torch.float32) -> Number:
-    return Number(value, torch.tensor(value, dtype=dtype))
+def number(value: float, dtype: torch.dtype = torch.float32) -> ScalarValue:
+    return ScalarValue(value, torch.tensor(value, dtype=dtype))
 
 
 POSITIONED = {op.name for op in OPS.values() if op.attributes}
@@ -186,7 +186,7 @@ def test_selection_and_above(dtype: torch.dtype, k: int, levels: str) -> None:
             break
         for lane, first in enumerate((2 * CHUNK, 0, CHUNK)):
             part = x[first : first + CHUNK]
-            FEEDS["threshold"](reducer, Block(first, part.numel(), scratch), (part,), states[lane % 2])
+            FEEDS["threshold"](reducer, BlockValue(first, part.numel(), scratch), (part,), states[lane % 2])
         reducer.finish_round()
     threshold = reducer.result()
     assert isinstance(threshold, Threshold)

@@ -12,7 +12,7 @@ from mergec.compiler.plan.plan import CHUNK
 from mergec.runtime.portable import reduce
 from mergec.runtime.portable.opaque import OPAQUE
 from mergec.runtime.portable.reduce import FEEDS
-from mergec.runtime.portable.values import Block
+from mergec.runtime.portable.values import BlockValue
 from mergec.runtime.reduce.reducers import REDUCERS
 
 N = 2 * CHUNK + 99
@@ -38,7 +38,7 @@ def selected(x: torch.Tensor, k: int) -> float:
             break
         for lane, first in enumerate((2 * CHUNK, 0, CHUNK)):
             part = x[first : first + CHUNK]
-            FEEDS["kth_smallest"](reducer, Block(first, part.numel(), scratch), (part,), states[lane % 2])
+            FEEDS["kth_smallest"](reducer, BlockValue(first, part.numel(), scratch), (part,), states[lane % 2])
         reducer.finish_round()
     assert reducer.done
     result = reducer.result()
@@ -67,7 +67,7 @@ def test_of_one_and_of_nothing() -> None:
         while not reducer.done:
             state = torch.empty(OPS["kth_smallest"].state, dtype=torch.uint8)
             FEEDS["kth_smallest"](
-                reducer, Block(0, 1, torch.empty(17, dtype=torch.uint8)), (torch.tensor([2.5]),), state
+                reducer, BlockValue(0, 1, torch.empty(17, dtype=torch.uint8)), (torch.tensor([2.5]),), state
             )
             reducer.finish_round()
         assert reducer.result() == want

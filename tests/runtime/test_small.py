@@ -31,7 +31,7 @@ from mergec.runtime.execute import engine
 from mergec.runtime.execute.executor import Cancelled, execute
 from mergec.runtime.files.inputs import Inputs
 from mergec.runtime.stream import batching
-from mergec.runtime.stream.batching import Alone, Copies, Together, Unit, parts
+from mergec.runtime.stream.batching import Alone, Batchable, Copies, SmallOutput, parts
 from resume_models import plan_of, weights
 from safetensors.torch import load_file, save_file
 from stopping import Stop
@@ -89,18 +89,18 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def kinds(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
     """How many steps ran by themselves, and how many members together."""
     found: Counter[str] = Counter()
-    run, together = engine.Engine.run, engine.Engine.run_together
+    run, together = engine.Engine.run, engine.Engine.run_batchable
 
     def alone(self: engine.Engine, step: Step) -> None:
         found["alone"] += 1
         run(self, step)
 
-    def several(self: engine.Engine, members: tuple[Unit | Step, ...], watched: set[int]) -> None:
+    def several(self: engine.Engine, members: tuple[SmallOutput | Step, ...], watched: set[int]) -> None:
         found["together"] += len(members)
         together(self, members, watched)
 
     monkeypatch.setattr(engine.Engine, "run", alone)
-    monkeypatch.setattr(engine.Engine, "run_together", several)
+    monkeypatch.setattr(engine.Engine, "run_batchable", several)
     return found
 
 
@@ -156,7 +156,7 @@ def test_a_threshold_is_the_one_of_a_sort(values: list[float], k: float, tensors
 def test_copies_between_small_tensors_go_along(folder: Path, tmp_path: Path) -> None:
     plan = plan_of(folder, '* = linear(a, b, weight=0.5)\n"*.norm*" = b\nwide = a')
     found = list(parts(plan, lambda _: 0))
-    together = [p for p in found if isinstance(p, Together)]
+    together = [p for p in found if isinstance(p, Batchable)]
     copies = [m for p in together for m in p.members if isinstance(m, Step)]
     assert len(copies) == 30
     assert all(isinstance(c.action, Copy) for c in copies)
@@ -175,9 +175,9 @@ def test_every_step_is_in_one_part(folder: Path) -> None:
                     seen.append(step.action)
                 case Copies(steps):
                     seen.extend(step.action for step in steps)
-                case Together(members):
+                case Batchable(members):
                     for m in members:
-                        seen.extend(m.passes if isinstance(m, Unit) else [m.action])
+                        seen.extend(m.passes if isinstance(m, SmallOutput) else [m.action])
         assert list(map(id, seen)) == [id(step.action) for step in plan.steps]
 
 
@@ -217,9 +217,9 @@ def test_a_read_that_fails_for_one_tensor(folder: Path, tmp_path: Path, monkeypa
     """What was finished before is kept, and the next run goes on from there."""
     plan = plan_of(folder, METHODS[2], lanes=1)
     mergec.run(plan, tmp_path / "wanted")
-    last = [p for p in parts(plan, lambda _: 0) if isinstance(p, Together)][-1]
-    unit = [m for m in last.members if isinstance(m, Unit)][-1]
-    operand = unit.passes[0].operands[1]
+    last = [p for p in parts(plan, lambda _: 0) if isinstance(p, Batchable)][-1]
+    output = [m for m in last.members if isinstance(m, SmallOutput)][-1]
+    operand = output.passes[0].operands[1]
     assert isinstance(operand, Stream)
     extent = operand.extents[0]
     whole = Inputs.read_into

@@ -40,7 +40,7 @@ _FULL16, _FULL32 = 0xFFFF, 0xFFFFFFFF
 
 
 @dataclass(frozen=True, slots=True)
-class Record:
+class ArchiveRecord:
     """A record of an archive: the file's bytes `[start, end)`."""
 
     start: int
@@ -62,7 +62,7 @@ class _Listed:
     header: int
 
 
-def read_records(descriptor: int, size: int, path: str) -> Mapping[str, Record]:
+def read_records(descriptor: int, size: int, path: str) -> Mapping[str, ArchiveRecord]:
     """The records of an open file of `size` bytes by name, without the folder that all of them are in.
 
     Raises OSError; CatalogError: E0440 for what is no archive of tensors, E0441 for one that is not sound.
@@ -82,7 +82,7 @@ def read_records(descriptor: int, size: int, path: str) -> Mapping[str, Record]:
     listed = _listed(raw, count, path)
     if any(b"/code/" in entry.name or entry.name.endswith(b"/constants.pkl") for entry in listed):
         raise CatalogError("E0440", "file is a program (TorchScript), not only weights", file=path, help=CONVERT_SCRIPT)
-    records: dict[str, Record] = {}
+    records: dict[str, ArchiveRecord] = {}
     folder = listed[0].name.partition(b"/")[0]
     taken: list[tuple[int, int, str]] = []
     for entry in listed:
@@ -203,7 +203,7 @@ def _inner(raw: bytes, folder: bytes, path: str) -> str:
     return inner
 
 
-def _record(descriptor: int, entry: _Listed, limit: int, name: str, path: str) -> Record:
+def _record(descriptor: int, entry: _Listed, limit: int, name: str, path: str) -> ArchiveRecord:
     """The range of a record, from the header before it. All of it must lie before `limit`, where the list begins."""
     if entry.method:
         _fail_record(name, "is compressed, which `torch.save` never does", path)
@@ -223,7 +223,7 @@ def _record(descriptor: int, entry: _Listed, limit: int, name: str, path: str) -
     if start + entry.size > limit:
         over = start + entry.size - limit
         _fail_record(name, f"reaches {over} bytes past the end of the data", path, "fetch the file again")
-    return Record(start, start + entry.size)
+    return ArchiveRecord(start, start + entry.size)
 
 
 def _text(name: bytes) -> str:

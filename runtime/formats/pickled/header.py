@@ -12,7 +12,7 @@ from ....grammar.collector import collector_paused
 from ...files.faults import show
 from ...files.opening import as_it_is, opened
 from ..safetensors import MAX_NAME, Header, overflows
-from .archive import Record, read_range, read_records
+from .archive import ArchiveRecord, read_range, read_records
 from .convert import CONVERT
 from .interpreter import interpret
 from .standins import Foreign, Storage, Tensor
@@ -36,17 +36,17 @@ def read_pickle(path: str, file: int = 0) -> Header:
     return Header(tensors, {}, as_it_is(path, status), shared, state.others)
 
 
-def _check_order(descriptor: int, records: Mapping[str, Record], path: str) -> None:
+def _check_order(descriptor: int, records: Mapping[str, ArchiveRecord], path: str) -> None:
     record = records.get("byteorder")
     if record is None:
-        return  # before version 2.1 it was not written, and no machine in use was big endian
+        return  # before version 2.1 it was not written, and no machine in use was big-endian
     order = read_range(descriptor, record.start, min(record.size, 16))
     if order != b"little":
         message = f"numbers are stored in the byte order `{show(order.decode('utf-8', 'backslashreplace'))}`"
         raise CatalogError("E0448", message, file=path, help=CONVERT)
 
 
-def _pickle(descriptor: int, records: Mapping[str, Record], path: str) -> bytes:
+def _pickle(descriptor: int, records: Mapping[str, ArchiveRecord], path: str) -> bytes:
     record = records.get("data.pkl")
     if record is None:
         raise CatalogError("E0440", "the archive has no `data.pkl`", file=path, help=CONVERT)
@@ -56,7 +56,9 @@ def _pickle(descriptor: int, records: Mapping[str, Record], path: str) -> bytes:
     return read_range(descriptor, record.start, record.size)
 
 
-def _stored(name: str, found: Tensor | Foreign, records: Mapping[str, Record], file: int, path: str) -> StoredTensor:
+def _stored(
+    name: str, found: Tensor | Foreign, records: Mapping[str, ArchiveRecord], file: int, path: str
+) -> StoredTensor:
     """A tensor's range of the file. Raises CatalogError E0445 to E0447."""
     if len(name) > MAX_NAME:
         _fail("E0447", name, f"has a name of {len(name)} characters, over the limit of {MAX_NAME}", path)
@@ -81,7 +83,7 @@ def _stored(name: str, found: Tensor | Foreign, records: Mapping[str, Record], f
     return StoredTensor(name, dtype, shape, file, start, start + nbytes)
 
 
-def _record(name: str, storage: Storage, records: Mapping[str, Record], path: str) -> Record:
+def _record(name: str, storage: Storage, records: Mapping[str, ArchiveRecord], path: str) -> ArchiveRecord:
     """Where a storage lies. It must have the size that the pickle says."""
     record = records.get(f"data/{storage.key}")
     if record is None:

@@ -1,7 +1,7 @@
 """Interprets a pickle as data: what it says becomes stand-ins (`standins.py`), and nothing that it names is run.
 
 A pickle is a program for a small machine with a stack and a memo. This is that machine with all instructions taken out
-that make objects of classes or look anything up. What is left makes at most one small object an instruction, so time
+that make objects of classes or look anything up. What is left makes at most one small object per instruction, so time
 and memory are bounded by the number of instructions and by the length of the pickle.
 
 `pickletools.genops` would decode the instructions, and the tests hold this to it. But it undoes escapes in names, which
@@ -18,7 +18,7 @@ from typing import NoReturn
 
 from ....compiler.checkpoint.catalog import CatalogError
 from ...files.faults import show
-from .standins import LIST, NAMES, OPAQUE, Maker, Table, Unsound, Value, storage
+from .standins import LIST, NAMES, OPAQUE, Callee, Table, Unsound, Value, storage
 
 MAX_STEPS = 4_000_000
 """The most instructions carried out; a tensor takes about 25."""
@@ -261,12 +261,12 @@ def _stack_global(m: _Machine) -> None:
 
 
 def _reduce(m: _Machine) -> None:
-    args, maker = m.stack.pop(), m.stack.pop()
-    if type(maker) is not Maker:
+    args, callee = m.stack.pop(), m.stack.pop()
+    if type(callee) is not Callee:
         m.forbid("the pickle calls something that is no function of weights")
     if type(args) is not tuple:
         m.fail("it calls a function with something that is no tuple")
-    m.stack.append(maker.make(args))
+    m.stack.append(callee.make(args))
 
 
 def _build(m: _Machine) -> None:

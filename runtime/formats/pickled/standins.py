@@ -1,4 +1,4 @@
-"""What may be in a pickle of weights, as inert stand-ins: storages, tensors, tables, and the few names that make them.
+"""What may be in a pickle of weights, as inert stand-ins: storages, tensors, tables, and the few names that build them.
 
 A name of the pickle is looked up in `NAMES` alone and never imported. The functions there are this module's own: they
 look at their arguments' types and keep them.
@@ -28,19 +28,19 @@ class Unsound(Exception):
 
 
 class Table(list[Value]):
-    """A mapping of the pickle as keys and values in turn: a key may be anything there, and hashing one could take for
-    ever."""
+    """A mapping of the pickle as alternating keys and values: a key may be anything there, and
+    hashing one could take for ever."""
 
     __slots__ = ()
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Opaque:
+class OpaqueValue:
     """Something that no weight depends on."""
 
 
-OPAQUE = Opaque()
-LIST = Opaque()
+OPAQUE = OpaqueValue()
+LIST = OpaqueValue()
 """A list or a set. Weights are in none, so what is put into it is dropped."""
 
 
@@ -87,13 +87,13 @@ class Foreign:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Maker:
+class Callee:
     """A function or class that a pickle may call, as one of this module."""
 
     make: Callable[[tuple[Value, ...]], Value]
 
 
-# --- makers ----------------------------------------------------------------------------------------
+# --- callables -------------------------------------------------------------------------------------
 
 
 def _storage_of(value: Value) -> Storage:
@@ -102,25 +102,25 @@ def _storage_of(value: Value) -> Storage:
     return value
 
 
-def _whole(value: Value) -> int:
+def _integer(value: Value) -> int:
     if type(value) is not int or not 0 <= value < 1 << 63:
         raise Unsound("a tensor has a place or length that is no whole number")
     return value
 
 
-def _wholes(value: Value) -> tuple[int, ...]:
+def _integers(value: Value) -> tuple[int, ...]:
     if type(value) is not tuple:
         raise Unsound("a tensor has a shape or strides that are no tuple")
     # a file can refer to one long tuple from a million tensors
     if len(value) > MAX_RANK:
         raise Unsound(f"a tensor has {len(value)} dimensions, over the limit of {MAX_RANK}")
-    return tuple(_whole(n) for n in value)
+    return tuple(_integer(n) for n in value)
 
 
 def _tensor(storage: Storage, element: Element | None, offset: Value, shape: Value, strides: Value) -> Tensor:
     if element is None:
         raise Unsound("a tensor does not say what it is made of")
-    made = Tensor(storage, element, _whole(offset), _wholes(shape), _wholes(strides))
+    made = Tensor(storage, element, _integer(offset), _integers(shape), _integers(strides))
     if len(made.shape) != len(made.strides):
         raise Unsound("a tensor has more or fewer strides than dimensions")
     return made
@@ -156,15 +156,15 @@ def _parameter(args: tuple[Value, ...]) -> Value:
 
 
 def _from_type(args: tuple[Value, ...]) -> Value:
-    maker, _, inner = _some(args, 3)[:3]
+    callee, _, inner = _some(args, 3)[:3]
     # not itself: that would call as deep as the file nests it
-    if type(maker) is not Maker or maker.make not in _REBUILDERS or type(inner) is not tuple:
+    if type(callee) is not Callee or callee.make not in _REBUILDERS or type(inner) is not tuple:
         raise Unsound("a tensor of a class of its own is made of no plain one")
-    return maker.make(inner)
+    return callee.make(inner)
 
 
-def _foreign(kind: str) -> Maker:
-    return Maker(lambda _: Foreign(kind))
+def _foreign(kind: str) -> Callee:
+    return Callee(lambda _: Foreign(kind))
 
 
 def _table(args: tuple[Value, ...]) -> Table:
@@ -239,28 +239,28 @@ def _names() -> dict[tuple[str, str], Value]:
         ("torch", "UntypedStorage"): StorageType(None),
         ("torch.storage", "UntypedStorage"): StorageType(None),
         ("torch", "Tensor"): OPAQUE,
-        ("torch", "Size"): Maker(_size),
-        ("torch", "device"): Maker(lambda _: OPAQUE),
+        ("torch", "Size"): Callee(_size),
+        ("torch", "device"): Callee(lambda _: OPAQUE),
         ("torch", "per_tensor_affine"): OPAQUE,
         ("torch", "per_channel_affine"): OPAQUE,
         ("torch.nn.parameter", "Parameter"): OPAQUE,
         ("torch.nn.parameter", "Buffer"): OPAQUE,
-        ("torch.serialization", "_get_layout"): Maker(lambda _: OPAQUE),
-        ("torch._tensor", "_rebuild_from_type_v2"): Maker(_from_type),
-        ("torch._utils", "_rebuild_tensor"): Maker(_rebuild_tensor),
-        ("torch._utils", "_rebuild_tensor_v2"): Maker(_rebuild_tensor_v2),
-        ("torch._utils", "_rebuild_tensor_v3"): Maker(_rebuild_tensor_v3),
-        ("torch._utils", "_rebuild_parameter"): Maker(_parameter),
-        ("torch._utils", "_rebuild_parameter_with_state"): Maker(_parameter),
+        ("torch.serialization", "_get_layout"): Callee(lambda _: OPAQUE),
+        ("torch._tensor", "_rebuild_from_type_v2"): Callee(_from_type),
+        ("torch._utils", "_rebuild_tensor"): Callee(_rebuild_tensor),
+        ("torch._utils", "_rebuild_tensor_v2"): Callee(_rebuild_tensor_v2),
+        ("torch._utils", "_rebuild_tensor_v3"): Callee(_rebuild_tensor_v3),
+        ("torch._utils", "_rebuild_parameter"): Callee(_parameter),
+        ("torch._utils", "_rebuild_parameter_with_state"): Callee(_parameter),
         ("torch._utils", "_rebuild_qtensor"): _foreign("quantised"),
         ("torch._utils", "_rebuild_sparse_tensor"): _foreign("sparse"),
         ("torch._utils", "_rebuild_sparse_csr_tensor"): _foreign("sparse"),
         ("torch._utils", "_rebuild_nested_tensor"): _foreign("nested"),
         ("torch._utils", "_rebuild_meta_tensor_no_storage"): _foreign("without data"),
-        ("collections", "OrderedDict"): Maker(_table),
+        ("collections", "OrderedDict"): Callee(_table),
     }
     for module in ("builtins", "__builtin__"):
-        names |= {(module, "set"): Maker(lambda _: LIST), (module, "frozenset"): Maker(lambda _: LIST)}
+        names |= {(module, "set"): Callee(lambda _: LIST), (module, "frozenset"): Callee(lambda _: LIST)}
     return names
 
 
@@ -275,4 +275,4 @@ def storage(identity: Value) -> Storage:
     _, kind, key, _, count = identity
     if type(kind) is not StorageType or type(key) is not str or len(key) > MAX_KEY:
         raise Unsound("a storage is referred to in an unknown way")
-    return Storage(key, kind.element, _whole(count))
+    return Storage(key, kind.element, _integer(count))

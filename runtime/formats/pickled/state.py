@@ -12,12 +12,12 @@ from .convert import CONVERT
 from .standins import Foreign, Table, Tensor, Value
 
 WRAPPERS = ("state_dict", "model", "module")
-"""Keys under which training scripts keep the weights, beside the state of an optimizer and such."""
+"""Keys under which training scripts keep the weights, next to the state of an optimizer and the like."""
 
 
 @dataclass(frozen=True, slots=True)
 class State:
-    """`tensors` in the order of the pickle. `others` are the keys of what is there beside them."""
+    """`tensors` in the order of the pickle. `others` are the keys of everything else there."""
 
     tensors: Mapping[str, Tensor | Foreign]
     others: tuple[str, ...]

@@ -7,7 +7,7 @@ import functools
 import torch
 
 from ...reduce.reducer import Attributes
-from .kernel import Whole
+from .kernel import WholeTensorKernel
 
 SMALL = 1e-6
 """Singular values up to this share of the largest count as 0 where a division by them would blow up rounding."""
@@ -24,13 +24,13 @@ def svd(x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
 
 
 def polar(x: torch.Tensor) -> torch.Tensor:
-    """The orthogonal factor PQᵀ of x = PΣQᵀ; directions of no weight are left out instead of made up."""
+    """The orthogonal factor PQᵀ of x = PΣQᵀ; directions of no weight are dropped instead of made up."""
     u, s, vh = svd(x)
     rank = int((s > SMALL * s[:1]).sum())
     return u[:, :rank] @ vh[:rank]
 
 
-def finite_only(kernel: Whole) -> Whole:
+def finite_only(kernel: WholeTensorKernel) -> WholeTensorKernel:
     """The kernel where every input is finite; NaN everywhere else, since every element depends on all others.
 
     Of no elements nothing is computed.

@@ -8,7 +8,7 @@ import torch
 
 from ...reduce.reducer import Attributes
 
-Whole = Callable[[tuple[torch.Tensor, ...], tuple[float, ...], torch.Tensor, Attributes], None]
+WholeTensorKernel = Callable[[tuple[torch.Tensor, ...], tuple[float, ...], torch.Tensor, Attributes], None]
 """Inputs, numbers, output, attributes: writes `op(inputs, numbers)` into the output, which is apart from all inputs.
 
 Inputs and numbers are in the order of the operation's (`takes` in the table, whose `numbers` names the latter).

@@ -80,8 +80,8 @@ def _rounding_of_coordinates(s: torch.Tensor, size: int) -> torch.Tensor:
     """
     edges = torch.cat([s.new_full((1,), torch.inf), s, s.new_zeros(1)])
     gaps = torch.minimum(edges[:-2] - s, s - edges[2:])
-    turned = (s[:1] / gaps).nan_to_num(NEXT_TO_EQUAL).clamp(1, NEXT_TO_EQUAL)
-    return (torch.finfo(s.dtype).eps * size * s[:1] * turned).unsqueeze(1)
+    amplified = (s[:1] / gaps).nan_to_num(NEXT_TO_EQUAL).clamp(1, NEXT_TO_EQUAL)
+    return (torch.finfo(s.dtype).eps * size * s[:1] * amplified).unsqueeze(1)
 
 
 @finite_only
@@ -102,14 +102,14 @@ def procrustes_blend(inputs: Tensors, numbers: Numbers, out: torch.Tensor, attri
     a, b = (x.reshape(neurons(tuple(x.shape))) for x in inputs)
     middle_a, middle_b = (x.mean(0, dtype=torch.float64).to(x.dtype) for x in (a, b))
     a, b = a - middle_a, b - middle_b
-    whole = alignment == round(alignment)
-    rotation = _rotation(a.T @ b, proper=not whole)
+    integral = alignment == round(alignment)
+    rotation = _rotation(a.T @ b, proper=not integral)
     if alpha:
         a.mul_(1 - alpha).add_(b @ rotation.T, alpha=alpha)
-    power = torch.linalg.matrix_power(rotation, round(alignment)) if whole else _power(rotation, alignment)
-    turned = torch.matmul(a, power, out=b)
-    turned.add_(middle_a, alpha=1 - alignment).add_(middle_b, alpha=alignment)
-    out.copy_(turned.view(out.shape))
+    power = torch.linalg.matrix_power(rotation, round(alignment)) if integral else _power(rotation, alignment)
+    rotated = torch.matmul(a, power, out=b)
+    rotated.add_(middle_a, alpha=1 - alignment).add_(middle_b, alpha=alignment)
+    out.copy_(rotated.view(out.shape))
 
 
 def _rotation(product: torch.Tensor, proper: bool) -> torch.Tensor:
