@@ -226,14 +226,14 @@ def _assemble(
     def documents() -> tuple[Document, ...]:
         if options.single:
             return ()
-        papers = list(beside.documents)
+        documents = list(beside.documents)
         if len(packing.files) > 1 and options.format.index is not None:
-            papers.append(Document(options.format.index, index_text(packing, parameters)))
+            documents.append(Document(options.format.index, index_text(packing, parameters)))
         facts = [("Parameters", f"{parameters:,}"), ("Seed", str(settings.seed)), ("mergec", version)]
-        papers.append(Document("README.md", model_card(recipe, source.text, settings, facts, options.title)))
+        documents.append(Document("README.md", model_card(recipe, source.text, settings, facts, options.title)))
         given = (options.defines, options.sets)
         record = provenance(recipe, source.text, settings, elaboration, version, parameters, *given)
-        return (*papers, Document(PROVENANCE, record))
+        return (*documents, Document(PROVENANCE, record))
 
     def write() -> Plan:
         made_by = code_of(graph, version, recipe.primitives)

@@ -125,12 +125,12 @@ def _head(text: str) -> list[str]:
     return head
 
 
-def _shown(parameter: ast.Parameter) -> str:
+def _shown(parameter: ast.ParameterDeclaration) -> str:
     name = f"*{parameter.name.id}" if parameter.variadic else parameter.name.id
     return name if parameter.default is None else f"{name}={parameter.default.span.text}"
 
 
-def _parameter_row(parameter: ast.Parameter) -> tuple[str, str, str]:
+def _parameter_row(parameter: ast.ParameterDeclaration) -> tuple[str, str, str]:
     kind = parameter.kind.span.text if parameter.kind else "any"
     if parameter.variadic:
         kind, default = f"{kind}s, any number of them", "–"

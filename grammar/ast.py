@@ -222,7 +222,7 @@ class Kind:
 
 
 @dataclass(frozen=True, slots=True)
-class Parameter:
+class ParameterDeclaration:
     """`name`, `name: kind`, `name=default`, `name: kind = default`, or `*name`."""
 
     name: Name
@@ -245,7 +245,7 @@ class Block:
 @dataclass(frozen=True, slots=True)
 class Def:
     name: Name
-    parameters: tuple[Parameter, ...]
+    parameters: tuple[ParameterDeclaration, ...]
     body: Block
     span: Span
 
@@ -258,7 +258,7 @@ class Use:
 
 
 @dataclass(frozen=True, slots=True)
-class Output:
+class OutputStatement:
     """`output(key=value, …)`; `keyword` is the span of the word `output`."""
 
     arguments: tuple[Argument, ...]
@@ -273,7 +273,7 @@ class Assign:
     span: Span
 
 
-Statement = Let | Def | Use | Output | Assign | Expect
+Statement = Let | Def | Use | OutputStatement | Assign | Expect
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
-"""From Lark's trees to the syntax tree: one method a rule of merge.lark, called from the leaves up."""
+"""From Lark's trees to the syntax tree: one method per rule of merge.lark, called from the leaves up."""
 
 from __future__ import annotations
 
@@ -94,14 +94,14 @@ class Builder:
         path = self._string(self._span(token), [token])
         return ast.Use(path, self._binding(alias[0]) if alias else None, span)
 
-    def _output(self, span: Span, children: Children) -> ast.Output:
+    def _output(self, span: Span, children: Children) -> ast.OutputStatement:
         keyword, *arguments = children
         for argument in arguments:
             if argument.name is None:
                 message = "`output` takes its settings by name"
                 help = 'for instance `output(like=base, dtype="bfloat16")`'
                 self._report("E0112", message, argument.span, "this one has no name", help)
-        return ast.Output(tuple(arguments), self._span(keyword), span)
+        return ast.OutputStatement(tuple(arguments), self._span(keyword), span)
 
     def _expect(self, span: Span, children: Children) -> ast.Expect:
         _, condition, *message = children
@@ -115,11 +115,11 @@ class Builder:
         _, name, *parameters, body = children
         return ast.Def(self._binding(name), tuple(parameters), body, span)
 
-    def _parameter(self, span: Span, children: Children) -> ast.Parameter:
+    def _parameter(self, span: Span, children: Children) -> ast.ParameterDeclaration:
         names = [child for child in children if isinstance(child, Token)]
         kinds = [child for child in children if isinstance(child, ast.Kind)]
         defaults = [child for child in children if not isinstance(child, Token | ast.Kind)]
-        return ast.Parameter(
+        return ast.ParameterDeclaration(
             self._binding(names[-1]),
             kinds[0] if kinds else None,
             defaults[0] if defaults else None,

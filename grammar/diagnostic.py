@@ -1,4 +1,4 @@
-"""Diagnostics as data: what is wrong, where, and how to mend it. Rendering is in `render.py`."""
+"""Diagnostics as data: what is wrong, where, and how to fix it. Rendering is in `render.py`."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Diagnostic:
     """One finding.
 
     `message` is lower case without a final stop, names in backticks. The first label is the primary
-    one; a finding about a file instead of the recipe has none and names the `file`. `help` holds mends.
+    one; a finding about a file instead of the recipe has none and names the `file`. `help` holds fixes.
     """
 
     code: str
@@ -42,7 +42,7 @@ class Diagnostic:
 
 
 class MergecError(Exception):
-    """The one exception for everything that is the user's to mend.
+    """The one exception for everything that is the user's to fix.
 
     Carries at least one `Diagnostic` of severity error, and `exit` where what was asked for has a status of its own.
     """

@@ -27,7 +27,7 @@ class Exit(enum.IntEnum):
 
 @dataclass(frozen=True, slots=True)
 class CodeGroup:
-    """Codes that begin alike: what they are about, and the exit status of those that have none of their own."""
+    """Codes with one beginning: what they are about, and the exit status of those that have none of their own."""
 
     title: str
     exit: Exit = Exit.RECIPE

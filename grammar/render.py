@@ -28,7 +28,7 @@ def render(diagnostics: Iterable[Diagnostic], color: bool = False) -> str:
 
 
 def to_json(diagnostics: Iterable[Diagnostic]) -> str:
-    """One JSON object a line: code, severity, message, file, line, column, end_line, end_column, labels, notes, help.
+    """One JSON object per line: code, severity, message, file, line, column, end_line, end_column, labels, notes, help.
 
     Lines and columns count from 1 in characters, the end column is the one after the last character; all are null
     where a finding has no place in a text. Labels have the same fields and their own text and file.
@@ -155,7 +155,7 @@ def _by_source(labels: Sequence[Label]) -> list[tuple[Source, list[tuple[Label, 
 def _excerpt(
     source: Source, labels: list[tuple[Label, bool]], gutter: str, paint: _Paint, severity: Severity
 ) -> list[str]:
-    """The source lines that labels touch, underlined; lines left out between them are a row of dots."""
+    """The source lines that labels touch, underlined; lines skipped between them are a row of dots."""
     marks: dict[int, list[_Mark]] = {}
     for label, primary in labels:
         for line, mark in _marks(label, primary):

@@ -9,7 +9,7 @@ _LONGEST = 100
 _MOST = 5000
 
 
-def near(word: str, names: Collection[str], most: int = 3, likeness: float = 0.6) -> list[str]:
+def near(word: str, names: Collection[str], most: int = 3, cutoff: float = 0.6) -> list[str]:
     """Up to `most` of `names` that are most like `word`, the likest first.
 
     None where that would take long: for a very long word, or among very many names.
@@ -19,4 +19,4 @@ def near(word: str, names: Collection[str], most: int = 3, likeness: float = 0.6
     """
     if len(word) > _LONGEST or len(names) > _MOST:
         return []
-    return difflib.get_close_matches(word, [n for n in names if len(n) <= _LONGEST], most, likeness)
+    return difflib.get_close_matches(word, [n for n in names if len(n) <= _LONGEST], most, cutoff)

@@ -3,7 +3,7 @@
 `tables.json` is part of the package and made by `python -m mergec.grammar.tables > grammar/tables.json`. It counts only
 for the very grammar that it was made of; for another, or where Lark can't read it, the parser is made anew. What is in
 it does not depend on Lark's version, as far as the package's requirements allow one: states and symbols are numbered
-by the grammar alone, and options are left out. Nothing is ever written where mergec runs, and what is read is JSON: it
+by the grammar alone, and options are not in it. Nothing is ever written where mergec runs, and what is read is JSON: it
 can hold no code.
 """
 

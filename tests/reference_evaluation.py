@@ -583,7 +583,7 @@ class Evaluation:
                 return Region(value.value, any(m.there for m in models))
         return value
 
-    def _kind(self, parameter: ast.Parameter, value: Any, where: Where | None) -> Any:
+    def _kind(self, parameter: ast.ParameterDeclaration, value: Any, where: Where | None) -> Any:
         kind = parameter.kind
         if kind is None:
             return value

@@ -53,7 +53,7 @@ class Interpreter:
                         self.root.bound[statement.name.id] = Later(value, self.root)
                 case ast.Def():
                     self.root.bound[statement.name.id] = statement
-                case ast.Output():
+                case ast.OutputStatement():
                     self.settings = {a.name or "": a.value for a in statement.arguments}
                 case ast.Assign():
                     self.statements.append(statement)

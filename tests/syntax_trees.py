@@ -71,11 +71,11 @@ def sketch(node: Any) -> str:
             return f"(expect {sketch(node.condition)}{' ' + sketch(node.message) if node.message else ''})"
         case ast.Use():
             return f"(use {sketch(node.path)}{' as ' + node.alias.id if node.alias else ''})"
-        case ast.Output():
+        case ast.OutputStatement():
             return f"(output {' '.join(map(sketch, node.arguments))})"
         case ast.Kind():
             return f"{node.name}({node.low}..{node.high})"
-        case ast.Parameter():
+        case ast.ParameterDeclaration():
             kind = f":{sketch(node.kind)}" if node.kind else ""
             default = f"={sketch(node.default)}" if node.default else ""
             return ("*" if node.variadic else "") + node.name.id + kind + default

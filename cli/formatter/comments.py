@@ -94,7 +94,7 @@ def _holders(module: ast.Module) -> Iterator[_Holder]:
             case ast.Call():
                 held = tuple(each.span for each in node.arguments)
                 yield _Holder(node, node.function.span.end, node.span.end, held)
-            case ast.Output():
+            case ast.OutputStatement():
                 yield _Holder(node, node.keyword.end, node.span.end, tuple(each.span for each in node.arguments))
             case ast.ListExpr():
                 yield _Holder(node, node.span.start, node.span.end, tuple(each.span for each in node.items))

@@ -101,7 +101,7 @@ class _Printer:
                 return join("expect ", self._value(node.condition), *message)
             case ast.Use():
                 return "use " + _string(node.path) + (f" as {node.alias.id}" if node.alias else "")
-            case ast.Output():
+            case ast.OutputStatement():
                 return self._bracketed("output(", self._arguments(node.arguments), ")", node)
             case ast.Def():
                 parameters = [self._parameter(each) for each in node.parameters]
@@ -114,7 +114,7 @@ class _Printer:
         spans = [*(each.span for each in body.statements), body.result.span]
         return join(" {", Indent(join(Hard(), self._lines(self._of(body), docs, spans))), Hard(), "}")
 
-    def _parameter(self, node: ast.Parameter) -> Doc:
+    def _parameter(self, node: ast.ParameterDeclaration) -> Doc:
         text = ("*" if node.variadic else "") + node.name.id + (f": {_kind(node.kind)}" if node.kind else "")
         if node.default is None:
             return text

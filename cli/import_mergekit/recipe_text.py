@@ -116,7 +116,7 @@ class _Spans:
 
 def _calls(node: Any) -> Iterator[ast.Call]:
     """The calls of methods, and `output(…)`, below a statement, in the order of the text."""
-    if isinstance(node, ast.Output):
+    if isinstance(node, ast.OutputStatement):
         yield ast.Call(ast.Name("output", node.keyword), node.arguments, node.span)
     elif isinstance(node, ast.Call) and isinstance(node.function, ast.Name) and node.function.id in METHODS:
         yield node

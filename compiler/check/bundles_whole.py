@@ -31,7 +31,7 @@ class _Put:
 
 
 def apart(graph: Graph, packing: Packing, elaboration: Elaboration, settings: Settings) -> list[Diagnostic]:
-    """The errors for what the outputs of `graph` take apart: E0456 to E0458, one of a kind a statement."""
+    """The errors for what the outputs of `graph` take apart: E0456 to E0458, one of each kind per statement."""
     models = {m.number: m for m in (*elaboration.models, elaboration.template) if m.bundles}
     if not models:
         return []
@@ -172,7 +172,7 @@ def _wrong(message: str, at: Span, model: Model, bundle: Bundles) -> Diagnostic:
 
 
 def _reads(output: Output) -> Sequence[StoredRange]:
-    alike = output.likeness
-    if alike is None:
+    equivalence = output.equivalence
+    if equivalence is None:
         return sources_below([output.node])
-    return [alike.range(k, view) for k, view in enumerate(output.reads)]
+    return [equivalence.range(k, view) for k, view in enumerate(output.reads)]

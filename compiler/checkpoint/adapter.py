@@ -47,7 +47,7 @@ _MERGE_IT = (
 
 
 @dataclass(frozen=True, slots=True)
-class Product:
+class LoraProduct:
     """`scale`·B·A of two stored matrices; more axes than two are flattened but for the first.
 
     `embedding`: its transpose, whatever the weight.
@@ -77,7 +77,7 @@ class Change:
     added, then `magnitude` instead of the norm."""
 
     replaced: StoredTensor | None = None
-    product: Product | None = None
+    product: LoraProduct | None = None
     vector: tuple[StoredTensor, float] | None = None
     magnitude: StoredTensor | None = None
 
@@ -88,7 +88,7 @@ class Change:
 
 
 @dataclass(frozen=True, slots=True)
-class Part:
+class AdapterPart:
     """The change of a canonical tensor: elements from `first` on of the tensor that `change` is of.
 
     `piece`: the two need not be of one shape, for another layout keeps several tensors in one. `turned`: the weight
@@ -120,13 +120,13 @@ class Adapter:
     changes: Mapping[str, Change]
     config: AdapterConfig
     same_bytes: SameBytes
-    _bound: dict[int, Mapping[str, Part]] = field(default_factory=dict)
+    _bound: dict[int, Mapping[str, AdapterPart]] = field(default_factory=dict)
 
     @property
     def label(self) -> str:
         return self.model.label
 
-    def bound(self, model: Model, span: Span) -> Mapping[str, Part]:
+    def bound(self, model: Model, span: Span) -> Mapping[str, AdapterPart]:
         """What changes of a model's tensors, by canonical names, tied ones by their own. Raises MergecError (E0453)."""
         if model.number not in self._bound:
             self._bound[model.number] = _bind(self, model, span)
@@ -188,7 +188,7 @@ def _module(
     scale = config.scale(module)
     yield (
         f"{module}.weight",
-        Change(product=Product(a, b, scale, embedding), magnitude=parts.get("lora_magnitude_vector")),
+        Change(product=LoraProduct(a, b, scale, embedding), magnitude=parts.get("lora_magnitude_vector")),
     )
     if "lora_B.bias" in parts:
         yield f"{module}.bias", Change(vector=(parts["lora_B.bias"], scale))
@@ -197,7 +197,7 @@ def _module(
 # --- finding the tensors of a model ----------------------------------------------------------------
 
 
-def _bind(adapter: Adapter, model: Model, span: Span) -> dict[str, Part]:
+def _bind(adapter: Adapter, model: Model, span: Span) -> dict[str, AdapterPart]:
     found: dict[str, tuple[Change, int, bool]] = {}
     left = dict(adapter.changes)
     for name in model.space.names:
@@ -232,7 +232,7 @@ def _bind(adapter: Adapter, model: Model, span: Span) -> dict[str, Part]:
     shapes = {name: view[1].shape for name in found if (view := model.find(name))}
     square = adapter.config.fan_in_fan_out or any(_turned(f[0], shapes.get(n, ()), False) for n, f in found.items())
     return {
-        name: Part(change, first, piece, _turned(change, shapes.get(name, ()), square, True))
+        name: AdapterPart(change, first, piece, _turned(change, shapes.get(name, ()), square, True))
         for name, (change, first, piece) in found.items()
     }
 

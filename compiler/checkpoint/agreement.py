@@ -23,16 +23,16 @@ _SHARED_LAYERS = "num_hidden_groups"
 class Disagreement:
     """Something that config.json says otherwise than the tensors: `text` is a sentence without its stop.
 
-    `lacking`: by the config there should be more than there is. `mend` is what config.json would have to say.
+    `lacking`: by the config there should be more than there is. `fix` is what config.json would have to say.
     """
 
     text: str
     lacking: bool = False
-    mend: str = ""
+    fix: str = ""
 
 
 def disagreements(model: Model) -> list[Disagreement]:
-    """What config.json says otherwise than the tensors: depths, lists with an item a layer, experts, the vocabulary,
+    """What config.json says otherwise than the tensors: depths, lists with an item per layer, experts, the vocabulary,
     ties whose second name is not stored; and layers that are missing between others.
 
     Keys that are absent, or in no place that the family knows, say nothing. A tie that is stored twice with different

@@ -20,7 +20,7 @@ def completeness(model: Model, said: Sequence[Disagreement]) -> list[Diagnostic]
     """
     lacking = [d for d in said if d.lacking]
     if lacking:
-        mends = [d.mend for d in lacking if d.mend]
+        fixes = [d.fix for d in lacking if d.fix]
         raise error(
             "E0461",
             f"`{model.label}` is not complete: {lacking[0].text}",
@@ -30,8 +30,8 @@ def completeness(model: Model, said: Sequence[Disagreement]) -> list[Diagnostic]
             help=(
                 "fetch it again, or name another copy",
                 *(
-                    [f"or, if this is all there is of it, correct its config.json: {', '.join(mends)}"]
-                    if len(mends) == len(lacking)
+                    [f"or, if this is all there is of it, correct its config.json: {', '.join(fixes)}"]
+                    if len(fixes) == len(lacking)
                     else []
                 ),
             ),

@@ -19,10 +19,10 @@ SIZES: dict[str, int] = {
     "I64": 8,
     "U64": 8,
 }
-"""Bytes an element, for every dtype that a header may name."""
+"""Bytes per element, for every dtype that a header may name."""
 
 BITS = "BITS"
-"""The dtype of masks that are held: eight elements a byte, the first in the lowest bit. No header names it."""
+"""The dtype of masks that are held: eight elements per byte, the first in the lowest bit. No header names it."""
 
 
 def held_bytes(dtype: str, numel: int) -> int:

@@ -192,7 +192,7 @@ def pack(family: Family, layout: str, canonical: Mapping[str, Shape]) -> tuple[P
     if not rules:
         return tuple([Packed(name, shape, (name,)) for name, shape in canonical.items()])
     origins: dict[tuple[str, ...], _Origin | None] = {}
-    moved: dict[str, tuple[str, tuple[int, int], LayoutRule]] = {}
+    origin_of: dict[str, tuple[str, tuple[int, int], LayoutRule]] = {}
     for name in canonical:
         texts, numbers = split(name)
         if texts not in origins:
@@ -200,13 +200,13 @@ def pack(family: Family, layout: str, canonical: Mapping[str, Shape]) -> tuple[P
         origin = origins[texts]
         if origin is not None:
             expert = 0 if origin.over is None else int(numbers[origin.over])
-            moved[name] = (origin.stored.fill(numbers), (expert, origin.part), origin.rule)
+            origin_of[name] = (origin.stored.fill(numbers), (expert, origin.part), origin.rule)
     groups: dict[str, dict[tuple[int, int], str]] = {}
     whose: dict[str, LayoutRule] = {}
     for name in canonical:
-        stored, key, rule = moved.get(name, (name, (0, 0), None))
+        stored, key, rule = origin_of.get(name, (name, (0, 0), None))
         # a file that mixes layouts may hold another tensor by the name that this one would get
-        if rule is None or (stored in canonical and stored not in moved):
+        if rule is None or (stored in canonical and stored not in origin_of):
             groups[name] = {(0, 0): name}
         else:
             groups.setdefault(stored, {})[key] = name

@@ -28,8 +28,8 @@ class Model:
 
     `label` is its name in the recipe. `tensors` maps canonical names to contiguous ranges of stored tensors;
     `aliases` maps each canonical name that shares another's storage to that other name (the primary). `recognised` is
-    what was found out of names and shapes alone. `bundles`: tensors that may only be copied, and together. `twins` maps
-    names to others that hold equal bytes, both stored (`ties.py`); each is among `tensors`.
+    what was found out of names and shapes alone. `bundles`: tensors that may only be copied, and together. `duplicates`
+    maps names to others that hold equal bytes, both stored (`ties.py`); each is among `tensors`.
     """
 
     number: int
@@ -45,7 +45,7 @@ class Model:
     span: Span
     recognised: Recognised
     bundles: tuple[Bundles, ...] = ()
-    twins: Mapping[str, str] = field(default_factory=dict)
+    duplicates: Mapping[str, str] = field(default_factory=dict)
 
     def find(self, name: str) -> tuple[str, View] | None:
         """The canonical name under which `name` is stored here, and where; ties followed."""
@@ -57,7 +57,7 @@ class Model:
 
     def are_one(self, alias: str, primary: str) -> bool:
         """Whether two names stand for one tensor here, or for two of equal bytes."""
-        return self.aliases.get(alias) == primary or self.twins.get(alias) == primary
+        return self.aliases.get(alias) == primary or self.duplicates.get(alias) == primary
 
     def dtype(self, view: View) -> str:
         return self.checkpoint.tensors[view.stored].dtype
@@ -68,7 +68,7 @@ class Model:
 
     @property
     def parameters(self) -> int:
-        """Elements of all stored tensors, buffers that are no parameters left out."""
+        """Elements of all stored tensors, without buffers, which are no parameters."""
         return sum(math.prod(view.shape) for view in self.tensors.values())
 
 
@@ -90,15 +90,15 @@ def bind(
     """
     if rename:
         checkpoint = rename_stored(checkpoint, rename)
-    twin = next((m for m in known if _listed_alike(m.checkpoint, checkpoint)), None)
-    if twin is not None and twin.checkpoint.config == checkpoint.config:
-        family = twin.family
+    precedent = next((m for m in known if _same_tensors(m.checkpoint, checkpoint)), None)
+    if precedent is not None and precedent.checkpoint.config == checkpoint.config:
+        family = precedent.family
     else:
         family = family_for(checkpoint.config, checkpoint.tensors)
-    if twin is not None and twin.family is family:
-        seen = twin.recognised
+    if precedent is not None and precedent.family is family:
+        seen = precedent.recognised
     else:
-        twin, seen = None, recognise(checkpoint, family)
+        precedent, seen = None, recognise(checkpoint, family)
     tensors = dict(seen.views)
     ties = read_ties(catalog, checkpoint, family, tensors)
     for alias in ties.aliases:
@@ -143,8 +143,8 @@ def bind(
     for alias in ties.aliases:
         stored.pop(alias, None)
     names, owner = (*tensors, *ties.aliases), f"`{label}`"
-    if twin is not None and twin.space.names == names:
-        space = twin.space.over(names, twin.space.depths, owner, stored)
+    if precedent is not None and precedent.space.names == names:
+        space = precedent.space.over(names, precedent.space.depths, owner, stored)
     else:
         space = Space(family, names, {}, owner, stored)
         space.depths = depths(space)
@@ -162,12 +162,12 @@ def bind(
         span,
         seen,
         tuple([b for b in (quantisation(checkpoint), factors_of(checkpoint)) if b is not None]),
-        twins=ties.twins,
+        duplicates=ties.duplicates,
     )
     return model, warnings
 
 
-def _listed_alike(one: Checkpoint, other: Checkpoint) -> bool:
+def _same_tensors(one: Checkpoint, other: Checkpoint) -> bool:
     """Whether two checkpoints have tensors of the same names and shapes, in the same order."""
     if len(one.tensors) != len(other.tensors) or list(one.tensors) != list(other.tensors):
         return False

@@ -7,7 +7,7 @@ names for the very same bytes, which a pickle can have and a safetensors header 
 say.
 
 Where nothing says that they are tied, a head and other tensors of the vocabulary's shape are compared with the
-embedding all the same. What holds equal bytes is a *twin* of the other: its value is the other's, and it is stored
+embedding all the same. What holds equal bytes is a *duplicate* of the other: the two have one value, stored
 under both names, as whoever loads such a file expects. So are two names for one range of a pickle that has no config.
 """
 
@@ -27,12 +27,12 @@ from .layouts import View
 
 @dataclass(frozen=True, slots=True)
 class Ties:
-    """`aliases`: canonical name to the primary whose storage it shares. `twins`: name to another one that holds equal
-    bytes, both stored, though nothing says that they are tied. `differ`: pairs (primary, alias) that should be tied but
-    hold different bytes. `undetermined`: pairs that should be tied, whose bytes could not be compared."""
+    """`aliases`: canonical name to the primary whose storage it shares. `duplicates`: name to another one that holds
+    equal bytes, both stored, though nothing says that they are tied. `differ`: pairs (primary, alias) that should be
+    tied but hold different bytes. `undetermined`: pairs that should be tied, whose bytes could not be compared."""
 
     aliases: Mapping[str, str]
-    twins: Mapping[str, str]
+    duplicates: Mapping[str, str]
     differ: tuple[tuple[str, str], ...]
     undetermined: tuple[tuple[str, str], ...]
 
@@ -49,7 +49,7 @@ def read_ties(catalog: Catalog, checkpoint: Checkpoint, family: Family, views: d
     Where only an alias of tied tensors is stored, `views` gains its primary under the alias's bytes.
     """
     aliases: dict[str, str] = {}
-    twins: dict[str, str] = {}
+    duplicates: dict[str, str] = {}
     differ: list[tuple[str, str]] = []
     undetermined: list[tuple[str, str]] = []
     for rule in family.ties:
@@ -66,7 +66,7 @@ def read_ties(catalog: Catalog, checkpoint: Checkpoint, family: Family, views: d
                 if _has_part(rule, alias, checkpoint, views):
                     aliases[alias] = rule.primary
             elif _stored_once(checkpoint, views[rule.primary], views[alias]):
-                (aliases if tied else twins)[alias] = rule.primary
+                (aliases if tied else duplicates)[alias] = rule.primary
             elif tied:
                 first, second = views[rule.primary], views[alias]
                 same: bool | None = False
@@ -82,11 +82,11 @@ def read_ties(catalog: Catalog, checkpoint: Checkpoint, family: Family, views: d
         if primary in views and alias not in views and alias not in aliases and "." in alias:
             aliases[alias] = primary
     if checkpoint.shared:
-        further = _further(checkpoint, views, {**aliases, **twins})
-        (twins if checkpoint.config is None else aliases).update(further)
-    known = {*aliases, *twins, *(name for pair in differ for name in pair)}
-    twins |= _twins(catalog, checkpoint, family, views, known)
-    return Ties(aliases, twins, tuple(differ), tuple(undetermined))
+        further = _further(checkpoint, views, {**aliases, **duplicates})
+        (duplicates if checkpoint.config is None else aliases).update(further)
+    known = {*aliases, *duplicates, *(name for pair in differ for name in pair)}
+    duplicates |= _duplicates(catalog, checkpoint, family, views, known)
+    return Ties(aliases, duplicates, tuple(differ), tuple(undetermined))
 
 
 def _has_part(rule: TieRule, alias: str, checkpoint: Checkpoint, views: Mapping[str, View]) -> bool:
@@ -98,7 +98,7 @@ def _has_part(rule: TieRule, alias: str, checkpoint: Checkpoint, views: Mapping[
     return not part or any(name.startswith(part + ".") for name in views)
 
 
-def _twins(
+def _duplicates(
     catalog: Catalog, checkpoint: Checkpoint, family: Family, views: Mapping[str, View], known: Collection[str]
 ) -> dict[str, str]:
     """Matrices of the vocabulary's shape outside the layers with the bytes of an earlier one, the embedding first."""

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 from ...grammar.diagnostic import Diagnostic, Label, MergecError, error
 from ...grammar.source import Span
-from ..checkpoint.adapter import Adapter, Part
+from ..checkpoint.adapter import Adapter, AdapterPart
 from ..checkpoint.catalog import StoredTensor
 from ..checkpoint.model import Model
 from ..graph.graph import Graph, Node, StoredRange
@@ -79,7 +79,7 @@ class Adapted:
             )
         return self._added(term, part, found[1].shape, name)
 
-    def _part(self, term: Lora, model: Model, where: Where) -> Part | None:
+    def _part(self, term: Lora, model: Model, where: Where) -> AdapterPart | None:
         """What the adapter does to a tensor of the model."""
         adapter, name = term.adapter, where.name
         part = change_of(adapter, model, name, term.span)
@@ -97,7 +97,7 @@ class Adapted:
                 )
         return part
 
-    def _check_ties(self, term: Lora, part: Part | None, model: Model, where: Where) -> None:
+    def _check_ties(self, term: Lora, part: AdapterPart | None, model: Model, where: Where) -> None:
         """Whether the output keeps one tensor for two that the adapter changes unlike. Raises MergecError (E0310)."""
         shared = sharing(model, where.name)
         for tie in self.kept if shared else ():
@@ -114,7 +114,7 @@ class Adapted:
 
     # --- one change
 
-    def _replaced(self, parts: Sequence[tuple[Lora, Part]], base: Region, node: Node, where: Where) -> Node:
+    def _replaced(self, parts: Sequence[tuple[Lora, AdapterPart]], base: Region, node: Node, where: Where) -> Node:
         """The tensor that the model has before anything is added: its own, or one that an adapter brings.
 
         Raises MergecError (E0463) where two adapters are not known to bring the same.
@@ -152,7 +152,7 @@ class Adapted:
         zero = [n.op == "const" and n.attribute("value") == 0 for n in (first, second)]
         return second if zero[0] else first if zero[1] else self.graph.apply("add", (first, second))
 
-    def _added(self, term: Lora, part: Part, shape: Shape, name: str) -> Node:
+    def _added(self, term: Lora, part: AdapterPart, shape: Shape, name: str) -> Node:
         """What is added to a tensor of this shape."""
         adapter, change, out = term.adapter, part.change, self.graph.const(0.0)
         if change.vector is not None:
@@ -178,8 +178,8 @@ class Adapted:
             out, self._scaled(self.graph.add("low_rank", (left, right), turned, "tensor", shape), product.scale)
         )
 
-    def _normed(self, term: Lora, part: Part, node: Node, name: str) -> Node:
-        """A tensor times m/‖·‖, with one number for each output: rows, or columns where the weight is turned."""
+    def _normed(self, term: Lora, part: AdapterPart, node: Node, name: str) -> Node:
+        """A tensor times m/‖·‖, with one number for each output: rows, or columns where the weight is transposed."""
         magnitude, shape = part.change.magnitude, node.shape or ()
         assert magnitude is not None
         rows, width = elements(shape[:1]), elements(shape[1:])
@@ -207,7 +207,7 @@ class Adapted:
         return self.graph.source(place, shape)
 
 
-def _split(term: Lora, tie: KeptTie, part: Part | None, other: Part | None) -> Diagnostic:
+def _split(term: Lora, tie: KeptTie, part: AdapterPart | None, other: AdapterPart | None) -> Diagnostic:
     """E0310 for an adapter that does `part` to the tensor that `tie` is about, and `other` to the one tied to it."""
     place, first = tie.places
     stored = tie.name != tie.alias

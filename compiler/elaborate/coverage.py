@@ -26,7 +26,7 @@ class Covering:
 
 
 def coverings(recipe: Recipe, space: Space) -> tuple[list[Covering], list[Diagnostic]]:
-    """What each statement covers; statements whose place is wrong are left out."""
+    """What each statement covers; statements whose place is wrong are skipped."""
     out: list[Covering] = []
     errors: list[Diagnostic] = []
     for assignment in recipe.assignments:
@@ -131,11 +131,11 @@ def unused(recipe: Recipe, settings: Settings, space: Space, graph: Graph) -> li
 
 def _read(graph: Graph) -> set[Range]:
     """What the output is made of."""
-    lone = sources_below(o.node for o in graph.outputs if o.likeness is None)
+    lone = sources_below(o.node for o in graph.outputs if o.equivalence is None)
     found = {(s.model, s.stored, s.first) for s in lone}
     for output in graph.outputs:
-        if output.likeness is not None:
-            pairs = zip(output.likeness.sources, output.reads, strict=True)
+        if output.equivalence is not None:
+            pairs = zip(output.equivalence.sources, output.reads, strict=True)
             found.update((s.model, *_range(view)) for s, view in pairs)
     return found
 

@@ -21,11 +21,11 @@ from ..graph.graph import Graph
 from ..terms.terms import Leaf
 from .buffers import buffers_of
 from .coverage import Covering, coverings, owners, shadowed, uncovered, unused
+from .duplicates import output_duplicates
 from .layer_origins import Sources, layer_sources
 from .outline import outline
-from .outputs import Given, Maker
+from .outputs import OutputBuilder, ValueSource
 from .ties import output_ties
-from .twins import output_twins
 from .vocabulary import Vocabulary
 
 
@@ -71,12 +71,12 @@ class _Elaborator:
         covered: dict[int, list[str]] = {c.assignment.number: [] for c in found}
         copied: list[str] = []
         missing: list[str] = []
-        twins = output_twins(self.template, self.space, owner, ties, self.vocabulary)
-        make = Maker(self.settings, self.vocabulary, self.space, kept, self.errors, self.catalog)
-        given = {id(c): self.statement(c, owner, {**ties, **twins}) for c in found}
-        rest = Given(None, Leaf(self.template, None, self.template.span), self.template.span, {}, ())
+        duplicates = output_duplicates(self.template, self.space, owner, ties, self.vocabulary)
+        make = OutputBuilder(self.settings, self.vocabulary, self.space, kept, self.errors, self.catalog)
+        given = {id(c): self.statement(c, owner, {**ties, **duplicates}) for c in found}
+        rest = ValueSource(None, Leaf(self.template, None, self.template.span), self.template.span, {}, ())
         for name in self.space.names:
-            if name in ties or name in twins:
+            if name in ties or name in duplicates:
                 continue
             source = owner.get(name)
             if source is not None:
@@ -91,7 +91,7 @@ class _Elaborator:
         for tie in kept:
             if tie.name == tie.alias:
                 make.try_untied(self.statement(tie.covering, owner, {}), tie)
-        for name, other in twins.items():
+        for name, other in duplicates.items():
             if make.again(name, other):
                 covered[owner[name].assignment.number].append(name)
         for name, model, view in buffers_of(self.template, self.space, sources):
@@ -119,8 +119,8 @@ class _Elaborator:
             warnings,
         )
 
-    def statement(self, covering: Covering, owner: Mapping[str, Covering], ties: Mapping[str, str]) -> Given:
+    def statement(self, covering: Covering, owner: Mapping[str, Covering], ties: Mapping[str, str]) -> ValueSource:
         """A statement with the tensors that it, and no later one, gives a value to."""
         names = {n: at for n, at in covering.names.items() if owner[n] is covering and n not in ties}
         assignment = covering.assignment
-        return Given(assignment.number, assignment.value, assignment.statement.value.span, names, covering.counts)
+        return ValueSource(assignment.number, assignment.value, assignment.statement.value.span, names, covering.counts)

@@ -1,6 +1,6 @@
-"""Which tensors of the output are computed alike, told without making a node for them.
+"""Which tensors of the output are computed alike (one equivalence class), found without making a node for them.
 
-What a statement's value comes to at a tensor depends on the tensors of the models that its term looks up there (their
+What a statement's value is at a tensor depends on the tensors of the models that its term looks up there (their
 dtypes and shapes, and which of them are one), on its numbers there, and on the names that key its random masks. Two
 tensors that agree in the first two have the same nodes but for the ranges that are read and the masks' keys; so one of
 them is made (`instantiate.py`), and the others say what they read instead.
@@ -16,9 +16,9 @@ from collections.abc import Hashable, Iterable, Mapping
 from ...grammar.diagnostic import MergecError
 from ...grammar.records import dataclass
 from ..checkpoint.layouts import View
-from ..graph.graph import Likeness, Node, StoredRange, below
+from ..graph.graph import EquivalenceClass, Node, StoredRange, below
 from ..graph.masks import mask_key
-from ..terms.lookup import corresponding, moved
+from ..terms.lookup import corresponding, relocated
 from ..terms.terms import (
     Among,
     Apply,
@@ -27,7 +27,7 @@ from ..terms.terms import (
     Choice,
     Leaf,
     Lora,
-    Number,
+    NumberTerm,
     Region,
     Stack,
     Where,
@@ -40,7 +40,7 @@ from .across import WHOLE_MODEL
 from .vocabulary import Vocabulary
 
 Range = tuple[int, str, int]
-"""Model, stored tensor and first element: what tells one range of stored tensors from another."""
+"""Model, stored tensor and first element: what identifies a range of a stored tensor."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +48,7 @@ class Sight:
     """What a statement's value depends on at one tensor.
 
     Tensors of equal `key` are computed alike. `reads` are the ranges that the term looks up, each with its model's
-    number, whether or not its value comes to need them.
+    number, whether or not its value needs them in the end.
     """
 
     key: Hashable
@@ -62,11 +62,11 @@ class _Part:
 
     leaves: tuple[Leaf, ...]
     numbers: tuple[object, ...]
-    moves: tuple[At | Stack | Assembly, ...]
+    relocations: tuple[At | Stack | Assembly, ...]
     plain: bool
 
 
-class Signature:
+class RegionSignature:
     """What a region's value depends on."""
 
     def __init__(self, region: Region, vocabulary: Vocabulary | None) -> None:
@@ -106,10 +106,10 @@ class Signature:
                 return None
         return self._sight(found, reads)
 
-    def likeness(self, node: Node, sight: Sight, name: str, seed: int) -> tuple[Likeness, tuple[int, ...]]:
+    def equivalence(self, node: Node, sight: Sight, name: str, seed: int) -> tuple[EquivalenceClass, tuple[int, ...]]:
         """What those that are computed like `node`, which was made for the output `name`, have in common.
 
-        Also which of a tensor's `reads` take the places of `Likeness.sources`.
+        Also which of a tensor's `reads` take the places of `EquivalenceClass.sources`.
         """
         masks = {mask_key(seed, name, m["label"], m["stream"]): (m["label"], m["stream"]) for m in self._masks}
         used = {_range(place): place for place in sources_below([node])}
@@ -118,7 +118,7 @@ class Signature:
             where = (model, view.stored, view.first)
             if where in used:
                 slots.setdefault(where, k)
-        return Likeness(tuple([used[r] for r in slots]), masks, seed), tuple(slots.values())
+        return EquivalenceClass(tuple([used[r] for r in slots]), masks, seed), tuple(slots.values())
 
     # --- looking
 
@@ -157,11 +157,11 @@ class Signature:
             else:
                 # by its text: 0.0 and -0.0 are equal, and so are 1 and True
                 found.append(repr(value) if isinstance(value, int | float) else (str(type(value)), bool(value)))
-        for move in part.moves:
+        for relocation in part.relocations:
             try:
-                to = moved(move, where)
+                to = relocated(relocation, where)
             except MergecError as error:
-                if any(leaf.model.family.is_optional(where.name) for leaf in leaves(move)):
+                if any(leaf.model.family.is_optional(where.name) for leaf in leaves(relocation)):
                     return False
                 found.append(_fault(error))
                 continue
@@ -196,18 +196,18 @@ class Signature:
 def _part_of(region: Region) -> _Part:
     found: list[Leaf] = []
     numbers: list[object] = []
-    moves: list[At | Stack | Assembly] = []
+    relocations: list[At | Stack | Assembly] = []
     for term in walk(region, _asked_here):
         if isinstance(term, Leaf):
             found.append(term)
         elif isinstance(term, At | Stack | Assembly):
-            moves.append(term)
+            relocations.append(term)
         elif isinstance(term, Choice):
             numbers.append(term.condition)
-        elif isinstance(term, Number) and varies(term.value):
+        elif isinstance(term, NumberTerm) and varies(term.value):
             numbers.append(term.value)
-    plain = not numbers and not moves and all(leaf.path is None for leaf in found)
-    return _Part(tuple(found), tuple(numbers), tuple(moves), plain)
+    plain = not numbers and not relocations and all(leaf.path is None for leaf in found)
+    return _Part(tuple(found), tuple(numbers), tuple(relocations), plain)
 
 
 def _asked_here(term: Region) -> tuple[Region, ...]:
@@ -218,14 +218,14 @@ def _asked_here(term: Region) -> tuple[Region, ...]:
 
 
 def _absence(leaf: Leaf, name: str) -> Hashable:
-    """In which way a model lacks a tensor: what `Tensors.node` tells apart."""
+    """In which way a model lacks a tensor: what `Tensors.node` distinguishes."""
     model = leaf.model
     at = model.space.layer_of(name)
     return "no layer" if at is not None and at[1] >= model.space.depths.get(at[0].name, 0) else "missing"
 
 
 def _fault(error: MergecError) -> Hashable:
-    """A value that can't be told: wrong in the same way where code and place are the same."""
+    """A value that can't be worked out: wrong in the same way where code and place are the same."""
     return tuple([(d.code, d.labels[0].span if d.labels else None) for d in error.diagnostics])
 
 
@@ -238,7 +238,7 @@ def sources_below(nodes: Iterable[Node]) -> list[StoredRange]:
     return [n.attribute("range") for n in below(nodes) if n.op == "source"]
 
 
-def read_twice(lone: Iterable[Node], reads: Iterable[tuple[Likeness, tuple[View, ...]]]) -> set[Range]:
+def read_twice(lone: Iterable[Node], reads: Iterable[tuple[EquivalenceClass, tuple[View, ...]]]) -> set[Range]:
     """Of the ranges that outputs read, those that more than one of them does.
 
     `lone` are values of outputs that are like no other's; all that they read counts, as they may share it.
@@ -254,6 +254,6 @@ def read_twice(lone: Iterable[Node], reads: Iterable[tuple[Likeness, tuple[View,
     return twice
 
 
-def is_shared(like: Likeness, views: tuple[View, ...], twice: Mapping[Range, object] | set[Range]) -> bool:
+def is_shared(like: EquivalenceClass, views: tuple[View, ...], twice: Mapping[Range, object] | set[Range]) -> bool:
     """Whether an output reads something that another does too."""
     return any((s.model, v.stored, v.first) in twice for s, v in zip(like.sources, views, strict=True))

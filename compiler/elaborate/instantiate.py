@@ -15,7 +15,7 @@ from ..graph.masks import mask_key
 from ..ops.shapes import elements
 from ..ops.table import OPS, SCALARS
 from ..terms.lifting import as_region
-from ..terms.lookup import exists, lookups, moved, name_in
+from ..terms.lookup import exists, lookups, name_in, relocated
 from ..terms.terms import (
     Among,
     Apply,
@@ -24,7 +24,7 @@ from ..terms.terms import (
     Choice,
     Leaf,
     Lora,
-    Number,
+    NumberTerm,
     Region,
     Stack,
     Tie,
@@ -109,14 +109,14 @@ class Instantiator:
             return self._leaf(term, where)
         if isinstance(term, Lora):
             return self.adapted.delta(term, where)
-        if isinstance(term, Number):
+        if isinstance(term, NumberTerm):
             return self._number(term.value, where, term.span)
         if isinstance(term, Apply):
             return self._apply(term, where)
         if isinstance(term, Among):
             return self._among(term, where)
         if isinstance(term, Choice | At | Stack | Assembly):
-            found = moved(term, where)
+            found = relocated(term, where)
             return self.node(*found) if found is not None else self._absent(term, where)
         assert isinstance(term, Tie)
         raise MergecError(
@@ -171,7 +171,7 @@ class Instantiator:
         """The value for some of the models. Raises MergecError (E0470) where it takes numbers of the whole model."""
         names = ", ".join(f"`{m.label or 'an expression'}`" for m in absent)
         note = f"without {names}, which {'lacks' if len(absent) == 1 else 'lack'} the optional `{where.output}`"
-        mend = f'give that place a value of its own: `"{where.output}" = …`'
+        fix = f'give that place a value of its own: `"{where.output}" = …`'
         if any(isinstance(t, Apply) and t.op in WHOLE_MODEL for t in walk(term.full)):
             raise MergecError(
                 Diagnostic(
@@ -179,14 +179,14 @@ class Instantiator:
                     f"`{term.function}` takes numbers of the whole model, and not all of its models have all of it",
                     (Label(term.span, f"{names} can't drop out for single tensors"),),
                     (note,),
-                    (mend,),
+                    (fix,),
                 )
             )
         try:
             return term.again(present)
         except MergecError as error:
             raise MergecError(
-                [dataclasses.replace(d, notes=(*d.notes, note), help=(*d.help, mend)) for d in error.diagnostics]
+                [dataclasses.replace(d, notes=(*d.notes, note), help=(*d.help, fix)) for d in error.diagnostics]
             ) from None
 
     # --- operations
@@ -235,7 +235,7 @@ class Instantiator:
         conditions = [k < len(row.takes) and row.takes[k] == "m" for k in range(len(nodes))]
         nodes = tuple(self._condition(n) if c else self._plain(n) for n, c in zip(nodes, conditions, strict=True))
         # a number that the recipe gives; zeros that follow from the tensors are divided by as IEEE has it
-        if term.op == "div" and isinstance(term.args[1], Number) and self._constant(nodes[1]) == 0:
+        if term.op == "div" and isinstance(term.args[1], NumberTerm) and self._constant(nodes[1]) == 0:
             raise MergecError(
                 Diagnostic(
                     "E0216", "this divides by zero", (Label(term.span, "division by zero"),), (f"at `{where.output}`",)

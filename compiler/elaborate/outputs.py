@@ -19,11 +19,11 @@ from ..checkpoint.model import Model
 from ..evaluate.settings import Settings
 from ..family.config_keys import config_value
 from ..family.space import Coordinate, Space
-from ..graph.graph import Graph, Likeness, Node, Output
+from ..graph.graph import EquivalenceClass, Graph, Node, Output
 from ..ops.shapes import shape_text
 from ..terms.terms import Leaf, Where, has_adapter, is_region, models_in, where_of
 from .absences import Absences
-from .equivalence import Sight, Signature, is_shared, read_twice
+from .equivalence import RegionSignature, Sight, is_shared, read_twice
 from .instantiate import Instantiator
 from .resize import common_shape
 from .ties import KeptTie
@@ -34,7 +34,7 @@ MOST_ERRORS = 50
 
 
 @dataclass(slots=True, eq=False)
-class Given:
+class ValueSource:
     """What gives tensors their value: statement `number`, or the template where none does (None).
 
     `names` are the tensors with their coordinates under its place; `counts` as in `Selection`.
@@ -45,26 +45,26 @@ class Given:
     span: Span
     names: Mapping[str, Coordinate]
     counts: tuple[int, ...]
-    signature: Signature | None = None
+    signature: RegionSignature | None = None
     domain: tuple[Where, ...] | None = None
-    kinds: dict[Hashable, Kind] = field(default_factory=dict)
+    kinds: dict[Hashable, OutputKind] = field(default_factory=dict)
 
 
 @dataclass(slots=True, eq=False)
-class Kind:
+class OutputKind:
     """Tensors of one statement that are computed alike: the first of them, None where it went wrong, as they all do.
 
-    `slots` are those of a tensor's `Sight.reads` that take the places of the likeness's sources.
+    `slots` are those of a tensor's `Sight.reads` that take the places of `equivalence.sources`.
     """
 
     first: Output | None
     position: int
     sight: Sight
-    likeness: Likeness | None = None
+    equivalence: EquivalenceClass | None = None
     slots: tuple[int, ...] = ()
 
 
-class Maker:
+class OutputBuilder:
     """Makes the outputs of `graph`, in the order in which they are asked for; what is wrong goes to `errors`."""
 
     def __init__(
@@ -89,14 +89,14 @@ class Maker:
             wide=settings.compute == "F64",
             resize=settings.resize,
         )
-        self._givers: list[tuple[Given, str] | None] = []
+        self._givers: list[tuple[ValueSource, str] | None] = []
 
     @property
     def absences(self) -> Absences:
         """Which optional tensors models were found to lack."""
         return self._instantiator.absences
 
-    def give(self, given: Given, name: str) -> bool:
+    def give(self, given: ValueSource, name: str) -> bool:
         """Adds an output tensor with its statement's value; False where that is wrong."""
         like = self._template.find(name)
         if like is not None and self._template.dtype(like[1]) not in FLOATS and self._equal(given, name):
@@ -109,20 +109,20 @@ class Maker:
         kind = given.kinds.get(key)
         if kind is None:
             position = len(self.graph.outputs)
-            kind = given.kinds[key] = Kind(self._give_alone(given, name), position, sight)
+            kind = given.kinds[key] = OutputKind(self._give_alone(given, name), position, sight)
             return kind.first is not None
         first = kind.first
         if first is None:
             return False
-        if kind.likeness is None:
-            kind.likeness, kind.slots = self._likeness(given, kind, first)
+        if kind.equivalence is None:
+            kind.equivalence, kind.slots = self._common(given, kind, first)
         if not kind.slots:
             # of numbers alone: it has the same node, and costs no more than that
             return self._give_alone(given, name) is not None
-        self._append(given, _like(first, name, kind.likeness, tuple([sight.reads[k] for k in kind.slots])))
+        self._append(given, _like(first, name, kind.equivalence, tuple([sight.reads[k] for k in kind.slots])))
         return True
 
-    def try_untied(self, given: Given, tie: KeptTie) -> None:
+    def try_untied(self, given: ValueSource, tie: KeptTie) -> None:
         """Collects what a tensor would get from adapters were it not tied (E0310), where what is stored is not that."""
         stored = next((o.node for o in self.graph.outputs if o.name == tie.other), None)
         if stored is None or not has_adapter(given.value):
@@ -156,20 +156,20 @@ class Maker:
         what they share."""
         outputs = self.graph.outputs
         twice = read_twice(
-            (o.node for o in outputs if o.likeness is None),
-            ((o.likeness, o.reads) for o in outputs if o.likeness is not None),
+            (o.node for o in outputs if o.equivalence is None),
+            ((o.equivalence, o.reads) for o in outputs if o.equivalence is not None),
         )
         if not twice:
             return
         for k, output in enumerate(outputs):
-            giver = self._givers[k]
-            if giver is not None and output.likeness is not None and is_shared(output.likeness, output.reads, twice):
+            giver, like = self._givers[k], output.equivalence
+            if giver is not None and like is not None and is_shared(like, output.reads, twice):
                 node = self._value(*giver)
-                outputs[k] = dataclasses.replace(output, node=node, likeness=None, reads=())
+                outputs[k] = dataclasses.replace(output, node=node, equivalence=None, reads=())
 
     # --- one tensor
 
-    def _equal(self, given: Given, name: str) -> bool:
+    def _equal(self, given: ValueSource, name: str) -> bool:
         """Adds an integer tensor of which all models that a statement reads hold the same; False where they don't.
 
         Counters and indices of that kind are no parameters, so there is nothing to compute.
@@ -177,7 +177,7 @@ class Maker:
         if not is_region(given.value) or isinstance(given.value, Leaf):
             return False
         if given.signature is None:
-            given.signature = Signature(given.value, self._vocabulary)
+            given.signature = RegionSignature(given.value, self._vocabulary)
         sight = given.signature.at(self._where(given, name))
         models = {model.number: model for model in models_in(given.value)}
         if sight is None or len(set(sight.models)) < 2 or not models.keys() >= set(sight.models):
@@ -191,12 +191,12 @@ class Maker:
             self._append(given, output)
         return output is not None
 
-    def _sight(self, given: Given, name: str) -> Sight | None:
+    def _sight(self, given: ValueSource, name: str) -> Sight | None:
         """What the value of a tensor depends on; None where it has to be made by itself."""
         if given.signature is None:
             if not is_region(given.value):
                 return None
-            given.signature = Signature(given.value, self._vocabulary)
+            given.signature = RegionSignature(given.value, self._vocabulary)
         if given.signature.shared or given.signature.adapted:
             return None
         # what is brought to another size is put together of several tensors
@@ -209,23 +209,23 @@ class Maker:
         except RecursionError:
             return None  # making it says so
 
-    def _of_one_size(self, signature: Signature, name: str) -> Sight | None:
+    def _of_one_size(self, signature: RegionSignature, name: str) -> Sight | None:
         """What a value depends on of which no tensor has to be resized."""
         sight = signature.at_name(name) if signature.plain else None
         like = self._template.find(name)
         shapes = {view.shape for view in sight.reads} if sight is not None else set()
         return sight if like is not None and shapes == {like[1].shape} else None
 
-    def _likeness(self, given: Given, kind: Kind, first: Output) -> tuple[Likeness, tuple[int, ...]]:
+    def _common(self, given: ValueSource, kind: OutputKind, first: Output) -> tuple[EquivalenceClass, tuple[int, ...]]:
         """What the tensors of a kind have in common, once there are two of them; enters it for the first too."""
         assert given.signature is not None
-        likeness, slots = given.signature.likeness(first.node, kind.sight, first.name, self._settings.seed)
+        equivalence, slots = given.signature.equivalence(first.node, kind.sight, first.name, self._settings.seed)
         if slots:
             reads = tuple([kind.sight.reads[k] for k in slots])
-            self.graph.outputs[kind.position] = _like(first, first.name, likeness, reads)
-        return likeness, slots
+            self.graph.outputs[kind.position] = _like(first, first.name, equivalence, reads)
+        return equivalence, slots
 
-    def _give_alone(self, given: Given, name: str) -> Output | None:
+    def _give_alone(self, given: ValueSource, name: str) -> Output | None:
         """Adds an output made by itself; None where it is wrong."""
         if len(self._errors) > MOST_ERRORS:
             return None
@@ -244,11 +244,11 @@ class Maker:
             self._append(given, output)
         return output
 
-    def _append(self, given: Given, output: Output) -> None:
+    def _append(self, given: ValueSource, output: Output) -> None:
         self.graph.outputs.append(output)
         self._givers.append((given, output.name))
 
-    def _value(self, given: Given, name: str) -> Node:
+    def _value(self, given: ValueSource, name: str) -> Node:
         """The node of a tensor's value. Raises MergecError."""
         make = self._instantiator
         if given.domain is None:
@@ -256,7 +256,7 @@ class Maker:
         make.domain = given.domain
         return make.root(given.value, self._where(given, name), given.span)
 
-    def _domain(self, given: Given) -> tuple[Where, ...]:
+    def _domain(self, given: ValueSource) -> tuple[Where, ...]:
         """The float tensors that a statement gives a value to: what a number of the whole model is over."""
         return tuple([self._where(given, name) for name in given.names if self._is_float(name)])
 
@@ -264,11 +264,11 @@ class Maker:
         like = self._template.find(name)
         return like is None or self._template.dtype(like[1]) in FLOATS
 
-    def _where(self, given: Given, name: str) -> Where:
+    def _where(self, given: ValueSource, name: str) -> Where:
         return where_of(self._space, given.names, given.counts, name)
 
     def _report(self, diagnostic: Diagnostic) -> None:
-        """Collects an error, once a code and place: a wrong statement goes wrong at many tensors."""
+        """Collects an error, once per code and place: a wrong statement goes wrong at many tensors."""
         where = diagnostic.labels[0].span if diagnostic.labels else None
         if not any(d.code == diagnostic.code and d.labels and d.labels[0].span == where for d in self._errors):
             self._errors.append(diagnostic)
@@ -361,5 +361,5 @@ def _same(catalog: Catalog, one: tuple[Model, View], other: tuple[Model, View]) 
     return found is True
 
 
-def _like(first: Output, name: str, likeness: Likeness, reads: tuple[View, ...]) -> Output:
-    return Output(name, first.node, first.dtype, first.shape, first.statement, first.span, likeness, reads)
+def _like(first: Output, name: str, equivalence: EquivalenceClass, reads: tuple[View, ...]) -> Output:
+    return Output(name, first.node, first.dtype, first.shape, first.statement, first.span, equivalence, reads)

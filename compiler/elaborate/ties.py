@@ -15,7 +15,7 @@ from collections.abc import Mapping, Sequence
 from ...grammar.diagnostic import Diagnostic, Label, MergecError
 from ...grammar.records import dataclass
 from ...grammar.source import Span
-from ..checkpoint.adapter import Adapter, Part
+from ..checkpoint.adapter import Adapter, AdapterPart
 from ..checkpoint.catalog import StoredTensor
 from ..checkpoint.model import Model
 from ..family.space import Space
@@ -194,7 +194,7 @@ class _Ties:
 # --- what an adapter does to tensors that are tied -------------------------------------------------
 
 
-def change_of(adapter: Adapter, model: Model, name: str, span: Span) -> Part | None:
+def change_of(adapter: Adapter, model: Model, name: str, span: Span) -> AdapterPart | None:
     """What the adapter does to the model's canonical tensor `name`. Raises MergecError (E0453)."""
     bound = adapter.bound(model, span)
     if name in bound or not adapter.config.tied:
@@ -209,8 +209,8 @@ def sharing(model: Model, name: str) -> list[str]:
     return [other for other in names if other != name]
 
 
-def same_change(adapter: Adapter, one: Part | None, two: Part | None) -> bool:
-    """Whether two tensors of one shape are known to be changed alike: by equal tensors, and by equal products."""
+def same_change(adapter: Adapter, one: AdapterPart | None, two: AdapterPart | None) -> bool:
+    """Whether two tensors of one shape are known to be changed equally: by equal tensors, and by equal products."""
     if one is None or two is None:
         return one is two
     if (one.first, one.piece) != (two.first, two.piece):
@@ -231,8 +231,8 @@ def same_change(adapter: Adapter, one: Part | None, two: Part | None) -> bool:
     )
 
 
-def _same_product(adapter: Adapter, one: Part, two: Part) -> bool:
-    """Whether what is added is equal: B·A and (B'·A')ᵀ are where A is B' turned, and B is A' turned."""
+def _same_product(adapter: Adapter, one: AdapterPart, two: AdapterPart) -> bool:
+    """Whether what is added is equal: B·A and (B'·A')ᵀ are where A is B' transposed, and B is A' transposed."""
     first, second = one.change.product, two.change.product
     if first is None or second is None:
         return first is second

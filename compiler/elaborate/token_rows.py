@@ -115,7 +115,7 @@ def output_without_rows(
 def _added(catalog: Catalog, model: Model) -> dict[str, int]:
     """Added tokens as far as small files, and the beginning of a large one, tell them.
 
-    The files go along unread, so that one which is not sound says nothing here.
+    The files are copied unread, so that one which is not sound says nothing here.
     """
     checkpoint = model.checkpoint
     found: dict[Any, Any] = {}

@@ -1,4 +1,4 @@
-"""The papers that go with an output: model card and provenance."""
+"""The documents that go with an output: model card and provenance."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ def provenance(
             "layout": m.layout,
             "parameters": m.parameters,
             "headers_sha256": fingerprint(m),
-            "files": [{"name": f.path.rsplit("/", 1)[-1], **stamp(f), "key": file_key(f)} for f in m.checkpoint.files],
+            "files": [{"name": f.path.rsplit("/", 1)[-1], **state(f), "key": file_key(f)} for f in m.checkpoint.files],
         }
         for m in recipe.inputs
     ]
@@ -109,15 +109,15 @@ def provenance(
     return json_text(data)
 
 
-def stamp(file: InputFile) -> dict[str, int]:
-    """What says of a file that it is still the same, wherever on its file system it was moved to."""
+def state(file: InputFile) -> dict[str, int]:
+    """What shows that a file is still the same, wherever on its file system it was moved."""
     return {"size": file.size, "mtime_ns": file.mtime_ns, "device": file.device, "inode": file.inode}
 
 
 def model_card(recipe: Recipe, text: str, settings: Settings, facts: Sequence[tuple[str, str]], title: str) -> str:
     """README.md of the output: front matter that the Hub reads, inputs, and the recipe.
 
-    What comes from inputs is quoted (as a string of this language, which YAML reads alike) or fenced, so that it can't
+    What comes from inputs is quoted (as a string of this language, the same in YAML) or fenced, so that it can't
     become markup.
     """
     sources = list(dict.fromkeys(m.source for m in recipe.inputs))

@@ -63,7 +63,7 @@ LEFT_BEHIND = (
     "scheduler*",
     "rng_state*",
 )
-"""What never goes along: other weights, training state, cards, and what is written anew."""
+"""What is never copied: other weights, training state, cards, and what is written anew."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,7 +115,7 @@ def companions(catalog: Catalog, origin: Model, settings: Settings, elaboration:
 
 
 def _from(model: Model, *, tokenizer: bool) -> dict[str, str]:
-    """The files of a model that go along, tokenizer files or all others: name to path."""
+    """The files of a model to copy, tokenizer files or all others: name to path."""
     location = model.checkpoint.location
     return {
         name: f"{location}/{name}"
@@ -165,7 +165,7 @@ def _chat_template(
     copied: dict[str, str],
     documents: dict[str, str],
 ) -> None:
-    """Writes the chat template that is asked for, or sees that the one of the tokenizer's model goes along; takes out
+    """Writes the chat template that is asked for, or sees that the one of the tokenizer's model is copied; takes out
     all others."""
     wanted = chat_templates(catalog, settings)
     emptied: tuple[str, ...] = CONFIGS

@@ -89,12 +89,12 @@ def _layers(config: dict[str, Any], elaboration: Elaboration, origin: Model) -> 
         before, after = changes[stack.name]
         if before == after:
             continue
-        alike = [changes[s.name] for s in stacks if s.depth_key is not None and s.depth_key == stack.depth_key]
+        same_key = [changes[s.name] for s in stacks if s.depth_key is not None and s.depth_key == stack.depth_key]
         # layers that the config counts apart are among the stored ones, or are not
         extra = config_value(config, stack.extra_key) if stack.extra_key else None
         beyond = {0, extra} if type(extra) is int else {0}
         keys = [stack.depth_key, *layouts] if stack.depth_key else []
-        if len(set(alike)) > 1 or not any(_replace(config, keys, before - n, after - n) for n in beyond):
+        if len(set(same_key)) > 1 or not any(_replace(config, keys, before - n, after - n) for n in beyond):
             if not origin.family.inferred and stack.depth_key and _add(config, stack.depth_key, after):
                 continue
             yield _Uncounted(stack.name, "layers", before, after)

@@ -12,7 +12,7 @@ those whose key is another. What a key must cover, and where that comes in:
     what was put together in one stored tensor, and where   `with_keys`
     whether infinities and NaNs of copies were looked for   `with_keys`
 
-What concerns all tensors alike is not in a key: versions of libraries, kind of device, processor. A run compares these
+What concerns every tensor is not in a key: versions of libraries, kind of device, processor. A run compares these
 once (`runtime/resume/environment.py`) and takes over nothing where they differ. Nor is what changes no byte: how the
 work is divided (lanes, blocks, budgets), names of tensors and weight files, remarks. docs/reliability.md has the same
 as a table of changes, which `tests/resume/test_changes.py` tries one by one.

@@ -22,7 +22,7 @@ RECORD = "mergec"
 """The key of the recipe's record."""
 
 MOST = 16 << 20
-"""The most bytes that go along; the longest header that loaders accept is 100 MB."""
+"""The most bytes that are copied; the longest header that loaders accept is 100 MB."""
 
 _DIGESTS = ("modelspec.hash_sha256", "sshs_model_hash", "sshs_legacy_hash")
 """Digests of the weights, which are others now."""
@@ -40,7 +40,7 @@ def header_metadata(
     sets: Mapping[str, Any],
     always: Mapping[str, str],
 ) -> tuple[Mapping[str, str], list[Diagnostic]]:
-    """The `__metadata__` of an output that is one file, and a warning (W0581) about what is too long to go along.
+    """The `__metadata__` of an output that is one file, and a warning (W0581) about what is too long to be copied.
 
     `defines` and `sets` are what the command line replaced, `always` is what every file of the format says.
     """

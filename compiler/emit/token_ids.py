@@ -100,26 +100,26 @@ class TokenIds:
     def _translated(self, path: Path, value: Any, file: str) -> Any:
         key = path[-1]
         if key in _MAPS and isinstance(value, Mapping):
-            return {k: n for k, v in value.items() if (n := self._moved(v, path, file)) is not None}
+            return {k: n for k, v in value.items() if (n := self._remapped(v, path, file)) is not None}
         if key in _PAIRS and isinstance(value, list):
             side = 1 if key == "forced_decoder_ids" else 0
             return [pair for v in value if (pair := self._pair(v, side, path, file)) is not None]
-        return self._moved(value, path, file)
+        return self._remapped(value, path, file)
 
     def _pair(self, value: Any, side: int, path: Path, file: str) -> Any:
         if not isinstance(value, list) or len(value) != 2:
             return value
-        moved = self._moved(value[side], path, file)
-        if moved is None and value[side] is not None:
+        remapped = self._remapped(value[side], path, file)
+        if remapped is None and value[side] is not None:
             return None
-        return [moved if k == side else v for k, v in enumerate(value)]
+        return [remapped if k == side else v for k, v in enumerate(value)]
 
-    def _moved(self, value: Any, path: Path, file: str) -> Any:
+    def _remapped(self, value: Any, path: Path, file: str) -> Any:
         """Ids in the output, in lists as deep as they are; None where a token is lost, and for a list without any."""
         if isinstance(value, list):
-            moved = [self._moved(v, path, file) for v in value]
+            remapped = [self._remapped(v, path, file) for v in value]
             # a phrase of which a token is lost is none; of single ids the others are as good as before
-            kept = [m for m, v in zip(moved, value, strict=True) if m is not None or v is None]
+            kept = [m for m, v in zip(remapped, value, strict=True) if m is not None or v is None]
             phrase = path[-1] in ("bad_words_ids", "force_words_ids", "sequence_bias") and len(kept) < len(value)
             single = not any(isinstance(v, list) for v in value)
             return None if value and (not kept or (phrase and single)) else kept

@@ -46,12 +46,12 @@ def advise(expressions: Expressions, node: ast.Call, scope: Scope) -> Any:
             f"this is {kind_of(condition)}",
         )
     message = str(given["message"].value)
-    mend = (str(given["help"].value),) if "help" in given and given["help"].value is not None else ()
+    fix = (str(given["help"].value),) if "help" in given and given["help"].value is not None else ()
     sink = expressions.advice
 
     def check(holds: Any, tensor: str = "") -> bool:
         if holds is not True:
-            _warn(sink, message, span, mend, (f"at `{tensor}`",) if tensor else ())
+            _warn(sink, message, span, fix, (f"at `{tensor}`",) if tensor else ())
         return True
 
     if isinstance(condition, bool):
@@ -63,7 +63,7 @@ def advise(expressions: Expressions, node: ast.Call, scope: Scope) -> Any:
     return Vary(at, span, node.span.text)
 
 
-def _warn(sink: list[Diagnostic], message: str, span: Span, mend: tuple[str, ...], notes: tuple[str, ...]) -> None:
-    """Adds the warning, once a message and place: a method is asked for many tensors."""
+def _warn(sink: list[Diagnostic], message: str, span: Span, fix: tuple[str, ...], notes: tuple[str, ...]) -> None:
+    """Adds the warning, once per message and place: a method is asked for many tensors."""
     if not any(d.message == message and d.labels[0].span == span for d in sink):
-        sink.append(finding("W0570", message, span, "here", notes=notes, help=mend))
+        sink.append(finding("W0570", message, span, "here", notes=notes, help=fix))

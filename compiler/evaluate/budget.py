@@ -1,4 +1,4 @@
-"""What evaluating a recipe may cost: the language always comes to an end, and this sees to it that the end is near.
+"""What evaluating a recipe may cost: evaluation always ends, and this sees to it that it ends soon.
 
 Without loops and recursion a recipe can still double something in every line. So evaluation counts its steps, and knows
 the size that a list or place map would have if it were written out: one that names another twice is small in memory,

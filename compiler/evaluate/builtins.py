@@ -15,7 +15,7 @@ from ...grammar.records import dataclass
 from ...grammar.source import Span
 from ..ops.sorting_network import comparators
 from ..terms.lifting import as_region, lift
-from ..terms.terms import Among, Apply, Number, Vary
+from ..terms.terms import Among, Apply, NumberTerm, Vary
 from . import lists
 from .calls import Parameter
 
@@ -123,13 +123,13 @@ def _karcher(given: dict[str, Any], span: Span) -> Any:
     weights = lists.each({"value": given["weight"], "models": given["products"]}, span)
     options = [as_region(given[name], span) for name in ("max_iter", "tol")]
     rest = (*options, *(as_region(w, span) for w in weights), *products)
-    return tuple(Apply("karcher", (Number(i, span), *rest), span) for i in range(len(weights)))
+    return tuple(Apply("karcher", (NumberTerm(i, span), *rest), span) for i in range(len(weights)))
 
 
 def _median(given: dict[str, Any], span: Span) -> Any:
     products = _triangle(given, "median_factors", span)
     rest = (*(as_region(given[name], span) for name in ("maxiter", "eps", "ftol")), *products)
-    return tuple(Apply("geometric_median", (Number(i, span), *rest), span) for i in range(len(given["products"])))
+    return tuple(Apply("geometric_median", (NumberTerm(i, span), *rest), span) for i in range(len(given["products"])))
 
 
 def _keep(given: dict[str, Any], span: Span) -> Any:

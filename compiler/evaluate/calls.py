@@ -107,7 +107,7 @@ def match(function: str, parameters: Sequence[Parameter], given: Sequence[Given]
     return out
 
 
-def check_declared(parameters: Sequence[ast.Parameter]) -> None:
+def check_declared(parameters: Sequence[ast.ParameterDeclaration]) -> None:
     """Raises MergecError (E0223) for a kind that there is not, or that has no bounds."""
     for kind in [p.kind for p in parameters if p.kind is not None]:
         if kind.name not in KINDS:

@@ -42,7 +42,7 @@ _ADAPTERS = build({"name": "LoRA"})
 """Adapters have no places: what they change is found by name."""
 
 MAX_MODELS = 1000
-"""The most `model(…)` calls that a recipe can come to."""
+"""The most `model(…)` calls that a recipe can make."""
 
 
 class Models:

@@ -145,7 +145,7 @@ class Functions:
         scope.values[statement.name.id] = self._value(statement.value, scope)
 
 
-def _parameter(declared: ast.Parameter) -> Parameter:
+def _parameter(declared: ast.ParameterDeclaration) -> Parameter:
     kind = declared.kind
     return Parameter(
         declared.name.id,

@@ -44,7 +44,7 @@ def cycles(module: ast.Module) -> list[Diagnostic]:
 
 
 def bound_and_free(body: ast.Block) -> tuple[set[str], list[ast.Name]]:
-    """Names that comprehensions bind, and names that stand for values, in a def's body; places are left out."""
+    """Names that comprehensions bind, and names that stand for values, in a def's body; places are skipped."""
     bound: set[str] = set()
     free: list[ast.Name] = []
     todo: list[Any] = [body]

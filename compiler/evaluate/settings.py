@@ -159,7 +159,7 @@ def _template(recipe: Recipe, check: _Checker) -> tuple[Model, bool]:
 
 
 class _Checker:
-    """One method a kind of setting; what is wrong goes to `errors`."""
+    """One method per kind of setting; what is wrong goes to `errors`."""
 
     def __init__(self, given: Mapping[str, Given], errors: list[Diagnostic]) -> None:
         self.given, self.errors = given, errors

@@ -1,6 +1,6 @@
 """Evaluates a recipe's statements: lets, defs, output settings and assignments, to terms.
 
-Errors are collected, one a statement; a name whose own statement failed is poison and causes no further errors.
+Errors are collected, one per statement; a name whose own statement failed is poison and causes no further errors.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ class Assignment:
 
 @dataclass(slots=True, eq=False)
 class Recipe:
-    """What the statements of a recipe come to.
+    """What the statements of a recipe evaluate to.
 
     `advice` are warnings of methods; those about numbers that vary are added when tensors are asked for.
     """
@@ -164,7 +164,7 @@ class _Evaluator:
             self._let(statement, self.root, library=False)
         elif isinstance(statement, ast.Use):
             self._use(statement, self.root)
-        elif isinstance(statement, ast.Output):
+        elif isinstance(statement, ast.OutputStatement):
             self._output(statement)
         elif isinstance(statement, ast.Assign):
             path = self.expressions.path(statement.place, self.root)
@@ -189,8 +189,8 @@ class _Evaluator:
 
     def _override(self, statement: ast.Let, value: Any, replacement: Any) -> Any:
         kinds: tuple[Any, ...] = (bool, str, int | float)
-        alike = any(isinstance(value, kind) and isinstance(replacement, kind) for kind in kinds)
-        if not alike or isinstance(value, bool) != isinstance(replacement, bool):
+        same_kind = any(isinstance(value, kind) and isinstance(replacement, kind) for kind in kinds)
+        if not same_kind or isinstance(value, bool) != isinstance(replacement, bool):
             name = statement.name.id
             raise error(
                 "E0208",
@@ -249,7 +249,7 @@ class _Evaluator:
                 )
         return scope
 
-    def _output(self, statement: ast.Output) -> None:
+    def _output(self, statement: ast.OutputStatement) -> None:
         if self.result.output_span is not None:
             raise error("E0215", "`output` is given twice", statement.keyword, "again here")
         self.result.output_span = statement.keyword

@@ -1,6 +1,6 @@
 """Families of models: what their tensors are called, which are tied, how deep their stacks are.
 
-The table itself is data, `families/*.toml`, one entry a file; a family that is not in it is inferred from the tensor
+The table itself is data, `families/*.toml`, one entry per file; a family that is not in it is inferred from the tensor
 names (`infer.py`). All names here are CANONICAL: those under which current transformers stores the family. The names
 of other exporters are brought to these by the family's layouts (`layouts.py`).
 """
@@ -21,12 +21,12 @@ from .patterns import any_of, kind_of, pattern, split
 
 
 @dataclass(frozen=True, slots=True)
-class Stack:
+class LayerStack:
     """A run of numbered layers.
 
     `name` is the place (`layers`, `encoder.layers`), `prefix` ends in the number (`model.layers.{i}`), `depth_key` is
     the config's key for its length, dotted where nested; None where none is known. `extra_key` is its key for a number
-    of layers at the end that `depth_key` leaves out, which a checkpoint may hold or not.
+    of layers at the end that `depth_key` does not count, which a checkpoint may hold or not.
     """
 
     name: str
@@ -89,7 +89,7 @@ class Family:
     - `experts`: an expert's module path below a layer, such as `block_sparse_moe.experts.{e}`.
     - `optional`: globs of tensors that may be absent (`lookup.py`). `ignored`: globs of stored non-parameters.
     - `vocabulary`: tensors with a vocabulary axis, and which one; `vocab_key`: the config's key for its length.
-    - `per_layer_keys`: the config's lists with one item a layer. `experts_key`: its number of experts.
+    - `per_layer_keys`: the config's lists with one item per layer. `experts_key`: its number of experts.
     - `inferred`: from tensor names, not from the table.
 
     Config keys are dotted where nested.
@@ -98,7 +98,7 @@ class Family:
     name: str
     model_types: tuple[str, ...]
     architectures: tuple[str, ...]
-    stacks: tuple[Stack, ...]
+    stacks: tuple[LayerStack, ...]
     places: Mapping[str, tuple[str, ...]]
     roles: Mapping[str, tuple[str, ...]]
     stack_roles: Mapping[str, Mapping[str, tuple[str, ...]]]
@@ -127,7 +127,7 @@ class Family:
         return any_of(self.ignored).fullmatch(name) is not None
 
 
-def stack_index(family: Family, name: str) -> tuple[Stack, int, str] | None:
+def stack_index(family: Family, name: str) -> tuple[LayerStack, int, str] | None:
     """The stack, layer number and name below the layer of a canonical tensor name; None outside the stacks."""
     for stack in family.stacks:
         if name.startswith(stack.head):
@@ -169,7 +169,7 @@ def build(entry: Entry, *, inferred: bool = False) -> Family:
         model_types=_strings(entry.get("model_types", ())),
         architectures=_strings(entry.get("architectures", ())),
         stacks=tuple(
-            Stack(name, s["prefix"], s.get("depth_key"), s.get("extra_key"))
+            LayerStack(name, s["prefix"], s.get("depth_key"), s.get("extra_key"))
             for name, s in entry.get("stacks", {}).items()
         ),
         places=_paths(entry.get("places", {})),

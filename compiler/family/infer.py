@@ -195,7 +195,7 @@ def _runs(names: Iterable[str]) -> tuple[dict[str, _Run], list[str]]:
 
 
 def _name_stacks(runs: Mapping[str, _Run]) -> dict[str, str]:
-    """Place to prefix. One stack is `layers`; several are told apart by their prefixes."""
+    """Place to prefix. One stack is `layers`; several are distinguished by their prefixes."""
     if len(runs) == 1:
         return {"layers": next(iter(runs))}
     sides = {prefix: _side(prefix) for prefix in runs}
@@ -389,7 +389,7 @@ def _text_first(nested: Sequence[str]) -> list[str]:
 
 
 def _lists(length: int, config: Mapping[str, Any], nested: Sequence[str]) -> list[str]:
-    """Lists that have one item a layer and say so in their names."""
+    """Lists that have one item per layer and say so in their names."""
     keys = [key for key in config if "layer" in key and "." not in key]
     keys += [
         f"{outer}.{key}"

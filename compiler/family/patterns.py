@@ -42,7 +42,7 @@ def split(name: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
 
 
 def kind_of(texts: Sequence[str]) -> str:
-    """The texts of `split` joined by one mark a number."""
+    """The texts of `split` joined by one mark per number."""
     out = [texts[0]]
     for k, text in enumerate(texts[1:]):
         out += (mark(k), text)

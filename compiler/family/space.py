@@ -15,14 +15,14 @@ from dataclasses import field
 from ...grammar.diagnostic import MergecError, error
 from ...grammar.records import dataclass
 from ...grammar.suggest import near
-from .family import Family, Stack, stack_index
+from .family import Family, LayerStack, stack_index
 from .place import GlobStep, IndexStep, NameStep, Path
 
 _MOST_NUMBERED = 1_000_000  # a name is free to claim any number, and what it claims is listed
 _MOST_GLOBS = 3  # in one place: a long name can be split between more in too many ways
 
 Coordinate = tuple[tuple[int, ...], str]
-"""Positions along the indices of the path (those of length one left out), and the rest of the name."""
+"""Positions along the indices of the path (but for those of length one), and the rest of the name."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +65,7 @@ class Space:
     _selections: dict[str, Selection] = field(default_factory=dict)
     _found: dict[str, Selection | None] = field(default_factory=dict)
     _parts: dict[str, Collection[str]] = field(default_factory=dict)
-    _layers: dict[str, tuple[Stack, int, str] | None] = field(default_factory=dict)
+    _layers: dict[str, tuple[LayerStack, int, str] | None] = field(default_factory=dict)
 
     def select(self, path: Path) -> Selection:
         """The tensors that a path covers. Raises MergecError where it covers none, or where an index is out of
@@ -118,7 +118,7 @@ class Space:
                 raise
             return found
 
-    def layer_of(self, name: str) -> tuple[Stack, int, str] | None:
+    def layer_of(self, name: str) -> tuple[LayerStack, int, str] | None:
         """The stack, layer number and name below the layer of a tensor; None outside the stacks."""
         if name not in self._layers:
             self._layers[name] = stack_index(self.family, name)
@@ -185,7 +185,7 @@ class Space:
         out.append(self._below(("",), "", path.steps, (), None))
         return out
 
-    def _in_stack(self, path: Path, stack: Stack, used: int) -> list[_Candidate]:
+    def _in_stack(self, path: Path, stack: LayerStack, used: int) -> list[_Candidate]:
         rest = path.steps[used:]
         index = IndexStep((), path.span)
         if rest and isinstance(rest[0], IndexStep):

@@ -2,7 +2,7 @@
 
 A version is not enough to tell it by: in a development install the code changes and the version stays. What the
 language and its methods are made of (grammar, evaluation, `stdlib/*.mrg`) shows in the graph, and so in every key;
-from the graph on, modules of the folders below decide what a number comes to.
+from the graph on, modules of the folders below decide what a number is.
 """
 
 from __future__ import annotations

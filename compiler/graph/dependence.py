@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
-from .graph import Graph, Likeness, StoredRange, below
+from .graph import EquivalenceClass, Graph, StoredRange, below
 
 if TYPE_CHECKING:
     import networkx as nx
@@ -17,20 +17,20 @@ StoredName = tuple[int, str]
 def digraph(graph: Graph) -> nx.DiGraph:
     """The graph for networkx: edges lead from stored tensors over nodes, by number, to outputs, by name.
 
-    Nothing is written out: an output with a likeness hangs on the tensors that it reads.
+    Nothing is written out: an output with an `equivalence` hangs on the tensors that it reads.
     """
     # a tenth of a second, which few runs have a use for
     import networkx
 
     made = networkx.DiGraph()
-    for node in below(o.node for o in graph.outputs if o.likeness is None):
+    for node in below(o.node for o in graph.outputs if o.equivalence is None):
         made.add_edges_from((i.id, node.id) for i in node.inputs)
         if node.op == "source":
             place: StoredRange = node.attribute("range")
             made.add_edge((place.model, place.stored), node.id)
-    slots: dict[tuple[int, Likeness], list[tuple[int, int]]] = {}
+    slots: dict[tuple[int, EquivalenceClass], list[tuple[int, int]]] = {}
     for output in graph.outputs:
-        like, node = output.likeness, output.node
+        like, node = output.equivalence, output.node
         if like is None:
             made.add_edge(node.id, output.name)
             continue
@@ -48,7 +48,7 @@ def dependents(graph: Graph, tensors: Iterable[StoredName]) -> tuple[set[StoredN
 
     made = digraph(graph)
     read = {tensor for tensor in tensors if tensor in made}
-    # one walk from all of them: behind a number of a whole model lie all outputs, and each would come to them again
+    # one walk from all of them: behind a number of a whole model lie all outputs, and each would reach them again
     together = object()
     made.add_node(together)
     made.add_edges_from((together, tensor) for tensor in read)

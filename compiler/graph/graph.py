@@ -28,7 +28,7 @@ Attribute = tuple[str, Any]
 class Node:
     """One value.
 
-    `kind` is `tensor` or `mask` (with a shape) or `number` or `threshold` (one a tensor; shape is None).
+    `kind` is `tensor` or `mask` (with a shape) or `number` or `threshold` (one per tensor; shape is None).
     Leaves are `source` (a range of a stored tensor), `gather` (rows of several) and `const`; `part` is a range of
     what an operation on whole tensors gave, `low_rank` the product of two matrices, multiplied block by block.
     """
@@ -59,7 +59,7 @@ class StoredRange:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Likeness:
+class EquivalenceClass:
     """What outputs that are computed alike have in common beside the nodes, which are those of one of them.
 
     `sources` are the ranges that those nodes read; in another output its `reads` stand in their places, in the same
@@ -86,8 +86,8 @@ class Likeness:
 class Output:
     """A canonical tensor of the output: the node that is its value and the dtype that it is rounded to.
 
-    `statement` is the number of the statement that gave the value, or None for a copy from the template. With a
-    `likeness` the value is that of `node` with `reads` as its sources.
+    `statement` is the number of the statement that gave the value, or None for a copy from the template. With an
+    `equivalence` the value is that of `node` with `reads` as its sources.
     """
 
     name: str
@@ -96,12 +96,12 @@ class Output:
     shape: tuple[int, ...]
     statement: int | None
     span: Span | None
-    likeness: Likeness | None = None
+    equivalence: EquivalenceClass | None = None
     reads: tuple[View, ...] = ()
 
     def of(self, node: Node) -> Output:
         """The same output with its value in another graph."""
-        return Output(self.name, node, self.dtype, self.shape, self.statement, self.span, self.likeness, self.reads)
+        return Output(self.name, node, self.dtype, self.shape, self.statement, self.span, self.equivalence, self.reads)
 
 
 @dataclass(slots=True)
@@ -175,9 +175,9 @@ class Graph:
         It has as many nodes as the recipe means, up to millions; to look at one output, see `value_of`.
         """
         out = Graph()
-        made = copied(out, below(o.node for o in self.outputs if o.likeness is None))
+        made = copied(out, below(o.node for o in self.outputs if o.equivalence is None))
         for output in self.outputs:
-            node = made[output.node.id] if output.likeness is None else write_out(out, output)
+            node = made[output.node.id] if output.equivalence is None else write_out(out, output)
             out.outputs.append(Output(output.name, node, output.dtype, output.shape, output.statement, output.span))
         return out
 
@@ -200,12 +200,12 @@ def below(roots: Iterable[Node]) -> list[Node]:
 
 def value_of(output: Output) -> Node:
     """An output's value in nodes of its own, in a graph of its own where it shares them with outputs like it."""
-    return output.node if output.likeness is None else write_out(Graph(), output)
+    return output.node if output.equivalence is None else write_out(Graph(), output)
 
 
 def write_out(graph: Graph, output: Output) -> Node:
     """Adds an output's value to a graph, with its own sources and random keys; gives its node there."""
-    like = output.likeness
+    like = output.equivalence
     nodes = below([output.node])
     if like is None:
         return copied(graph, nodes)[output.node.id]

@@ -2,7 +2,7 @@
 
 A key covers the operations, their attributes, the code that computes them and what is read, so it names a value across
 runs. It is of two parts, the form of the value and the leaves in it, so that outputs that are computed alike have their
-form told once. A number of the whole model is a leaf too: below it lie all tensors, and its own key is made of those of
+form made once. A number of the whole model is a leaf too: below it lie all tensors, and its own key is made of those of
 its nodes. No output that has such a number is computed like another.
 """
 
@@ -42,7 +42,7 @@ def output_keys(graph: Graph, place: Place, code: Mapping[str, str]) -> Iterator
     forms: dict[int, _Form] = {}
     slots: dict[int, tuple[int, ...]] = {}
     for output in graph.outputs:
-        number, like = output.node.id, output.likeness
+        number, like = output.node.id, output.equivalence
         if number not in forms:
             forms[number] = _form(output.node, numbers, code)
         form = forms[number]

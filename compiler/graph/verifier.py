@@ -34,7 +34,7 @@ def verify(graph: Graph) -> Graph:
         _expect(
             output.node.shape is None or output.node.shape == output.shape, output.node, "has not its output's shape"
         )
-    for node in below(o.node for o in graph.outputs if o.likeness is not None):
+    for node in below(o.node for o in graph.outputs if o.equivalence is not None):
         row = OPS.get(node.op)
         _expect(row is None or not row.whole_model, node, "is of the whole model, and outputs that are alike share it")
     return graph

@@ -1,8 +1,8 @@
 """Centers of a few points by iteration: kernels of the scalar ops `karcher` and `geometric_median`.
 
 Such an iterate is always a combination of the points. Its lengths, angles and distances follow from the inner products
-of the points, so one pass over the weights gives all that the iteration needs: N(N+1)/2 numbers a tensor. What comes
-out are the factors of the points, one an op; all ops of a tensor share one run of the iteration.
+of the points, so one pass over the weights gives all that the iteration needs: N(N+1)/2 numbers per tensor. What comes
+out are the factors of the points, one per op; all ops of a tensor share one run of the iteration.
 
 Products are the upper triangle of their matrix, row by row: ⟨x₁,x₁⟩, ⟨x₁,x₂⟩, …, ⟨x₂,x₂⟩, …
 """
@@ -58,7 +58,7 @@ def _karcher(max_iter: int, tol: float, weights: tuple[float, ...], products: tu
 def _mean_direction(weights: Vector, cosines: list[Vector], max_iter: int, tol: float) -> Vector:
     """The Karcher mean of unit vectors on their sphere, as factors of them: gradient steps from their mean's direction.
 
-    A vector opposite to the iterate has no one direction from it and is left out of the step.
+    A vector opposite to the iterate has no one direction from it and is skipped in the step.
     """
     length = _length(weights, cosines)
     mean = [w / length for w in weights] if length > tol else [1.0] + [0.0] * (len(weights) - 1)

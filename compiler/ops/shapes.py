@@ -1,7 +1,7 @@
 """Shapes of what operations on whole tensors give, and how many numbers they need besides.
 
 The needs are upper bounds in numbers of the compute dtype; kernels that work in float64 count twice. What linear
-algebra libraries keep for themselves, a few MiB a process, is not in them.
+algebra libraries keep for themselves, a few MiB per process, is not in them.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ def shared_basis(shapes: Shapes) -> Shape:
 
 
 def neurons(shape: Shape) -> Shape:
-    """The matrix whose rows `procrustes_blend` turns: rows of the last axis; of convolutions the kernels.
+    """The matrix whose rows `procrustes_blend` rotates: rows of the last axis; of convolutions the kernels.
 
     Where a convolution's kernel is a single element, its rows are the output channels.
     """

@@ -3,11 +3,11 @@
 Kinds, by what the executor must do (methods.md calls them E, R, S):
 
 - `elementwise`: element i of the result needs element i of the inputs. Fused into passes.
-- `reduction`: one number (or threshold) a tensor; a barrier between passes.
+- `reduction`: one number (or threshold) per tensor; a barrier between passes.
 - `opaque`: needs whole tensors at once.
 - `scalar`: numbers to a number, on the host alone; for iterations on what reductions gave.
 
-An elementwise op whose inputs are all scalars is computed once a tensor on the host, in float64.
+An elementwise op whose inputs are all scalars is computed once per tensor on the host, in float64.
 
 What is one expression has its kernels made of it: `c` for the native backend (`runtime/native/expressions.py`), `array`
 for the portable one (`runtime/portable/elementwise.py`). Others have a kernel written out in either.
@@ -33,7 +33,7 @@ class Op:
     `takes` has a letter for every input: `v` a tensor, `m` a mask, `t` a threshold, `n` a number, and for any number of
     inputs `*`. Where an elementwise op takes a tensor, it may be given a number instead. `result` is `number` or `mask`
     for elementwise ops, `number`, `threshold` or `counts` for reductions. `attributes` names what must be given besides
-    inputs. The last inputs of a reduction or opaque op are numbers a tensor, not tensors, if `numbers` names them; a
+    inputs. The last inputs of a reduction or opaque op are numbers, not tensors, if `numbers` names them; a
     reduction's kernel finds them among its attributes.
 
     What it means:
@@ -177,7 +177,7 @@ OPS: Mapping[str, Op] = _table(
     # which elements: by rank and by chance
     # of x and a threshold: |x| ranks within its k
     Op("above", "elementwise", "vt", "mask", in_place=False, chunk=17, device_scratch=8),
-    # of a probability to be kept, which may be one an element
+    # of a probability to be kept, which may be one per element
     Op("bernoulli", "elementwise", "n", "mask", ("key",), in_place=False, chunk=16, device_scratch=16),
     # along rows: a row's result stands at each of its elements; blocks hold whole rows
     Op("row_sum", "elementwise", "v", attributes=("row",), zero=True, scratch=8, device_scratch=8),
@@ -211,7 +211,7 @@ OPS: Mapping[str, Op] = _table(
     Op("count", "reduction", "m", accumulator="count", finds="counts", zero=True),
     Op("maximum", "reduction", "v", accumulator="largest", finds="the largest"),
     Op("minimum", "reduction", "v", accumulator="smallest", finds="the smallest"),
-    # its state is a histogram of 16 bits, another is counted into; a chunk has bits, mask, five words an element picked
+    # its state is a histogram of 16 bits, one more is counted into; a chunk has bits, mask, five words per picked one
     Op(
         "threshold",
         "reduction",

@@ -1,9 +1,9 @@
-"""Which outputs are made abreast, each by one lane, and what that takes.
+"""Which outputs are made side by side, each by one lane (worker thread), and what that takes.
 
 The schedule reserves memory for it, and the executor does it within that: both ask here, so that they agree.
 
 Lanes that share the blocks of a tensor share its held buffers too. A lane that makes a whole output has its own ones,
-beside its scratch. Outputs need unlike amounts of both, so those that stand abreast at a time are chosen by what they
+beside its scratch. Outputs need unlike amounts of both, so those that are made at the same time are chosen by what they
 need, and each lane has as much memory as any of them.
 """
 
@@ -17,10 +17,10 @@ from .scratch import aligned
 
 MEDIUM = 1 << 24
 """Elements of the largest tensors that one lane makes: a round over more lasts long enough for its end not to show.
-With four blocks a tensor, sharing them takes 1.1 times the processor time (`benchmarks/batching.py`)."""
+With four blocks per tensor, sharing them takes 1.1 times the processor time (`benchmarks/batching.py`)."""
 
 ENOUGH = 2
-"""Medium tensors for every lane, without which they are not made abreast: all others wait for the last one."""
+"""Medium tensors for every lane, without which they are not made side by side: all others wait for the last one."""
 
 AT_MOST = 2
 """How many times what the steps hold one by one a plan reserves for this at most."""
@@ -42,7 +42,7 @@ class Series:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Abreast:
+class ConcurrentOutputs:
     """Outputs in any order, of which `lanes` are made at a time."""
 
     members: tuple[Series, ...]
@@ -69,9 +69,9 @@ def series_of(steps: Sequence[Step], reads: Set[int], makes: Set[int]) -> Series
     return Series(tuple(steps), makes, needs, max(min(p.lanes, -(-p.numel // p.block)) for p in passes))
 
 
-def side_by_side(series: Sequence[Series], lanes: int, room: int) -> list[Abreast]:
-    """The outputs that are made abreast where all of them may hold `room` bytes, each in as many lanes as that is
-    enough for. Left out are those that more lanes would share otherwise, and all where they are few."""
+def side_by_side(series: Sequence[Series], lanes: int, room: int) -> list[ConcurrentOutputs]:
+    """The outputs that are made side by side where all of them may hold `room` bytes, each in as many lanes as that is
+    enough for. Skipped are those that more lanes would share otherwise, and all where they are few."""
     able = {k: min(lanes, room // s.needs) for k, s in enumerate(series)}
     able = {k: fitting for k, fitting in able.items() if fitting >= max(2, series[k].sharing)}
     # those that need the most have the fewest lanes; others join them where they are too few for more
@@ -84,17 +84,17 @@ def side_by_side(series: Sequence[Series], lanes: int, room: int) -> list[Abreas
         _, last = found.pop()
         found[-1][1].extend(last)
     enough = [(fitting, members) for fitting, members in found if len(members) >= ENOUGH * fitting]
-    return [Abreast(tuple([series[k] for k in sorted(members)]), fitting) for fitting, members in enough]
+    return [ConcurrentOutputs(tuple([series[k] for k in sorted(members)]), fitting) for fitting, members in enough]
 
 
 def possible(device: str, compute: str) -> bool:
-    """Whether outputs can stand abreast at all: where the compiled kernels run."""
+    """Whether outputs can be made side by side at all: where the compiled kernels run."""
     return device == "cpu" and compute == "F32"
 
 
 def reserved(outputs: Iterable[tuple[int, Sequence[Step]]], lanes: int, held: int, budget: int | None = None) -> int:
     """The most bytes that a plan holds of which any single step holds `held` at most: more, within AT_MOST and the
-    budget, where that lets outputs stand abreast that have held buffers.
+    budget, where that lets outputs be made side by side that have held buffers.
 
     `outputs` are the steps of one output each, and how many there are that are computed alike.
     """

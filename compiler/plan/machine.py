@@ -31,7 +31,7 @@ def devices_of(device: str) -> tuple[str, ...]:
 
 
 def block_size(numel: int, machine: Machine) -> int:
-    """Elements a block: a multiple of CHUNK, small enough to occupy all lanes, no larger than the machine's limit."""
+    """Elements per block: a multiple of CHUNK, small enough to occupy all lanes, no larger than the machine's limit."""
     share = -(-max(numel, 1) // (machine.lanes * 2)) if machine.lanes > 1 else max(numel, 1)
     limit = max(CHUNK, machine.block // CHUNK * CHUNK)
     return min(limit, max(CHUNK, -(-share // CHUNK) * CHUNK))

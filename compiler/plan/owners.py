@@ -12,7 +12,7 @@ class Owners:
     """Looks up tensors by their bytes; a store or a copy may be of a part of its tensor."""
 
     def __init__(self, tensors: Sequence[OutputTensor]) -> None:
-        # a tensor of no bytes lies where the next one begins, so it is left out
+        # a tensor of no bytes lies where the next one begins, so it is skipped
         order = sorted((t.file, t.start, k) for k, t in enumerate(tensors) if t.nbytes)
         self._starts = [(file, start) for file, start, _ in order]
         self._tensors = [k for _, _, k in order]

@@ -122,7 +122,7 @@ class Mask:
 
 @dataclass(frozen=True, slots=True)
 class Scalar:
-    """A number a tensor, made by a reduction or a `ScalarCode`; float64, or a `Threshold`."""
+    """A number per tensor, made by a reduction or a `ScalarCode`; float64, or a `Threshold`."""
 
     index: int
 
@@ -320,7 +320,7 @@ class Document:
 
 @dataclass(frozen=True, slots=True)
 class Tagalong:
-    """A file copied from beside an input's weights: absolute source path, name in the output folder."""
+    """A companion file, copied from beside an input's weights: absolute source path, name in the output folder."""
 
     path: str
     name: str

@@ -1,4 +1,4 @@
-"""A plan with less to do: what is finished already is left out, what another file holds is copied from there.
+"""A plan with less to do: what is finished already is skipped, what another file holds is copied from there.
 
 A tensor that is done needs none of its steps, but another may need the numbers that they give: a sum of squares, a
 threshold, a decomposition. So steps are gone through backwards, from the tensors that are still to be made to all

@@ -29,7 +29,7 @@ class Area:
 
 
 @dataclass(frozen=True, slots=True)
-class Layout:
+class ScratchLayout:
     """Where everything lies in a lane's scratch: areas in the order of the pass's parts, None for what needs no area.
 
     Elements of a mean over several rows of a `Gather` are converted behind its staging, in the same area.
@@ -52,11 +52,11 @@ def aligned(nbytes: int) -> int:
     return -(-nbytes // ALIGNMENT) * ALIGNMENT
 
 
-def scratch_layout(pass_: Pass, *, compute: str, accelerator: bool = False) -> Layout:
+def scratch_layout(pass_: Pass, *, compute: str, accelerator: bool = False) -> ScratchLayout:
     """The layout of one lane's scratch for a pass; `compute` is F32 or F64.
 
-    `Layout.nbytes` is exactly what a lane needs: `Pass.nbytes`, which is not looked at here. On the CPU it is host
-    memory. An accelerator has it on the device, and `Layout.staging` of it on the host too.
+    `ScratchLayout.nbytes` is exactly what a lane needs: `Pass.nbytes`, which is not looked at here. On the CPU it is
+    host memory. An accelerator has it on the device, and `ScratchLayout.staging` of it on the host too.
     """
     size, block, end = SIZES[compute], pass_.block, 0
 
@@ -84,7 +84,7 @@ def scratch_layout(pass_: Pass, *, compute: str, accelerator: bool = False) -> L
     # operations of installed packages say themselves what they need
     own = max((int(v) for i in pass_.code for k, v in i.attributes if k == "scratch"), default=0)
     term = max((PRODUCT_ROWS * o.width * size for o in pass_.operands if isinstance(o, Product)), default=0)
-    return Layout(
+    return ScratchLayout(
         operands=staged,
         stores=stored,
         staging=staging,
@@ -97,7 +97,7 @@ def scratch_layout(pass_: Pass, *, compute: str, accelerator: bool = False) -> L
 
 
 def _staged_size(operand: Stream | Gather, size: int) -> int:
-    """Bytes an element that an operand's staging needs, `size` being those of a number in the compute dtype."""
+    """Bytes per element that an operand's staging needs, `size` being those of a number in the compute dtype."""
     if isinstance(operand, Stream):
         return SIZES[operand.dtype]
     stored = max((SIZES[s.dtype] for s in operand.sources), default=0)

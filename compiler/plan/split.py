@@ -15,7 +15,7 @@ from .prune import prune
 
 
 def split(plan: Plan) -> tuple[Plan, ...]:
-    """The parts of a plan, those without work left out; the plan itself where it is for one device.
+    """The parts of a plan that have work; the plan itself where it is for one device.
 
     Tensors go, the largest first, to the device with the fewest bytes to move so far.
     """

@@ -18,7 +18,7 @@ from ..plan.plan import (
 )
 
 
-class Code:
+class CodeBuilder:
     """The code for some values of one pass.
 
     `held` are the values that lie whole in memory. `operand` says how the pass reads a value that it doesn't compute,

@@ -3,8 +3,8 @@
 Each distinct output value has its own steps (`steps.py`). Numbers that reductions give are kept for good (they are a
 few bytes), so a value needed by two outputs is reduced once.
 
-Outputs that are computed alike are scheduled once, as a `Stamp` (`templates.py`); the steps of each are made of it when
-they are asked for, so that a budget can be tried without making them.
+Outputs that are computed alike are scheduled once, as a `StepTemplate` (`templates.py`); the steps of each are made
+from it when they are asked for, so that a budget can be tried without making them.
 """
 
 from __future__ import annotations
@@ -14,38 +14,38 @@ from collections.abc import Mapping, Sequence
 
 from ...grammar.records import dataclass
 from ..checkpoint.model import Model
-from ..graph.graph import Graph, Likeness, Output
+from ..graph.graph import EquivalenceClass, Graph, Output
 from ..pack.slots import Origins, Slot
 from ..plan.concurrency import possible, reserved
 from ..plan.machine import Machine, devices_of
 from ..plan.plan import Scalar, Step
 from .barriers import barrier_levels
 from .steps import Numbering, Setting, ValueSteps
-from .templates import Stamp, extents_of
+from .templates import StepTemplate, extents_of
 
 
 @dataclass(frozen=True, slots=True)
-class Part:
-    """Steps of the schedule: those of outputs with a value of their own, or a stamp and an output to make them for.
+class SchedulePart:
+    """Steps of the schedule: those of outputs with a value of their own, or a template and an output to make them for.
 
-    `like` are the steps themselves, or in the stamp's case those of another output that is computed alike.
+    `like` are the steps themselves, or in the template's case those of another output that is computed alike.
     """
 
     like: tuple[Step, ...]
-    stamp: Stamp | None = None
+    template: StepTemplate | None = None
     output: Output | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Schedule:
-    """Steps in order, still in parts, and what they come to.
+    """Steps in order, still in parts, and what they cost.
 
     `scalars` is their number, `lanes` how many blocks are in flight; `host` and `device` are the most bytes that are
-    live at any step, or while outputs are made abreast; `reads` and `writes` are the bytes of files that all steps
+    live at any step, or while outputs are made side by side; `reads` and `writes` are the bytes of files that all steps
     together read and write.
     """
 
-    parts: tuple[Part, ...]
+    parts: tuple[SchedulePart, ...]
     scalars: int
     lanes: int
     host: int
@@ -65,21 +65,21 @@ class Schedule:
         """The input files that any step reads from."""
         found: set[int] = set()
         for part in self.parts:
-            if part.stamp is None or part.output is None:
+            if part.template is None or part.output is None:
                 found.update(e.file for step in part.like for e in extents_of(step.action))
             else:
-                found.update(part.stamp.files(part.output))
+                found.update(part.template.files(part.output))
         return found
 
     def steps(self) -> tuple[Step, ...]:
         """All steps, those of one output after the other."""
         return tuple([step for part in self.parts for step in self.steps_of(part)])
 
-    def steps_of(self, part: Part) -> Sequence[Step]:
+    def steps_of(self, part: SchedulePart) -> Sequence[Step]:
         """The steps of one part."""
-        if part.stamp is None or part.output is None:
+        if part.template is None or part.output is None:
             return part.like
-        return part.stamp.steps(part.output, self.slots[part.output.name])
+        return part.template.steps(part.output, self.slots[part.output.name])
 
 
 def schedule(
@@ -96,19 +96,19 @@ def schedule(
     """
     setting = Setting(barrier_levels(graph.nodes), slots, Origins(models, files), machine, Numbering())
     scalars: dict[int, Scalar] = {}
-    stamps: dict[Likeness, Stamp] = {}
-    parts: list[Part] = []
+    templates: dict[EquivalenceClass, StepTemplate] = {}
+    parts: list[SchedulePart] = []
     for outputs in _in_order(graph, slots):
-        output, likeness = outputs[0], outputs[0].likeness
-        if likeness is None:
-            parts.append(Part(ValueSteps(setting, outputs, scalars).steps))
+        output, equivalence = outputs[0], outputs[0].equivalence
+        if equivalence is None:
+            parts.append(SchedulePart(ValueSteps(setting, outputs, scalars).steps))
             continue
-        stamp = stamps.get(likeness)
-        if stamp is None:
+        template = templates.get(equivalence)
+        if template is None:
             # no other output has to do with these nodes: their numbers are made for each anew
             made = ValueSteps(setting, outputs, {})
-            stamp = stamps[likeness] = Stamp(made.steps, likeness, made.streams, setting.origins)
-        parts.append(Part(stamp.like, stamp, output))
+            template = templates[equivalence] = StepTemplate(made.steps, equivalence, made.streams, setting.origins)
+        parts.append(SchedulePart(template.like, template, output))
     # of equal parts the figures are taken once
     counts = Counter(id(part.like) for part in parts)
     found = [(counts[key], like) for key, like in {id(part.like): part.like for part in parts}.items()]
@@ -129,17 +129,17 @@ def schedule(
 
 
 def _in_order(graph: Graph, slots: Mapping[str, Slot]) -> list[list[Output]]:
-    """The outputs, those of one value together, by their place in the files: inputs are mostly laid out alike, so
+    """The outputs, those of one value together, by their place in the files: inputs mostly have one order, so
     reads follow their order too."""
     values: dict[int, list[Output]] = {}
-    alike: list[list[Output]] = []
+    single: list[list[Output]] = []
     for output in graph.outputs:
-        if output.likeness is None:
+        if output.equivalence is None:
             values.setdefault(output.node.id, []).append(output)
         else:
-            alike.append([output])
+            single.append([output])
 
     def place(outputs: list[Output]) -> tuple[int, int]:
         return min((slots[o.name].file, slots[o.name].start) for o in outputs)
 
-    return sorted([*values.values(), *alike], key=place)
+    return sorted([*values.values(), *single], key=place)

@@ -1,6 +1,6 @@
 """The steps that make one value of the output.
 
-The reductions that it needs, level by level (a reduction of a reduction's user is a level higher), one streaming pass a
+The reductions that it needs, level by level (a reduction of a reduction's user is one higher), one streaming pass per
 level; then a pass that stores it. On a device, tensors that several passes read are brought over once and freed after
 the last of them.
 """
@@ -41,7 +41,7 @@ from ..plan.plan import (
 )
 from ..plan.scratch import LOAD_STAGING
 from .barriers import COSTLY, blocks_below, connected, costly_masks, is_barrier
-from .registers import Code, plain_attributes
+from .registers import CodeBuilder, plain_attributes
 
 MASKS = 1 << 26
 """Bytes of masks that are held for one value at most: those of two models for an embedding of 262 million elements."""
@@ -244,7 +244,7 @@ class ValueSteps:
         """One pass that makes reductions, output tensors or held buffers, all over tensors of one size."""
         blocks = [i for n in reductions for i in n.inputs if i.shape is not None]
         roots = [*blocks, *(o.node for o in outputs), *(node for node, _ in kept)]
-        code = Code(roots, self._held, self._operand, self._number)
+        code = CodeBuilder(roots, self._held, self._operand, self._number)
         for node in reductions:
             self._scalars[node.id] = self._setting.numbering.scalar()
         reduce = tuple(

@@ -1,4 +1,4 @@
-"""The steps of one output, to be made again for those that are computed alike.
+"""Templates of steps: those of one output, made again for all others that are computed alike.
 
 Of two such outputs the steps differ in what is read, where it goes and the keys of random masks. All else (the code
 of a pass, its reductions, block and scratch) is one object for all of them, and so are the numbers of scalars and held
@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from ..checkpoint.dtypes import SIZES
-from ..graph.graph import Likeness, Output, StoredRange
+from ..graph.graph import EquivalenceClass, Output, StoredRange
 from ..pack.slots import Origins, Slot
 from ..plan.plan import (
     Copy,
@@ -32,20 +32,20 @@ Make = Callable[[list[Stream], Output, Slot], Action]
 """An output's own action, from its streams and the place of its bytes."""
 
 
-class Stamp:
-    """Makes the steps of an output.
+class StepTemplate:
+    """Makes the steps of any output of the equivalence class `shared`.
 
     `steps` are those of the output whose nodes are in the graph, with `streams`, the ranges that they read: by
     identity, as a step holds a stream or its extents. `like` are these steps.
     """
 
     def __init__(
-        self, steps: Sequence[Step], likeness: Likeness, streams: Mapping[StoredRange, Stream], origins: Origins
+        self, steps: Sequence[Step], shared: EquivalenceClass, streams: Mapping[StoredRange, Stream], origins: Origins
     ) -> None:
         self.like = tuple(steps)
-        self._likeness, self._where = likeness, origins.where
-        slots = {source: k for k, source in enumerate(likeness.sources)}
-        # place among the reads, model, bytes an element, and the stream of the model steps
+        self._equivalence, self._where = shared, origins.where
+        slots = {source: k for k, source in enumerate(shared.sources)}
+        # place among the reads, model, bytes per element, and the stream of the model steps
         self._reads = [(slots[place], place.model, SIZES[place.dtype], s) for place, s in streams.items()]
         self._index = {id(stream.extents): k for k, stream in enumerate(streams.values())}
         self._steps = [(step, self._maker(step.action)) for step in steps]
@@ -122,7 +122,7 @@ class Stamp:
         keyed = [(k, i) for k, i in enumerate(given) if i.op == "bernoulli"]
         if not keyed:
             return lambda output: given  # noqa: ARG005
-        key = self._likeness.key
+        key = self._equivalence.key
 
         def code(output: Output) -> tuple[Instruction, ...]:
             own = list(given)

@@ -110,7 +110,7 @@ def output_names(space: Space, depth: Mapping[str, int], origins: Mapping[str, O
 
 
 def with_optional(space: Space, values: Iterable[Region], has: Callable[[str, Space], bool]) -> Space:
-    """A space with the optional tensors that some of the models below `values` have besides, if what they come to does.
+    """A space with the optional tensors that some of the models below `values` have besides, if their value does.
 
     `has` tells this of a name, given a space of all that may be; where it raises MergecError, making the tensor will.
     """

@@ -9,7 +9,7 @@ from typing import Any
 from ...grammar.diagnostic import error
 from ...grammar.source import Span
 from .kinds import kind_of
-from .terms import Apply, Number, PlaceMap, Vary, Where, is_region
+from .terms import Apply, NumberTerm, PlaceMap, Vary, Where, is_region
 from .varying import once, resolve, varies
 
 
@@ -18,7 +18,7 @@ def as_region(value: Any, span: Span) -> Any:
     if is_region(value):
         return value
     if isinstance(value, int | float | Vary | PlaceMap):
-        return Number(value, span)
+        return NumberTerm(value, span)
     raise error("E0208", f"expected a region or a number, not {kind_of(value)}", span, kind_of(value))
 
 

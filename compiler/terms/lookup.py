@@ -19,7 +19,7 @@ from .map_keys import counting
 from .terms import Among, Assembly, At, Choice, Leaf, Region, Stack, Where, children, leaves, owners
 from .varying import resolve
 
-Move = Choice | At | Stack | Assembly
+Relocation = Choice | At | Stack | Assembly
 """A term that hands the question on to one other."""
 
 
@@ -40,7 +40,7 @@ def exists(term: Region, where: Where) -> bool:
     """Whether a region has a tensor at a place: one at least of those that it looks up, if it looks up any.
 
     Of a function those models count that it is called with, whatever else it takes. Raises MergecError as `name_in` and
-    `moved` do.
+    `relocated` do.
     """
     empty = True
     for found in lookups(term, where, lambda part: part.models if isinstance(part, Among) else children(part)):
@@ -68,7 +68,7 @@ def lookups(
             name = name_in(term, where)
             yield None if name is None else (term.model, name)
         elif isinstance(term, Choice | At | Stack | Assembly):
-            found = moved(term, where)
+            found = relocated(term, where)
             if found is None:
                 yield None
             else:
@@ -118,7 +118,7 @@ def corresponding(owner: Leaf | Assembly, path: Path, span: Span, where: Where) 
     )
 
 
-def moved(term: Move, where: Where) -> tuple[Region, Where] | None:
+def relocated(term: Relocation, where: Where) -> tuple[Region, Where] | None:
     """The region that a term hands the question on to, and where that is to be asked; None where an optional tensor
     is absent. Raises MergecError (E0305, E0306)."""
     if isinstance(term, Choice):

@@ -16,7 +16,7 @@ from .terms import (
     Choice,
     Leaf,
     Lora,
-    Number,
+    NumberTerm,
     Region,
     children,
     walk,
@@ -32,7 +32,7 @@ def at(region: Region, path: Path, span: Span) -> Region:
     placed = _over_places(region)
 
     def pushed(region: Region) -> Region:
-        """What a region that several others are made of comes to, once."""
+        """What becomes of a region that several others are made of, worked out once."""
         if id(region) not in done:
             done[id(region)] = push(region)
         return done[id(region)]
@@ -52,7 +52,7 @@ def at(region: Region, path: Path, span: Span) -> Region:
         if isinstance(region, At):
             return At(region.region, Path(region.path.join(path).steps, span), span)
         if isinstance(region, Apply) and id(region) in placed:
-            args = tuple(a if isinstance(a, Number) else pushed(a) for a in region.args)
+            args = tuple(a if isinstance(a, NumberTerm) else pushed(a) for a in region.args)
             return dataclasses.replace(region, args=args)
         if isinstance(region, Choice | Among) and id(region) in placed:
             return _pushed(region, path, span, pushed)
@@ -84,10 +84,10 @@ def _pushed(region: Choice | Among, path: Path, span: Span, pushed: Callable[[Re
     """A place handed on to what a region is chosen from; `pushed` does so for a part of it."""
 
     def inner(part: Region) -> Region:
-        return part if isinstance(part, Number) else pushed(part)
+        return part if isinstance(part, NumberTerm) else pushed(part)
 
     def later(part: Region) -> Region:
-        return part if isinstance(part, Number) else at(part, path, span)
+        return part if isinstance(part, NumberTerm) else at(part, path, span)
 
     if isinstance(region, Choice):
         return dataclasses.replace(region, then=inner(region.then), other=inner(region.other))

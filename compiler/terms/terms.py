@@ -149,7 +149,7 @@ class Lora:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Number:
+class NumberTerm:
     """A number where a region is needed: the same at every element."""
 
     value: Any
@@ -246,7 +246,7 @@ class Assembly:
     label: str | None = None
 
 
-Region = Leaf | Lora | Number | Apply | Choice | Among | At | Stack | Tie | Assembly
+Region = Leaf | Lora | NumberTerm | Apply | Choice | Among | At | Stack | Tie | Assembly
 
 
 def is_region(value: object) -> bool:

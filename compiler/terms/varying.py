@@ -40,7 +40,7 @@ def resolve_map(mapping: PlaceMap, where: Where) -> Any:
 
 
 def once(compute: Callable[[Where], Any], span: Span, text: str) -> Vary:
-    """A varying number that is worked out once a tensor, however often it is named in others."""
+    """A varying number that is worked out once per tensor, however often it is named in others."""
     last: list[tuple[Where, Any]] = []
 
     def value(where: Where) -> Any:

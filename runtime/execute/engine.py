@@ -12,10 +12,10 @@ from collections.abc import Sequence, Set
 from dataclasses import replace
 from typing import Any
 
-from ...compiler.plan.concurrency import Abreast
+from ...compiler.plan.concurrency import ConcurrentOutputs
 from ...compiler.plan.owners import Owners
 from ...compiler.plan.plan import Copy, Load, Opaque, Pass, Plan, Step
-from ...compiler.plan.scratch import LOAD_STAGING, Layout, aligned, scratch_layout
+from ...compiler.plan.scratch import LOAD_STAGING, ScratchLayout, aligned, scratch_layout
 from ..machine.host import Host, HostArena, HostBuffer
 from ..machine.lanes import Lanes
 from ..machine.memory import Arena, Memory, Meter
@@ -94,7 +94,7 @@ class Engine:
         assert isinstance(arena, HostArena)
         self._batches.run(members, arena.bytes[:nbytes], watched)
 
-    def run_concurrently(self, group: Abreast) -> None:
+    def run_concurrently(self, group: ConcurrentOutputs) -> None:
         """Runs outputs of medium size concurrently, each in one lane; in fewer lanes where others
         hold memory that the plan has for these."""
         members, nbytes = group.members, group.needs
@@ -160,7 +160,7 @@ class Engine:
         for buffer in step.release:
             self._release(buffer)
 
-    def _backend(self, pass_: Pass, layout: Layout) -> Backend:
+    def _backend(self, pass_: Pass, layout: ScratchLayout) -> Backend:
         """The kernels that run a pass."""
         if self._native is not None and self._native.knows(pass_, layout):
             return self._native
@@ -176,13 +176,13 @@ class Engine:
 
     # --- memory
 
-    def _layout(self, pass_: Pass) -> Layout:
+    def _layout(self, pass_: Pass) -> ScratchLayout:
         layout = scratch_layout(pass_, compute=self._plan.compute, accelerator=self._memory.accelerator)
         if layout.nbytes != pass_.nbytes:
             raise RuntimeError(f"a pass needs {layout.nbytes} bytes of scratch, the plan says {pass_.nbytes}")
         return layout
 
-    def _needs(self, step: Step, layout: Layout | None, incoming: int) -> tuple[int, int, int]:
+    def _needs(self, step: Step, layout: ScratchLayout | None, incoming: int) -> tuple[int, int, int]:
         """Lanes, and for each of them bytes of its arena and of its staging on the host (0 on the CPU).
 
         There are as many as the step has blocks, and fewer where these would hold more than the plan says.

@@ -13,7 +13,7 @@ from collections.abc import Iterator, Sequence, Set
 from typing import Protocol, TypeVar, cast
 
 from ...compiler.checkpoint.dtypes import FLOATS
-from ...compiler.plan.concurrency import Abreast
+from ...compiler.plan.concurrency import ConcurrentOutputs
 from ...compiler.plan.plan import Copy, Extent, OutputTensor, Plan, Step
 from ...grammar.records import dataclass
 from ..machine.lanes import Cancelled, Lanes
@@ -61,7 +61,7 @@ class StepEngine(Protocol):
 
     def run_batchable(self, members: Sequence[SmallOutput | Step], watched: Set[int]) -> None: ...
 
-    def run_concurrently(self, group: Abreast) -> None: ...
+    def run_concurrently(self, group: ConcurrentOutputs) -> None: ...
 
     def close(self) -> None: ...
 
@@ -101,7 +101,7 @@ def execute(
                 assert engine is not None
                 if isinstance(part, Batchable):
                     engine.run_batchable(part.members, watched)
-                elif isinstance(part, Abreast):
+                elif isinstance(part, ConcurrentOutputs):
                     engine.run_concurrently(part)
                 else:
                     tally.tensor(part.step.tensor)

@@ -26,7 +26,7 @@ from ...compiler.plan.plan import (
     ToBuffer,
     ToFile,
 )
-from ...compiler.plan.scratch import Layout
+from ...compiler.plan.scratch import ScratchLayout
 from ..machine.host import HostArena, HostBuffer
 from ..machine.memory import Arena
 from ..reduce.counting import BINS, DIGIT, LaneHistograms
@@ -63,7 +63,7 @@ class Native:
 
     def __init__(self, context: Context, found: Kernels) -> None:
         self.context, self.kernels = context, found
-        self._rows: dict[tuple[int, Layout], _Known] = {}
+        self._rows: dict[tuple[int, ScratchLayout], _Known] = {}
 
     @classmethod
     def of(cls, context: Context) -> Native | None:
@@ -71,14 +71,14 @@ class Native:
         found = kernels() if context.plan.compute == "F32" else None
         return cls(context, found) if found is not None else None
 
-    def knows(self, pass_: Pass, layout: Layout) -> bool:
+    def knows(self, pass_: Pass, layout: ScratchLayout) -> bool:
         """Whether all of a pass can run here."""
         return knows(self.kernels.instructions, pass_, layout)
 
     def reducer(self, op: str, attributes: Attributes, numel: int) -> Reducer:
         return REDUCERS[op](attributes, numel, 32)
 
-    def lane(self, pass_: Pass, layout: Layout, arena: Arena, index: int) -> NativeLane:
+    def lane(self, pass_: Pass, layout: ScratchLayout, arena: Arena, index: int) -> NativeLane:
         del index
         assert isinstance(arena, HostArena)
         return NativeLane(
@@ -100,7 +100,7 @@ class NativeLane:
         context: Context,
         found: Kernels,
         pass_: Pass,
-        layout: Layout,
+        layout: ScratchLayout,
         arena: HostArena,
         rows_of: _Known,
     ) -> None:

@@ -26,7 +26,7 @@ from ...compiler.plan.plan import (
     ScalarCode,
     ToFile,
 )
-from ...compiler.plan.scratch import Layout, aligned
+from ...compiler.plan.scratch import ScratchLayout, aligned
 from ...grammar.records import dataclass
 from ..reduce.reducer import JOINS, Attributes, Result, Threshold, rank_of
 from ..reduce.selection import settled
@@ -56,7 +56,7 @@ class Scratch:
     nbytes: int
 
     @classmethod
-    def of(cls, pass_: Pass, layout: Layout) -> Scratch:
+    def of(cls, pass_: Pass, layout: ScratchLayout) -> Scratch:
         piece, end = piece_of(pass_, layout), 0
         assert piece is not None
         piece = min(piece, pass_.numel)
@@ -88,7 +88,7 @@ class BoundPass:
     numbers."""
 
     def __init__(
-        self, found: Kernels, pass_: Pass, layout: Layout, slots: Mapping[Scalar | Constant, int], address: int
+        self, found: Kernels, pass_: Pass, layout: ScratchLayout, slots: Mapping[Scalar | Constant, int], address: int
     ) -> None:
         self._kernels, self._pass, self._slots = found, pass_, slots
         self._address, self._scratch = address, Scratch.of(pass_, layout)

@@ -22,7 +22,7 @@ from ...compiler.plan.plan import (
     Stream,
     ToBuffer,
 )
-from ...compiler.plan.scratch import Layout
+from ...compiler.plan.scratch import ScratchLayout
 
 PIECE = 1024
 """Elements that the code runs over at a time: a dozen registers of as many stay in the first levels of cache."""
@@ -82,7 +82,7 @@ def stored_by(store: Store) -> str:
     return f"store_{store.dtype}"
 
 
-def piece_of(pass_: Pass, layout: Layout) -> int | None:
+def piece_of(pass_: Pass, layout: ScratchLayout) -> int | None:
     """Elements of a piece: whole rows where operations look along rows; None where those are too long."""
     rows = {int(value) for i in pass_.code for name, value in i.attributes if name == "row"}
     if not rows:
@@ -94,7 +94,7 @@ def piece_of(pass_: Pass, layout: Layout) -> int | None:
     return row * max(1, PIECE // row)
 
 
-def knows(instructions: Mapping[str, int], pass_: Pass, layout: Layout) -> bool:
+def knows(instructions: Mapping[str, int], pass_: Pass, layout: ScratchLayout) -> bool:
     """Whether the compiled kernels can run all of a pass."""
     names = [name_of(i, pass_) for i in pass_.code]
     names += [name for r in pass_.reductions for name in REDUCTIONS[r.op]]

@@ -25,7 +25,7 @@ from ...compiler.plan.plan import (
     Scalar,
     ToBuffer,
 )
-from ...compiler.plan.scratch import LOAD_STAGING, Area, Layout
+from ...compiler.plan.scratch import LOAD_STAGING, Area, ScratchLayout
 from ..machine.accelerator import DeviceArena, DeviceStream, TorchArena, numbers_of, torch_dtype
 from ..machine.host import HostArena
 from ..reduce.reducer import Attributes, Reducer, Threshold
@@ -61,7 +61,7 @@ class Portable:
     def reducer(self, op: str, attributes: Attributes, numel: int) -> Reducer:
         return REDUCERS[op](attributes, numel, 8 * self.compute.itemsize)
 
-    def lane(self, pass_: Pass, layout: Layout, arena: Any, index: int) -> TorchLane:
+    def lane(self, pass_: Pass, layout: ScratchLayout, arena: Any, index: int) -> TorchLane:
         return TorchLane(self, pass_, layout, TorchArena(arena), self.streams[index])
 
     def opaque(self, opaque: Opaque) -> None:
@@ -109,7 +109,9 @@ class Portable:
 class TorchLane:
     """What one lane needs for one pass: typed views of its arena, numbers on the device."""
 
-    def __init__(self, backend: Portable, pass_: Pass, layout: Layout, arena: TorchArena, stream: DeviceStream) -> None:
+    def __init__(
+        self, backend: Portable, pass_: Pass, layout: ScratchLayout, arena: TorchArena, stream: DeviceStream
+    ) -> None:
         self._context, self._pass, self._layout = backend.context, pass_, layout
         self._arena, self._stream, self._device = arena, stream, backend.device
         self._compute = backend.compute

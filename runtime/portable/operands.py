@@ -7,7 +7,7 @@ import torch
 
 from ...compiler.checkpoint.dtypes import SIZES
 from ...compiler.plan.plan import PRODUCT_ROWS, Gather, Held, Pass, Product, Stream
-from ...compiler.plan.scratch import Area, Layout
+from ...compiler.plan.scratch import Area, ScratchLayout
 from ..machine.accelerator import DeviceStream, TorchArena, torch_dtype
 from ..machine.host import HostBuffer
 from ..machine.memory import Buffer
@@ -23,7 +23,7 @@ class Operands:
         self,
         reads: Reads,
         pass_: Pass,
-        layout: Layout,
+        layout: ScratchLayout,
         arena: TorchArena,
         queue: DeviceStream,
         compute: torch.dtype,

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence, Set
 
-from ...compiler.plan.concurrency import Abreast, Series, numbers, numbers_together, series_of, side_by_side
+from ...compiler.plan.concurrency import ConcurrentOutputs, Series, numbers, numbers_together, series_of, side_by_side
 from ...compiler.plan.plan import (
     CHUNK,
     Constant,
@@ -103,7 +103,7 @@ class Batchable:
     members: tuple[SmallOutput | Step, ...]
 
 
-Part = Alone | Copies | Batchable | Abreast
+Part = Alone | Copies | Batchable | ConcurrentOutputs
 
 _Item = SmallOutput | Series | Step
 

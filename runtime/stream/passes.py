@@ -14,7 +14,7 @@ from ...compiler.ops.table import OPS, SCALARS
 from ...compiler.plan.liveness import code_for
 from ...compiler.plan.owners import Owners
 from ...compiler.plan.plan import CHUNK, Constant, Instruction, Pass, Plan, Reduction, Scalar, ToFile
-from ...compiler.plan.scratch import Layout
+from ...compiler.plan.scratch import ScratchLayout
 from ...grammar.records import dataclass
 from ..machine.hardware import usable_cores
 from ..machine.lanes import Lanes
@@ -93,7 +93,7 @@ class Backend(Protocol):
 
     def reducer(self, op: str, attributes: Attributes, numel: int) -> Reducer: ...
 
-    def lane(self, pass_: Pass, layout: Layout, arena: Arena, index: int) -> Lane: ...
+    def lane(self, pass_: Pass, layout: ScratchLayout, arena: Arena, index: int) -> Lane: ...
 
     @property
     def samples(self) -> bool:
@@ -101,7 +101,7 @@ class Backend(Protocol):
         ...
 
 
-def run_pass(context: Context, pass_: Pass, layout: Layout, arenas: Sequence[Arena], backend: Backend) -> None:
+def run_pass(context: Context, pass_: Pass, layout: ScratchLayout, arenas: Sequence[Arena], backend: Backend) -> None:
     """Runs a pass to its end; there are as many arenas as lanes can be busy with it."""
     reducers = [backend.reducer(r.op, _attributes(context, r), pass_.numel) for r in pass_.reductions]
     lanes = [backend.lane(pass_, layout, arena, index) for index, arena in enumerate(arenas)]

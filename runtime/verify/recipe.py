@@ -13,7 +13,7 @@ from typing import Any
 
 from ...compiler.checkpoint.catalog import CatalogError, Checkpoint, InputFile
 from ...compiler.checkpoint.model import Model
-from ...compiler.emit.card import fingerprint, stamp, standard_library
+from ...compiler.emit.card import fingerprint, standard_library, state
 from ...compiler.emit.content import code_of, with_keys
 from ...compiler.evaluate.extensions import Primitive
 from ...compiler.evaluate.standard_library import Library
@@ -206,7 +206,7 @@ def _as_they_were(entry: Mapping[str, Any], files: Sequence[InputFile]) -> bool:
     said = entry.get("files")
     told = said if isinstance(said, list) else []
     return len(told) == len(files) and all(
-        isinstance(then, dict) and stamp(now).items() <= then.items() for then, now in zip(told, files, strict=True)
+        isinstance(then, dict) and state(now).items() <= then.items() for then, now in zip(told, files, strict=True)
     )
 
 

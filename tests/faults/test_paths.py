@@ -59,8 +59,8 @@ def test_names_in_a_recipe_are_utf8_whatever_the_locale(tmp_path: Path, env: dic
     done = mergec("größe.mrg", "-o", "größe/ä", folder=tmp_path, env=env)
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "größe" / "ä" / "model.safetensors").exists()
-    papers = json.loads((tmp_path / "größe" / "ä" / "mergec.json").read_text("utf-8"))
-    assert [library["name"] for library in papers["libraries"]] == ["größe/lib.mrg"]
+    record = json.loads((tmp_path / "größe" / "ä" / "mergec.json").read_text("utf-8"))
+    assert [library["name"] for library in record["libraries"]] == ["größe/lib.mrg"]
     done = mergec("inspect", "größe/a.safetensors", folder=tmp_path, env=env)
     assert done.returncode == 0, done.stderr
     assert mergec("--check", "größe.mrg", "-D", "word=größe", folder=tmp_path, env=env).returncode == 0

@@ -135,7 +135,7 @@ _kinds = st.builds(
 _lets = st.builds(ast.Let, _names.map(lambda name: ast.Name(name, NOWHERE)), _expressions, st.just(NOWHERE))
 _expects = st.builds(ast.Expect, _expressions, st.none() | _strings, st.just(NOWHERE))
 _parameters = st.builds(
-    ast.Parameter,
+    ast.ParameterDeclaration,
     _names.map(lambda name: ast.Name(name, NOWHERE)),
     st.none() | _kinds,
     st.none() | _expressions,
@@ -152,7 +152,7 @@ _statements = st.one_of(
     st.builds(ast.Assign, _tops, _expressions, st.just(NOWHERE)),
     st.builds(ast.Use, _strings, st.none() | _names.map(lambda name: ast.Name(name, NOWHERE)), st.just(NOWHERE)),
     st.builds(
-        ast.Output,
+        ast.OutputStatement,
         _tuples(st.builds(ast.Argument, _names, st.just(False), _expressions, st.just(NOWHERE))),
         st.just(NOWHERE),
         st.just(NOWHERE),

@@ -40,8 +40,8 @@ def sources(recipe: str) -> dict[str, str]:
     out = {}
     for o in made.compilation.graph.outputs:
         shown = text(o.node)
-        if o.likeness is not None and o.node.op == "source":
-            found = o.likeness.range(0, o.reads[0])
+        if o.equivalence is not None and o.node.op == "source":
+            found = o.equivalence.range(0, o.reads[0])
             shown = f"{labels[found.model]} {found.stored}"
         out[o.name] = shown
     return out

@@ -88,7 +88,7 @@ def test_every_operation_is_in_it(tmp_path: Path) -> None:
     write_models(tmp_path)
     graph = compiled(tmp_path).compilation.graph
     assert {node.op for node in below(o.node for o in graph.outputs)} >= OPS.keys() - UNREACHED
-    assert sum(o.likeness is not None for o in graph.outputs) > len(VALUES)
+    assert sum(o.equivalence is not None for o in graph.outputs) > len(VALUES)
 
 
 @pytest.mark.parametrize(("changed", "shard"), [("a", 1), ("base", 0)])

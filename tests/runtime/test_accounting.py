@@ -20,7 +20,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from mergec.compiler.pipeline import Options, compile_recipe
 from mergec.compiler.plan import concurrency
-from mergec.compiler.plan.concurrency import Abreast, Series, reserved, side_by_side
+from mergec.compiler.plan.concurrency import ConcurrentOutputs, Series, reserved, side_by_side
 from mergec.compiler.plan.plan import CHUNK, Plan
 from mergec.compiler.plan.prune import prune
 from mergec.grammar.source import Source
@@ -115,12 +115,12 @@ def plan_of(text: str, **options: object) -> Plan:
 
 
 @pytest.fixture
-def groups(monkeypatch: pytest.MonkeyPatch) -> list[Abreast]:
+def groups(monkeypatch: pytest.MonkeyPatch) -> list[ConcurrentOutputs]:
     """What ran abreast."""
-    found: list[Abreast] = []
+    found: list[ConcurrentOutputs] = []
     whole = engine.Engine.run_concurrently
 
-    def told(self: engine.Engine, group: Abreast) -> None:
+    def told(self: engine.Engine, group: ConcurrentOutputs) -> None:
         found.append(group)
         whole(self, group)
 
@@ -129,7 +129,7 @@ def groups(monkeypatch: pytest.MonkeyPatch) -> list[Abreast]:
 
 
 def test_no_more_than_the_plan_says(
-    lets: str, tmp_path: Path, groups: list[Abreast], monkeypatch: pytest.MonkeyPatch
+    lets: str, tmp_path: Path, groups: list[ConcurrentOutputs], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ran: set[int] = set()
 
@@ -183,7 +183,9 @@ def test_an_accelerator_holds_no_more(lets: str, tmp_path: Path, monkeypatch: py
 
 @pytest.mark.parametrize("rank", RANKS)
 @pytest.mark.parametrize("method", METHODS[:4])
-def test_adapters_keep_all_lanes(rank: int, method: str, lets: str, tmp_path: Path, groups: list[Abreast]) -> None:
+def test_adapters_keep_all_lanes(
+    rank: int, method: str, lets: str, tmp_path: Path, groups: list[ConcurrentOutputs]
+) -> None:
     """Each lane has factors of its own, for which the plan has the memory."""
     skip_without_a_compiler()
     text = lets + f"let tuned = base + base{rank}\nembed = base\nnorm = base\nlayers = {method.format('tuned', 'a')}\n"
@@ -206,7 +208,7 @@ def test_memory_that_others_hold_takes_lanes(lets: str, tmp_path: Path, monkeypa
     used: list[int] = []
     for share in (1.0, 0.7, 0.4, 0.0):
 
-        def poor(self: engine.Engine, group: Abreast, share: float = share) -> None:
+        def poor(self: engine.Engine, group: ConcurrentOutputs, share: float = share) -> None:
             self._plan = replace(self._plan, peak_host=int(share * group.lanes * group.needs))
             spread = self._lanes.spread
 
@@ -250,7 +252,7 @@ SIZES = st.lists(st.tuples(st.integers(1, 400), st.integers(1, 9)), max_size=60)
 
 
 @given(sizes=SIZES, lanes=st.integers(1, 9), room=st.integers(0, 4000))
-def test_what_stands_abreast_fits(sizes: list[tuple[int, int]], lanes: int, room: int) -> None:
+def test_what_runs_side_by_side_fits(sizes: list[tuple[int, int]], lanes: int, room: int) -> None:
     series = _series(sizes)
     found = side_by_side(series, lanes, room)
     members = [id(m) for group in found for m in group.members]
@@ -265,7 +267,7 @@ def test_what_stands_abreast_fits(sizes: list[tuple[int, int]], lanes: int, room
         assert members == list(map(id, wanted)) or len(wanted) < concurrency.ENOUGH * lanes
 
 
-def test_memory_for_outputs_that_are_computed_alike(tmp_path: Path, groups: list[Abreast]) -> None:
+def test_memory_for_outputs_that_are_computed_alike(tmp_path: Path, groups: list[ConcurrentOutputs]) -> None:
     """Their masks are held in each lane; the plan has the steps of one of them before it has those of all."""
     skip_without_a_compiler()
     for k, label in enumerate(("base", "a", "b")):

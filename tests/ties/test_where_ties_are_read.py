@@ -45,7 +45,7 @@ def test_a_key_at_the_top_or_in_the_text_s_config(model_type: str, config: dict[
     architectures = ["LlamaForCausalLM" if model_type == "llama" else "NobodyForCausalLM"]
     both = opened(decoder(HEAD), {"model_type": model_type, "architectures": architectures, **config}, [(EMBED, HEAD)])
     assert both.aliases == ({HEAD: EMBED} if tied else {})
-    assert both.twins == ({} if tied else {HEAD: EMBED})
+    assert both.duplicates == ({} if tied else {HEAD: EMBED})
 
 
 def encoder(*more: str) -> Tensors:
@@ -64,7 +64,7 @@ def test_a_part_that_is_not_there_has_nothing_tied(decodes: bool) -> None:
     assert ("decoder.embed_tokens.weight" in found) == decodes
 
 
-# --- twins ---------------------------------------------------------------------------------------
+# --- duplicates ----------------------------------------------------------------------------------
 
 PAIRS: dict[str, Any] = {
     # of the vocabulary's shape, as the config tells, whatever they are called
@@ -87,15 +87,15 @@ PAIRS: dict[str, Any] = {
 
 @pytest.mark.parametrize("pair", PAIRS)
 @pytest.mark.parametrize("dtype", ["F32", "I32"])
-def test_what_may_be_a_twin(pair: str, dtype: str) -> None:
-    shapes, config, twins = PAIRS[pair]
+def test_what_may_be_a_duplicate(pair: str, dtype: str) -> None:
+    shapes, config, duplicates = PAIRS[pair]
     tensors: Tensors = {name: (dtype, shape) for name, shape in shapes.items()}
     first, second = tensors
-    found = opened(tensors, config, [(first, second), (second, first)]).twins
-    assert found == ({second: first} if twins and dtype == "F32" else {})
+    found = opened(tensors, config, [(first, second), (second, first)]).duplicates
+    assert found == ({second: first} if duplicates and dtype == "F32" else {})
 
 
-def test_unequal_bytes_are_no_twins() -> None:
+def test_unequal_bytes_are_no_duplicates() -> None:
     tensors: Tensors = dict.fromkeys(("up.weight", "down.weight", "left.weight"), ("F32", (ROWS, WIDTH)))
     found = opened(tensors, {"vocab_size": ROWS}, [("up.weight", "left.weight"), ("left.weight", "up.weight")])
-    assert found.twins == {"left.weight": "up.weight"}
+    assert found.duplicates == {"left.weight": "up.weight"}

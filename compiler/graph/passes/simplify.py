@@ -4,7 +4,7 @@
     sub(x, x) -> 0          mul(x, 0) -> 0         where(c, x, x) -> x
     const op const -> const      dot(x, 0) -> 0
 
-Leaving out a term of weight 0 also leaves out its reads, and any NaN or infinity in it. Where `0 * x` would have been
+Dropping a term of weight 0 also drops its reads, and any NaN or infinity in it. Where `0 * x` would have been
 -0, it is 0. All else is as it was, bit by bit.
 """
 
@@ -52,7 +52,7 @@ def _with_outputs(graph: Graph, values: Mapping[int, Node]) -> Graph:
             reads.add(node.id)
     for o in graph.outputs:
         value = new[values[o.node.id].id]
-        out.outputs.append(o.of(value) if value.id in reads else replace(o, node=value, likeness=None, reads=()))
+        out.outputs.append(o.of(value) if value.id in reads else replace(o, node=value, equivalence=None, reads=()))
     return out
 
 

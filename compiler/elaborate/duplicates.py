@@ -25,12 +25,12 @@ from ..terms.terms import (
     where_of,
 )
 from .coverage import Covering
-from .equivalence import Signature
+from .equivalence import RegionSignature
 from .ties import change_of, same_change
 from .vocabulary import Vocabulary
 
 
-def output_twins(
+def output_duplicates(
     template: Model,
     space: Space,
     owner: Mapping[str, Covering],
@@ -44,7 +44,7 @@ def output_twins(
     rows of it, make two tensors of them.
     """
     found: dict[str, str] = {}
-    for name, other in template.twins.items():
+    for name, other in template.duplicates.items():
         covering = owner.get(name)
         if covering is None or owner.get(other) is not covering or name in ties or other in ties:
             continue
@@ -56,21 +56,21 @@ def output_twins(
             models = vocabulary.read_for(models, (name, other))
         if (
             all(model.are_one(name, other) for model in models)
-            and _said_alike(value, covering, space, name, other)
-            and _changed_alike(value, template, name, other)
+            and _same_value(value, covering, space, name, other)
+            and _same_changes(value, template, name, other)
         ):
             found[name] = other
     return found
 
 
-def _said_alike(value: Region, covering: Covering, space: Space, name: str, other: str) -> bool:
-    """Whether a value's numbers, conditions and places come to the same for both tensors."""
-    signature = Signature(value, None)
+def _same_value(value: Region, covering: Covering, space: Space, name: str, other: str) -> bool:
+    """Whether a value's numbers, conditions and places are the same for both tensors."""
+    signature = RegionSignature(value, None)
     first, second = (signature.at(where_of(space, covering.names, covering.counts, n)) for n in (name, other))
     return first is not None and second is not None and first.key == second.key
 
 
-def _changed_alike(value: Region, template: Model, name: str, other: str) -> bool:
+def _same_changes(value: Region, template: Model, name: str, other: str) -> bool:
     """Whether all adapters in a value do the same to both tensors; not where one does not fit, which making it says."""
     on: dict[int, tuple[Lora, Model]] = {}
     for term in walk(value):

@@ -11,7 +11,7 @@ import pytest
 import torch
 from compiled import skip_without_a_compiler
 from mergec.compiler.plan import concurrency as rule
-from mergec.compiler.plan.concurrency import Abreast
+from mergec.compiler.plan.concurrency import ConcurrentOutputs
 from mergec.compiler.plan.plan import CHUNK, Stream
 from mergec.grammar.diagnostic import MergecError
 from mergec.runtime.execute import engine
@@ -67,12 +67,12 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def abreast(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """How many tensors ran abreast, each time that any did."""
+def concurrent(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """How many tensors ran side by side, each time that any did."""
     found: list[int] = []
     whole = engine.Engine.run_concurrently
 
-    def told(self: engine.Engine, group: Abreast) -> None:
+    def told(self: engine.Engine, group: ConcurrentOutputs) -> None:
         found.append(len(group.members))
         whole(self, group)
 
@@ -82,19 +82,19 @@ def abreast(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
 @pytest.mark.parametrize("recipe", METHODS)
 def test_the_same_bytes_as_when_lanes_share_a_tensor(
-    recipe: str, folder: Path, abreast: list[int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    recipe: str, folder: Path, concurrent: list[int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for lanes in (2, 4):
         plan = plan_of(folder, recipe, lanes=lanes)
         outcome = mergec.run(plan, tmp_path / f"{lanes}").outcome
         assert outcome.peak_host == plan.peak_host
         assert outcome.bytes_written == plan.writes
-    assert max(abreast) >= 3 * (LAYERS - 2)
+    assert max(concurrent) >= 3 * (LAYERS - 2)
     monkeypatch.setattr(rule, "MEDIUM", 0)
-    abreast.clear()
+    concurrent.clear()
     mergec.run(plan_of(folder, recipe, lanes=3), tmp_path / "shared")
     mergec.run(plan_of(folder, recipe, lanes=1), tmp_path / "one")
-    assert not abreast
+    assert not concurrent
     made = weights(tmp_path / "2")
     assert all(weights(tmp_path / name) == made for name in ("4", "shared", "one"))
 
@@ -111,24 +111,24 @@ def test_no_more_memory_than_the_plan_says(recipe: str, folder: Path, tmp_path: 
         assert weights(tmp_path / "out") == weights(tmp_path / "wanted")
 
 
-def test_numbers_of_the_whole_model_are_there_before(folder: Path, abreast: list[int], tmp_path: Path) -> None:
+def test_numbers_of_the_whole_model_are_there_before(folder: Path, concurrent: list[int], tmp_path: Path) -> None:
     recipe = '* = ties(a, b, base=base, density=0.3, scope="model")'
     for lanes in (1, 3):
         mergec.run(plan_of(folder, recipe, lanes=lanes), tmp_path / f"{lanes}")
-    assert not abreast
+    assert not concurrent
     assert weights(tmp_path / "1") == weights(tmp_path / "3")
 
 
-def test_few_tensors_are_shared(folder: Path, abreast: list[int], tmp_path: Path) -> None:
+def test_few_tensors_are_shared(folder: Path, concurrent: list[int], tmp_path: Path) -> None:
     mergec.run(plan_of(folder, METHODS[1], lanes=8), tmp_path / "out")
-    assert not abreast
+    assert not concurrent
 
 
-def test_what_is_not_finite_is_counted_for_its_tensor(abreast: list[int], tmp_path: Path) -> None:
+def test_what_is_not_finite_is_counted_for_its_tensor(concurrent: list[int], tmp_path: Path) -> None:
     name = "layers.3.up.weight"
     folder = write_models(tmp_path / "m", spoilt=name)
     found = mergec.run(plan_of(folder, METHODS[0], lanes=3), tmp_path / "out").outcome.non_finite
-    assert abreast
+    assert concurrent
     assert found == {name: 1}
 
 
@@ -137,7 +137,7 @@ def test_a_read_that_fails(folder: Path, tmp_path: Path, monkeypatch: pytest.Mon
     monkeypatch.setattr(keeper, "SECONDS", 0.0)
     plan = plan_of(folder, METHODS[2], lanes=2)
     mergec.run(plan, tmp_path / "wanted")
-    (members,) = [p.members for p in parts(plan, None, lambda _: True) if isinstance(p, Abreast)]
+    (members,) = [p.members for p in parts(plan, None, lambda _: True) if isinstance(p, ConcurrentOutputs)]
     operand = members[-1].steps[0].action.operands[1]
     assert isinstance(operand, Stream)
     extent = operand.extents[0]
@@ -153,10 +153,10 @@ def test_a_read_that_fails(folder: Path, tmp_path: Path, monkeypatch: pytest.Mon
         # without descriptors, the lane asks `read_into`
         return borrowed(self, [] if broken.is_set() else files)
 
-    def late(self: engine.Engine, group: Abreast) -> None:
-        run(self, Abreast(group.members[:-1], group.lanes))
+    def late(self: engine.Engine, group: ConcurrentOutputs) -> None:
+        run(self, ConcurrentOutputs(group.members[:-1], group.lanes))
         broken.set()
-        run(self, Abreast(group.members[-1:], group.lanes))
+        run(self, ConcurrentOutputs(group.members[-1:], group.lanes))
 
     with monkeypatch.context() as patch:
         patch.setattr(Inputs, "read_into", failing)

@@ -9,7 +9,7 @@ import mergec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from mergec.compiler.elaborate.outputs import Given, Maker
+from mergec.compiler.elaborate.outputs import OutputBuilder, ValueSource
 from mergec.compiler.graph.keys import output_keys
 from mergec.compiler.graph.verifier import verify
 from mergec.compiler.pipeline import Compilation, Options, compile_recipe
@@ -112,13 +112,13 @@ def compiled(recipe: str, **options: Any) -> Compilation:
 
 def one_by_one(recipe: str, monkeypatch: pytest.MonkeyPatch, **options: Any) -> Compilation:
     """Compiled with no tensor taken to be like another."""
-    look = Maker._sight
+    look = OutputBuilder._sight
 
-    def alone(self: Maker, given: Given, name: str) -> None:
+    def alone(self: OutputBuilder, given: ValueSource, name: str) -> None:
         look(self, given, name)
 
     with monkeypatch.context() as patch:
-        patch.setattr(Maker, "_sight", alone)
+        patch.setattr(OutputBuilder, "_sight", alone)
         return compiled(recipe, **options)
 
 
@@ -172,7 +172,7 @@ def test_the_plan_is_that_of_each_by_itself(name: str, device: str, monkeypatch:
         if field.name not in ("steps", "scalars"):
             assert getattr(quick.plan, field.name) == getattr(slow.plan, field.name)
     assert quick.plan.scalars <= slow.plan.scalars
-    assert not any(o.likeness for o in slow.graph.outputs)
+    assert not any(o.equivalence for o in slow.graph.outputs)
 
 
 @pytest.mark.parametrize("name", RECIPES)
@@ -187,10 +187,10 @@ def test_written_out_it_is_the_graph_of_each_by_itself(name: str, monkeypatch: p
 
 def test_few_nodes_stand_for_many_tensors() -> None:
     many = compiled(RECIPES["ties"])
-    few = {o.likeness for o in many.graph.outputs if o.likeness}
+    few = {o.equivalence for o in many.graph.outputs if o.equivalence}
     # the matrices of q and k, of k where it is float32, of experts up and down, of norms and biases, embedding and head
     assert len(few) <= 8
-    assert sum(o.likeness is not None for o in many.graph.outputs) >= LAYERS * 9
+    assert sum(o.equivalence is not None for o in many.graph.outputs) >= LAYERS * 9
     assert len(many.graph.nodes) * 3 < len(many.graph.written_out().nodes)
     codes = {id(s.action.code) for s in many.plan.steps if isinstance(s.action, Pass)}
     assert len(codes) * 3 < len(many.plan.steps)
@@ -198,8 +198,8 @@ def test_few_nodes_stand_for_many_tensors() -> None:
 
 def test_what_two_outputs_read_is_made_once() -> None:
     shared = compiled(RECIPES["two statements share"])
-    alike = [o.name for o in shared.graph.outputs if o.likeness and ".self_attn." in o.name]
-    assert {name.split(".")[2] for name in alike} <= {"2", "3"}
+    equal = [o.name for o in shared.graph.outputs if o.equivalence and ".self_attn." in o.name]
+    assert {name.split(".")[2] for name in equal} <= {"2", "3"}
     sums = [r for s in shared.plan.steps if isinstance(s.action, Pass) for r in s.action.reductions if r.op == "sum"]
     floats = len([n for n in tensors() if ".layers.0." in n and not n.endswith("steps")])
     assert len(sums) == 3 * floats

@@ -149,7 +149,7 @@ def test_what_is_said_of_one_of_them_alone_makes_two_of_them(value: str, embed: 
     ("modules", "one"), [((), True), ((HEAD,), False), ((EMBED,), False), ((EMBED, HEAD), True)], ids=str
 )
 @pytest.mark.parametrize("value", ["base + lora({0})", "a + 0.5*lora({0})"])
-def test_adapters_that_change_them_alike_or_unlike(
+def test_adapters_that_change_them_equally_or_not(
     modules: tuple[str, ...], one: bool, value: str, tmp_path: Path
 ) -> None:
     """One random mask for both as long as the adapter does the same to both, or nothing."""
