@@ -79,7 +79,7 @@ def errors_markdown() -> str:
             if code.startswith(start):
                 status = "" if found.exit is None else f" Exit status {found.exit}."
                 lines += ["", f"### {code}: {found.title}", "", found.meaning.strip() + status, ""]
-                lines += ["```", found.example.strip("\n"), "```", "", found.mend.strip()]
+                lines += ["```", found.example.strip("\n"), "```", "", found.fix.strip()]
     return "\n".join(lines) + "\n"
 
 

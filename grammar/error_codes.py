@@ -1,4 +1,4 @@
-"""The register of errors and warnings: what each code means, how it is mended, and what status the process ends with.
+"""The register of errors and warnings: what each code means, how it is fixed, and what status the process ends with.
 
 The texts are data, errors.toml; a test holds its codes and those in the source equal, and compiles the examples.
 """
@@ -53,7 +53,7 @@ GROUPS: Mapping[str, CodeGroup] = MappingProxyType(
 class ErrorCode:
     """An entry of the register.
 
-    `meaning` is a paragraph, `example` a recipe (or a file, or a command) that causes the error, `mend` what to do.
+    `meaning` is a paragraph, `example` a recipe (or a file, or a command) that causes the error, `fix` what to do.
     `exit` is the status of a run that ends with it, where the group's is not right.
     """
 
@@ -61,7 +61,7 @@ class ErrorCode:
     title: str
     meaning: str
     example: str
-    mend: str
+    fix: str
     exit: int | None = None
 
 

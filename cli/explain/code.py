@@ -16,7 +16,5 @@ def explain_code(code: str) -> str:
             "E0005", f"there is no error `{code}`", help="codes are printed with each error, as in `error[E0203]`"
         )
     example = textwrap.indent(found.example.strip("\n"), "    ")
-    meaning, mend = (
-        textwrap.fill(t.strip(), 100, break_on_hyphens=False) for t in (found.meaning, f"mend: {found.mend}")
-    )
-    return f"{code}: {found.title}\n\n{meaning}\n\nexample:\n\n{example}\n\n{mend}\n"
+    meaning, fix = (textwrap.fill(t.strip(), 100, break_on_hyphens=False) for t in (found.meaning, f"fix: {found.fix}"))
+    return f"{code}: {found.title}\n\n{meaning}\n\nexample:\n\n{example}\n\n{fix}\n"

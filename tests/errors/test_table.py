@@ -39,11 +39,11 @@ def test_the_example_of_a_page_causes_its_error(code: str) -> None:
     assert code in codes
 
 
-def test_a_page_has_title_meaning_example_and_mend() -> None:
+def test_a_page_has_title_meaning_example_and_fix() -> None:
     shown = explain_code("E0217")
     assert shown.startswith("E0217: no base\n\nThe method works on differences")
     assert "    * = ties(a, b, density=0.5)\n" in shown
-    assert shown.endswith("mend: Pass one, `base=…`, or name one: `let base = model(…)`.\n")
+    assert shown.endswith("fix: Pass one, `base=…`, or name one: `let base = model(…)`.\n")
 
 
 def test_there_is_no_page_for_a_code_that_does_not_exist() -> None:

@@ -219,7 +219,7 @@ ENDINGS = ("it came to its end", "it was stopped", "it was stopped over an earli
 
 def rows() -> list[str]:
     """The first column of the table of docs/reliability.md."""
-    table = PAGE.read_text("utf-8").partition("| has changed | is made again |")[2].partition("\n\n")[0]
+    table = PAGE.read_text("utf-8").partition("| has changed | is computed again |")[2].partition("\n\n")[0]
     return [line.split("|")[1].strip() for line in table.splitlines()[2:]]
 
 
