@@ -79,7 +79,8 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    """Loads what is asked for: `mergec --help` goes through this package, and should not wait for the compiler."""
+    """Loads what is asked for: `mergec --help` goes through this package, and should not wait for
+    the compiler."""
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     value = getattr(importlib.import_module(f".{_HOMES[name]}", __name__), name)

@@ -37,7 +37,8 @@ sys.exit(process())
 
 @dataclass(frozen=True, slots=True)
 class Way:
-    """A threshold: where it is, what it is set to, and the merge that shows it; the first value switches it off."""
+    """A threshold: where it is, what it is set to, and the merge that shows it; the first value
+    switches it off."""
 
     module: str
     name: str

@@ -1,8 +1,10 @@
-"""Are the benchmark's merges right? Tiny checkpoints, and a reference that holds whole tensors in float64.
+"""Are the benchmark's merges right? Tiny checkpoints, and a reference that holds whole tensors in
+float64.
 
-Weights are powers of two, so that products with them are exact and the sign of a sum does not depend on rounding.
-Random masks can't be predicted from outside; for them the checks are that a second run gives the same bytes, that every
-element is one of the four values that two masks can produce, and that masks keep about as many elements as asked for.
+Weights are powers of two, so that products with them are exact and the sign of a sum does not
+depend on rounding. Random masks can't be predicted from outside; for them the checks are that a
+second run gives the same bytes, that every element is one of the four values that two masks can
+produce, and that masks keep about as many elements as asked for.
 """
 
 from __future__ import annotations
@@ -38,14 +40,16 @@ def slerp(_: torch.Tensor, a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
 
 
 def trimmed(delta: torch.Tensor) -> torch.Tensor:
-    """The `DENSITY` largest magnitudes, the lower index first where they are equal; zero elsewhere."""
+    """The `DENSITY` largest magnitudes, the lower index first where they are equal; zero
+    elsewhere."""
     flat = delta.flatten()
     kept = flat.abs().sort(descending=True, stable=True).indices[: max(1, int(DENSITY * flat.numel()))]
     return torch.zeros_like(flat).scatter(0, kept, flat[kept]).view_as(delta)
 
 
 def elected(deltas: Sequence[torch.Tensor], normalize: bool) -> torch.Tensor:
-    """The weighted sum of the deltas that have the sign of that sum, over their weights where `normalize`."""
+    """The weighted sum of the deltas that have the sign of that sum, over their weights where
+    `normalize`."""
     weighted = [w * d for w, d in zip(WEIGHTS, deltas, strict=True)]
     sign = torch.where(sum(weighted, torch.zeros_like(deltas[0])) >= 0, 1.0, -1.0)
     agree = [d.sign() == sign for d in weighted]
@@ -168,7 +172,8 @@ def faults(method: str, work: Path, recipes: Path, models: Sequence[Tensors]) ->
 
 
 def check(work: Path, methods: Sequence[str], recipes: Path) -> int:
-    """Merge tiny checkpoints below `work` by every method and compare; the number of methods that are wrong."""
+    """Merge tiny checkpoints below `work` by every method and compare; the number of methods that
+    are wrong."""
     make_models.make(make_models.PRESETS["tiny"], work)
     models = [load(work / name) for name in make_models.CHECKPOINTS]
     bad = 0

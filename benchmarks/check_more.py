@@ -32,7 +32,8 @@ def drawn(key: int, shape: tuple[int, ...]) -> Array:
 
 
 def masked(m: Sequence[Array], z: Array, name: str, epsilon: float) -> tuple[list[Array], Mask]:
-    """Task vectors with what dare (`epsilon` 0) and della drop, rescaled; and where that is sure."""
+    """Task vectors with what dare (`epsilon` 0) and della drop, rescaled; and where that is
+    sure."""
     left, sure = [], np.ones(z.shape, bool)
     for label, delta in zip("ab", plain.deltas(m, z), strict=True):
         chance = np.float32(DENSITY) if epsilon == 0 else DENSITY - epsilon + 2 * epsilon * rows.ranks(np.abs(delta))
@@ -44,7 +45,8 @@ def masked(m: Sequence[Array], z: Array, name: str, epsilon: float) -> tuple[lis
 
 
 def dropping(epsilon: float, elect: bool | None) -> Wanted:
-    """`elect`: by sign, and with what agrees divided by its weights or not; None for a plain sum."""
+    """`elect`: by sign, and with what agrees divided by its weights or not; None for a plain
+    sum."""
 
     def wanted(m: Sequence[Array], z: Array, name: str) -> Merged:
         left, sure = masked(m, z, name, epsilon)
@@ -71,7 +73,8 @@ def sure(value: Array, size: Array) -> Merged:
 
 
 def fused(m: Sequence[Array], _z: Array, _n: str) -> Merged:
-    """Compared everywhere, though an importance that lies at the threshold might fall on the other side."""
+    """Compared everywhere, though an importance that lies at the threshold might fall on the other
+    side."""
     return sure(rows.arcee_fusion(m[0], m[1]).value, np.abs(m[0]) + np.abs(m[1]))
 
 
@@ -95,7 +98,8 @@ WANTED: Mapping[str, Wanted] = {
 
 
 def check_by_reference(method: str, out: Tensors, base: Tensors, models: Sequence[Tensors]) -> list[str]:
-    """What is wrong with the result of a method in `WANTED`; elements that rounding may decide are skipped."""
+    """What is wrong with the result of a method in `WANTED`; elements that rounding may decide are
+    skipped."""
     faults, compared, total = [], 0, 0
     for name, tensor in out.items():
         found = WANTED[method]([wide(m[name]) for m in models], wide(base[name]), name)

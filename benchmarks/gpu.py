@@ -3,10 +3,11 @@ second against bare copies.
 
     python benchmarks/gpu.py --models DIR [--out DIR] [--rounds N]
 
-`DIR` holds `base`, `a` and `b` (`benchmarks/make_models.py`). For every method: the output of `--device cuda` and of
-`--device cpu` are compared byte for byte (elements that differ are counted), the peak of
-`torch.cuda.max_memory_allocated` is set against the plan's, and the run's bytes per second against a pinned
-host-device-host copy of the same bytes on the same device, in the same process.
+`DIR` holds `base`, `a` and `b` (`benchmarks/make_models.py`). For every method: the output of
+`--device cuda` and of `--device cpu` are compared byte for byte (elements that differ are counted),
+the peak of `torch.cuda.max_memory_allocated` is set against the plan's, and the run's bytes per
+second against a pinned host-device-host copy of the same bytes on the same device, in the same
+process.
 """
 
 from __future__ import annotations
@@ -50,7 +51,8 @@ def differing(first: Path, second: Path) -> tuple[int, int]:
 
 
 def bare_copy(read: int, written: int, rounds: int) -> float:
-    """Seconds for copying `read` bytes to the device and `written` back through pinned memory, nothing else."""
+    """Seconds for copying `read` bytes to the device and `written` back through pinned memory,
+    nothing else."""
     piece = 1 << 26
     host = torch.empty(piece, dtype=torch.uint8, pin_memory=True)
     device = torch.empty(piece, dtype=torch.uint8, device="cuda")

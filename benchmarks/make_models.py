@@ -3,11 +3,12 @@
 
     python benchmarks/make_models.py --preset 1b benchmarks/out/1b
 
-Each checkpoint is a folder in Hugging Face layout with tied embeddings and sharded weights. Matrices of `base` are
-drawn from N(0, 0.02²), norms lie near 1; `a` and `b` add a heavy-tailed delta, as fine-tuning does. No model class is
-built: tensors are drawn in pieces and go straight to their offset, so the 1b preset needs a few hundred megabytes of
-memory. A piece's random numbers depend on its tensor, its position and its checkpoint alone, so the bytes do not
-depend on the number of threads or on the shard size.
+Each checkpoint is a folder in Hugging Face layout with tied embeddings and sharded weights.
+Matrices of `base` are drawn from N(0, 0.02²), norms lie near 1; `a` and `b` add a heavy-tailed
+delta, as fine-tuning does. No model class is built: tensors are drawn in pieces and go straight to
+their offset, so the 1b preset needs a few hundred megabytes of memory. A piece's random numbers
+depend on its tensor, its position and its checkpoint alone, so the bytes do not depend on the
+number of threads or on the shard size.
 """
 
 from __future__ import annotations
@@ -45,7 +46,8 @@ class Shape:
     shard: int
 
     def tensors(self) -> Iterator[tuple[str, tuple[int, ...]]]:
-        """Name and shape of every stored tensor, in the order of the module tree. There is no head: it is tied."""
+        """Name and shape of every stored tensor, in the order of the module tree. There is no head:
+        it is tied."""
         yield "model.embed_tokens.weight", (self.vocabulary, self.hidden)
         queries, keys = self.heads * self.head_dim, self.kv_heads * self.head_dim
         layer = {
@@ -94,7 +96,8 @@ PRESETS = {
     "small": Shape(16, 768, 2048, 32_000, 12, 4, 64, shard=100_000_000),
     "1b": Shape(16, 2048, 8192, 128_256, 32, 8, 64, shard=1_000_000_000),
 }
-"""`1b` has the shapes of Llama-3.2-1B: 1,235,814,400 parameters, 2.47 GB per checkpoint. All have its 16 layers."""
+"""`1b` has the shapes of Llama-3.2-1B: 1,235,814,400 parameters, 2.47 GB per checkpoint. All have
+its 16 layers."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,7 +114,8 @@ class Placed:
 
 
 def shards(shape: Shape) -> list[list[Placed]]:
-    """The tensors split into files of at most `shape.shard` bytes; a larger tensor has a file of its own."""
+    """The tensors split into files of at most `shape.shard` bytes; a larger tensor has a file of
+    its own."""
     files: list[list[Placed]] = [[]]
     filled = 0
     for name, dims in shape.tensors():

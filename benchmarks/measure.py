@@ -1,4 +1,5 @@
-"""Run a command and measure it: wall clock, CPU time, peak resident memory, peak of what it holds. Linux only."""
+"""Run a command and measure it: wall clock, CPU time, peak resident memory, peak of what it holds.
+Linux only."""
 
 from __future__ import annotations
 
@@ -25,11 +26,12 @@ FIELDS = ("VmHWM", "VmRSS", "RssAnon", "RssShmem")
 class Sample:
     """What one run took. Times in seconds, memory in bytes.
 
-    `resident` counts mapped file pages, `held` does not: heap, stacks and buffers, whether private (`RssAnon`) or
-    mapped so that they could be shared (`RssShmem`). That is what a machine runs out of. Both are peaks over time of
-    the sum over the process tree, sampled, except that `resident` is at least the kernel's own high-water mark of the
-    largest process, as it was at a sample near the end. (`ru_maxrss` won't do: it starts at the parent's size.)
-    `sync` is how long the disk still had to write when the process had ended.
+    `resident` counts mapped file pages, `held` does not: heap, stacks and buffers, whether private
+    (`RssAnon`) or mapped so that they could be shared (`RssShmem`). That is what a machine runs out
+    of. Both are peaks over time of the sum over the process tree, sampled, except that `resident`
+    is at least the kernel's own high-water mark of the largest process, as it was at a sample near
+    the end. (`ru_maxrss` won't do: it starts at the parent's size.) `sync` is how long the disk
+    still had to write when the process had ended.
     """
 
     wall: float
@@ -51,7 +53,8 @@ class CommandFailed(Exception):
 def measure(
     command: Sequence[str], *, cwd: Path, log: Path, output: Path | None = None, env: Mapping[str, str] | None = None
 ) -> Sample:
-    """Run `command` in `cwd`, its output going to `log`. `output` is the folder or file whose size is taken afterwards.
+    """Run `command` in `cwd`, its output going to `log`. `output` is the folder or file whose size
+    is taken afterwards.
 
     Raises CommandFailed.
     """

@@ -1,12 +1,15 @@
 #!/usr/bin/env python3
-"""What merges hold in memory: next to nothing besides Python itself, with numpy, with torch; and TIES of many models.
+"""What merges hold in memory: next to nothing besides Python itself, with numpy, with torch; and
+TIES of many models.
 
-    python benchmarks/memory.py [--work FOLDER] [--preset NAME] [--models N ...] [--lanes N] [--rounds N]
+    python benchmarks/memory.py [--work FOLDER] [--preset NAME] [--models N ...] [--lanes N]
+    [--rounds N]
 
-Whole processes, in MiB: `held` is heap, stacks and buffers (RssAnon and RssShmem of /proc/PID/status), `resident`
-counts the pages of mapped files too, `planned` is what the plan says of its buffers alone. The first rows are of tiny
-models, whose buffers are small: what is left is the process. The models of the others are `a` and `b` of the preset in
-turn, under names of their own. Linux only.
+Whole processes, in MiB: `held` is heap, stacks and buffers (RssAnon and RssShmem of
+/proc/PID/status), `resident` counts the pages of mapped files too, `planned` is what the plan says
+of its buffers alone. The first rows are of tiny models, whose buffers are small: what is left is
+the process. The models of the others are `a` and `b` of the preset in turn, under names of their
+own. Linux only.
 """
 
 from __future__ import annotations

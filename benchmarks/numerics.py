@@ -3,16 +3,18 @@
 
     python benchmarks/numerics.py                                          # mergec alone
     python benchmarks/numerics.py --peer PATH/TO/mergekit-yaml             # compared with mergekit
-    python benchmarks/numerics.py --peer PATH/TO/mergekit-yaml --write     # and put the tables into docs/methods.md
+    python benchmarks/numerics.py --peer PATH/TO/mergekit-yaml --write   # into docs/methods.md
     python benchmarks/numerics.py --methods ties,slerp
 
-Inputs are synthetic: a Llama of one layer with a million weights, base N(0, 0.02²), three models that add heavy-tailed
-deltas of scale 1e-3, in bfloat16 and in float16, and outputs of the same dtype. The exact value is that of the naive
-float64 references of tests/. A correctly rounded result is at most 0.5 units off.
+Inputs are synthetic: a Llama of one layer with a million weights, base N(0, 0.02²), three models
+that add heavy-tailed deltas of scale 1e-3, in bfloat16 and in float16, and outputs of the same
+dtype. The exact value is that of the naive float64 references of tests/. A correctly rounded result
+is at most 0.5 units off.
 
-Elements are skipped where more than one outcome is right: where a threshold falls between equal magnitudes (equal in
-the output's dtype, in which mergekit computes), and where a sum that elects a sign is zero but for float32 rounding.
-Where terms cancel, a hundredth of the inputs' summed magnitudes stands in for a value smaller than that.
+Elements are skipped where more than one outcome is right: where a threshold falls between equal
+magnitudes (equal in the output's dtype, in which mergekit computes), and where a sum that elects a
+sign is zero but for float32 rounding. Where terms cancel, a hundredth of the inputs' summed
+magnitudes stands in for a value smaller than that.
 """
 
 from __future__ import annotations
@@ -71,15 +73,18 @@ CONFIG = {
     "tie_word_embeddings": True,
 }
 CANCELLED = 0.01
-"""Where terms cancel to less than this share of the inputs' sizes, units are those of a number of that share."""
+"""Where terms cancel to less than this share of the inputs' sizes, units are those of a number of
+that share."""
 
 FREEDOM = 4
-"""Of Student's t, from which deltas are drawn: their largest elements are far out, as those of fine-tunes are."""
+"""Of Student's t, from which deltas are drawn: their largest elements are far out, as those of
+fine-tunes are."""
 
 
 @dataclass(frozen=True, slots=True)
 class Errors:
-    """In units in the last place. `beyond` is the worst that is left after 0.5 and float32 rounding of the terms."""
+    """In units in the last place. `beyond` is the worst that is left after 0.5 and float32 rounding
+    of the terms."""
 
     mean: float
     high: float
@@ -139,7 +144,8 @@ from mergekit.scripts.run_yaml import main
 for number in range(int(sys.argv[1])):
     main([f"peer-{number}.yml", f"out-{number}", "--quiet", "--no-copy-tokenizer"], standalone_mode=False)
 """
-"""What the program does, again and again in one process, as its start takes longer than such a merge."""
+"""What the program does, again and again in one process, as its start takes longer than such a
+merge."""
 
 
 def merge_with_peer(configurations: Sequence[Mapping[str, Any]], folder: Path, program: Path) -> list[Tensors]:

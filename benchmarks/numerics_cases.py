@@ -1,7 +1,9 @@
-"""The merges that `numerics.py` measures: a recipe's call, mergekit's configuration of the same, the exact result.
+"""The merges that `numerics.py` measures: a recipe's call, mergekit's configuration of the same,
+the exact result.
 
-`wanted` takes the models a, b, c and the base, float64, and a tensor's name. It gives the exact value, the size of what
-was added up for it, and where no rounding can have changed what was picked (`reference.Merged`).
+`wanted` takes the models a, b, c and the base, float64, and a tensor's name. It gives the exact
+value, the size of what was added up for it, and where no rounding can have changed what was picked
+(`reference.Merged`).
 """
 
 from __future__ import annotations
@@ -34,7 +36,8 @@ MODELS = ("a", "b", "c")
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """`call` is mergec's, `peer` what mergekit's configuration has but for dtypes (none where it has no such method).
+    """`call` is mergec's, `peer` what mergekit's configuration has but for dtypes (none where it
+    has no such method).
 
     `masks` gives the elements that each model keeps, where magnitudes decide.
     """
@@ -69,7 +72,8 @@ def sure(value: Array, size: Array | None = None) -> Merged:
 
 
 def unambiguous(deltas: Sequence[Array], masks: Callable[[Array], Mask], rounded: Round) -> Mask:
-    """Where the selection does not depend on which of several equal magnitudes, once rounded, was taken."""
+    """Where the selection does not depend on which of several equal magnitudes, once rounded, was
+    taken."""
     clear = np.ones(deltas[0].shape, bool)
     for delta in deltas:
         kept, size = masks(delta), np.abs(rounded(delta))
@@ -90,7 +94,8 @@ def combined(m: Sequence[Array], z: Array, _: str) -> Merged:
 
 
 def elected(z: Array, deltas: Sequence[Array], normalize: bool) -> Merged:
-    """A sum of zero of which not all terms are zero is skipped: whether it is zero depends on the weights' rounding."""
+    """A sum of zero of which not all terms are zero is skipped: whether it is zero depends on the
+    weights' rounding."""
     found = plain.elected(z, deltas, WEIGHTS, normalize, 1.0)
     sizes = [np.abs(w * d) for w, d in zip(WEIGHTS, deltas, strict=True)]
     total = np.asarray(sum(w * d for w, d in zip(WEIGHTS, deltas, strict=True)))
@@ -156,7 +161,8 @@ def geometric_median(m: Sequence[Array], _z: Array, _n: str) -> Merged:
 
 
 def of_matrices(merged: Callable[[list[Array]], Array]) -> Wanted:
-    """base + `merged` of the task vectors of matrices, their mean for other tensors and the embedding."""
+    """base + `merged` of the task vectors of matrices, their mean for other tensors and the
+    embedding."""
 
     def wanted(m: Sequence[Array], z: Array, name: str) -> Merged:
         deltas = plain.deltas(m, z)

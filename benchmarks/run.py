@@ -1,13 +1,14 @@
 #!/usr/bin/env python3
 """Time mergec and the newest mergekit in turn on the same checkpoints, and print a Markdown table.
 
-    python benchmarks/run.py                      # everything, on Llama-3.2-1B-shaped checkpoints (10 GB of disk)
+    python benchmarks/run.py            # everything, shaped like Llama-3.2-1B (10 GB)
     python benchmarks/run.py --preset small --methods ties,slerp --rounds 1
     python benchmarks/run.py --only ours
     python benchmarks/run.py --check              # no timing, no peer: are the numbers right?
 
-Checkpoints are made where missing; the peer gets a virtual environment of its own. Runs alternate (ours, peer, ours,
-peer, …) with the inputs in the page cache and the last output deleted; the median of the rounds is shown.
+Checkpoints are made where missing; the peer gets a virtual environment of its own. Runs alternate
+(ours, peer, ours, peer, …) with the inputs in the page cache and the last output deleted; the
+median of the rounds is shown.
 """
 
 from __future__ import annotations
@@ -151,8 +152,8 @@ def inputs_of(method: str) -> tuple[str, ...]:
 
 @dataclass(frozen=True, slots=True)
 class Floors:
-    """What no merge can beat: reading its inputs once, by the set of them, and writing its output once, in the way that
-    is the faster one on this machine."""
+    """What no merge can beat: reading its inputs once, by the set of them, and writing its output
+    once, in the way that is the faster one on this machine."""
 
     reading: Mapping[tuple[str, ...], Sample]
     writing: Sample
@@ -164,7 +165,8 @@ class Floors:
 
 
 def measure_floors(models: Path, methods: Sequence[str], rounds: int) -> Floors:
-    """Measures and prints the floors of these methods, a plain copy of one checkpoint, and a bare `import torch`."""
+    """Measures and prints the floors of these methods, a plain copy of one checkpoint, and a bare
+    `import torch`."""
 
     def floor(name: str, command: Sequence[str], output: str | None = None) -> Sample:
         sample = median([timed("floor", command, models, output) for _ in range(rounds)])

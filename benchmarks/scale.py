@@ -1,13 +1,16 @@
 #!/usr/bin/env python3
-"""Compile time at scale: `mergec --check` of three checkpoints of up to 100,000 tensors each, by whole processes.
+"""Compile time at scale: `mergec --check` of three checkpoints of up to 100,000 tensors each, by
+whole processes.
 
-    python benchmarks/scale.py [--work FOLDER] [--sizes 1k 10k 46k 92k] [--repeat N] [-- MERGEC ARGUMENTS]
+    python benchmarks/scale.py [--work FOLDER] [--sizes 1k 10k 46k 92k] [--repeat N] [-- MERGEC
+    ARGUMENTS]
 
-The checkpoints have the names and shapes of DeepSeek-V3 in bfloat16 (61 layers and one for the prediction of further
-tokens, 256 experts, 163 shards: `46k`), smaller numbers of layers and experts, and twice as many layers (`92k`).
-Weight files hold a header and a hole of the right size with some bytes for each tensor, so they take little disk;
-nothing but headers and the first bytes of some tensors is read. Printed: wall clock, CPU seconds, peak resident memory,
-and milliseconds of CPU for each tensor of the output, without start-up; the last should be flat. Linux only.
+The checkpoints have the names and shapes of DeepSeek-V3 in bfloat16 (61 layers and one for the
+prediction of further tokens, 256 experts, 163 shards: `46k`), smaller numbers of layers and
+experts, and twice as many layers (`92k`). Weight files hold a header and a hole of the right size
+with some bytes for each tensor, so they take little disk; nothing but headers and the first bytes
+of some tensors is read. Printed: wall clock, CPU seconds, peak resident memory, and milliseconds of
+CPU for each tensor of the output, without start-up; the last should be flat. Linux only.
 """
 
 from __future__ import annotations
@@ -31,7 +34,8 @@ RECIPES = {
     "dare_ties": "* = dare_ties(a, b, base=base, density=0.5)",
     "by_depth": '* = linear(a, b, weight=[curve([0, 1]), 1])\n"model.layers.*.mlp.*" = slerp(a, b, t=depth)',
 }
-"""What may follow the three lets, by name; `ties` is what the figures in the table of this project are of."""
+"""What may follow the three lets, by name; `ties` is what the figures in the table of this project
+are of."""
 
 SIZES_OF = {"BF16": 2, "F32": 4}
 
@@ -117,7 +121,8 @@ SHAPES = {
 
 
 def make(folder: Path, shape: Shape) -> int:
-    """Writes the checkpoints where they are not there yet, and gives the number of tensors of each."""
+    """Writes the checkpoints where they are not there yet, and gives the number of tensors of
+    each."""
     tensors = list(shape.tensors())
     for name in CHECKPOINTS:
         if not (folder / name / "config.json").exists():
@@ -126,7 +131,8 @@ def make(folder: Path, shape: Shape) -> int:
 
 
 def checkpoint(folder: Path, tensors: Sequence[Tensor], shape: Shape) -> None:
-    """A sharded checkpoint whose weight files are headers before holes; config.json is written last."""
+    """A sharded checkpoint whose weight files are headers before holes; config.json is written
+    last."""
     folder.mkdir(parents=True, exist_ok=True)
     listed: dict[str, str] = {}
     each = -(-len(tensors) // shape.shards)
@@ -150,7 +156,8 @@ def checkpoint(folder: Path, tensors: Sequence[Tensor], shape: Shape) -> None:
             sink.write(struct.pack("<Q", len(raw)) + raw)
             sink.truncate(8 + len(raw) + offset)
             for number, first in enumerate(firsts, k * each + 1):
-                # no two tensors are equal, as in real checkpoints, where that shows in the first bytes
+                # no two tensors are equal, as in real checkpoints, where that shows in the first
+                # bytes
                 sink.seek(8 + len(raw) + first)
                 sink.write(struct.pack("<I", number))
         total += offset

@@ -1,7 +1,8 @@
 #!/usr/bin/env python3
 """Merges of very many small tensors, by whole processes: the fixed cost per tensor shows here.
 
-    python benchmarks/small.py [--work FOLDER] [--layers N] [--shards N] [--recipes NAME ...] [--repeat N]
+    python benchmarks/small.py [--work FOLDER] [--layers N] [--shards N] [--recipes NAME …]
+                               [--repeat N]
     python benchmarks/small.py --check              # no timing: are the numbers right?
 
 Three models of twelve tensors per layer and two others, of 1,024 bf16 elements each; 1,600 layers

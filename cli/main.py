@@ -21,8 +21,8 @@ from .terminal.streams import prepare, silence, tell
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs the command line and returns its exit status. Nothing but SystemExit for `--help` and `--version` is
-    raised."""
+    """Runs the command line and returns its exit status. Nothing but SystemExit for `--help` and
+    `--version` is raised."""
     prepare()
     words = list(sys.argv[1:] if argv is None else argv)
     reporter = asked_for(words)
@@ -51,7 +51,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _command(word: str) -> Any:
-    """The module of a command, with `parse_words` and `run`; a word that names none is a recipe, or one's option."""
+    """The module of a command, with `parse_words` and `run`; a word that names none is a recipe, or
+    one's option."""
     if word == "fmt":
         from .commands import fmt
 
@@ -76,8 +77,8 @@ def _command(word: str) -> Any:
 def process() -> int:
     """`main` as all that a process does.
 
-    At its end the interpreter would look through everything for garbage, three times over, which takes a tenth of a
-    short run. What is frozen it leaves to the system.
+    At its end the interpreter would look through everything for garbage, three times over, which
+    takes a tenth of a short run. What is frozen it leaves to the system.
     """
     try:
         return main()
@@ -86,7 +87,8 @@ def process() -> int:
 
 
 def _check_folder() -> None:
-    """Relative paths mean nothing in a folder that has been removed, and libraries fail there in their own ways."""
+    """Relative paths mean nothing in a folder that has been removed, and libraries fail there in
+    their own ways."""
     try:
         os.getcwd()
     except FileNotFoundError:
@@ -94,7 +96,8 @@ def _check_folder() -> None:
 
 
 def _unforeseen(error: Exception) -> Diagnostic:
-    """Errors that have no code of their own: what the system refused, or did not let us load, or else a bug."""
+    """Errors that have no code of their own: what the system refused, or did not let us load, or
+    else a bug."""
     if isinstance(error, MemoryError):
         return finding("E0003", "out of memory", help="give a budget: `--memory 1GiB`")
     if isinstance(error, ImportError):

@@ -1,7 +1,7 @@
 """Read this first: the way from a recipe's text to a plan, stage by stage.
 
 parse       text            -> syntax tree          grammar/parse.py
-evaluate    syntax tree     -> terms                statements.py   (models are opened here, by their headers)
+evaluate    syntax tree     -> terms                statements.py   (opens models, by their headers)
 settings    output(…)       -> Settings             settings.py
 elaborate   terms           -> Graph                elaborate.py, instantiate.py
 PASSES      Graph           -> Graph                passes/       (verified in between)
@@ -56,11 +56,11 @@ PASSES: tuple[Callable[[Graph], Graph], ...] = (simplify,)
 class Options:
     """How to compile.
 
-    `device` is `cpu`, `cuda:0`, …; `lanes` how many blocks are in flight, `block` their largest size in elements;
-    `host_memory` and `device_memory` budgets in bytes (None: not limited). `defines` is `-D`, `sets` is `--set
-    output.KEY`. `primitives` are functions of installed packages by name, beside those of the language. `single`:
-    the target is one weight file instead of a folder; weight files are of `format`. `check_graph` verifies the graph
-    between passes.
+    `device` is `cpu`, `cuda:0`, …; `lanes` how many blocks are in flight, `block` their largest
+    size in elements; `host_memory` and `device_memory` budgets in bytes (None: not limited).
+    `defines` is `-D`, `sets` is `--set output.KEY`. `primitives` are functions of installed
+    packages by name, beside those of the language. `single`: the target is one weight file instead
+    of a folder; weight files are of `format`. `check_graph` verifies the graph between passes.
     """
 
     device: str = "cpu"
@@ -80,7 +80,8 @@ class Options:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Compilation:
-    """A compiled recipe: the plan, and what `--explain` tells about how it came to be. `diagnostics` are warnings."""
+    """A compiled recipe: the plan, and what `--explain` tells about how it came to be.
+    `diagnostics` are warnings."""
 
     module: ast.Module
     recipe: Recipe
@@ -103,7 +104,8 @@ class Compilation:
 class Draft:
     """A plan that nothing can be wrong with any more, still to be written out.
 
-    That takes as long as half of all that comes before it, and whoever only checks a recipe has no use for it.
+    That takes as long as half of all that comes before it, and whoever only checks a recipe has no
+    use for it.
     """
 
     def __init__(self, write: Callable[[], Plan]) -> None:
@@ -118,7 +120,8 @@ class Draft:
 
 
 def compile_recipe(source: Source, catalog: Catalog, version: str, options: Options | None = None) -> Compilation:
-    """Compiles a recipe. Raises MergecError with every error that could be found, warnings included."""
+    """Compiles a recipe. Raises MergecError with every error that could be found, warnings
+    included."""
     with collector_paused():
         return _compile(source, catalog, version, options or Options())
 
@@ -213,7 +216,8 @@ def _assemble(
     beside: Companions,
     parameters: int,
 ) -> tuple[Schedule, Draft]:
-    """The schedule, and the plan to be written out. Raises MergecError for all that can be wrong with either."""
+    """The schedule, and the plan to be written out. Raises MergecError for all that can be wrong
+    with either."""
     inputs: list[InputFile] = []
     files: dict[tuple[int, int], int] = {}
     for model in recipe.inputs:

@@ -1,7 +1,9 @@
-"""What these pages show of the sources: methods, functions, settings, families and errors, as markdown.
+"""What these pages show of the sources: methods, functions, settings, families and errors, as
+markdown.
 
-errors.md is all of it made here; other pages hold such text between `<!-- NAME -->` and `<!-- end NAME -->`. The tests
-see that it is up to date, and `UPDATE_DOCS=1 pytest tests/docs` writes it anew.
+errors.md is all of it made here; other pages hold such text between `<!-- NAME -->` and `<!-- end
+NAME -->`. The tests see that it is up to date, and `UPDATE_DOCS=1 pytest tests/docs` writes it
+anew.
 """
 
 from __future__ import annotations
@@ -20,7 +22,8 @@ from mergec.grammar.source import Source
 
 
 def methods_markdown() -> str:
-    """A section for each file of the standard library: its head, its methods with their parameters, its helpers."""
+    """A section for each file of the standard library: its head, its methods with their parameters,
+    its helpers."""
     return "\n".join(_method_file(file, text) for file, text in standard_texts().items()).rstrip("\n")
 
 
@@ -54,7 +57,8 @@ SECTIONS: Mapping[str, Callable[[], str]] = {
 
 
 def refreshed(page: str, text: str) -> str:
-    """The page of that name, `text`, with what is made here made anew. Raises ValueError where a marker has no end."""
+    """The page of that name, `text`, with what is made here made anew. Raises ValueError where a
+    marker has no end."""
     if page == "errors.md":
         return errors_markdown()
     for name, markdown in SECTIONS.items():

@@ -1,4 +1,5 @@
-"""From Lark's trees to the syntax tree: one method per rule of merge.lark, called from the leaves up."""
+"""From Lark's trees to the syntax tree: one method per rule of merge.lark, called from the leaves
+up."""
 
 from __future__ import annotations
 
@@ -38,7 +39,8 @@ def too_deep(tree: Tree[Token], source: Source, offset: int) -> Diagnostic | Non
 
 
 class Builder:
-    """Builds the syntax tree of one text; what is wrong with literals and names is collected in `diagnostics`.
+    """Builds the syntax tree of one text; what is wrong with literals and names is collected in
+    `diagnostics`.
 
     `offset` is where in the source the parsed text begins.
     """
@@ -48,7 +50,8 @@ class Builder:
         self._source, self._offset = source, offset
 
     def build(self, tree: Tree[Token]) -> Any:
-        """The value of a tree: a tuple of statements for a module, else a node. No deeper than `too_deep` allows."""
+        """The value of a tree: a tuple of statements for a module, else a node. No deeper than
+        `too_deep` allows."""
         values: dict[int, Any] = {}
         for node in tree.iter_subtrees():
             children = [values[id(child)] if isinstance(child, Tree) else child for child in node.children]

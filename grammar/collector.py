@@ -9,8 +9,8 @@ from contextlib import contextmanager
 
 @contextmanager
 def collector_paused() -> Iterator[None]:
-    """While headers become objects and these a plan, the collector would look through millions that all stay alive,
-    again and again: that takes as long as the work itself.
+    """While headers become objects and these a plan, the collector would look through millions that
+    all stay alive, again and again: that takes as long as the work itself.
     """
     enabled = gc.isenabled()
     gc.disable()
@@ -23,8 +23,9 @@ def collector_paused() -> Iterator[None]:
 
 @contextmanager
 def collector_spared() -> Iterator[None]:
-    """Within it, the collector of cyclic garbage does not look at what there is by now, which stays anyway: a plan of
-    many tensors is a million objects, and to go through them again and again took longer than to merge small ones."""
+    """Within it, the collector of cyclic garbage does not look at what there is by now, which stays
+    anyway: a plan of many tensors is a million objects, and to go through them again and again took
+    longer than to merge small ones."""
     ours = gc.get_freeze_count() == 0
     if ours:
         gc.freeze()

@@ -1,4 +1,5 @@
-"""What to say about a text that doesn't parse: a slip from the table, or what was expected and what was found."""
+"""What to say about a text that doesn't parse: a slip from the table, or what was expected and what
+was found."""
 
 from __future__ import annotations
 
@@ -14,10 +15,11 @@ from .syntax_errors import SLIPS, Slip
 class Fault:
     """Where and how the parser stopped.
 
-    `before` is the statement up to the fault, `rest` what follows, the fault included. `expected` holds the
-    terminals of merge.lark that could have stood there, `inside` the innermost open bracket or "". `form` is
-    "assignment" if an expression and a `=` are all right but the expression is no place (`span` is then the
-    expression), "expression" if the statement is one whole expression, else "".
+    `before` is the statement up to the fault, `rest` what follows, the fault included. `expected`
+    holds the terminals of merge.lark that could have stood there, `inside` the innermost open
+    bracket or "". `form` is "assignment" if an expression and a `=` are all right but the
+    expression is no place (`span` is then the expression), "expression" if the statement is one
+    whole expression, else "".
     """
 
     span: Span
@@ -28,10 +30,12 @@ class Fault:
     form: str = ""
 
 
-# A longer statement is data rather than a slip of the pen, and the table's patterns would take long to search it.
+# A longer statement is data rather than a slip of the pen, and the table's patterns would take long
+# to search it.
 _LONGEST_SLIP = 10_000
 
-# What the grammar's terminals are called in messages. Those that can begin an expression are summed up.
+# What the grammar's terminals are called in messages. Those that can begin an expression are summed
+# up.
 _EXPRESSION = frozenset(
     {"NUMBER", "STRING", "LONG_STRING", "NAME", "TRUE", "FALSE", "NONE"}
     | {"NOT", "PLUS", "MINUS", "LPAR", "LSQB", "LBRACE", "STAR"}
@@ -63,7 +67,8 @@ _WORDS = {
 
 
 def explain(fault: Fault) -> Diagnostic:
-    """The diagnostic for a fault: the first slip of the table that fits, else what was expected and what was found."""
+    """The diagnostic for a fault: the first slip of the table that fits, else what was expected and
+    what was found."""
     for slip in SLIPS if len(fault.before) + len(fault.rest) <= _LONGEST_SLIP else ():
         help = _match(slip, fault)
         if help is not None:

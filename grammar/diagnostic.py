@@ -29,7 +29,8 @@ class Diagnostic:
     """One finding.
 
     `message` is lower case without a final stop, names in backticks. The first label is the primary
-    one; a finding about a file instead of the recipe has none and names the `file`. `help` holds fixes.
+    one; a finding about a file instead of the recipe has none and names the `file`. `help` holds
+    fixes.
     """
 
     code: str
@@ -44,7 +45,8 @@ class Diagnostic:
 class MergecError(Exception):
     """The one exception for everything that is the user's to fix.
 
-    Carries at least one `Diagnostic` of severity error, and `exit` where what was asked for has a status of its own.
+    Carries at least one `Diagnostic` of severity error, and `exit` where what was asked for has a
+    status of its own.
     """
 
     def __init__(self, diagnostics: Diagnostic | Iterable[Diagnostic], exit: Exit | None = None) -> None:
@@ -76,7 +78,8 @@ def finding(
     file: str | None = None,
     severity: Severity | None = None,
 ) -> Diagnostic:
-    """A diagnostic with at most one label; W in a code makes it a warning, unless the severity is given."""
+    """A diagnostic with at most one label; W in a code makes it a warning, unless the severity is
+    given."""
     usual = Severity.WARNING if code.startswith("W") else Severity.ERROR
     labels = () if span is None else (Label(span, label),)
     return Diagnostic(code, message, labels, _texts(notes), _texts(help), severity or usual, file)

@@ -1,6 +1,8 @@
-"""The register of errors and warnings: what each code means, how it is fixed, and what status the process ends with.
+"""The register of errors and warnings: what each code means, how it is fixed, and what status the
+process ends with.
 
-The texts are data, errors.toml; a test holds its codes and those in the source equal, and compiles the examples.
+The texts are data, errors.toml; a test holds its codes and those in the source equal, and compiles
+the examples.
 """
 
 from __future__ import annotations
@@ -27,7 +29,8 @@ class Exit(enum.IntEnum):
 
 @dataclass(frozen=True, slots=True)
 class CodeGroup:
-    """Codes with one beginning: what they are about, and the exit status of those that have none of their own."""
+    """Codes with one beginning: what they are about, and the exit status of those that have none of
+    their own."""
 
     title: str
     exit: Exit = Exit.RECIPE
@@ -53,8 +56,9 @@ GROUPS: Mapping[str, CodeGroup] = MappingProxyType(
 class ErrorCode:
     """An entry of the register.
 
-    `meaning` is a paragraph, `example` a recipe (or a file, or a command) that causes the error, `fix` what to do.
-    `exit` is the status of a run that ends with it, where the group's is not right.
+    `meaning` is a paragraph, `example` a recipe (or a file, or a command) that causes the error,
+    `fix` what to do. `exit` is the status of a run that ends with it, where the group's is not
+    right.
     """
 
     code: str
@@ -92,8 +96,8 @@ ERRORS: Mapping[str, ErrorCode] = _Register()
 def exit_of(code: str, file: str | None) -> Exit:
     """The exit status of a run that ends with an error about `file`.
 
-    An input that can't be used is to blame only where the error names its file: else the recipe asks for what is not
-    there, or not so.
+    An input that can't be used is to blame only where the error names its file: else the recipe
+    asks for what is not there, or not so.
     """
     group = GROUPS.get(code[:3], CodeGroup("codes of an installed package"))
     try:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 import re
 
-# What a backslash and one letter stand for, by the letter; `u` and `U`, which four or eight hexadecimal digits follow,
-# are handled apart.
+# What a backslash and one letter stand for, by the letter; `u` and `U`, which four or eight
+# hexadecimal digits follow, are handled apart.
 _ESCAPES = {"n": "\n", "t": "\t", "r": "\r", "0": "\0", "\\": "\\", '"': '"', "'": "'"}
 _ESCAPE = re.compile(r"\\(?:u([0-9A-Fa-f]{4})|U([0-9A-Fa-f]{8})|([\s\S]))")
 _LARGEST_INTEGER = 2**64 - 1
@@ -24,8 +24,8 @@ class LiteralError(Exception):
 def read_number(text: str) -> int | float:
     """The value of a number token.
 
-    An integer is at most 2**64 - 1 and a float is finite; a number that would round to zero is refused too.
-    Raises LiteralError (E0106).
+    An integer is at most 2**64 - 1 and a float is finite; a number that would round to zero is
+    refused too. Raises LiteralError (E0106).
 
     >>> read_number("1_000"), read_number("1e-3")
     (1000, 0.001)
@@ -53,14 +53,16 @@ def parse_size(text: object) -> int | None:
 def read_string(text: str) -> str:
     r"""The value of a string token, quotes included in `text`.
 
-    A line end inside `\"\"\"` is `\n` in the value, however the file writes it. Raises LiteralError (E0105).
+    A line end inside `\"\"\"` is `\n` in the value, however the file writes it. Raises LiteralError
+    (E0105).
 
     >>> read_string(r'"a\tb\u00e9"')
     'a\tbé'
     """
     quotes = 3 if text.startswith('"""') and len(text) >= 6 else 1
 
-    # Escapes first would turn a written-out `\\r` and a line end into one; offsets count in the text as it is.
+    # Escapes first would turn a written-out `\\r` and a line end into one; offsets count in the
+    # text as it is.
     values: list[str] = []
     offset = quotes
     for part in text[quotes:-quotes].split("\r\n"):

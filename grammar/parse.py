@@ -1,4 +1,5 @@
-"""Text to syntax tree. No Lark tree leaves this folder, and every fault of a text is a MergecError."""
+"""Text to syntax tree. No Lark tree leaves this folder, and every fault of a text is a
+MergecError."""
 
 from __future__ import annotations
 
@@ -27,14 +28,16 @@ _KEYWORD = re.compile(r"\s*(let|def|use|output|expect)\b(?!\s*\.)")
 
 
 MAX_LENGTH = 1 << 19
-"""The most characters that a recipe or library may have; a syntax tree takes some hundred times the memory."""
+"""The most characters that a recipe or library may have; a syntax tree takes some hundred times the
+memory."""
 
 
 def parse(source: Source) -> Module:
     """The syntax tree of a recipe or library.
 
-    Raises MergecError: E0480 for a text that is too long, else every syntax error found, in the order of the text, at
-    most `MAX_ERRORS` of them: after an error reading goes on at the next statement.
+    Raises MergecError: E0480 for a text that is too long, else every syntax error found, in the
+    order of the text, at most `MAX_ERRORS` of them: after an error reading goes on at the next
+    statement.
     """
     _check_text(source)
     scanned = scan(source)
@@ -57,15 +60,18 @@ def parse(source: Source) -> Module:
 
 @functools.cache
 def _grammar(start: str) -> Lark:
-    """The parser for a start rule: `module`, which is at hand, or `expr`, which takes a tenth of a second.
+    """The parser for a start rule: `module`, which is at hand, or `expr`, which takes a tenth of a
+    second.
 
-    That comes with `module`, for its terminals: a line end is unexpected in an expression, but not a strange character.
+    That comes with `module`, for its terminals: a line end is unexpected in an expression, but not
+    a strange character.
     """
     return parser(start) if start == "module" else parser("module", start)
 
 
 def _check_text(source: Source) -> None:
-    """Sees that a text is one that a file can hold, and not too long. Raises MergecError (E0102, E0480)."""
+    """Sees that a text is one that a file can hold, and not too long. Raises MergecError (E0102,
+    E0480)."""
     half = _HALF.search(source.text)
     if half is not None:
         raise error("E0102", "half of a character", Span(source, *half.span()), "no file can hold this")
@@ -100,11 +106,12 @@ def _in_order(diagnostics: list[Diagnostic]) -> list[Diagnostic]:
     return sorted(diagnostics, key=lambda each: each.labels[0].span.start)[:MAX_ERRORS]
 
 
-# --- what went wrong ---------------------------------------------------------------------------------
+# --- what went wrong ------------------------------------------------------------------------------
 
 
 def _fault(error: UnexpectedInput, source: Source, text: str, offset: int) -> Fault:
-    """Lark's exception in the terms of `syntax_errors`; `text` is what was parsed, at `offset` in the source."""
+    """Lark's exception in the terms of `syntax_errors`; `text` is what was parsed, at `offset` in
+    the source."""
     start, end = _extent(error, text)
     expected: frozenset[str] = frozenset()
     if isinstance(error, UnexpectedToken):
@@ -141,7 +148,8 @@ def _extent(error: UnexpectedInput, text: str) -> tuple[int, int]:
 
 
 def _form(text: str, fault: int) -> tuple[str, int, int]:
-    """Whether the statement is an expression, or an assignment to one, and the range of that expression."""
+    """Whether the statement is an expression, or an assignment to one, and the range of that
+    expression."""
     if _KEYWORD.match(text):
         return "", 0, 0
     if _is_expression(text):
@@ -149,7 +157,8 @@ def _form(text: str, fault: int) -> tuple[str, int, int]:
     for match in re.finditer(r"(?<![=<>!:+*/-])=(?!=)", text):
         if match.start() >= fault:
             left = text[: match.start()]
-            # the first `=` after the fault, if it stands in no brackets: looking at all would take long in a long text
+            # the first `=` after the fault, if it stands in no brackets: looking at all would take
+            # long in a long text
             if not _innermost(left) and _is_expression(left):
                 return "assignment", len(left) - len(left.lstrip()), len(left.rstrip())
             break

@@ -1,10 +1,11 @@
 """Data classes that are made quickly.
 
-`dataclasses` of Python 3.11 and 3.12 compiles six functions for a frozen class, one at a time. That was half of all
-that `mergec --check` waited for: there are some 170 classes on its way. Here one function is compiled, `__init__`,
-which everybody calls; `==` and `hash` are compiled at their first use, and what is rarely used is shared. What comes
-out is a data class in all that `dataclasses` offers (`fields`, `replace`, `asdict`, patterns), and type checkers see
-the decorator that they know.
+`dataclasses` of Python 3.11 and 3.12 compiles six functions for a frozen class, one at a time. That
+was half of all that `mergec --check` waited for: there are some 170 classes on its way. Here one
+function is compiled, `__init__`, which everybody calls; `==` and `hash` are compiled at their first
+use, and what is rarely used is shared. What comes out is a data class in all that `dataclasses`
+offers (`fields`, `replace`, `asdict`, patterns), and type checkers see the decorator that they
+know.
 """
 
 from __future__ import annotations
@@ -52,7 +53,8 @@ def _put(cls: type, name: str, value: object) -> None:
 
 
 def _init(cls: type, fields: tuple[dataclasses.Field[Any], ...], frozen: bool) -> Callable[..., None]:
-    """`__init__` of a class; that of a frozen one stores through the slots, past the refusal to set anything."""
+    """`__init__` of a class; that of a frozen one stores through the slots, past the refusal to set
+    anything."""
     known: dict[str, Any] = {"__name__": cls.__module__, "__missing": dataclasses.MISSING}
     head, body = ["self"], []
     for field in fields:

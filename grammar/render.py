@@ -1,4 +1,5 @@
-"""Diagnostics as text for people and as JSON for editors. The only place where a diagnostic becomes text."""
+"""Diagnostics as text for people and as JSON for editors. The only place where a diagnostic becomes
+text."""
 
 from __future__ import annotations
 
@@ -19,25 +20,30 @@ _LONGEST_TEXT = 4000
 
 
 def render(diagnostics: Iterable[Diagnostic], color: bool = False) -> str:
-    """Diagnostics one below the other, a blank line between them, each with its source lines underlined.
+    """Diagnostics one below the other, a blank line between them, each with its source lines
+    underlined.
 
-    `color` adds ANSI sequences; control characters that come from inputs are shown as escapes either way.
+    `color` adds ANSI sequences; control characters that come from inputs are shown as escapes
+    either way.
     """
     paint = _Paint(color)
     return "\n".join(_render_one(each, paint) for each in diagnostics)
 
 
 def to_json(diagnostics: Iterable[Diagnostic]) -> str:
-    """One JSON object per line: code, severity, message, file, line, column, end_line, end_column, labels, notes, help.
+    """One JSON object per line: code, severity, message, file, line, column, end_line, end_column,
+    labels, notes, help.
 
-    Lines and columns count from 1 in characters, the end column is the one after the last character; all are null
-    where a finding has no place in a text. Labels have the same fields and their own text and file.
+    Lines and columns count from 1 in characters, the end column is the one after the last
+    character; all are null where a finding has no place in a text. Labels have the same fields and
+    their own text and file.
     """
     return "".join(json.dumps(_as_json(each)) + "\n" for each in diagnostics)
 
 
 def escape(text: str) -> str:
-    r"""`text` with whatever could move a cursor, reverse the reading direction or hide made visible.
+    r"""`text` with whatever could move a cursor, reverse the reading direction or hide made
+    visible.
 
     >>> escape("a\x1b[2Jb")
     'a\\x1b[2Jb'
@@ -58,7 +64,7 @@ def _escape_character(c: str) -> str:
     return f"\\x{point:02x}" if point < 0x100 else f"\\u{point:04x}" if point < 0x10000 else f"\\U{point:08x}"
 
 
-# --- JSON ---------------------------------------------------------------------------------------------
+# --- JSON -----------------------------------------------------------------------------------------
 
 
 def _as_json(diagnostic: Diagnostic) -> dict[str, Any]:
@@ -83,7 +89,7 @@ def _position(span: Span) -> dict[str, Any]:
     return {"file": span.source.name, "line": line, "column": column, "end_line": end_line, "end_column": end_column}
 
 
-# --- text ---------------------------------------------------------------------------------------------
+# --- text -----------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,8 +138,8 @@ def _render_one(diagnostic: Diagnostic, paint: _Paint) -> str:
 
 
 def _text(text: str, indent: int) -> str:
-    """Text of a message, note or help: it may have several lines, and everything else is escaped; an endless one, as a
-    name from an input can make it, is cut."""
+    """Text of a message, note or help: it may have several lines, and everything else is escaped;
+    an endless one, as a name from an input can make it, is cut."""
     if len(text) > _LONGEST_TEXT:
         text = text[:_LONGEST_TEXT] + "…"
     return ("\n" + " " * indent).join(escape(line) for line in text.split("\n"))
@@ -155,7 +161,8 @@ def _by_source(labels: Sequence[Label]) -> list[tuple[Source, list[tuple[Label, 
 def _excerpt(
     source: Source, labels: list[tuple[Label, bool]], gutter: str, paint: _Paint, severity: Severity
 ) -> list[str]:
-    """The source lines that labels touch, underlined; lines skipped between them are a row of dots."""
+    """The source lines that labels touch, underlined; lines skipped between them are a row of
+    dots."""
     marks: dict[int, list[_Mark]] = {}
     for label, primary in labels:
         for line, mark in _marks(label, primary):
@@ -225,7 +232,8 @@ class _Cells:
 
 
 def _window(shown: str, marks: list[_Mark]) -> tuple[str, list[_Mark]]:
-    """A line too wide to show, cut to the surroundings of its first mark; wide characters count as one there."""
+    """A line too wide to show, cut to the surroundings of its first mark; wide characters count as
+    one there."""
     if len(shown) <= _WIDEST_LINE:
         return shown, marks
     start = max(0, min(mark.start for mark in marks) - _CONTEXT)
@@ -242,7 +250,8 @@ def _window(shown: str, marks: list[_Mark]) -> tuple[str, list[_Mark]]:
 
 
 def _underlines(marks: list[_Mark], paint: _Paint, severity: Severity) -> list[str]:
-    """The rows below a source line: underlines, then the labels' texts, the rightmost beside its underline.
+    """The rows below a source line: underlines, then the labels' texts, the rightmost beside its
+    underline.
 
     ```
     ties(a, b)

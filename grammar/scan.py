@@ -23,7 +23,8 @@ from .diagnostic import Diagnostic, Label
 from .records import dataclass
 from .source import Source, Span
 
-# Every stage above may recurse into an expression; a hundred levels stay far below Python's own limit.
+# Every stage above may recurse into an expression; a hundred levels stay far below Python's own
+# limit.
 MAX_DEPTH = 100
 # Enough to work through at one sitting; what comes later is mostly the echo of what came before.
 MAX_ERRORS = 20
@@ -45,13 +46,15 @@ _PAIRS = {"(": ")", "[": "]", "{": "}"}
 _DEF = re.compile(r"\s*def\b")
 # What can't follow a line end inside ( ) or [ ], whatever its indentation: a keyword is no name.
 _STATEMENT_WORD = re.compile(r"[ \t]*(?:(?:let|def|use|expect)[ \t]+[\w\"])")
-# A line at the margin that looks like a statement: where reading goes on after a bracket that is never closed.
+# A line at the margin that looks like a statement: where reading goes on after a bracket that is
+# never closed.
 _STATEMENT_LINE = re.compile(r"^(?:(?:let|def|use|expect)\b|output[ \t]*\(|[A-Za-z_*\"][^=\n#()]*=(?!=))", re.MULTILINE)
 
 
 @dataclass(frozen=True, slots=True)
 class Chunk:
-    """The offsets of one statement's text; `broken` where a diagnostic about it has been made already."""
+    """The offsets of one statement's text; `broken` where a diagnostic about it has been made
+    already."""
 
     start: int
     end: int
@@ -60,7 +63,8 @@ class Chunk:
 
 @dataclass(frozen=True, slots=True)
 class Scan:
-    """`text` is as long as the source's: comments, and line ends that end no statement, are spaces in it."""
+    """`text` is as long as the source's: comments, and line ends that end no statement, are spaces
+    in it."""
 
     text: str
     chunks: tuple[Chunk, ...]
@@ -174,7 +178,8 @@ class _Scanner:
             label = Label(self._span(innermost.offset, innermost.offset + 1), "this one is open")
             message = f"expected `{_PAIRS[innermost.sign]}`, found `{sign}`"
             self._report("E0103", message, Label(here, f"this closes no `{innermost.sign}`"), label)
-            # It closes one further out, the inner one having been forgotten; else it is a slip for the inner one's.
+            # It closes one further out, the inner one having been forgotten; else it is a slip for
+            # the inner one's.
             if any(_PAIRS[each.sign] == sign for each in self.stack):
                 while _PAIRS[self.stack[-1].sign] != sign:
                     self.stack.pop()
@@ -187,14 +192,16 @@ class _Scanner:
         self._report(
             "E0104", "this string doesn't end on its line", Label(self._span(start, start + len(text))), help=help
         )
-        # What was meant to follow the string closes brackets that are open, or they would be reported too.
+        # What was meant to follow the string closes brackets that are open, or they would be
+        # reported too.
         tail = re.search(r"[)\]}, ;]*$", text)
         for sign in tail[0] if tail else "":
             if self.stack and _PAIRS[self.stack[-1].sign] == sign:
                 self.stack.pop()
 
     def _recover(self) -> bool:
-        """At the end of the text with brackets open: report, and go back to the next line like a statement."""
+        """At the end of the text with brackets open: report, and go back to the next line like a
+        statement."""
         innermost = self.stack[-1]
         self._report_unclosed()
         self.stack.clear()
@@ -210,7 +217,8 @@ class _Scanner:
         return True
 
     def _report_unclosed(self) -> None:
-        """E0103 about the innermost open bracket, unless the statement has been found broken before."""
+        """E0103 about the innermost open bracket, unless the statement has been found broken
+        before."""
         *outer, innermost = self.stack
         if not self.broken:
             labels = [Label(self._span(each.offset, each.offset + 1), "nor is this") for each in reversed(outer)]

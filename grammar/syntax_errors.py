@@ -1,8 +1,10 @@
-r"""What is said about a text that doesn't parse: a table of slips, each with broken samples that show it.
+r"""What is said about a text that doesn't parse: a table of slips, each with broken samples that
+show it.
 
-A slip is recognised by the text around the fault, not by a parser state, so the table survives changes of the
-grammar; the samples are its test (tests/parse/test_syntax_errors.py). The first entry that fits is used;
-where none does, `complaints.py` makes the message of what the grammar would have accepted.
+A slip is recognised by the text around the fault, not by a parser state, so the table survives
+changes of the grammar; the samples are its test (tests/parse/test_syntax_errors.py). The first
+entry that fits is used; where none does, `complaints.py` makes the message of what the grammar
+would have accepted.
 """
 
 from __future__ import annotations
@@ -12,10 +14,11 @@ from .records import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Slip:
-    """One entry: all conditions that are not empty must hold, each on the part of a `Fault` of the same name.
+    """One entry: all conditions that are not empty must hold, each on the part of a `Fault` of the
+    same name.
 
-    `before` is searched for, `rest` matched at the fault, `expected` is one terminal. `help` may use the named
-    groups of both patterns.
+    `before` is searched for, `rest` matched at the fault, `expected` is one terminal. `help` may
+    use the named groups of both patterns.
     """
 
     code: str

@@ -1,10 +1,12 @@
-"""The parser's tables, made ahead: reading them takes a tenth of the time of making them from `merge.lark`.
+"""The parser's tables, made ahead: reading them takes a tenth of the time of making them from
+`merge.lark`.
 
-`tables.json` is part of the package and made by `python -m mergec.grammar.tables > grammar/tables.json`. It counts only
-for the very grammar that it was made of; for another, or where Lark can't read it, the parser is made anew. What is in
-it does not depend on Lark's version, as far as the package's requirements allow one: states and symbols are numbered
-by the grammar alone, and options are not in it. Nothing is ever written where mergec runs, and what is read is JSON: it
-can hold no code.
+`tables.json` is part of the package and made by `python -m mergec.grammar.tables >
+grammar/tables.json`. It counts only for the very grammar that it was made of; for another, or where
+Lark can't read it, the parser is made anew. What is in it does not depend on Lark's version, as far
+as the package's requirements allow one: states and symbols are numbered by the grammar alone, and
+options are not in it. Nothing is ever written where mergec runs, and what is read is JSON: it can
+hold no code.
 """
 
 from __future__ import annotations
@@ -40,7 +42,8 @@ def parser(*start: str) -> Lark:
 
 
 def _read(grammar: str) -> Lark | None:
-    """The parser out of `tables.json`; None where that is of another grammar or not there, or Lark can't read it."""
+    """The parser out of `tables.json`; None where that is of another grammar or not there, or Lark
+    can't read it."""
     try:
         tables = _numbered(json.loads(Path(__file__).with_name("tables.json").read_text("utf-8")))
         if tables["grammar"] != _digest(grammar):
@@ -48,12 +51,14 @@ def _read(grammar: str) -> Lark | None:
         data = tables["data"] | {"options": OPTIONS | {"start": START}}
         return Lark.load({"data": data, "memo": tables["memo"]})
     except Exception:
-        # the form is Lark's own affair: whatever another version says of it, the grammar tells as much
+        # the form is Lark's own affair: whatever another version says of it, the grammar tells as
+        # much
         return None
 
 
 def _numbered(value: Any) -> Any:
-    """With numbers for keys again, which JSON can only spell as strings; no other key consists of digits."""
+    """With numbers for keys again, which JSON can only spell as strings; no other key consists of
+    digits."""
     if isinstance(value, dict):
         return {int(k) if k.isdigit() else k: _numbered(v) for k, v in value.items()}
     return [_numbered(v) for v in value] if isinstance(value, list) else value
@@ -70,8 +75,8 @@ def tables_text() -> str:
 
 
 def _in_order(table: Mapping[str, Any]) -> dict[str, Any]:
-    """A table of actions with symbols numbered by name and states as they are reached from the start: Lark numbers
-    both in another order each time."""
+    """A table of actions with symbols numbered by name and states as they are reached from the
+    start: Lark numbers both in another order each time."""
     names: Mapping[int, str] = table["tokens"]
     symbols = {symbol: k for k, symbol in enumerate(sorted(names, key=lambda symbol: names[symbol]))}
     states = {table["start_states"][rule]: k for k, rule in enumerate(START)}

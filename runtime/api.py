@@ -1,4 +1,5 @@
-"""The Python interface: everything that the command line does, as functions. Imported as `mergec`."""
+"""The Python interface: everything that the command line does, as functions. Imported as
+`mergec`."""
 
 from __future__ import annotations
 
@@ -31,8 +32,8 @@ if TYPE_CHECKING:
 class Compiled:
     """A compiled recipe, ready to be looked at or run.
 
-    `plan` is plain data (`mergec.compiler.plan.plan`), `diagnostics` are the warnings, `compilation` holds all that the
-    compiler knows: models, graph, ties.
+    `plan` is plain data (`mergec.compiler.plan.plan`), `diagnostics` are the warnings,
+    `compilation` holds all that the compiler knows: models, graph, ties.
     """
 
     compilation: Compilation
@@ -119,11 +120,12 @@ def run(
     progress: Progress | None = None,
     cancel: threading.Event | None = None,
 ) -> Report:
-    """Carries out a plan and puts the result at `path`: a folder, or a file where the plan is `single`.
+    """Carries out a plan and puts the result at `path`: a folder, or a file where the plan is
+    `single`.
 
-    Goes on from a run of the same plan that was stopped, and takes over from an earlier output what would come out the
-    same, unless `fresh`. `force` replaces an earlier output or a checkpoint, and nothing else. Raises MergecError;
-    `Cancelled` where `cancel` was set.
+    Goes on from a run of the same plan that was stopped, and takes over from an earlier output what
+    would come out the same, unless `fresh`. `force` replaces an earlier output or a checkpoint, and
+    nothing else. Raises MergecError; `Cancelled` where `cancel` was set.
     """
     # a tenth of the time that `mergec --check` takes, which runs nothing
     from .session.session import run_plan

@@ -1,7 +1,9 @@
-"""Tiny checkpoints of many families, made with transformers, and the logits of a folder as transformers loads it.
+"""Tiny checkpoints of many families, made with transformers, and the logits of a folder as
+transformers loads it.
 
-Weights are random with a spread large enough for logits to differ clearly between models. The variants that people
-meet in the wild (a redundant head, Phi-2's old layout) are made by rewriting the files.
+Weights are random with a spread large enough for logits to differ clearly between models. The
+variants that people meet in the wild (a redundant head, Phi-2's old layout) are made by rewriting
+the files.
 """
 
 from __future__ import annotations
@@ -146,7 +148,8 @@ VARIANTS: Mapping[str, str] = MappingProxyType(
 
 
 def make(family: str, folder: Path, *, dtype: str = "float32", seed: int = 0) -> None:
-    """Write a checkpoint of `family` (of `MODELS` or `VARIANTS`) to `folder`; equal seeds give equal weights."""
+    """Write a checkpoint of `family` (of `MODELS` or `VARIANTS`) to `folder`; equal seeds give
+    equal weights."""
     torch.manual_seed(seed)
     model = MODELS[VARIANTS.get(family, family)]()
     with torch.no_grad():
@@ -196,7 +199,8 @@ def parameters(folder: Path) -> int:
 
 
 def store_head(folder: Path, source: str, noise: float = 0.0) -> None:
-    """Store `lm_head.weight` beside the embedding `source`: a copy of it, plus noise of that scale."""
+    """Store `lm_head.weight` beside the embedding `source`: a copy of it, plus noise of that
+    scale."""
     tensors = load(folder)
     embedding = tensors[source]
     generator = torch.Generator().manual_seed(1)
@@ -218,7 +222,8 @@ OLD_PHI: tuple[tuple[str, str], ...] = (
 
 
 def to_old_phi(folder: Path) -> None:
-    """Rewrite a Phi checkpoint as Microsoft first published it: other names, q, k and v in one `Wqkv`."""
+    """Rewrite a Phi checkpoint as Microsoft first published it: other names, q, k and v in one
+    `Wqkv`."""
     tensors = load(folder)
     old: dict[str, torch.Tensor] = {}
     for name, tensor in tensors.items():
@@ -253,7 +258,8 @@ def _renamed(name: str) -> str:
 
 
 def finetune(folder: Path, out: Path, *, seed: int, scale: float = 0.02) -> None:
-    """A copy of `folder` with `scale` times N(0, 1) added to every float tensor, rounded to its dtype.
+    """A copy of `folder` with `scale` times N(0, 1) added to every float tensor, rounded to its
+    dtype.
 
     Names that are stored stay stored, in the same layout; tied ones stay tied.
     """
@@ -275,8 +281,8 @@ def finetune(folder: Path, out: Path, *, seed: int, scale: float = 0.02) -> None
 class Loaded:
     """What transformers made of a folder.
 
-    `logits` is (2, 8, vocabulary), float32. The name lists are what it complained about; for a folder that is right
-    all are empty.
+    `logits` is (2, 8, vocabulary), float32. The name lists are what it complained about; for a
+    folder that is right all are empty.
     """
 
     logits: torch.Tensor

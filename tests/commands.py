@@ -19,7 +19,8 @@ LINEAR = 'let a = model("a.safetensors")\nlet b = model("b.safetensors")\n"*" = 
 
 
 def make(folder: Path, **recipes: str) -> Path:
-    """Two small checkpoints `a` and `b` as files, and `copy.mrg`, `linear.mrg` and the recipes given; the folder."""
+    """Two small checkpoints `a` and `b` as files, and `copy.mrg`, `linear.mrg` and the recipes
+    given; the folder."""
     rng = np.random.default_rng(0)
     for name in "ab":
         tensors = {"x.weight": rng.standard_normal((40, 50)), "y.weight": rng.standard_normal(7)}
@@ -41,7 +42,8 @@ def mergec(
     before: Callable[[], None] | None = None,
     start: str = "from mergec.cli.main import main; sys.exit(main())",
 ) -> subprocess.CompletedProcess[bytes]:
-    """Runs `mergec WORDS…` in `folder` to its end; `before` runs in the new process, before mergec does."""
+    """Runs `mergec WORDS…` in `folder` to its end; `before` runs in the new process, before mergec
+    does."""
     surroundings = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), **(env or {})}
     return subprocess.run(
         [sys.executable, "-c", f"import sys; {start}", *words],

@@ -11,7 +11,8 @@ COMPILERS = ("cc", "gcc", "clang")
 
 
 def none_and_no_compiler() -> bool:
-    """True where nothing can be tested. Fails where a build has failed, or is old, that could have been made."""
+    """True where nothing can be tested. Fails where a build has failed, or is old, that could have
+    been made."""
     if kernels() is not None:
         return False
     found = next(filter(None, map(shutil.which, COMPILERS)), None)

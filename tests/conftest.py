@@ -1,5 +1,5 @@
-"""Fixtures for all tests, how hypothesis draws, a guard against testing another mergec than that of this source tree,
-and the verifier of graphs, which is on in every test."""
+"""Fixtures for all tests, how hypothesis draws, a guard against testing another mergec than that of
+this source tree, and the verifier of graphs, which is on in every test."""
 
 from __future__ import annotations
 
@@ -43,8 +43,8 @@ SLOW = (
     "test_examples.py",
     "verify/test_verify.py",
 )
-"""Where tests are that start processes, make large inputs or try each of many methods: `make quick` leaves them out,
-and those that draw examples."""
+"""Where tests are that start processes, make large inputs or try each of many methods: `make quick`
+leaves them out, and those that draw examples."""
 
 profiles.load()
 
@@ -56,7 +56,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure() -> None:
-    """Stops at once where the installed package is not this tree. Has every graph verified after each pass."""
+    """Stops at once where the installed package is not this tree. Has every graph verified after
+    each pass."""
     assert mergec.__file__ is not None
     found = stale(ROOT, Path(mergec.__file__).resolve().parent)
     if found:
@@ -76,7 +77,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(scope="session")
 def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
-    """`checkpoint(family, dtype=…, seed=…)`: a tiny checkpoint's folder, made once a session. Don't write into it."""
+    """`checkpoint(family, dtype=…, seed=…)`: a tiny checkpoint's folder, made once a session. Don't
+    write into it."""
     root = tmp_path_factory.mktemp("checkpoints")
 
     def make(family: str, dtype: str = "float32", seed: int = 0) -> Path:
@@ -90,7 +92,8 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
 
 @pytest.fixture(scope="session")
 def finetuned(checkpoint: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
-    """`finetuned(family, seed, scale=…, dtype=…)`: a copy of `checkpoint(family)` with random deltas, made once."""
+    """`finetuned(family, seed, scale=…, dtype=…)`: a copy of `checkpoint(family)` with random
+    deltas, made once."""
     root = tmp_path_factory.mktemp("finetuned")
 
     def make(family: str, seed: int, scale: float = 0.02, dtype: str = "float32") -> Path:

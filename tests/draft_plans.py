@@ -103,7 +103,8 @@ class Draft:
     held: int = 0
 
     def input(self, values: torch.Tensor, split: int = 0) -> Stream:
-        """A stream over a new file; with `split`, over two extents that lie the wrong way round in it."""
+        """A stream over a new file; with `split`, over two extents that lie the wrong way round in
+        it."""
         data = values.contiguous().view(torch.uint8).numpy().tobytes() if values.numel() else b""
         dtype = next(k for k, v in DTYPES.items() if v == values.dtype)
         cut = split * SIZES[dtype]

@@ -1,4 +1,5 @@
-"""What the tests of the methods merge: any shapes, dtypes and numbers, and how near the result must be."""
+"""What the tests of the methods merge: any shapes, dtypes and numbers, and how near the result must
+be."""
 
 from __future__ import annotations
 
@@ -61,7 +62,8 @@ def inputs(draw: st.DrawFn, names: tuple[str, ...] = ("x", "y.weight", "y.bias",
 def agree(
     made: torch.Tensor, wanted: reference.Array, scale: reference.Array, sure: reference.Mask | None = None
 ) -> None:
-    """Equal up to float32 arithmetic on numbers of size `scale` and one rounding to the dtype made."""
+    """Equal up to float32 arithmetic on numbers of size `scale` and one rounding to the dtype
+    made."""
     dtype = str(made.dtype).removeprefix("torch.")
     assert tuple(made.shape) == wanted.shape
     error = np.abs(made.to(torch.float64).numpy() - wanted)

@@ -1,4 +1,5 @@
-"""Small recipes, drawn so that most of them are right: checkpoints from a pool, and statements over them."""
+"""Small recipes, drawn so that most of them are right: checkpoints from a pool, and statements over
+them."""
 
 from __future__ import annotations
 
@@ -15,7 +16,8 @@ _GLOBS = ('"*.bias"', '"*"', '"*mlp*"', '"*norm*"', '"model.layers.1.*"', '"*q_p
 
 @dataclass
 class _World:
-    """What a recipe has bound so far: models and virtual models with their depths, numbers, lists, defs."""
+    """What a recipe has bound so far: models and virtual models with their depths, numbers, lists,
+    defs."""
 
     models: dict[str, int] = field(default_factory=dict)
     virtual: dict[str, int] = field(default_factory=dict)

@@ -1,4 +1,5 @@
-"""Reads the text cases of tests/errors: a recipe, the headers of its checkpoints, and what is to be printed.
+"""Reads the text cases of tests/errors: a recipe, the headers of its checkpoints, and what is to be
+printed.
 
 === what is shown
 let base = model("base")

@@ -1,4 +1,5 @@
-"""Reads the text cases of tests/import/*.txt: a configuration of mergekit, and the recipe that it becomes.
+"""Reads the text cases of tests/import/*.txt: a configuration of mergekit, and the recipe that it
+becomes.
 
 === what is shown
 merge_method: linear
@@ -8,7 +9,8 @@ let a = model("./llama/a")
 …
 --- printed                   errors and warnings, where there are some
 
-The models llama, llama-tied and qwen2-tied are those of tests/oracle/data/models; others are not at hand.
+The models llama, llama-tied and qwen2-tied are those of tests/oracle/data/models; others are not at
+hand.
 """
 
 from __future__ import annotations
@@ -54,7 +56,8 @@ def read_cases(file: Path) -> list[Case]:
 
 
 def imported(config: str, target: Path = MODELS) -> tuple[str, str, tuple[str, ...]]:
-    """Recipe, what is printed, and the codes in that; the configuration lies as `config.yml` in the current folder."""
+    """Recipe, what is printed, and the codes in that; the configuration lies as `config.yml` in the
+    current folder."""
     try:
         found = import_text(Source("config.yml", config), LocalCatalog(), target)
     except MergecError as error:

@@ -1,4 +1,5 @@
-"""Runs whose journal keeps up with them, so that how far they had come when they were stopped is no matter of time."""
+"""Runs whose journal keeps up with them, so that how far they had come when they were stopped is no
+matter of time."""
 
 from __future__ import annotations
 
@@ -11,8 +12,9 @@ from mergec.runtime.resume.keeper import Keeper
 
 
 def in_step(patch: Callable[[type, str, object], None]) -> None:
-    """A lane goes on from a finished tensor when the journal has it, or has failed to take it; with one lane, every run
-    does the same in the same order. `patch` is `setattr`, or one that is undone."""
+    """A lane goes on from a finished tensor when the journal has it, or has failed to take it; with
+    one lane, every run does the same in the same order. `patch` is `setattr`, or one that is
+    undone."""
     changed, done = threading.Condition(), [0]
     keep, finished = Keeper._keep, Keeper.finished
 
@@ -38,6 +40,7 @@ def in_step(patch: Callable[[type, str, object], None]) -> None:
 
 
 def told(out: Path) -> int:
-    """How many tensors the journal tells of that a stopped run of this output has left; 0 where there is none."""
+    """How many tensors the journal tells of that a stopped run of this output has left; 0 where
+    there is none."""
     contents = read(str(out.with_name(f".{out.name}.partial") / "journal"))
     return len({entry.tensor for entry in contents.entries}) if contents is not None else 0

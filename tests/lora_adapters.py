@@ -1,4 +1,5 @@
-"""Adapters as PEFT writes them, and what they do to a model, naively: whole tensors, float64, formula by formula."""
+"""Adapters as PEFT writes them, and what they do to a model, naively: whole tensors, float64,
+formula by formula."""
 
 from __future__ import annotations
 
@@ -39,7 +40,8 @@ def factors(
     turned: bool = False,
     dtype: torch.dtype = torch.float32,
 ) -> Tensors:
-    """A and B for each module: of `Linear` ones, or of those that keep their inputs along the first axis."""
+    """A and B for each module: of `Linear` ones, or of those that keep their inputs along the first
+    axis."""
     generator = torch.Generator().manual_seed(seed)
     out: Tensors = {}
     for module in modules:

@@ -17,7 +17,8 @@ Tensors = Mapping[str, torch.Tensor]
 
 
 def merge(recipe: str, models: Mapping[str, Tensors], options: Options | None = None) -> dict[str, torch.Tensor]:
-    """Writes every model as one file `NAME.safetensors`, runs the recipe (after a `let` for each), reads the result."""
+    """Writes every model as one file `NAME.safetensors`, runs the recipe (after a `let` for each),
+    reads the result."""
     with tempfile.TemporaryDirectory() as folder:
         lets = []
         for label, tensors in models.items():

@@ -1,4 +1,5 @@
-"""Calls of every merge method of the library, for tests that hold for all of them. A new method must be added here."""
+"""Calls of every merge method of the library, for tests that hold for all of them. A new method
+must be added here."""
 
 from __future__ import annotations
 
@@ -93,5 +94,5 @@ VALUES = [
     "1 + depth",
     "b",
 ]
-"""A call of each, and values that together have every operation. `halved` and `turned` are kernels of a test's own, of
-one element and of a whole tensor."""
+"""A call of each, and values that together have every operation. `halved` and `turned` are kernels
+of a test's own, of one element and of a whole tensor."""

@@ -9,7 +9,8 @@ import pytest
 
 
 def installed(folder: Path, monkeypatch: pytest.MonkeyPatch, name: str, version: str, points: str) -> None:
-    """Makes the modules in `folder` a package with these entry points (`name = "module:object"`, a line each)."""
+    """Makes the modules in `folder` a package with these entry points (`name = "module:object"`, a
+    line each)."""
     info = folder / f"{name.replace('-', '_')}-{version}.dist-info"
     info.mkdir()
     (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n", "utf-8")

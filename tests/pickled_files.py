@@ -1,4 +1,5 @@
-"""Files as `torch.save` writes them, made by hand: records in a zip archive, pickles put together from instructions."""
+"""Files as `torch.save` writes them, made by hand: records in a zip archive, pickles put together
+from instructions."""
 
 from __future__ import annotations
 
@@ -57,7 +58,8 @@ def archive(
 
 
 def saved(pickle: bytes, **storages: bytes) -> bytes:
-    """An archive of a pickle and its storages, `data_0` for `data/0`; by default one of two floats."""
+    """An archive of a pickle and its storages, `data_0` for `data/0`; by default one of two
+    floats."""
     data = {name.replace("_", "/"): raw for name, raw in (storages or {"data_0": bytes(8)}).items()}
     return archive({"data.pkl": pickle, "byteorder": b"little", **data, "version": b"3\n"})
 

@@ -1,4 +1,5 @@
-"""Which examples hypothesis draws: the same ones in every run, or, where it is asked for, many that are new."""
+"""Which examples hypothesis draws: the same ones in every run, or, where it is asked for, many that
+are new."""
 
 from __future__ import annotations
 
@@ -7,7 +8,8 @@ import os
 from hypothesis import HealthCheck, settings
 
 EXPLORE = int(os.environ.get("MERGEC_TEST_EXPLORE", "0"))
-"""How many times as many examples are drawn, at random; 0: the same ones as ever, so that a commit has one answer."""
+"""How many times as many examples are drawn, at random; 0: the same ones as ever, so that a commit
+has one answer."""
 
 # how long an example takes says what else the machine does, and nothing about the example
 UNTIMED = HealthCheck.too_slow

@@ -1,4 +1,5 @@
-"""Recipes spelled in any way that the grammar allows: blank space, line ends and comments between any two words."""
+"""Recipes spelled in any way that the grammar allows: blank space, line ends and comments between
+any two words."""
 
 from __future__ import annotations
 
@@ -26,7 +27,8 @@ _LONG = ('"""two\n   lines # of it"""', '"""\n\n"three" ; lines\n"""', '"""' + "
 
 
 def respelled(text: str, draw: random.Random, loose: float, *, long: bool = False) -> str:
-    """A recipe without comments in another spelling; `loose` is how often something stands between two words.
+    """A recipe without comments in another spelling; `loose` is how often something stands between
+    two words.
 
     With `long` some of its strings are others, of several lines.
     """

@@ -1,7 +1,9 @@
-"""The merge methods once more: naive, whole tensors, float64 numpy, from their definitions. Shares no code with mergec.
+"""The merge methods once more: naive, whole tensors, float64 numpy, from their definitions. Shares
+no code with mergec.
 
-A function takes arrays of equal shape (listed order, base apart) and plain numbers, one a model. Task vectors are
-differences in float32, because which elements rank highest is decided by them; all else is float64.
+A function takes arrays of equal shape (listed order, base apart) and plain numbers, one a model.
+Task vectors are differences in float32, because which elements rank highest is decided by them; all
+else is float64.
 """
 
 from __future__ import annotations
@@ -47,7 +49,8 @@ def slerp(a: Array, b: Array, t: float) -> Array:
 
 @dataclass(frozen=True, slots=True)
 class Merged:
-    """A value; the `size` of what was added up for it; `sure`, where no rounding can have changed what was picked."""
+    """A value; the `size` of what was added up for it; `sure`, where no rounding can have changed
+    what was picked."""
 
     value: Array
     size: Array
@@ -84,7 +87,8 @@ def combined(base: Array, task_vectors: Sequence[Array], weights: Numbers, norma
 
 
 def elected(base: Array, task_vectors: Sequence[Array], weights: Numbers, normalize: bool, scale: float) -> Merged:
-    """ties, dare_ties: only what agrees with the sign of the sum counts; a sum of zero is positive."""
+    """ties, dare_ties: only what agrees with the sign of the sum counts; a sum of zero is
+    positive."""
     weighted = [w * d for w, d in zip(weights, task_vectors, strict=True)]
     total = np.asarray(sum(weighted))
     exact = (total == 0) & (np.asarray(sum(u.astype(np.float32) for u in weighted)) == 0)
@@ -132,7 +136,8 @@ def rescaled(x: Array, sparse: Array, density: float, mode: str | None) -> Array
 
 
 def key_of(seed: int, tensor: str, model: str, stream: str = "") -> int:
-    """BLAKE2b, 64 bits, of the four parts as UTF-8, each behind its length in 8 bytes; lowest byte first throughout."""
+    """BLAKE2b, 64 bits, of the four parts as UTF-8, each behind its length in 8 bytes; lowest byte
+    first throughout."""
     text = b""
     for part in (str(seed), tensor, model, stream):
         text += len(part.encode()).to_bytes(8, "little") + part.encode()
@@ -140,7 +145,8 @@ def key_of(seed: int, tensor: str, model: str, stream: str = "") -> int:
 
 
 def kept(key: int, density: float, count: int) -> Mask:
-    """Element i is kept where the upper 24 bits of splitmix64's i-th output, as a fraction, are below the density."""
+    """Element i is kept where the upper 24 bits of splitmix64's i-th output, as a fraction, are
+    below the density."""
     bound = float(np.float32(density))
     return np.array([(splitmix64(key, i) >> 40) / 2**24 < bound for i in range(count)], bool)
 

@@ -1,7 +1,8 @@
-"""What each expression of the merge language comes to at one tensor of the output, naively, from docs/language.md.
+"""What each expression of the merge language comes to at one tensor of the output, naively, from
+docs/language.md.
 
-It takes mergec's syntax tree and nothing else of mergec. An expression is evaluated anew for every tensor of the
-output, so a number that varies is a plain number here, and a region is an array.
+It takes mergec's syntax tree and nothing else of mergec. An expression is evaluated anew for every
+tensor of the output, so a number that varies is a plain number here, and a region is an array.
 """
 
 from __future__ import annotations
@@ -32,7 +33,8 @@ from reference_places import (
 
 @dataclass(frozen=True, eq=False)
 class Scope:
-    """Names that are bound to an expression with the scope it was written in, to a value, or to a def."""
+    """Names that are bound to an expression with the scope it was written in, to a value, or to a
+    def."""
 
     bound: dict[str, Any]
     outer: Scope | None = None
@@ -55,8 +57,9 @@ class Later:
 
 
 class Evaluation:
-    """Evaluates expressions. `root` has what the recipe binds. Of the tensor that is being made, `magnitude` is the
-    largest number met, and `sure` whether it is certain which elements were picked."""
+    """Evaluates expressions. `root` has what the recipe binds. Of the tensor that is being made,
+    `magnitude` is the largest number met, and `sure` whether it is certain which elements were
+    picked."""
 
     def __init__(self) -> None:
         self.root = Scope({})
@@ -147,7 +150,8 @@ class Evaluation:
         return None
 
     def _owner(self, node: ast.Expr, scope: Scope) -> Names:
-        """The names and layers of a virtual model: all models that it is made of must agree in them."""
+        """The names and layers of a virtual model: all models that it is made of must agree in
+        them."""
         if isinstance(node, ast.MapExpr):
             return self._assembly(node, scope).space
         if self.assemblies(node, scope):
@@ -412,7 +416,8 @@ class Evaluation:
         return self.region(self.stacked(value, inner) if isinstance(value, Stack) else value, inner)
 
     def with_biases(self, space: Names, models: Sequence[Checkpoint], there: Callable[[str, Names], bool]) -> Names:
-        """The names with those of the optional tensors that some of the models have, if what they come to does."""
+        """The names with those of the optional tensors that some of the models have, if what they
+        come to does."""
         rests = {n.removeprefix(PREFIX).partition(".")[2] for m in models for n in m.space.names if n.endswith(".bias")}
         found = [n for r in sorted(rests) for j in range(space.depth) if (n := f"{PREFIX}{j}.{r}") not in space.names]
         wider = Names((*space.names, *found), space.depth)
@@ -603,7 +608,8 @@ class Evaluation:
         return value
 
     def _method(self, name: str, positional: list[Any], named: dict[str, Any], where: Where | None) -> Any:
-        """A merge method: over those of its models that have the tensor, or of two the one that has it."""
+        """A merge method: over those of its models that have the tensor, or of two the one that has
+        it."""
         options = dict(named)
         regions = [self.region(v, where) for v in positional]
         based = name in BASED

@@ -15,8 +15,8 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Region:
-    """A region at the tensor that is being made. `there` is false where no model that it is made of has the tensor:
-    then it is zero."""
+    """A region at the tensor that is being made. `there` is false where no model that it is made of
+    has the tensor: then it is zero."""
 
     value: Any
     there: bool = True

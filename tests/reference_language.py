@@ -1,4 +1,5 @@
-"""The merge language once more, naively: which statement gives a tensor of the output its value, one tensor at a time.
+"""The merge language once more, naively: which statement gives a tensor of the output its value,
+one tensor at a time.
 
 What a value comes to there, whole and in float64, is `reference_evaluation.py`'s.
 """
@@ -63,8 +64,8 @@ class Interpreter:
     # --- the output
 
     def run(self) -> Iterator[tuple[str, Array, float, bool]]:
-        """Each stored tensor of the output: its name, its value, the largest magnitude on the way to it, and whether
-        it is sure which elements were picked."""
+        """Each stored tensor of the output: its name, its value, the largest magnitude on the way
+        to it, and whether it is sure which elements were picked."""
         for bound in self.root.bound.values():
             if isinstance(bound, Later):
                 self.evaluation.assemblies(bound.node)  # wrong ones are, used or not

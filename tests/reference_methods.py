@@ -1,5 +1,5 @@
-"""Merge methods for the interpreter: of arrays in listed order, a base last, and plain numbers, a value, and whether
-rounding can't have changed which elements were picked for it."""
+"""Merge methods for the interpreter: of arrays in listed order, a base last, and plain numbers, a
+value, and whether rounding can't have changed which elements were picked for it."""
 
 from __future__ import annotations
 
@@ -49,7 +49,8 @@ def _ties(arrays: Sequence[Array], **o: Any) -> tuple[Array, bool]:
 
 
 def _clear(x: Array, density: float) -> bool:
-    """Whether the smallest magnitude that is kept is clearly larger than the largest that is not."""
+    """Whether the smallest magnitude that is kept is clearly larger than the largest that is
+    not."""
     sizes = np.sort(np.abs(x).ravel())[::-1]
     k = max(1, int(density * sizes.size))
     return density <= 0 or k >= sizes.size or bool(sizes[k - 1] - sizes[k] > 1e-5 * sizes[0])

@@ -1,4 +1,5 @@
-"""More merge methods, as `reference.py` has its own: naive, whole tensors, float64 numpy, from their definitions.
+"""More merge methods, as `reference.py` has its own: naive, whole tensors, float64 numpy, from
+their definitions.
 
 Iterations run on the tensors themselves, not on inner products as mergec's do.
 """
@@ -31,7 +32,8 @@ def weighted(xs: Sequence[Array], weights: Numbers) -> Array:
 
 
 def pieces(shape: tuple[int, ...], along: str) -> list[Any]:
-    """Indices of the parts that count for themselves: all, rows of the last axis or columns of the first."""
+    """Indices of the parts that count for themselves: all, rows of the last axis or columns of the
+    first."""
     if along == "tensor" or len(shape) < 2:
         return [...]
     if along == "row":
@@ -63,9 +65,11 @@ def nuslerp(a: Array, b: Array, weights: Numbers, base: Array | None, along: str
 
 
 def along_arc(share: float, c: float) -> tuple[float, float]:
-    """The factor sin(share·φ) / sin φ where c = cos φ, and what errors of size 1 in it, c and share·φ come to.
+    """The factor sin(share·φ) / sin φ where c = cos φ, and what errors of size 1 in it, c and
+    share·φ come to.
 
-    Between nearly opposite tensors a factor grows as 1 / sin φ, and with it the cube of that for what c is off by.
+    Between nearly opposite tensors a factor grows as 1 / sin φ, and with it the cube of that for
+    what c is off by.
     """
     angle = math.acos(c)
     turned, sine = share * angle, math.sin(angle)

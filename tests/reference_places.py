@@ -1,4 +1,5 @@
-"""Places for the reference interpreter of the language: what they cover in a checkpoint of the Llama family."""
+"""Places for the reference interpreter of the language: what they cover in a checkpoint of the
+Llama family."""
 
 from __future__ import annotations
 
@@ -50,7 +51,8 @@ class Names:
 
 @dataclass(frozen=True, eq=False)
 class Checkpoint:
-    """A stored checkpoint of the Llama family; where `tied`, the head is the embedding, stored once."""
+    """A stored checkpoint of the Llama family; where `tied`, the head is the embedding, stored
+    once."""
 
     tensors: Mapping[str, Array]
     depth: int
@@ -70,7 +72,8 @@ Coordinate = tuple[tuple[int, ...], str]
 
 @dataclass(frozen=True)
 class Selection:
-    """What a place covers, each tensor with its position along the indices that pick several, and its name below."""
+    """What a place covers, each tensor with its position along the indices that pick several, and
+    its name below."""
 
     names: dict[str, Coordinate]
     counts: tuple[int, ...]
@@ -101,7 +104,8 @@ def select(steps: Sequence[Step], space: Names) -> Selection:
 
 
 def part(steps: Sequence[Step], space: Names) -> set[str]:
-    """What a key of a place map covers: a place, or a role in all layers; a glob may cover nothing."""
+    """What a key of a place map covers: a place, or a role in all layers; a glob may cover
+    nothing."""
     if steps and isinstance(steps[0], tuple) and steps[0][0] == "glob":
         try:
             return set(select(steps, space).names)
@@ -114,7 +118,8 @@ def part(steps: Sequence[Step], space: Names) -> set[str]:
 
 
 def _readings(steps: Sequence[Step]) -> Iterator[list[Step]]:
-    """The place as module paths: first as a role of a layer, then a role of the model, then as it stands."""
+    """The place as module paths: first as a role of a layer, then a role of the model, then as it
+    stands."""
     if steps[0] == "layers":
         rest = list(steps[1:])
         index = rest.pop(0) if rest and isinstance(rest[0], tuple) else EVERY
@@ -176,7 +181,8 @@ def _picked(index: tuple[Any, ...], length: int) -> list[int]:
 
 
 def names_of(space: Names, depth: int, origins: Sequence[tuple[Names, int]] | None) -> Names:
-    """The names of a model of so many layers; a layer has the names of the one that it comes from, else of the last."""
+    """The names of a model of so many layers; a layer has the names of the one that it comes from,
+    else of the last."""
     out = [n for n in space.names if space.layer(n) is None]
     for j in range(depth):
         source, layer = origins[j] if origins is not None and j < len(origins) else (space, min(j, space.depth - 1))

@@ -1,6 +1,8 @@
-"""Merge methods that look along rows or columns, as `reference.py` has others: naive, float64, from definitions.
+"""Merge methods that look along rows or columns, as `reference.py` has others: naive, float64, from
+definitions.
 
-Which elements a threshold or a probability decides on is unsure where rounding in float32 could tip it.
+Which elements a threshold or a probability decides on is unsure where rounding in float32 could tip
+it.
 """
 
 from __future__ import annotations
@@ -24,7 +26,8 @@ def columns(x: Array) -> list[tuple[int | slice, ...]]:
 
 
 def ranks(x: Array) -> Array:
-    """From 0 for a row's smallest to 1 for its largest; of equals the first is lower. 1/2 for the only one of a row."""
+    """From 0 for a row's smallest to 1 for its largest; of equals the first is lower. 1/2 for the
+    only one of a row."""
     out = np.full(x.shape, 0.5)
     for at in rows(x):
         row = np.atleast_1d(x[at])
@@ -108,7 +111,8 @@ def cosine(x: Array, y: Array) -> float:
 
 
 def add_cosine(a: Array, b: Array, alpha: float, *, whole: bool) -> tuple[Array, Array]:
-    """(value, size) of add_cosine_a, or add_cosine_b, which averages with the `whole` tensor's cosine."""
+    """(value, size) of add_cosine_a, or add_cosine_b, which averages with the `whole` tensor's
+    cosine."""
     value = np.zeros(a.shape)
     for at in columns(a):
         s = (cosine(a[at], b[at]) + cosine(a, b)) / 2 if whole else cosine(a[at], b[at])

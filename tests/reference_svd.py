@@ -1,6 +1,8 @@
-"""Methods on whole matrices once more: naive float64 numpy from their definitions. Shares no code with mergec.
+"""Methods on whole matrices once more: naive float64 numpy from their definitions. Shares no code
+with mergec.
 
-All take task vectors of equal shape and give the merged task vector, but for `rotate` and `crossover`.
+All take task vectors of equal shape and give the merged task vector, but for `rotate` and
+`crossover`.
 """
 
 from __future__ import annotations

@@ -60,7 +60,8 @@ def weights(out: Path) -> dict[str, bytes]:
 
 
 class Told:
-    """A progress that remembers what it is told, and can have something happen after some tensors."""
+    """A progress that remembers what it is told, and can have something happen after some
+    tensors."""
 
     def __init__(self, after: int = 10**9, act: Callable[[], None] | None = None) -> None:
         self.notices: list[str] = []

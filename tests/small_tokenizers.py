@@ -51,7 +51,8 @@ def llama(
     files: Mapping[str, Any] | None = None,
     dims: tuple[int, int] = (WIDTH, 16),
 ) -> Tensors:
-    """Writes a Llama of one layer with the files of its tokenizer; `files` are further ones, text or JSON.
+    """Writes a Llama of one layer with the files of its tokenizer; `files` are further ones, text
+    or JSON.
 
     Returns the tensors, in which the head of a tied model is its embedding.
     """

@@ -12,8 +12,9 @@ _EXTENSION = (".so", ".pyd")
 
 
 def stale(root: Path, installed: Path) -> list[str]:
-    """The files, relative to the package, that an install lacks, has beyond the source tree, or has in another version;
-    and compiled kernels that are older than what they are made of. `installed` may be the source tree itself.
+    """The files, relative to the package, that an install lacks, has beyond the source tree, or has
+    in another version; and compiled kernels that are older than what they are made of. `installed`
+    may be the source tree itself.
     """
     settings = tomllib.loads((root / "pyproject.toml").read_text("utf-8"))["tool"]["setuptools"]
     found = []
@@ -25,8 +26,8 @@ def stale(root: Path, installed: Path) -> list[str]:
 
 
 def packaged(root: Path, settings: Mapping[str, Any], *, gone: bool = False) -> Iterator[Path]:
-    """The files below `root` that an install holds beside what is compiled, as pyproject.toml lists its packages and
-    their data. `gone`: also those in folders that it doesn't list any more.
+    """The files below `root` that an install holds beside what is compiled, as pyproject.toml lists
+    its packages and their data. `gone`: also those in folders that it doesn't list any more.
     """
     data = settings["package-data"]
     if gone:

@@ -1,4 +1,5 @@
-"""Syntax trees as nested tuples without spans: for comparing, and short enough to read in a test."""
+"""Syntax trees as nested tuples without spans: for comparing, and short enough to read in a
+test."""
 
 from __future__ import annotations
 

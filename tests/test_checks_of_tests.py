@@ -1,4 +1,5 @@
-"""What watches over all tests does watch: the guard against a stale install, and the verifier of graphs."""
+"""What watches over all tests does watch: the guard against a stale install, and the verifier of
+graphs."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
-"""Every recipe of examples/ and benchmarks/ and every method of the standard library compiles and runs, on tiny
-checkpoints."""
+"""Every recipe of examples/ and benchmarks/ and every method of the standard library compiles and
+runs, on tiny checkpoints."""
 
 from __future__ import annotations
 
@@ -58,8 +58,8 @@ def llama(folder: Path, seed: int, *, layers: int) -> None:
 
 
 class Tiny(LocalCatalog):
-    """Instead of each checkpoint that a recipe names, at any revision, a tiny one of its kind: 16 layers of a Llama, or
-    Phi-2."""
+    """Instead of each checkpoint that a recipe names, at any revision, a tiny one of its kind: 16
+    layers of a Llama, or Phi-2."""
 
     def __init__(self, folder: Path) -> None:
         super().__init__()
@@ -115,11 +115,13 @@ def test_recipe(recipe: Path, tiny: Tiny, tmp_path: Path) -> None:
 
 DEFS = {s.name.id: s for f in standard_texts() for s in standard_module(f).statements if isinstance(s, ast.Def)}
 METHODS = {n: d for n, d in DEFS.items() if any(p.kind and p.kind.name == "region" for p in d.parameters)}
-"""A method declares which of its parameters are models; the other functions are helpers of methods."""
+"""A method declares which of its parameters are models; the other functions are helpers of
+methods."""
 
 
 def call(method: ast.Def) -> str:
-    """A call of a method with models for its regions, 0.5 for what else must be given, and defaults."""
+    """A call of a method with models for its regions, 0.5 for what else must be given, and
+    defaults."""
     models, given = iter("abcd"), []
     for parameter in method.parameters:
         if parameter.variadic:

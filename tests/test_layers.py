@@ -1,7 +1,8 @@
-"""The house: imports between rooms point one way, there is no circle of files, and a room is entered by its door.
+"""The house: imports between rooms point one way, there is no circle of files, and a room is
+entered by its door.
 
-A room is a folder of the package. Its `__init__` says in `__all__` which of its modules other rooms may use. Heavy
-libraries stay in their part of the house.
+A room is a folder of the package. Its `__init__` says in `__all__` which of its modules other rooms
+may use. Heavy libraries stay in their part of the house.
 """
 
 from __future__ import annotations
@@ -88,13 +89,14 @@ LAZY = (
     ("runtime/execute/engine.py", "runtime.machine.accelerator"),
     ("runtime/catalog/weights.py", "runtime.formats.pickled"),
 )
-"""(prefix of the file, prefix of what it imports) allowed inside a function: what loads torch or numpy, or only a run
-needs, is loaded when needed."""
+"""(prefix of the file, prefix of what it imports) allowed inside a function: what loads torch or
+numpy, or only a run needs, is loaded when needed."""
 
 
 @dataclass(frozen=True, slots=True)
 class Import:
-    """One import: `target` is a dotted name from the root of the package, or of another distribution."""
+    """One import: `target` is a dotted name from the root of the package, or of another
+    distribution."""
 
     file: Path
     line: int
@@ -171,7 +173,8 @@ class _Reader(ast.NodeVisitor):
         self.generic_visit(node)
 
     def _resolved(self, name: str, *rest: str) -> tuple[str, bool]:
-        """The dotted name from the package's root or of another distribution, and whether it is the package's own."""
+        """The dotted name from the package's root or of another distribution, and whether it is the
+        package's own."""
         bare = name.lstrip(".")
         level = len(name) - len(bare)
         path = [part for part in bare.split(".") if part]

@@ -1,4 +1,5 @@
-"""A disk that is watched: what lies on it at any instant, and what would lie there after the power failed."""
+"""A disk that is watched: what lies on it at any instant, and what would lie there after the power
+failed."""
 
 from __future__ import annotations
 
@@ -17,11 +18,12 @@ PAGE = 512
 
 
 class Disk:
-    """Every call that changes something below `root` is an instant, numbered from 0; before it, at the instants in
-    `stops`, the folder is copied: to `killed/N` as it is, which is what a killed process leaves, and to `dark/N` as a
-    loss of power may leave it. Of a file, only what was there when it was last synced is sure: any page written since
-    may be there or not, and a file that was never synced may be there with its size, its pages, or not at all.
-    `renames` are the instants of renames, `seen` what `look` has given at each of the stops.
+    """Every call that changes something below `root` is an instant, numbered from 0; before it, at
+    the instants in `stops`, the folder is copied: to `killed/N` as it is, which is what a killed
+    process leaves, and to `dark/N` as a loss of power may leave it. Of a file, only what was there
+    when it was last synced is sure: any page written since may be there or not, and a file that was
+    never synced may be there with its size, its pages, or not at all. `renames` are the instants of
+    renames, `seen` what `look` has given at each of the stops.
     """
 
     def __init__(
@@ -70,7 +72,8 @@ class Disk:
                 stops, self.stops = self.stops, frozenset()
                 shutil.copytree(self.root, killed)
                 shutil.copytree(self.root, dark)
-                # of what was copied: making a file is no instant, so another thread may have made one since
+                # of what was copied: making a file is no instant, so another thread may have made
+                # one since
                 for copy in sorted(dark.rglob("*")):
                     if copy.is_file():
                         self._darken(self.root / copy.relative_to(dark), copy)

@@ -13,7 +13,8 @@ from ...runtime.api import parse
 
 
 def emit(compilation: Compilation, stage: str) -> str:
-    """The graph (one numbered node per line) or the schedule (one step per line) of a compilation."""
+    """The graph (one numbered node per line) or the schedule (one step per line) of a
+    compilation."""
     if stage == "graph":
         graph = compilation.graph.written_out()
         nodes = [repr(node) for node in graph.nodes]

@@ -61,7 +61,8 @@ def _write(name: str, source: Source, text: str) -> None:
 
 
 def formatted(source: Source) -> str:
-    """A recipe in its one layout, read again and found to say the same. Raises MergecError, E0114 where it does not."""
+    """A recipe in its one layout, read again and found to say the same. Raises MergecError, E0114
+    where it does not."""
     module = parse(source)
     text = format_module(module)
     if text != source.text:

@@ -53,7 +53,8 @@ def inspect_text(source: str, catalog: Catalog | None = None) -> str:
     """A checkpoint as text for people: family, layout, ties, dtypes, parameters, roles with their
     tensors, what is ignored.
 
-    `source` is a folder or a `.safetensors` file, relative to the working folder. Raises MergecError (E04xx).
+    `source` is a folder or a `.safetensors` file, relative to the working folder. Raises
+    MergecError (E04xx).
     """
     model, warnings = _open(source, catalog)
     parts = ", ".join(f"{n:,} {dtype}" for dtype, n in dtypes(model).items())
@@ -107,7 +108,8 @@ def inspect_json(source: str, catalog: Catalog | None = None) -> str:
 
 
 def roles(model: Model) -> dict[str, tuple[str, ...]]:
-    """Place to the tensors there, folded, in the order of a model: before the layers, each stack, after them.
+    """Place to the tensors there, folded, in the order of a model: before the layers, each stack,
+    after them.
 
     A tensor that no role covers stands under its own path.
     """

@@ -20,7 +20,8 @@ _THREADS = "OPENBLAS_NUM_THREADS"
 def load_numpy(plan: Plan) -> None:
     """Loads numpy with one thread, where a plan needs it and nothing that may want more.
 
-    The variable is as it was afterwards: torch may have an OpenBLAS of its own, which is to have its threads.
+    The variable is as it was afterwards: torch may have an OpenBLAS of its own, which is to have
+    its threads.
     """
     if _THREADS in os.environ or not _computes_alone(plan):
         return

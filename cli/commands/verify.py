@@ -51,8 +51,9 @@ def parse_words(words: list[str]) -> Namespace:
 def run(given: Namespace, _: Reporter) -> Exit:
     """Prints what was checked of an output.
 
-    Returns 0 where all that could be checked is right. Raises MergecError with what is wrong, of exit status 3; with
-    `--format json` that is a part of what is printed, and the status is returned.
+    Returns 0 where all that could be checked is right. Raises MergecError with what is wrong, of
+    exit status 3; with `--format json` that is a part of what is printed, and the status is
+    returned.
     """
     found = verify(
         given.output, rerun=given.rerun, seed=given.seed, folder=given.folder, allow_pickle=given.allow_pickle

@@ -18,8 +18,8 @@ FORMS = {"text": explain_text, "json": explain_json, "dot": explain_dot, "mermai
 
 
 def explain(compilation: Compilation, form: str = "text", place: str | None = None, target: str | None = None) -> str:
-    """The explanation in one of `FORMS`; with a place, the story of the tensors there, as text. The place may also be a
-    weight file of an input: then what depends on it.
+    """The explanation in one of `FORMS`; with a place, the story of the tensors there, as text. The
+    place may also be a weight file of an input: then what depends on it.
 
     With a target, the text also says what would have to be done for it, given what is there.
 

@@ -33,7 +33,8 @@ def nbytes(model: Model) -> int:
 
 
 def place_of(family: Family, name: str) -> str:
-    """The family's word for a tensor outside the layers, such as `head`; the tensor's own name where it has none."""
+    """The family's word for a tensor outside the layers, such as `head`; the tensor's own name
+    where it has none."""
     for role, modules in family.places.items():
         if any(name == m or name.startswith(m + ".") for m in modules):
             siblings = name.rsplit(".", 1)[-1]

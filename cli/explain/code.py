@@ -9,7 +9,8 @@ from ...grammar.error_codes import ERRORS
 
 
 def explain_code(code: str) -> str:
-    """The page about `code`, for a terminal. Raises MergecError (E0005) where there is no such code."""
+    """The page about `code`, for a terminal. Raises MergecError (E0005) where there is no such
+    code."""
     found = ERRORS.get(code)
     if found is None:
         raise error(

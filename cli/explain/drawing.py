@@ -13,7 +13,8 @@ LARGEST = 200
 
 @dataclass(frozen=True, slots=True)
 class Box:
-    """A node of the drawing. `shape` is `input`, `operation` or `output`; `key` is a plain identifier."""
+    """A node of the drawing. `shape` is `input`, `operation` or `output`; `key` is a plain
+    identifier."""
 
     key: str
     label: str
@@ -31,8 +32,8 @@ class Drawing:
 def draw(compilation: Compilation) -> Drawing:
     """The graph of a compilation, inputs before users; constants are parts of labels.
 
-    Where it is larger than `LARGEST`, of the outputs of one statement that are computed in the same way from the
-    same models only the first is drawn, and its label names the others.
+    Where it is larger than `LARGEST`, of the outputs of one statement that are computed in the same
+    way from the same models only the first is drawn, and its label names the others.
     """
     groups = _groups(compilation)
     graph = Graph()
@@ -65,7 +66,8 @@ def draw(compilation: Compilation) -> Drawing:
 
 
 def _method(compilation: Compilation, output: Output) -> str:
-    """`ties: ` before the operation that is a statement's result, from the function that it calls."""
+    """`ties: ` before the operation that is a statement's result, from the function that it
+    calls."""
     if output.statement is None:
         return ""
     text = compilation.recipe.assignments[output.statement].statement.value.span.text

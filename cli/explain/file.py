@@ -53,7 +53,8 @@ def explain_file(compilation: Compilation, path: str, tensors: Tensors) -> str:
 
 
 def _statements(compilation: Compilation, numbers: Sequence[int | None]) -> list[str]:
-    """The statements of those numbers and how many tensors of each are meant; None is what no statement covers."""
+    """The statements of those numbers and how many tensors of each are meant; None is what no
+    statement covers."""
     rows = [("line", "place", "tensors", "value")]
     found = Counter(numbers)
     for assignment in compilation.recipe.assignments:

@@ -15,7 +15,8 @@ from .whole_model import whole_passes
 
 
 def explain_json(compilation: Compilation) -> str:
-    """A JSON object: inputs, output, cost, statements, whole_model, copied, ties, warnings, plan. Sizes are bytes.
+    """A JSON object: inputs, output, cost, statements, whole_model, copied, ties, warnings, plan.
+    Sizes are bytes.
 
     `plan` is what `compiler.plan.codec.from_json` reads.
     """
@@ -74,7 +75,8 @@ def explain_json(compilation: Compilation) -> str:
         "ties": dict(elaboration.ties),
         "warnings": [json.loads(line) for line in diagnostics_json(compilation.diagnostics).splitlines()],
     }
-    # the plan is on one line, as json takes its time over indentation: for 100,000 tensors that took minutes
+    # the plan is on one line, as json takes its time over indentation: for 100,000 tensors that
+    # took minutes
     facts = json.dumps(data, indent=2).removesuffix("\n}")
     return facts + ',\n  "plan": ' + plan_json(plan) + "\n}\n"
 

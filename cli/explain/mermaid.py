@@ -21,7 +21,8 @@ def explain_mermaid(compilation: Compilation) -> str:
 
 
 def _quoted(label: str) -> str:
-    """A label inside quotes: everything that Mermaid or HTML would read as more than text becomes an entity."""
+    """A label inside quotes: everything that Mermaid or HTML would read as more than text becomes
+    an entity."""
     lines = []
     for line in label.split("\n"):
         plain = (c if c.isalnum() or c in " ._-,:()/=+" else f"#{ord(c)};" for c in escape(line))

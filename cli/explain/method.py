@@ -1,4 +1,5 @@
-"""The source of a merge method of the standard library, or the line about a function of the language itself."""
+"""The source of a merge method of the standard library, or the line about a function of the
+language itself."""
 
 from __future__ import annotations
 
@@ -11,8 +12,8 @@ from ...runtime.catalog.extensions import Primitives
 
 
 def explain_method(name: str) -> str:
-    """The library file that defines the function `name`, with its comment; for one of the language or of an installed
-    package, a line about it.
+    """The library file that defines the function `name`, with its comment; for one of the language
+    or of an installed package, a line about it.
 
     Raises MergecError (E0004) for a name that none has, E0439 for a package that is broken.
     """

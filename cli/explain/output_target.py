@@ -12,7 +12,8 @@ from .checkpoint import listed
 
 
 def explain_target(compilation: Compilation, path: str) -> str:
-    """Which tensors would be made, and which are there: of an earlier output, or of a run that was stopped."""
+    """Which tensors would be made, and which are there: of an earlier output, or of a run that was
+    stopped."""
     plan, outlook = compilation.plan, look(compilation.plan, path)
     every = count(len(plan.tensors), "tensor")
     if outlook.unchanged:

@@ -1,4 +1,5 @@
-"""Everything about one tensor: statement, inputs, arithmetic with numbers resolved, passes, place in the output."""
+"""Everything about one tensor: statement, inputs, arithmetic with numbers resolved, passes, place
+in the output."""
 
 from __future__ import annotations
 
@@ -25,7 +26,8 @@ from .checkpoint import listed, numel
 def explain_place(compilation: Compilation, place_text: str) -> str:
     """The explanation of the first tensor at a place of the output, and a list of the others there.
 
-    Raises MergecError: E01xx for text that is no place, E0301 to E0304 for a place that the output does not have.
+    Raises MergecError: E01xx for text that is no place, E0301 to E0304 for a place that the output
+    does not have.
     """
     elaboration = compilation.elaboration
     names = _names(compilation, place_text)
@@ -44,7 +46,8 @@ def explain_place(compilation: Compilation, place_text: str) -> str:
 
 
 def _names(compilation: Compilation, text: str) -> list[str]:
-    """The output's tensors at the place that a text spells. Raises MergecError, which points into that text."""
+    """The output's tensors at the place that a text spells. Raises MergecError, which points into
+    that text."""
     source = Source("<place>", text)
     try:
         statements = parse(Source(source.name, text + " = 0")).statements
@@ -68,7 +71,7 @@ def _no_place(source: Source) -> MergecError:
     return error("E0108", f"`{source.text}` is not a place", help=help_, file=source.name)
 
 
-# --- what and why ----------------------------------------------------------------------------------
+# --- what and why ---------------------------------------------------------------------------------
 
 
 def _head(compilation: Compilation, output: Output, names: list[str]) -> list[str]:
@@ -110,7 +113,7 @@ def _bytes(start: int, nbytes: int) -> str:
     return f"bytes {start:,} to {start + nbytes:,} ({size(nbytes)})"
 
 
-# --- inputs ----------------------------------------------------------------------------------------
+# --- inputs ---------------------------------------------------------------------------------------
 
 
 def _models(compilation: Compilation) -> dict[int, Model]:
@@ -148,7 +151,7 @@ def _inputs(compilation: Compilation, node: Node) -> list[str]:
     return lines or ["  none"]
 
 
-# --- arithmetic ------------------------------------------------------------------------------------
+# --- arithmetic -----------------------------------------------------------------------------------
 
 
 _SIGNS = {"add": "+", "sub": "-", "mul": "*", "div": "/", "pow": "**", "lt": "<", "le": "<=", "gt": ">", "ge": ">="}
@@ -193,7 +196,7 @@ def _formula(node: Node, numbers: dict[int, str], models: dict[int, Model]) -> s
     return text + (" (one number)" if node.op in OPS and OPS[node.op].kind == "reduction" else "")
 
 
-# --- steps -----------------------------------------------------------------------------------------
+# --- steps ----------------------------------------------------------------------------------------
 
 
 def _steps(compilation: Compilation, output: Output) -> list[str]:

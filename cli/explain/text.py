@@ -19,7 +19,8 @@ from .whole_model import WholePass, whole_passes
 
 
 def explain_text(compilation: Compilation) -> str:
-    """What is merged, what comes out, what it costs and which statement gives what. No line is over 100 wide."""
+    """What is merged, what comes out, what it costs and which statement gives what. No line is over
+    100 wide."""
     parts = [
         ["inputs", *_inputs(compilation)],
         ["output", *facts(_output(compilation))],

@@ -1,7 +1,7 @@
 """Which statements read their models more often than once, for numbers of the whole model.
 
-Such a number (`across`, `model_threshold`) is not known before all of its tensors have been streamed, so each costs
-passes over them before the pass that writes.
+Such a number (`across`, `model_threshold`) is not known before all of its tensors have been
+streamed, so each costs passes over them before the pass that writes.
 """
 
 from __future__ import annotations
@@ -34,7 +34,8 @@ class WholePass:
 
 
 def whole_passes(compilation: Compilation) -> list[WholePass]:
-    """The further passes over whole models, statement by statement, in the order in which they run."""
+    """The further passes over whole models, statement by statement, in the order in which they
+    run."""
     live = compilation.graph.live()
     if not any(n.op in _WHOLE for n in live):
         return []
@@ -71,7 +72,8 @@ def _levels(nodes: Iterable[Node]) -> dict[int, int]:
 
 
 def _below(roots: Iterable[Node], *, numbers: bool = True) -> list[Node]:
-    """What the roots are made from, themselves included, in topological order; without what is behind numbers."""
+    """What the roots are made from, themselves included, in topological order; without what is
+    behind numbers."""
     found = {n.id: n for n in roots}
     todo = list(found.values())
     while todo:

@@ -1,7 +1,7 @@
 """Where each comment of a file belongs, so that the formatter can write it back.
 
-A comment belongs to the innermost thing that holds others on lines of their own (the file, a block, a bracketed list)
-and there to one of the things held: above it, or after it on its line.
+A comment belongs to the innermost thing that holds others on lines of their own (the file, a block,
+a bracketed list) and there to one of the things held: above it, or after it on its line.
 """
 
 from __future__ import annotations
@@ -16,7 +16,8 @@ from ...grammar.source import Span
 
 @dataclass(slots=True)
 class Slots:
-    """The comments of one holder: `above[i]` and `after[i]` by the index of the thing held, `last` below them all.
+    """The comments of one holder: `above[i]` and `after[i]` by the index of the thing held, `last`
+    below them all.
 
     `inside[i]` says how many of `above[i]` were found within the thing and have been moved up.
     """
@@ -36,7 +37,8 @@ class _Holder:
 
 
 def place_comments(module: ast.Module) -> dict[int, Slots]:
-    """The slots of every node that holds comments, by the node's `id`; every comment is in exactly one slot."""
+    """The slots of every node that holds comments, by the node's `id`; every comment is in exactly
+    one slot."""
     slots: dict[int, Slots] = {}
     if not module.comments:
         return slots
@@ -80,7 +82,8 @@ def _sort_in(holder: _Holder, comments: Sequence[ast.Comment]) -> Slots:
 
 
 def _same_line(span: Span, comment: ast.Comment) -> bool:
-    """Whether a comment stands on the last line of a thing, or of the parentheses around it, which spans leave out."""
+    """Whether a comment stands on the last line of a thing, or of the parentheses around it, which
+    spans leave out."""
     between = span.source.text[span.end : comment.span.start]
     return "\n" not in between or ")" in between[between.rindex("\n") :]
 

@@ -1,8 +1,8 @@
 """`mergec fmt`: a syntax tree back to text, in the one layout there is.
 
-Statements stand one per line, blank lines between them collapse to one, and a call, list, map or `output` that is
-wider than `WIDTH` has one part per line. Numbers and strings keep the text they were written with. Formatting
-the result again changes nothing, and it parses to an equal tree.
+Statements stand one per line, blank lines between them collapse to one, and a call, list, map or
+`output` that is wider than `WIDTH` has one part per line. Numbers and strings keep the text they
+were written with. Formatting the result again changes nothing, and it parses to an equal tree.
 """
 
 from __future__ import annotations
@@ -18,7 +18,8 @@ from .layout import Broken, Doc, Hard, Indent, Line, Note, group, join, lay_out
 
 WIDTH = 100
 
-# How tightly operators bind, the loosest first; a part that binds less than its place asks for gets parentheses.
+# How tightly operators bind, the loosest first; a part that binds less than its place asks for gets
+# parentheses.
 _CONDITIONAL, _OR, _AND, _NOT, _COMPARISON, _SUM, _PRODUCT, _SIGN, _POWER, _POSTFIX = range(10)
 _BINARY = {"or": _OR, "and": _AND, "+": _SUM, "-": _SUM, "*": _PRODUCT, "/": _PRODUCT, "**": _POWER}
 _BLANK_LINE = re.compile(r"\n[ \t\f\r;]*\n")
@@ -63,7 +64,8 @@ class _Printer:
         return self._slots.get(id(node)) or Slots()
 
     def _lines(self, slots: Slots, docs: Sequence[Doc], spans: Sequence[Span]) -> Doc:
-        """Statements and comments on lines of their own, with one blank line where there were some."""
+        """Statements and comments on lines of their own, with one blank line where there were
+        some."""
         parts: list[Doc] = []
         previous: Span | None = None
 
@@ -178,7 +180,8 @@ class _Printer:
 
     def _binary(self, node: ast.Binary) -> Doc:
         level = _level(node)
-        # `-` and `/` group to the left, `**` to the right with a sign allowed there, comparisons not at all.
+        # `-` and `/` group to the left, `**` to the right with a sign allowed there, comparisons
+        # not at all.
         left = level + 1 if level in (_COMPARISON, _POWER) else level
         right = _SIGN if level == _POWER else level + 1
         first = self._operand(node.left, left)
@@ -269,7 +272,8 @@ def _level(node: ast.Expr) -> int:
 
 
 def _blank_line_between(first: Span, second: Span) -> bool:
-    # Not by line numbers: a span leaves out the parentheses around an expression, which may take lines themselves.
+    # Not by line numbers: a span leaves out the parentheses around an expression, which may take
+    # lines themselves.
     return _BLANK_LINE.search(first.source.text, first.end, second.start) is not None
 
 

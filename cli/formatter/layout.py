@@ -2,7 +2,8 @@
 
 A group is laid out on one line if it fits, else every `Line` directly in it ends a line.
 
->>> doc = group(join("f(", Indent(join(Line(""), "x,", Line(" "), "y", Broken(","))), Line(""), ")"))
+>>> inner = Indent(join(Line(""), "x,", Line(" "), "y", Broken(",")))
+>>> doc = group(join("f(", inner, Line(""), ")"))
 >>> lay_out(doc, 80)
 'f(x, y)'
 >>> print(lay_out(doc, 5))
@@ -33,14 +34,16 @@ class Hard:
 
 @dataclass(frozen=True, slots=True)
 class Broken:
-    """Text that is there only in a broken group: a trailing comma, the parentheses that allow line ends."""
+    """Text that is there only in a broken group: a trailing comma, the parentheses that allow line
+    ends."""
 
     text: str
 
 
 @dataclass(frozen=True, slots=True)
 class Note:
-    """A comment: it breaks its group, and doesn't count for the width, so that it never changes the code's layout."""
+    """A comment: it breaks its group, and doesn't count for the width, so that it never changes the
+    code's layout."""
 
     text: str
 
@@ -87,12 +90,14 @@ def _forced(doc: Doc) -> bool:
             return False
 
 
-# What is left to write: indentation, whether its group is broken, and the document; the next one last.
+# What is left to write: indentation, whether its group is broken, and the document; the next one
+# last.
 _Work = list[tuple[int, bool, Doc]]
 
 
 def lay_out(doc: Doc, width: int) -> str:
-    """The text of a document, in lines of at most `width` characters where it has places to break."""
+    """The text of a document, in lines of at most `width` characters where it has places to
+    break."""
     out: list[str] = []
     column = 0
     pending = 0  # indentation that is owed, so that an empty line stays empty
@@ -105,7 +110,8 @@ def lay_out(doc: Doc, width: int) -> str:
             case Indent():
                 work.append((indent + _INDENT, broken, item.doc))
             case Group():
-                # in a group on one line all are: what may end a line only in brackets has none around it there
+                # in a group on one line all are: what may end a line only in brackets has none
+                # around it there
                 one_line = not broken or (not item.forced and _fits(width, column + pending, item.doc, work))
                 work.append((indent, not one_line, item.doc))
             case Hard() | Line() if broken or isinstance(item, Hard):
@@ -136,9 +142,11 @@ def _text(doc: Doc, broken: bool) -> str:
 
 
 def _fits(width: int, column: int, doc: Doc, rest: _Work) -> bool:
-    """Whether `doc` on one line, with what must follow on that line, ends at `width` characters or before.
+    """Whether `doc` on one line, with what must follow on that line, ends at `width` characters or
+    before.
 
-    A text of several lines is none the less part of the one line: what stands before it and behind it must fit.
+    A text of several lines is none the less part of the one line: what stands before it and behind
+    it must fit.
     """
     work: _Work = [(0, False, doc)]
     following = len(rest)

@@ -10,7 +10,8 @@ def same(first: object, second: object) -> bool:
 
     >>> from mergec.grammar.parse import parse
     >>> from mergec.grammar.source import Source
-    >>> a, b, c = (parse(Source("r", f"* = {text}")).statements for text in ("x + 1", "( x+1 )", "x + 1.0"))
+    >>> texts = ("x + 1", "( x+1 )", "x + 1.0")
+    >>> a, b, c = (parse(Source("r", f"* = {text}")).statements for text in texts)
     >>> same(a, b), same(a, c)
     (True, False)
     """

@@ -1,4 +1,5 @@
-"""One application of a merge method as a call of ours: inputs, parameters, and what mergekit demands of both."""
+"""One application of a merge method as a call of ours: inputs, parameters, and what mergekit
+demands of both."""
 
 from __future__ import annotations
 
@@ -15,7 +16,8 @@ from .recipe_text import ArgumentOrigin, Written
 
 @dataclass(frozen=True, slots=True)
 class Operand:
-    """An input of a call: `region` is how the recipe names it, `own` the parameters that only it has.
+    """An input of a call: `region` is how the recipe names it, `own` the parameters that only it
+    has.
 
     `shift` is what its layers are ahead of the output's.
     """
@@ -75,7 +77,8 @@ def write_call(
     frame: Frame,
     span: Span,
 ) -> Written:
-    """The call of a method. `scopes` are those around the inputs, the nearest first; `span` is the method's own.
+    """The call of a method. `scopes` are those around the inputs, the nearest first; `span` is the
+    method's own.
 
     Raises MergecError (E0704, E0705, E0709).
     """
@@ -124,7 +127,8 @@ def _call(method: Method, parts: Sequence[tuple[str, ArgumentOrigin]]) -> str:
 
 
 def _norm(parameter: MethodParameter, scopes: Sequence[Scope], frame: Frame, span: Span) -> tuple[str, ArgumentOrigin]:
-    """The norm that is restored, or a condition on which it is `l1`; empty where ours is the same unasked."""
+    """The norm that is restored, or a condition on which it is `l1`; empty where ours is the same
+    unasked."""
     rule = rule_for(parameter.name, scopes)
     if rule.span is None and not parameter.always:
         return "", ArgumentOrigin(span)

@@ -1,4 +1,5 @@
-"""What the inputs' headers tell the importer, where the inputs are available: names, depth, ties, dtype, tokens."""
+"""What the inputs' headers tell the importer, where the inputs are available: names, depth, ties,
+dtype, tokens."""
 
 from __future__ import annotations
 
@@ -20,7 +21,8 @@ from .configuration import Key, ModelRef
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Known:
-    """A checkpoint by its headers. `names` are canonical; `dtypes` those of its stored tensors, in order."""
+    """A checkpoint by its headers. `names` are canonical; `dtypes` those of its stored tensors, in
+    order."""
 
     checkpoint: Checkpoint
     family: Family
@@ -33,7 +35,8 @@ class Known:
         return Space(self.family, self.names, self.depths, "the model")
 
     def has_head(self) -> bool:
-        """Whether there is an output head with storage of its own, as far as names and config tell."""
+        """Whether there is an output head with storage of its own, as far as names and config
+        tell."""
         aliases = [(rule, alias) for rule in self.family.ties for alias in rule.aliases if alias in self.names]
         heads = self.family.places.get("head", ())
         for rule, alias in aliases:
@@ -50,7 +53,8 @@ class Shelf:
         self._known: dict[Key, Known | None] = {}
 
     def locate(self, ref: ModelRef) -> Path | None:
-        """The existing file or folder that a reference names; None for a Hub name, or where nothing is there."""
+        """The existing file or folder that a reference names; None for a Hub name, or where nothing
+        is there."""
         for folder in self._folders:
             # of os.path, which says of a path that can't be one that nothing is there
             path = os.path.abspath(os.path.join(folder, os.path.expanduser(ref.path)))
@@ -59,7 +63,8 @@ class Shelf:
         return None
 
     def known(self, ref: ModelRef) -> Known | None:
-        """What the headers say; None where they can't be read, which the compiler explains better."""
+        """What the headers say; None where they can't be read, which the compiler explains
+        better."""
         key = ref.plain.key  # an adapter changes nothing that is read here
         if key not in self._known:
             self._known[key] = self._read(ref)
@@ -79,7 +84,8 @@ class Shelf:
         return Known(checkpoint, family, names, depths(Space(family, names, {}, "")), dtypes)
 
     def document(self, ref: ModelRef, name: str) -> str | None:
-        """The text of a small file next to the weights; None where there is none, or it can't be read."""
+        """The text of a small file next to the weights; None where there is none, or it can't be
+        read."""
         known = self.known(ref)
         try:
             return self.catalog.document(known.checkpoint, name) if known else None

@@ -1,4 +1,5 @@
-"""`mergec import`: a mergekit configuration as a recipe; and the same in memory, for merging at once."""
+"""`mergec import`: a mergekit configuration as a recipe; and the same in memory, for merging at
+once."""
 
 from __future__ import annotations
 
@@ -22,7 +23,8 @@ from .recipe_text import Imported
 
 
 def import_file(path: str, catalog: Catalog, target: Path | None = None) -> tuple[Source, Imported]:
-    """The recipe of a file (`-`: standard input), its paths relative to `target`, the file's own folder by default.
+    """The recipe of a file (`-`: standard input), its paths relative to `target`, the file's own
+    folder by default.
 
     The source is the recipe under the YAML file's name, ready to be compiled. Raises MergecError.
     """
@@ -64,8 +66,8 @@ def run(given: Namespace, reporter: Reporter) -> Exit:
 def _write(path: Path, text: str, force: bool) -> None:
     """Writes the recipe's file, completely or not at all.
 
-    Raises MergecError: E0601 where it exists, E0608 where it is no recipe that is to be replaced, E0610 where it can't
-    be written.
+    Raises MergecError: E0601 where it exists, E0608 where it is no recipe that is to be replaced,
+    E0610 where it can't be written.
     """
     if os.path.lexists(path):
         replaceable, other = _is_recipe(path), "give another path"
@@ -79,7 +81,8 @@ def _write(path: Path, text: str, force: bool) -> None:
 
 
 def _is_recipe(path: Path) -> bool:
-    """Whether there is a file at `path` itself, behind no link, that is named as a recipe or reads like one."""
+    """Whether there is a file at `path` itself, behind no link, that is named as a recipe or reads
+    like one."""
     if path.is_symlink() or not path.is_file():
         return False
     if path.suffix == ".mrg":

@@ -41,7 +41,8 @@ Scope = tuple[ScopedParameter, ...]
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """A parameter over all its scopes. `complete`: the last branch takes every tensor that the others left.
+    """A parameter over all its scopes. `complete`: the last branch takes every tensor that the
+    others left.
 
     `span` is where it was given; None where only the default is left.
     """
@@ -127,7 +128,8 @@ class Slice:
 
 @dataclass(frozen=True, slots=True)
 class ModuleSpec:
-    """What one module of the model is made of: `models`, or `slices`. Without a name it is all of it."""
+    """What one module of the model is made of: `models`, or `slices`. Without a name it is all of
+    it."""
 
     name: str | None
     models: tuple[Input, ...]
@@ -138,7 +140,8 @@ class ModuleSpec:
 
 @dataclass(frozen=True, slots=True)
 class TokenRule:
-    """The row of one token: of `model`, or of `token` (or `token_id`) there, or zero where there is no model."""
+    """The row of one token: of `model`, or of `token` (or `token_id`) there, or zero where there is
+    no model."""
 
     text: str
     model: ModelRef | None

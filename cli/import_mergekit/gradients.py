@@ -5,8 +5,9 @@ tensor's name gives the value, and a list of values runs over the layers of the 
 where there is one layer). Whatever is outside the layers, the head too, gets the first value of a
 list.
 
-A place map prefers the key that covers fewest tensors, whatever the order. So branches become one flat map only where
-their keys are known to share no tensor; else each stands in a map of its own, inside the `_` of the one before.
+A place map prefers the key that covers fewest tensors, whatever the order. So branches become one
+flat map only where their keys are known to share no tensor; else each stands in a map of its own,
+inside the `_` of the one before.
 """
 
 from __future__ import annotations
@@ -38,10 +39,12 @@ _NOWHERE = Span(Source("", ""), 0, 0)
 class Frame:
     """The part of the output that a rule is written for.
 
-    `stacks`: the layers that lists of values run over, as keys of a place map; with `part`, they run over these layers
-    of the output instead. With neither there are no layers, and lists give their first value.
+    `stacks`: the layers that lists of values run over, as keys of a place map; with `part`, they
+    run over these layers of the output instead. With neither there are no layers, and lists give
+    their first value.
 
-    `space` holds the output's tensors, `names` those of this part; None where the inputs are not available.
+    `space` holds the output's tensors, `names` those of this part; None where the inputs are not
+    available.
     """
 
     stacks: tuple[str, ...] = ()
@@ -63,8 +66,8 @@ class _Case:
 def write_rule(rule: Rule, parameter: MethodParameter, frame: Frame, shift: int = 0) -> str:
     """The expression of a rule. `shift` is what the layers of its input are ahead of the output's.
 
-    Raises MergecError: E0704 for a value of the wrong kind, E0705 where a tensor gets no value, E0709 for what has no
-    counterpart.
+    Raises MergecError: E0704 for a value of the wrong kind, E0705 where a tensor gets no value,
+    E0709 for what has no counterpart.
     """
     branches = [b for b in rule.branches if b.filter is None or not unmatchable(b.filter)]
     if not rule.complete and parameter.default is None:
@@ -80,7 +83,8 @@ def write_rule(rule: Rule, parameter: MethodParameter, frame: Frame, shift: int 
 
 
 def unmatchable(filter_: str) -> bool:
-    """Whether a filter fits no name: mergekit looks for the text itself, in which a `*` is no wildcard."""
+    """Whether a filter fits no name: mergekit looks for the text itself, in which a `*` is no
+    wildcard."""
     return "*" in filter_ or "?" in filter_
 
 
@@ -116,7 +120,7 @@ def _missing(parameter: MethodParameter, span: Span | None, tensor: str) -> Merg
     return MergecError(Diagnostic("E0705", f"`{parameter.name}` has no value for `{tensor}`", labels, help=help_))
 
 
-# --- filters ---------------------------------------------------------------------------------------
+# --- filters --------------------------------------------------------------------------------------
 
 
 def _as_map(cases: list[_Case], frame: Frame) -> str:
@@ -178,7 +182,7 @@ def _path(key: str) -> Path:
     return Path(tuple(NameStep(word, _NOWHERE) for word in key.split(".")), _NOWHERE)
 
 
-# --- values ----------------------------------------------------------------------------------------
+# --- values ---------------------------------------------------------------------------------------
 
 
 def _branch(branch: Branch, parameter: MethodParameter, frame: Frame, outside: bool) -> str:
@@ -204,7 +208,8 @@ def _branch(branch: Branch, parameter: MethodParameter, frame: Frame, outside: b
 
 
 def _steps(texts: list[str], part: tuple[int, int] | None) -> str:
-    """A list that is not interpolated: entry int(t·(m - 1)), so that the last one holds at the end alone."""
+    """A list that is not interpolated: entry int(t·(m - 1)), so that the last one holds at the end
+    alone."""
     position = f"(layer - {part[0]}) / {part[1] - part[0]}" if part else "depth"
     count = len(texts) - 1
     scaled = position if count == 1 else f"{position} * {count}"
@@ -216,7 +221,8 @@ def _steps(texts: list[str], part: tuple[int, int] | None) -> str:
 
 
 def coerce(value: Value, parameter: MethodParameter, span: Span) -> bool | int | float:
-    """A value as the parameter's kind, by mergekit's rules: `"1e-5"` and true are numbers, "off" is false.
+    """A value as the parameter's kind, by mergekit's rules: `"1e-5"` and true are numbers, "off" is
+    false.
 
     Raises MergecError (E0704).
     """

@@ -1,4 +1,5 @@
-"""A mergekit file as a recipe: its models and its named merges become lets, the last merge the output."""
+"""A mergekit file as a recipe: its models and its named merges become lets, the last merge the
+output."""
 
 from __future__ import annotations
 
@@ -32,7 +33,8 @@ _WORDS = (
     "let def use output expect as if else for in by and or not true false none "
     "model lora stack tie union token zero base gradient"
 )
-"""Names that a model does not get: words of the language, and those that mean something in an imported recipe."""
+"""Names that a model does not get: words of the language, and those that mean something in an
+imported recipe."""
 
 _DTYPES = ("bfloat16", "float16", "float32", "float64")
 
@@ -40,8 +42,8 @@ _DTYPES = ("bfloat16", "float16", "float32", "float64")
 def import_text(source: Source, catalog: Catalog, target: Path) -> Imported:
     """The recipe of a mergekit configuration, with paths relative to the folder `target`.
 
-    Relative paths of models are looked for in the folder of the YAML file, then in the current one. Raises MergecError
-    (E07xx) with everything that is wrong.
+    Relative paths of models are looked for in the folder of the YAML file, then in the current one.
+    Raises MergecError (E07xx) with everything that is wrong.
     """
     merges: list[Merge] = []
     errors: list[Diagnostic] = []
@@ -155,7 +157,8 @@ class _Writer:
         return self._template(named[ref.path], named) if ref.path in named else ref
 
     def _known(self, ref: ModelRef, named: dict[str, Merge]) -> Known | None:
-        """What is known of a model, or of a named merge, which resembles its first model except for its layers."""
+        """What is known of a model, or of a named merge, which resembles its first model except for
+        its layers."""
         if ref.path not in named:
             return self.shelf.known(ref)
         merge = named[ref.path]
@@ -183,7 +186,8 @@ class _Writer:
         return refs
 
     def _fresh(self, path: str) -> str:
-        """A name for a model: the last part of its path, with the one before it where that is taken, else a number."""
+        """A name for a model: the last part of its path, with the one before it where that is
+        taken, else a number."""
         parts = [re.sub(r"\W+", "_", p, flags=re.ASCII).strip("_") for p in re.split(r"[/\\]+", path)]
         parts = [p for p in parts if p]
         parts[-1:] = [re.sub(r"_safetensors$", "", p) for p in parts[-1:]]
@@ -230,7 +234,8 @@ class _Writer:
         return out
 
     def _revision(self, ref: ModelRef) -> tuple[str, tuple[str, ...]]:
-        """The argument that asks for a revision, and a comment instead where mergekit too takes what is there."""
+        """The argument that asks for a revision, and a comment instead where mergekit too takes
+        what is there."""
         if not ref.revision:
             return "", ()
         if self.shelf.locate(ref) is not None:
@@ -398,7 +403,8 @@ def _notes(order: Sequence[Merge]) -> dict[Key, list[str]]:
 
 
 def _scopes(merge: Merge) -> Iterable[tuple[Scope, bool, bool]]:
-    """Every scope of a merge: (settings, whether they are one input's, whether that is the base)."""
+    """Every scope of a merge: (settings, whether they are one input's, whether that is the
+    base)."""
     yield merge.parameters, False, False
     for module in merge.modules:
         yield module.parameters, False, False

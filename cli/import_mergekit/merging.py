@@ -1,4 +1,5 @@
-"""One merge as statements: an expression for the whole model, or a stack of slices with what goes around it."""
+"""One merge as statements: an expression for the whole model, or a stack of slices with what goes
+around it."""
 
 from __future__ import annotations
 
@@ -51,8 +52,8 @@ class WholeModelMerge:
 class Merger:
     """Writes a merge. `region` names a model in the recipe, `known` gives what is known of one.
 
-    `remarks` gathers what is to be said above the statements, `warnings` what is to be said at once; `layers` is the
-    output's depth where it must be set.
+    `remarks` gathers what is to be said above the statements, `warnings` what is to be said at
+    once; `layers` is the output's depth where it must be set.
     """
 
     merge: Merge
@@ -83,7 +84,8 @@ class Merger:
         return [RecipeLine(f"{place} = {value.text}", span, value.arguments) for place, value in self._parts(False)]
 
     def expression(self) -> Written:
-        """The merge as one expression: a map of places where it takes several. Raises MergecError."""
+        """The merge as one expression: a map of places where it takes several. Raises
+        MergecError."""
         parts = self._parts(True)
         if len(parts) == 1:
             return parts[0][1]
@@ -92,7 +94,8 @@ class Merger:
         return Written(f"{{{', '.join(texts)}}}", tuple([a for _, value in parts for a in value.arguments]))
 
     def space(self) -> Space | None:
-        """The tensors of the merge, where it is made of slices; None where they are those of its inputs."""
+        """The tensors of the merge, where it is made of slices; None where they are those of its
+        inputs."""
         known, module = self.known(self.like), self.merge.modules[0]
         stacks = self._stacks(module)
         if not module.slices or len(stacks) != 1:
@@ -100,8 +103,8 @@ class Merger:
         return self._output_space(known, module, stacks[0])
 
     def _parts(self, inner: bool) -> list[Part]:
-        """What each place gets; a later one takes what an earlier one covers too. `inner`: in an expression, which has
-        no `output(layers=…)`."""
+        """What each place gets; a later one takes what an earlier one covers too. `inner`: in an
+        expression, which has no `output(layers=…)`."""
         errors: list[Diagnostic] = []
         out: list[Part] = []
         for module in self.merge.modules:
@@ -163,7 +166,8 @@ class Merger:
     # --- whole models
 
     def _of_whole_models(self, module: ModuleSpec, stacks: tuple[str, ...]) -> WholeModelMerge | None:
-        """A module that is made of whole models, or of a single slice from their first layers on; else None."""
+        """A module that is made of whole models, or of a single slice from their first layers on;
+        else None."""
         known = self.known(self.like)
         if module.models:
             frame = Frame(stacks, None, known.space if known else None, self._own_names(module, known))
@@ -217,7 +221,8 @@ class Merger:
         return out
 
     def _around(self, module: ModuleSpec, space: Space | None, known: Known | None) -> list[Part]:
-        """What is outside the layers: before them of the first slice, after them of the last one."""
+        """What is outside the layers: before them of the first slice, after them of the last
+        one."""
         first, last = module.slices[0], module.slices[-1]
         outside = [n for n in space.names if space.layer_of(n) is None] if space else None
         if outside is not None and module.name not in (None, "default"):
@@ -285,7 +290,8 @@ class Merger:
         frame: Frame,
         base: ModelRef | None,
     ) -> Written:
-        """The method over the inputs; `at` is the stack and the output's layer at which picked layers begin."""
+        """The method over the inputs; `at` is the stack and the output's layer at which picked
+        layers begin."""
         method, span = self.method, self.merge.method.span
         given = operands_of(inputs, base, append=part is None)
         where = part.span if part is not None else span
@@ -311,7 +317,8 @@ def _layers(space: Space, stack: str, first: int, last: int) -> tuple[str, ...]:
 
 
 def _covered(space: Space, place: str) -> Sequence[str]:
-    """The tensors at a place that is a role, or a glob in quotes; none where there is no such place."""
+    """The tensors at a place that is a role, or a glob in quotes; none where there is no such
+    place."""
     nowhere = Span(Source("", ""), 0, 0)
     if place == "*":
         return space.names
@@ -326,7 +333,8 @@ def _covered(space: Space, place: str) -> Sequence[str]:
 
 
 def _places_of(known: Known, names: Sequence[str]) -> list[str]:
-    """Places that cover these tensors outside the layers: roles where there are some, else globs."""
+    """Places that cover these tensors outside the layers: roles where there are some, else
+    globs."""
     out: list[str] = []
     left = dict.fromkeys(names)
     for place in ("norm", "head", *known.family.places):

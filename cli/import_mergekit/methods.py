@@ -38,10 +38,11 @@ REQUIRED = Required()
 
 @dataclass(frozen=True, slots=True)
 class MethodParameter:
-    """`name` is mergekit's, `ours` that of the function here; without `ours` it has no effect on the numbers.
+    """`name` is mergekit's, `ours` that of the function here; without `ours` it has no effect on
+    the numbers.
 
-    `kind` is float, int or bool. `always`: written out even where it is left to its default, since ours is another.
-    A `rescale` is a boolean there and the name of a norm here.
+    `kind` is float, int or bool. `always`: written out even where it is left to its default, since
+    ours is another. A `rescale` is a boolean there and the name of a norm here.
     """
 
     name: str
@@ -58,10 +59,11 @@ class MethodParameter:
 
 @dataclass(frozen=True, slots=True)
 class Method:
-    """`least` and `most` count all inputs; `others` is how many there must be besides the base, None for any number.
+    """`least` and `most` count all inputs; `others` is how many there must be besides the base,
+    None for any number.
 
-    `base_first`: the base is the first positional argument. `extra` are arguments that repeat a rule of mergekit's
-    which is not the default here. `random`: depends on random masks.
+    `base_first`: the base is the first positional argument. `extra` are arguments that repeat a
+    rule of mergekit's which is not the default here. `random`: depends on random masks.
     """
 
     name: str
@@ -99,7 +101,8 @@ def _deltas(
     always: bool = False,
     random: bool = False,
 ) -> Method:
-    """A method of the task-arithmetic family; `rescale` None: the parameter is accepted and has no effect."""
+    """A method of the task-arithmetic family; `rescale` None: the parameter is accepted and has no
+    effect."""
     own = MethodParameter(
         "rescale", bool, Reach.SHARED, bool(rescale), "rescale" if rescale is not None else None, always=always
     )

@@ -35,7 +35,8 @@ class Written:
 
 @dataclass(frozen=True, slots=True)
 class RecipeLine:
-    """A statement below its comments; `gap`: with a blank line before it. Without `span` it is the importer's own."""
+    """A statement below its comments; `gap`: with a blank line before it. Without `span` it is the
+    importer's own."""
 
     text: str
     span: Span | None
@@ -46,7 +47,8 @@ class RecipeLine:
 
 @dataclass(frozen=True, slots=True)
 class Imported:
-    """A recipe's text, formatted; `lines` are its statements in order. `warnings` point into the YAML."""
+    """A recipe's text, formatted; `lines` are its statements in order. `warnings` point into the
+    YAML."""
 
     text: str
     lines: tuple[RecipeLine, ...]
@@ -106,7 +108,8 @@ class _Spans:
         return tuple(out.values())
 
     def _origin(self, span: Span) -> Span | None:
-        """The origin of the smallest known part around a span; later entries are the smaller ones."""
+        """The origin of the smallest known part around a span; later entries are the smaller
+        ones."""
         for k in range(bisect.bisect_right(self._starts, span.start) - 1, -1, -1):
             inside, origin = self._found[k]
             if inside.start <= span.start < inside.end:

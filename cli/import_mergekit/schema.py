@@ -1,4 +1,5 @@
-"""From a YAML document to a `Merge`: what must be there, of which kind, and what mergekit would not look at."""
+"""From a YAML document to a `Merge`: what must be there, of which kind, and what mergekit would not
+look at."""
 
 from __future__ import annotations
 
@@ -327,7 +328,8 @@ class _Reader:
         return Text(str(entry.value.value), entry.value.span)
 
     def _look(self, tree: YamlMapping, level: str) -> None:
-        """Notes the keys that mergekit would pass over, and those that another of the same name replaces."""
+        """Notes the keys that mergekit would pass over, and those that another of the same name
+        replaces."""
         self._repeated(tree)
         self._ignored.extend(Ignored(e.key, False, e.key_span) for e in tree.entries if e.key not in _KEYS[level])
 

@@ -20,7 +20,8 @@ Settings = list[tuple[str, ArgumentOrigin]]
 
 
 def tokenizer_settings(merge: Merge, name: Name, shelf: Shelf) -> tuple[Settings, list[str]]:
-    """`tokenizer`, `tokens` and `pad_vocab_to`, and what is to be said above them. Raises MergecError (E0712)."""
+    """`tokenizer`, `tokens` and `pad_vocab_to`, and what is to be said above them. Raises
+    MergecError (E0712)."""
     given = merge.tokenizer
     if given is None:
         return [], []
@@ -58,7 +59,8 @@ def _row(rule: TokenRule, models: list[ModelRef], name: Name, shelf: Shelf) -> s
 
 
 def _free(rule: TokenRule, models: list[ModelRef], shelf: Shelf) -> bool:
-    """Whether a row that is not forced is every model's all the same: none has the token, or only the row's model."""
+    """Whether a row that is not forced is every model's all the same: none has the token, or only
+    the row's model."""
     held = [shelf.tokens(m) for m in models]
     if any(tokens is None for tokens in held):
         return False

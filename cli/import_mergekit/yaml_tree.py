@@ -71,14 +71,15 @@ MAX_LENGTH = 1 << 18
 """The most characters of a file that are read: a configuration has some thousands."""
 
 MAX_NODES = 50_000
-"""The most values that a document may have with every alias written out: a few lines of aliases of aliases name
-billions."""
+"""The most values that a document may have with every alias written out: a few lines of aliases of
+aliases name billions."""
 
 
 def read_documents(source: Source) -> tuple[YamlDocument, ...]:
     """The documents of a YAML file without the empty ones.
 
-    Raises MergecError: E0701 for what is not YAML, or only a bomb made of it; E0480 for too much text.
+    Raises MergecError: E0701 for what is not YAML, or only a bomb made of it; E0480 for too much
+    text.
     """
     if len(source.text) > MAX_LENGTH:
         message = f"the file has {len(source.text)} characters, over the limit of {MAX_LENGTH}"
@@ -111,7 +112,8 @@ def _malformed(source: Source, offset: int, problem: str) -> MergecError:
     return error("E0701", "this is not valid YAML", Span(source, offset, min(offset + 1, len(source.text))), problem)
 
 
-# How PyYAML fails at a word that does not fit its tag: `!!int ""`, `!!bool x`, `!!timestamp x`, `59:59:…:59.0`.
+# How PyYAML fails at a word that does not fit its tag: `!!int ""`, `!!bool x`, `!!timestamp x`,
+# `59:59:…:59.0`.
 _UNFIT = (ValueError, OverflowError, IndexError, KeyError, AttributeError, TypeError)
 
 _MERGE = "tag:yaml.org,2002:merge"
@@ -186,7 +188,8 @@ class _Builder:
         return bool(node.start_mark.index <= span.start < node.end_mark.index)
 
     def _around(self, node: Any, parts: list[Span]) -> Span:
-        """The span of a list or mapping; a block ends with its last part, not with the comments below."""
+        """The span of a list or mapping; a block ends with its last part, not with the comments
+        below."""
         span = self._span(node)
         ends = [p.end for p in parts if span.start <= p.start < span.end]
         return span if node.flow_style or not ends else Span(span.source, span.start, max(ends))

@@ -46,7 +46,8 @@ ELSEWHERE = {
 """What other programs call some of the options."""
 
 WEIGHTY = ("--force", "--allow-pickle")
-"""Options that replace or trust something: they are suggested only for a slip of a finger in their own names."""
+"""Options that replace or trust something: they are suggested only for a slip of a finger in their
+own names."""
 
 MOST_LANES = 256
 """Blocks worked on at once: beyond the cores of any machine more of them only cost memory."""
@@ -55,7 +56,8 @@ ALLOW_PICKLE = "read weights that PyTorch pickled (.bin, .pt, .pth, .ckpt) as da
 """Help of `--allow-pickle`, which several commands have."""
 
 COMMANDS = ("fmt", "import", "inspect", "verify")
-"""What the first word may be instead of a recipe. A recipe of such a name is written as a path: `./verify`."""
+"""What the first word may be instead of a recipe. A recipe of such a name is written as a path:
+`./verify`."""
 
 FORMATS = ("text", "json", "dot", "mermaid")
 STAGES = ("ast", "graph", "schedule")
@@ -94,8 +96,8 @@ class UsageError(MergecError):
 
 
 class Parser(argparse.ArgumentParser):
-    """A parser whose complaints are UsageErrors, with the option that may have been meant; no abbreviations, as a later
-    option could make them mean something else."""
+    """A parser whose complaints are UsageErrors, with the option that may have been meant; no
+    abbreviations, as a later option could make them mean something else."""
 
     def __init__(self, **settings: Any) -> None:
         super().__init__(allow_abbrev=False, **settings)
@@ -128,8 +130,8 @@ class Parser(argparse.ArgumentParser):
 
 
 def parse_arguments(argv: list[str]) -> Arguments:
-    """The arguments of a merge, a check or an explanation. Raises UsageError; `--help` and `--version` raise
-    SystemExit."""
+    """The arguments of a merge, a check or an explanation. Raises UsageError; `--help` and
+    `--version` raise SystemExit."""
     p = _parser()
     # `--explain` takes a format only after `=`, so that a recipe may follow it
     given = p.parse_intermixed_args(["--explain=text" if a == "--explain" else a for a in argv])
@@ -189,7 +191,8 @@ def _lanes(text: str) -> int:
 
 
 def _path(text: str | None, option: str) -> str | None:
-    """The path, its `~` for the home folder replaced where the shell has left it, as in `--output=~/out`."""
+    """The path, its `~` for the home folder replaced where the shell has left it, as in
+    `--output=~/out`."""
     if text == "":
         raise UsageError(f"`{option}` is given an empty path")
     return text if text is None else os.path.expanduser(text)
@@ -226,7 +229,8 @@ def _text(value: str, option: str) -> str:
 
 
 def _literal(text: str) -> Any:
-    """A number, a boolean or `none` as the language writes them; anything else is a string, with or without quotes."""
+    """A number, a boolean or `none` as the language writes them; anything else is a string, with or
+    without quotes."""
     words = {"true": True, "false": False, "none": None}
     if text in words:
         return words[text]

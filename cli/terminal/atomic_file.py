@@ -13,7 +13,8 @@ from ...grammar.diagnostic import error
 
 
 def write_atomically(path: Path, text: str) -> None:
-    """Puts `text` at `path`; a file that is there keeps its mode, and its owner if it may. A link is replaced itself.
+    """Puts `text` at `path`; a file that is there keeps its mode, and its owner if it may. A link
+    is replaced itself.
 
     Raises MergecError (E0610), also where something is there that is no regular file.
     """

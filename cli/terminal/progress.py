@@ -21,8 +21,8 @@ PLAIN = 10.0
 
 
 class ProgressLine:
-    """Shows bytes, tensors, rate, time left and live memory. Called from several threads; a call costs a few
-    microseconds."""
+    """Shows bytes, tensors, rate, time left and live memory. Called from several threads; a call
+    costs a few microseconds."""
 
     def __init__(self, plan: Plan, stream: TextIO | None = None) -> None:
         self._plan, self._stream = plan, stream or sys.stderr

@@ -32,5 +32,6 @@ class Reporter:
 
 
 def asked_for(words: Sequence[str]) -> Reporter:
-    """The reporter for a command line that may make no sense, which is what has to be reported then."""
+    """The reporter for a command line that may make no sense, which is what has to be reported
+    then."""
     return Reporter("--error-format=json" in words or ("--error-format", "json") in itertools.pairwise(words))

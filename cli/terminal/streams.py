@@ -1,4 +1,5 @@
-"""The standard streams, in whatever state the caller left them: closed, full, without a reader, not in UTF-8."""
+"""The standard streams, in whatever state the caller left them: closed, full, without a reader, not
+in UTF-8."""
 
 from __future__ import annotations
 
@@ -13,7 +14,8 @@ from ...grammar.source import Source
 
 
 def prepare() -> None:
-    """Makes all three usable: a closed one leads nowhere, and what one can't spell is written as an escape."""
+    """Makes all three usable: a closed one leads nowhere, and what one can't spell is written as an
+    escape."""
     for number in range(3):
         try:
             os.fstat(number)
@@ -31,8 +33,9 @@ def prepare() -> None:
 def say(text: str, *, exact: bool = False) -> None:
     """Prints what was asked for on standard output, a line end after it.
 
-    What could move a cursor or hide is made visible, in case that someone who put a name from an input into the text
-    forgot to; but for `exact` text, which has escapes of its own (JSON) or is a recipe.
+    What could move a cursor or hide is made visible, in case that someone who put a name from an
+    input into the text forgot to; but for `exact` text, which has escapes of its own (JSON) or is a
+    recipe.
 
     Raises MergecError E0640 where it can't be written, BrokenPipeError where the reader is gone.
     """
@@ -47,7 +50,8 @@ def say(text: str, *, exact: bool = False) -> None:
 
 
 def silence() -> None:
-    """Lets standard output lead nowhere: what it still holds would fail once more when the interpreter ends."""
+    """Lets standard output lead nowhere: what it still holds would fail once more when the
+    interpreter ends."""
     null = os.open(os.devnull, os.O_WRONLY)
     os.dup2(null, sys.stdout.fileno())
     os.close(null)

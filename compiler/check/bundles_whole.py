@@ -1,7 +1,9 @@
-"""Whether the output keeps together what belongs together: bundles are copied whole, from one model each.
+"""Whether the output keeps together what belongs together: bundles are copied whole, from one model
+each.
 
-Arithmetic on them is refused while nodes are made (`operands.py`); what is left to see here is what became of whole
-tensors: copies that part a weight from its scales, casts, and numbers where the template's config promises codes.
+Arithmetic on them is refused while nodes are made (`operands.py`); what is left to see here is what
+became of whole tensors: copies that part a weight from its scales, casts, and numbers where the
+template's config promises codes.
 """
 
 from __future__ import annotations
@@ -24,14 +26,16 @@ from ..pack.packing import Packing
 
 @dataclass(slots=True, eq=False)
 class _Put:
-    """What is copied to one module of the output: by model and module there, the bundle and the parts copied."""
+    """What is copied to one module of the output: by model and module there, the bundle and the
+    parts copied."""
 
     first: Output
     sources: dict[tuple[int, str], tuple[Bundles, set[Part]]] = field(default_factory=dict)
 
 
 def apart(graph: Graph, packing: Packing, elaboration: Elaboration, settings: Settings) -> list[Diagnostic]:
-    """The errors for what the outputs of `graph` take apart: E0456 to E0458, one of each kind per statement."""
+    """The errors for what the outputs of `graph` take apart: E0456 to E0458, one of each kind per
+    statement."""
     models = {m.number: m for m in (*elaboration.models, elaboration.template) if m.bundles}
     if not models:
         return []
@@ -88,7 +92,8 @@ class _Looked:
             yield own.replaced(template.label, template.span, stored, output.span or template.span)
 
     def _like(self, name: str) -> str | None:
-        """The template's stored tensor that an output stands for; where it has none of the name, codes of any layer."""
+        """The template's stored tensor that an output stands for; where it has none of the name,
+        codes of any layer."""
         like = self.template.find(name)
         if like is not None:
             return like[1].stored
@@ -123,7 +128,8 @@ class _Looked:
         yield from self._setting(home, model, bundle, at)
 
     def _setting(self, home: str, model: Model, bundle: Bundles, at: Span) -> Iterator[Diagnostic]:
-        """What config.json of the output would say of the codes that are copied, where that is another thing."""
+        """What config.json of the output would say of the codes that are copied, where that is
+        another thing."""
         template = self.template
         if self.told or template.number == model.number or bundle.setting is None or not template.config:
             return
@@ -139,7 +145,8 @@ class _Looked:
                     Label(model.span, bundle.found),
                 ),
                 help=(
-                    # where the template has codes too, it would be their config that says otherwise then
+                    # where the template has codes too, it would be their config that says otherwise
+                    # then
                     *(
                         (f"take config.json from there: `output(like={model.label})`",)
                         if own is None or own.setting is None
@@ -151,7 +158,8 @@ class _Looked:
 
 
 def _coded(template: Model) -> Iterator[tuple[tuple[str, str], str]]:
-    """By stack and name below a layer what is codes in the template, or would be a plain weight in place of some."""
+    """By stack and name below a layer what is codes in the template, or would be a plain weight in
+    place of some."""
     for name, view in template.tensors.items():
         if codes_at(template.bundles, view.stored) is None:
             continue

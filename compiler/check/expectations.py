@@ -20,8 +20,8 @@ from ..terms.varying import varies
 def check_expectations(recipe: Recipe, elaboration: Elaboration, library: Library, parameters: int) -> None:
     """Checks every `expect`. Raises MergecError (E0214) with all that do not hold.
 
-    Besides what any expression can use, an expectation knows `params` (the output's parameters, ties counted once),
-    `tensors` (how many are stored), `tied(place, place)` and `shape(place)`.
+    Besides what any expression can use, an expectation knows `params` (the output's parameters,
+    ties counted once), `tensors` (how many are stored), `tied(place, place)` and `shape(place)`.
     """
     errors: list[Diagnostic] = []
     for expect in recipe.expects:

@@ -1,15 +1,17 @@
-"""LoRA adapters by their headers: what an adapter changes of each tensor of a model. PEFT's files, and its rules.
+"""LoRA adapters by their headers: what an adapter changes of each tensor of a model. PEFT's files,
+and its rules.
 
     adapter_model.safetensors                                   what it does
     base_model.model.X.lora_A.weight, X.lora_B.weight           X.weight + s·B·A
     base_model.model.X.lora_embedding_A, X.lora_embedding_B     X.weight + s·(B·A)ᵀ
     base_model.model.X.lora_B.bias                              X.bias + s·bias
-    base_model.model.X.lora_magnitude_vector                    V·m/‖V‖ for V = X.weight + s·B·A (arXiv:2402.09353)
+    base_model.model.X.lora_magnitude_vector                    V·m/‖V‖ for V = X.weight + s·B·A
     base_model.model.X.base_layer.weight                        X.weight is this, before all that
-    base_model.model.X.weight                                   X.weight is this (`modules_to_save`, trained biases)
+    base_model.model.X.weight                                   X.weight is this (`modules_to_save`)
 
-s is alpha/r, or alpha/√r for rank-stabilised adapters (arXiv:2312.03732). Which weight of a model X.weight is, in
-whatever layout it is stored, is told by `bind`.
+The magnitudes are DoRA's (arXiv:2402.09353). s is alpha/r, or alpha/√r for rank-stabilised adapters
+(arXiv:2312.03732). Which weight of a model X.weight is, in whatever layout it is stored, is told by
+`bind`.
 """
 
 from __future__ import annotations
@@ -38,7 +40,8 @@ _WRAPPED = re.compile(r"(?P<module>.+)\.(?:base_layer|modules_to_save(?:\.defaul
 
 
 _LIKE = 3
-"""How many parts of two names have to agree, from the end, for them to be taken for the same tensor's."""
+"""How many parts of two names have to agree, from the end, for them to be taken for the same
+tensor's."""
 
 _MERGE_IT = (
     "if it is for such a model with more tensors, say with a head for classes: merge it there with peft's"
@@ -73,8 +76,8 @@ class LoraProduct:
 
 @dataclass(slots=True)
 class Change:
-    """What an adapter does to one tensor: `replaced` by a stored one, then `product`, `vector` (scaled) or both
-    added, then `magnitude` instead of the norm."""
+    """What an adapter does to one tensor: `replaced` by a stored one, then `product`, `vector`
+    (scaled) or both added, then `magnitude` instead of the norm."""
 
     replaced: StoredTensor | None = None
     product: LoraProduct | None = None
@@ -91,8 +94,8 @@ class Change:
 class AdapterPart:
     """The change of a canonical tensor: elements from `first` on of the tensor that `change` is of.
 
-    `piece`: the two need not be of one shape, for another layout keeps several tensors in one. `turned`: the weight
-    has its inputs along the first axis, so the product's transpose is added.
+    `piece`: the two need not be of one shape, for another layout keeps several tensors in one.
+    `turned`: the weight has its inputs along the first axis, so the product's transpose is added.
     """
 
     change: Change
@@ -102,7 +105,8 @@ class AdapterPart:
 
 
 class SameBytes(Protocol):
-    """Whether two stored tensors are known to hold equal bytes, as `Catalog.same_bytes` tells it."""
+    """Whether two stored tensors are known to hold equal bytes, as `Catalog.same_bytes` tells
+    it."""
 
     def __call__(self, first: str, second: str, *, other: Checkpoint | None = None, turned: bool = False) -> bool: ...
 
@@ -111,9 +115,9 @@ class SameBytes(Protocol):
 class Adapter:
     """An adapter as the recipe sees it.
 
-    `model` stands for its file: number, label, stored tensors. `changes` is by names of the tensors that PEFT would
-    change, in the order of the file. `config` is adapter_config.json. `same_bytes` tells of two stored tensors whether
-    they are equal.
+    `model` stands for its file: number, label, stored tensors. `changes` is by names of the tensors
+    that PEFT would change, in the order of the file. `config` is adapter_config.json. `same_bytes`
+    tells of two stored tensors whether they are equal.
     """
 
     model: Model
@@ -127,7 +131,8 @@ class Adapter:
         return self.model.label
 
     def bound(self, model: Model, span: Span) -> Mapping[str, AdapterPart]:
-        """What changes of a model's tensors, by canonical names, tied ones by their own. Raises MergecError (E0453)."""
+        """What changes of a model's tensors, by canonical names, tied ones by their own. Raises
+        MergecError (E0453)."""
         if model.number not in self._bound:
             self._bound[model.number] = _bind(self, model, span)
         return self._bound[model.number]
@@ -194,7 +199,7 @@ def _module(
         yield f"{module}.bias", Change(vector=(parts["lora_B.bias"], scale))
 
 
-# --- finding the tensors of a model ----------------------------------------------------------------
+# --- finding the tensors of a model ---------------------------------------------------------------
 
 
 def _bind(adapter: Adapter, model: Model, span: Span) -> dict[str, AdapterPart]:
@@ -238,8 +243,9 @@ def _bind(adapter: Adapter, model: Model, span: Span) -> dict[str, AdapterPart]:
 
 
 def _prefixes(name: str, names: Iterable[str]) -> tuple[str, str, str] | None:
-    """Where a tensor's name is that of one alone of `names` but for what stands before: what stands there in `names`
-    and in `name`, and a pattern for what follows both. None where that is not so, or too little of them agrees."""
+    """Where a tensor's name is that of one alone of `names` but for what stands before: what stands
+    there in `names` and in `name`, and a pattern for what follows both. None where that is not so,
+    or too little of them agrees."""
     parts = name.split(".")
     for k in range(len(parts) - _LIKE):
         rest = ".".join(parts[k:])
@@ -262,8 +268,8 @@ def _turned(change: Change, shape: tuple[int, ...], square: bool, embeddings: bo
 
 
 def _elsewhere(model: Model) -> Iterator[tuple[str, list[tuple[str, int]]]]:
-    """Names under which other layouts store the model's tensors, its own layout's first: the canonical tensors in
-    each, and at which element they begin."""
+    """Names under which other layouts store the model's tensors, its own layout's first: the
+    canonical tensors in each, and at which element they begin."""
     own: dict[str, list[tuple[str, int]]] = {}
     for name, view in model.tensors.items():
         own.setdefault(view.stored, []).append((name, view.first))
@@ -280,7 +286,7 @@ def _elsewhere(model: Model) -> Iterator[tuple[str, list[tuple[str, int]]]]:
                 yield packed.name, parts
 
 
-# --- complaints ------------------------------------------------------------------------------------
+# --- complaints -----------------------------------------------------------------------------------
 
 
 def _show(name: str) -> str:

@@ -1,7 +1,9 @@
-"""adapter_config.json of a LoRA adapter: the keys that decide what it adds, each checked for its type.
+"""adapter_config.json of a LoRA adapter: the keys that decide what it adds, each checked for its
+type.
 
-Names of modules in `rank_pattern` and `alpha_pattern` are regular expressions in PEFT, which fit a module whose whole
-name, or the end of it after a dot, they match. The file is untrusted: expressions that may take for ever are refused.
+Names of modules in `rank_pattern` and `alpha_pattern` are regular expressions in PEFT, which fit a
+module whose whole name, or the end of it after a dot, they match. The file is untrusted:
+expressions that may take for ever are refused.
 """
 
 from __future__ import annotations
@@ -31,7 +33,8 @@ _REFUSED = (
 """Keys of variants that are no plain LoRA, where they are set."""
 
 _CHANGES_BASE = ("pissa", "olora", "corda", "loftq", "lora_ga", "mica")
-"""Values of `init_lora_weights` with which PEFT changes the model's own weights before it adds anything."""
+"""Values of `init_lora_weights` with which PEFT changes the model's own weights before it adds
+anything."""
 
 _PLAIN = re.compile(r"\^?[\w.-]+\$?")
 _QUANTIFIERS = re.compile(r"[*+{]")
@@ -43,7 +46,8 @@ _LONGEST = 256
 class AdapterConfig:
     """How strong an adapter is: rank and alpha, for all modules and for those that a pattern fits.
 
-    `tied`: what is done to one of several tensors that share storage is done to all of them (`ensure_weight_tying`).
+    `tied`: what is done to one of several tensors that share storage is done to all of them
+    (`ensure_weight_tying`).
     """
 
     r: int
@@ -68,7 +72,8 @@ class AdapterConfig:
 def fits(key: str, module: str) -> bool:
     """Whether a key of a pattern means a module: PEFT's `(.*\\.)?(key)$`.
 
-    >>> fits("q_proj", "model.layers.0.self_attn.q_proj"), fits("proj", "model.layers.0.self_attn.q_proj")
+    >>> module = "model.layers.0.self_attn.q_proj"
+    >>> fits("q_proj", module), fits("proj", module)
     (True, False)
     """
     if _PLAIN.fullmatch(key) and not key.startswith("^"):
@@ -80,7 +85,8 @@ def fits(key: str, module: str) -> bool:
 def read_config(data: Mapping[str, Any], file: str, label: str, span: Span) -> AdapterConfig:
     """The settings in an adapter_config.json.
 
-    Raises MergecError: E0451 for a key of the wrong type, E0452 for an adapter that is no plain LoRA.
+    Raises MergecError: E0451 for a key of the wrong type, E0452 for an adapter that is no plain
+    LoRA.
     """
     check = _ConfigChecker(data, file, span)
     kind = check.value("peft_type", "LORA", _is(str), "a string")
@@ -143,7 +149,8 @@ class _ConfigChecker:
 
 
 def _harmless(key: str) -> bool:
-    """Whether an expression is sound, and quick on any name: what it repeats is single characters, and few times."""
+    """Whether an expression is sound, and quick on any name: what it repeats is single characters,
+    and few times."""
     if _PLAIN.fullmatch(key):
         return True
     if len(key) > _LONGEST or "(?" in key or re.search(r"\)[*+?{]|\\[1-9]", key):

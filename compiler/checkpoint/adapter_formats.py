@@ -1,10 +1,11 @@
-"""Adapters by the names of their tensors: whose naming it is. `lora(…)` applies PEFT's; the others are named.
+"""Adapters by the names of their tensors: whose naming it is. `lora(…)` applies PEFT's; the others
+are named.
 
 module.part                                                     written by
-lora_unet_X.lora_down.weight, .lora_up.weight, .alpha           kohya-ss's sd-scripts, and most image trainers
+lora_unet_X.lora_down.weight, .lora_up.weight, .alpha           sd-scripts (kohya), image trainers
 lora_unet_X.hada_w1_a, .lokr_w2, .oft_blocks                    LyCORIS
 unet.X.to_q.lora.down.weight, X.to_q_lora.up.weight             diffusers before PEFT
-transformer.X.to_q.lora_A.weight                                diffusers, ai-toolkit and others, in one file
+transformer.X.to_q.lora_A.weight                                diffusers, ai-toolkit, others
 base_model.model.X.lora_A.weight                                PEFT
 X.lora_A, X.lora_B                                              loralib
 model.layers.0.self_attn.q_proj.lora_a                          MLX
@@ -60,8 +61,8 @@ _IMAGE = ("unet.", "transformer.", "text_encoder.", "text_encoder_2.", "diffusio
 class Factors:
     """The factors among some tensors.
 
-    `tool` is one of the keys of `_TITLES`, `parts` what their names end in, `modules` maps each factor, and
-    what belongs to one, to the module that it is for; `count` is the number of factors.
+    `tool` is one of the keys of `_TITLES`, `parts` what their names end in, `modules` maps each
+    factor, and what belongs to one, to the module that it is for; `count` is the number of factors.
     """
 
     tool: str

@@ -1,4 +1,5 @@
-"""Whether a checkpoint's config.json says what its tensors say: the reading side of `emit/config.py`."""
+"""Whether a checkpoint's config.json says what its tensors say: the reading side of
+`emit/config.py`."""
 
 from __future__ import annotations
 
@@ -21,9 +22,11 @@ _SHARED_LAYERS = "num_hidden_groups"
 
 @dataclass(frozen=True, slots=True)
 class Disagreement:
-    """Something that config.json says otherwise than the tensors: `text` is a sentence without its stop.
+    """Something that config.json says otherwise than the tensors: `text` is a sentence without its
+    stop.
 
-    `lacking`: by the config there should be more than there is. `fix` is what config.json would have to say.
+    `lacking`: by the config there should be more than there is. `fix` is what config.json would
+    have to say.
     """
 
     text: str
@@ -32,11 +35,12 @@ class Disagreement:
 
 
 def disagreements(model: Model) -> list[Disagreement]:
-    """What config.json says otherwise than the tensors: depths, lists with an item per layer, experts, the vocabulary,
-    ties whose second name is not stored; and layers that are missing between others.
+    """What config.json says otherwise than the tensors: depths, lists with an item per layer,
+    experts, the vocabulary, ties whose second name is not stored; and layers that are missing
+    between others.
 
-    Keys that are absent, or in no place that the family knows, say nothing. A tie that is stored twice with different
-    bytes is a warning of `bind`, which needs to read them.
+    Keys that are absent, or in no place that the family knows, say nothing. A tie that is stored
+    twice with different bytes is a warning of `bind`, which needs to read them.
     """
     return [*_looked(model), *_lists(model)]
 
@@ -44,8 +48,9 @@ def disagreements(model: Model) -> list[Disagreement]:
 def certain(model: Model) -> list[Disagreement]:
     """Of the disagreements those whose keys are known to count these very tensors.
 
-    In a family that is inferred from names they may count others, or layers that share their weights. Of such a one
-    only what is missing is told, and only of language models with a single stack; it is no more than likely.
+    In a family that is inferred from names they may count others, or layers that share their
+    weights. Of such a one only what is missing is told, and only of language models with a single
+    stack; it is no more than likely.
     """
     family = model.family
     # rows beyond the vocabulary are padding, which many checkpoints have
@@ -59,11 +64,11 @@ def certain(model: Model) -> list[Disagreement]:
 
 
 def config_faults(model: Model) -> list[str]:
-    """A sentence for each thing that config.json says otherwise than the tensors, ties included whose two sides are
-    stored (W0504).
+    """A sentence for each thing that config.json says otherwise than the tensors, ties included
+    whose two sides are stored (W0504).
 
-    The config of a template goes out as it came in where the recipe changes nothing that it counts, faults included.
-    The record of the output lists these, so that nobody takes them for damage.
+    The config of a template goes out as it came in where the recipe changes nothing that it counts,
+    faults included. The record of the output lists these, so that nobody takes them for damage.
     """
     tied = [rule for rule in model.family.ties if is_tied(model.config, rule) and rule.primary in model.tensors]
     broken = [(alias, rule.primary) for rule in tied for alias in rule.aliases if alias in model.tensors]
@@ -115,7 +120,8 @@ def _holes(model: Model) -> Iterator[Disagreement]:
 
 
 def _parts(model: Model) -> Iterator[Disagreement]:
-    """Layers without a tensor that most of the others have, in families whose layers are all alike."""
+    """Layers without a tensor that most of the others have, in families whose layers are all
+    alike."""
     if model.family.inferred or model.family.experts is not None or model.config.get(_OWN_CODE):
         return
     layers: dict[str, dict[str, set[int]]] = {}

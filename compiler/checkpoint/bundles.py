@@ -1,7 +1,8 @@
-"""Tensors that mean something only together, as a packed weight and its scales do: copied together, or not at all.
+"""Tensors that mean something only together, as a packed weight and its scales do: copied together,
+or not at all.
 
-What they are is found by names, dtypes and the config: `quantised.py`, `factors.py`. That an output keeps them together
-is seen to in `check/bundles_whole.py`.
+What they are is found by names, dtypes and the config: `quantised.py`, `factors.py`. That an output
+keeps them together is seen to in `check/bundles_whole.py`.
 """
 
 from __future__ import annotations
@@ -25,11 +26,12 @@ Part = tuple[str, str]
 class Bundles:
     """The bundles among the tensors of a checkpoint.
 
-    `code` is that of arithmetic on them. `found` says what the checkpoint is, `why` why its tensors are no numbers to
-    compute with, `partners` what a tensor would be copied without, `ways` lead out. `modules` maps the names of stored
-    tensors to that of the module whose bundle they are of, `parts` each module to what the names of its tensors have
-    before and behind it. `whole`: no tensor of the checkpoint may be computed with, in a bundle or not. `setting` is
-    what its config says about them.
+    `code` is that of arithmetic on them. `found` says what the checkpoint is, `why` why its tensors
+    are no numbers to compute with, `partners` what a tensor would be copied without, `ways` lead
+    out. `modules` maps the names of stored tensors to that of the module whose bundle they are of,
+    `parts` each module to what the names of its tensors have before and behind it. `whole`: no
+    tensor of the checkpoint may be computed with, in a bundle or not. `setting` is what its config
+    says about them.
     """
 
     code: str
@@ -49,7 +51,8 @@ class Bundles:
     def computed(
         self, owner: str, span: Span, stored: str, dtype: str, at: Span, cast: str | None = None
     ) -> Diagnostic:
-        """The error for arithmetic, at `at`, on a tensor of the model `owner`, which is opened at `span`.
+        """The error for arithmetic, at `at`, on a tensor of the model `owner`, which is opened at
+        `span`.
 
         `cast`: the arithmetic is no more than that the tensor is written in this dtype.
         """

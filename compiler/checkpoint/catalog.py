@@ -1,4 +1,5 @@
-"""What the compiler knows of the world: checkpoints by their headers, handed in through a `Catalog`.
+"""What the compiler knows of the world: checkpoints by their headers, handed in through a
+`Catalog`.
 
 `runtime/catalog/local.py` reads real files; tests use `MemoryCatalog` on plain dicts.
 """
@@ -17,13 +18,14 @@ from .dtypes import SIZES
 class InputFile:
     """A weight file as it was when it was looked at; the run refuses one that has changed.
 
-    `path` is absolute (or `memory:…`), `size` in bytes, `mtime_ns`, `ctime_ns`, `device` and `inode` as `os.stat` gives
-    them; 0 for what is not known. The time of the last change of status can't be set, unlike that of writing: it shows
-    that another model was copied or moved over this one with its times kept. It changes with the file's names,
-    owner and mode too, which do no harm. But nothing short of reading every byte tells one from the other, not even the
-    header, which all models of one shape share; so a file with another time of change is taken for another file.
-    Files that were made within one tick of the clock have the same times; when two such trade places, only their
-    numbers (`inode`, on the file system `device`) show it.
+    `path` is absolute (or `memory:…`), `size` in bytes, `mtime_ns`, `ctime_ns`, `device` and
+    `inode` as `os.stat` gives them; 0 for what is not known. The time of the last change of status
+    can't be set, unlike that of writing: it shows that another model was copied or moved over this
+    one with its times kept. It changes with the file's names, owner and mode too, which do no harm.
+    But nothing short of reading every byte tells one from the other, not even the header, which all
+    models of one shape share; so a file with another time of change is taken for another file.
+    Files that were made within one tick of the clock have the same times; when two such trade
+    places, only their numbers (`inode`, on the file system `device`) show it.
     """
 
     path: str
@@ -39,7 +41,8 @@ class InputFile:
         return f"{self.path!r} {self.size} {self.mtime_ns} {self.ctime_ns} {self.device} {self.inode}"
 
     def change(self, now: InputFile) -> str | None:
-        """How the file that is `now` at this path differs from this one, in a few words; None where it doesn't."""
+        """How the file that is `now` at this path differs from this one, in a few words; None where
+        it doesn't."""
         if now.size != self.size:
             return f"it had {self.size} bytes when the plan was made and has {now.size} now"
         if now.mtime_ns != self.mtime_ns:
@@ -53,7 +56,8 @@ class InputFile:
 
 @dataclass(frozen=True, slots=True)
 class StoredTensor:
-    """A tensor as a header lists it: row-major, bytes `[start, end)` of its file (absolute offsets)."""
+    """A tensor as a header lists it: row-major, bytes `[start, end)` of its file (absolute
+    offsets)."""
 
     name: str
     dtype: str
@@ -71,10 +75,10 @@ class StoredTensor:
 class Checkpoint:
     """Everything about a checkpoint that can be known without reading a weight.
 
-    `location` is the absolute folder or file (or `memory:…`), `config` the parsed config.json or None (a
-    raw file), `metadata` the headers' `__metadata__` merged, `extras` the names of the other files beside the weights.
-    `shared`: two names may stand for the very same bytes of a file, as in a pickle. `passed_over` names what is in the
-    weight files beside tensors.
+    `location` is the absolute folder or file (or `memory:…`), `config` the parsed config.json or
+    None (a raw file), `metadata` the headers' `__metadata__` merged, `extras` the names of the
+    other files beside the weights. `shared`: two names may stand for the very same bytes of a file,
+    as in a pickle. `passed_over` names what is in the weight files beside tensors.
     """
 
     location: str
@@ -96,8 +100,9 @@ class Checkpoint:
 class CatalogError(Exception):
     """A checkpoint that can't be used: missing, unreadable or corrupt.
 
-    Carries the diagnostic's parts; the compiler adds the place in the recipe. `code` is E04xx; `file` the one that is
-    corrupt or unreadable (exit status 3), None where the recipe asks for what is not there (exit status 1).
+    Carries the diagnostic's parts; the compiler adds the place in the recipe. `code` is E04xx;
+    `file` the one that is corrupt or unreadable (exit status 3), None where the recipe asks for
+    what is not there (exit status 1).
     """
 
     def __init__(
@@ -135,7 +140,8 @@ class Catalog(Protocol):
         ...
 
     def adapter(self, source: str, *, revision: str | None, subfolder: str | None, near: str) -> Checkpoint:
-        """The adapter that `lora(source)` names; its `config` is adapter_config.json. Raises CatalogError."""
+        """The adapter that `lora(source)` names; its `config` is adapter_config.json. Raises
+        CatalogError."""
         ...
 
     def same_bytes(
@@ -147,19 +153,23 @@ class Catalog(Protocol):
         other: Checkpoint | None = None,
         turned: bool = False,
     ) -> bool | None:
-        """Whether two stored tensors hold equal bytes; None where that can't be told without a download.
+        """Whether two stored tensors hold equal bytes; None where that can't be told without a
+        download.
 
-        `second` is one of `other`, where that is given. `turned`: whether the second is the transpose of the first,
-        both being matrices once all axes but the first of `first`, and but the last of `second`, are flattened.
+        `second` is one of `other`, where that is given. `turned`: whether the second is the
+        transpose of the first, both being matrices once all axes but the first of `first`, and but
+        the last of `second`, are flattened.
         """
         ...
 
     def document(self, checkpoint: Checkpoint, name: str) -> str | None:
-        """The text of a small file beside the weights (tokenizer.json, LICENSE); None where there is none."""
+        """The text of a small file beside the weights (tokenizer.json, LICENSE); None where there
+        is none."""
         ...
 
     def beginning(self, checkpoint: Checkpoint, name: str, nbytes: int) -> str | None:
-        """The text of the first bytes of such a file, whatever its size; None where there is none."""
+        """The text of the first bytes of such a file, whatever its size; None where there is
+        none."""
         ...
 
     def library(self, path: str, *, near: str) -> tuple[str, str]:
@@ -177,9 +187,10 @@ class MemoryCatalog:
     ...     "a", revision=None, subfolder=None, near="r.mrg").tensors["embed.weight"].nbytes
     4096
 
-    Each checkpoint is a dict with `tensors` (name to (dtype, shape)) and optionally `config`, `metadata`,
-    `equal` (pairs of names that hold the same bytes; None: that can't be told), `documents` (name to text),
-    `passed_over` (names of what is beside the tensors). `libraries` maps paths to texts.
+    Each checkpoint is a dict with `tensors` (name to (dtype, shape)) and optionally `config`,
+    `metadata`, `equal` (pairs of names that hold the same bytes; None: that can't be told),
+    `documents` (name to text), `passed_over` (names of what is beside the tensors). `libraries`
+    maps paths to texts.
     """
 
     def __init__(

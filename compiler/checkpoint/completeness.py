@@ -13,8 +13,8 @@ _BELIEVED = "the tensors are believed, and config.json is not"
 
 
 def completeness(model: Model, said: Sequence[Disagreement]) -> list[Diagnostic]:
-    """Warnings (W0575, W0576) about a model whose config.json and tensors disagree as `said`, or that is one file of
-    several.
+    """Warnings (W0575, W0576) about a model whose config.json and tensors disagree as `said`, or
+    that is one file of several.
 
     Raises MergecError (E0461) where the config counts more than there is.
     """

@@ -1,4 +1,5 @@
-"""Small files beside an input's weights: texts of strangers, whose faults are diagnostics like any other."""
+"""Small files beside an input's weights: texts of strangers, whose faults are diagnostics like any
+other."""
 
 from __future__ import annotations
 
@@ -22,7 +23,8 @@ def catalog_diagnostic(error: CatalogError, span: Span, label: str = "asked for 
 
 @contextmanager
 def said_of(model: Model) -> Iterator[None]:
-    """Turns what is wrong with a file of a model's folder into MergecError, as said of the model."""
+    """Turns what is wrong with a file of a model's folder into MergecError, as said of the
+    model."""
     try:
         yield
     except CatalogError as error:
@@ -30,14 +32,16 @@ def said_of(model: Model) -> Iterator[None]:
 
 
 def json_beside(catalog: Catalog, checkpoint: Checkpoint, name: str) -> dict[str, Any] | None:
-    """The JSON object in the file `name` beside a checkpoint's weights; None where there is no such file.
+    """The JSON object in the file `name` beside a checkpoint's weights; None where there is no such
+    file.
 
     Raises CatalogError: E0436 for anything else, and what `Catalog.document` does.
     """
     text = catalog.document(checkpoint, name)
     if text is None:
         return None
-    # no tokenizer is made of brackets; a text that is would swell to thirty times its size in memory
+    # no tokenizer is made of brackets; a text that is would swell to thirty times its size in
+    # memory
     if len(text) > 1 << 20 and text.count("[") + text.count("{") > len(text) // 6:
         raise unsound(checkpoint, name, "it has more brackets than text")
     try:
@@ -57,7 +61,8 @@ def unsound(checkpoint: Checkpoint, name: str, what: str) -> CatalogError:
 
 
 def is_text(value: object) -> bool:
-    """Whether a value is a string that a file can hold; JSON can spell halves of characters, which none can."""
+    """Whether a value is a string that a file can hold; JSON can spell halves of characters, which
+    none can."""
     if not isinstance(value, str):
         return False
     try:
@@ -68,6 +73,7 @@ def is_text(value: object) -> bool:
 
 
 def json_text(value: Any) -> str:
-    """A value as the text of a JSON file; characters stand for themselves where a file can hold them."""
+    """A value as the text of a JSON file; characters stand for themselves where a file can hold
+    them."""
     text = json.dumps(value, indent=2, ensure_ascii=False)
     return (text if is_text(text) else json.dumps(value, indent=2)) + "\n"

@@ -22,7 +22,8 @@ SIZES: dict[str, int] = {
 """Bytes per element, for every dtype that a header may name."""
 
 BITS = "BITS"
-"""The dtype of masks that are held: eight elements per byte, the first in the lowest bit. No header names it."""
+"""The dtype of masks that are held: eight elements per byte, the first in the lowest bit. No header
+names it."""
 
 
 def held_bytes(dtype: str, numel: int) -> int:

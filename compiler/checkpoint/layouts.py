@@ -1,12 +1,13 @@
 """Layouts: from the names in a file to the family's canonical tensors, and back.
 
-The exporters of a family differ in names and in what they keep in one tensor. Every conversion known here leaves the
-bytes of a canonical tensor together, so that it is a contiguous range of a stored one:
+The exporters of a family differ in names and in what they keep in one tensor. Every conversion
+known here leaves the bytes of a canonical tensor together, so that it is a contiguous range of a
+stored one:
 
-    stored                                        canonical
-    transformer.h.3.mixer.Wqkv.weight [3n, n]     model.layers.3.self_attn.q_proj.weight [n, n], elements 0 .. n²
-                                                  model.layers.3.self_attn.k_proj.weight [n, n], elements n² .. 2n²
-                                                  model.layers.3.self_attn.v_proj.weight [n, n], elements 2n² .. 3n²
+    stored                        canonical
+    …3.mixer.Wqkv.weight [3n, n]  …3.self_attn.q_proj.weight [n, n], elements 0 .. n²
+                                  …3.self_attn.k_proj.weight [n, n], elements n² .. 2n²
+                                  …3.self_attn.v_proj.weight [n, n], elements 2n² .. 3n²
 """
 
 from __future__ import annotations
@@ -42,7 +43,8 @@ _MOST_EXPERTS = 1 << 16  # more in one tensor is a header made to exhaust memory
 
 @dataclass(frozen=True, slots=True)
 class View:
-    """A canonical tensor: a row-major range of the tensor stored as `stored`, from element `first` on."""
+    """A canonical tensor: a row-major range of the tensor stored as `stored`, from element `first`
+    on."""
 
     stored: str
     first: int
@@ -53,8 +55,8 @@ class View:
 class Recognised:
     """A checkpoint under its family: `views` by canonical name, in the file's order.
 
-    `layout` is `canonical` or a layout's name. `ignored` are stored names that are no parameters (buffers), `buffers`
-    what they hold, by canonical name.
+    `layout` is `canonical` or a layout's name. `ignored` are stored names that are no parameters
+    (buffers), `buffers` what they hold, by canonical name.
     """
 
     family: Family
@@ -96,8 +98,8 @@ class _Action:
 def recognise(checkpoint: Checkpoint, family: Family) -> Recognised:
     """Recognises the layout and gives the canonical tensors.
 
-    Never fails: a name that no rule knows, a tensor that does not divide as its rule says, and one whose canonical name
-    is taken already are passed through under their stored names.
+    Never fails: a name that no rule knows, a tensor that does not divide as its rule says, and one
+    whose canonical name is taken already are passed through under their stored names.
     """
     kinds: dict[tuple[str, ...], str] = {}
     names = []
@@ -133,7 +135,8 @@ def _detect(family: Family, kinds: Collection[str]) -> Layout | None:
 
 
 def _action(family: Family, layout: Layout | None, texts: tuple[str, ...], kind: str) -> _Action:
-    # a name that contains the marks themselves can't be told from its kind: it is nobody's, and passed through
+    # a name that contains the marks themselves can't be told from its kind: it is nobody's, and
+    # passed through
     if has_marks(texts):
         return _Action((), False, False)
     for rule in layout.rules if layout else ():
@@ -148,7 +151,8 @@ def _action(family: Family, layout: Layout | None, texts: tuple[str, ...], kind:
 
 
 def _views(action: _Action, name: str, numbers: tuple[str, ...], shape: Shape) -> dict[str, View] | None:
-    """The canonical tensors in one stored tensor; None where it does not divide as the rule says."""
+    """The canonical tensors in one stored tensor; None where it does not divide as the rule
+    says."""
     count = len(action.parts)
     if not action.over:
         if count == 1:
@@ -174,7 +178,8 @@ def _views(action: _Action, name: str, numbers: tuple[str, ...], shape: Shape) -
 
 @dataclass(frozen=True, slots=True)
 class _Origin:
-    """Where canonical names of one kind go: into `stored` as part `part` of `rule`, number `over` saying which one."""
+    """Where canonical names of one kind go: into `stored` as part `part` of `rule`, number `over`
+    saying which one."""
 
     rule: LayoutRule
     stored: Template
@@ -183,10 +188,12 @@ class _Origin:
 
 
 def pack(family: Family, layout: str, canonical: Mapping[str, Shape]) -> tuple[Packed, ...]:
-    """The tensors to store for an output in `layout`, in the order in which their first parts appear in `canonical`.
+    """The tensors to store for an output in `layout`, in the order in which their first parts
+    appear in `canonical`.
 
-    A tensor of which parts are missing or differ in shape can't be put together: what there is of it is stored
-    under canonical names. Raises ValueError for a layout that is not among `layout_names(family)`.
+    A tensor of which parts are missing or differ in shape can't be put together: what there is of
+    it is stored under canonical names. Raises ValueError for a layout that is not among
+    `layout_names(family)`.
     """
     rules = _rules(family, layout)
     if not rules:
@@ -258,12 +265,13 @@ def _join(
 
 
 def rename_stored(checkpoint: Checkpoint, rename: Mapping[str, str]) -> Checkpoint:
-    """The checkpoint with its tensors under other names: `rename=` of `model(...)`, before any recognition.
+    """The checkpoint with its tensors under other names: `rename=` of `model(...)`, before any
+    recognition.
 
-    Keys and values are patterns (`{"old.{i}.name": "new.{i}.name"}`): `{i}` is a number anywhere in a name, `*` any
-    text, and the first key that matches counts. Only the keys of `tensors` change; `StoredTensor.name` stays
-    the file's. Raises CatalogError E0438 where a pattern is malformed or matches nothing, or two tensors would get one
-    name.
+    Keys and values are patterns (`{"old.{i}.name": "new.{i}.name"}`): `{i}` is a number anywhere in
+    a name, `*` any text, and the first key that matches counts. Only the keys of `tensors` change;
+    `StoredTensor.name` stays the file's. Raises CatalogError E0438 where a pattern is malformed or
+    matches nothing, or two tensors would get one name.
     """
     rules = []
     for old, new in rename.items():

@@ -1,4 +1,5 @@
-"""A checkpoint as the recipe sees it: family, layout, canonical tensors, and which of them are one."""
+"""A checkpoint as the recipe sees it: family, layout, canonical tensors, and which of them are
+one."""
 
 from __future__ import annotations
 
@@ -26,10 +27,11 @@ _MOST_NAMED = 5
 class Model:
     """An input checkpoint.
 
-    `label` is its name in the recipe. `tensors` maps canonical names to contiguous ranges of stored tensors;
-    `aliases` maps each canonical name that shares another's storage to that other name (the primary). `recognised` is
-    what was found out of names and shapes alone. `bundles`: tensors that may only be copied, and together. `duplicates`
-    maps names to others that hold equal bytes, both stored (`ties.py`); each is among `tensors`.
+    `label` is its name in the recipe. `tensors` maps canonical names to contiguous ranges of stored
+    tensors; `aliases` maps each canonical name that shares another's storage to that other name
+    (the primary). `recognised` is what was found out of names and shapes alone. `bundles`: tensors
+    that may only be copied, and together. `duplicates` maps names to others that hold equal bytes,
+    both stored (`ties.py`); each is among `tensors`.
     """
 
     number: int
@@ -85,8 +87,8 @@ def bind(
 ) -> tuple[Model, list[Diagnostic]]:
     """Recognises family, layout and ties of a checkpoint; the diagnostics are warnings.
 
-    What is merged mostly has the same tensors, and what was found out about one of the `known` models holds for all
-    that list the same.
+    What is merged mostly has the same tensors, and what was found out about one of the `known`
+    models holds for all that list the same.
     """
     if rename:
         checkpoint = rename_stored(checkpoint, rename)

@@ -1,9 +1,11 @@
-"""Quantised checkpoints: what they hold are codes, which mean something only with the scales stored beside them.
+"""Quantised checkpoints: what they hold are codes, which mean something only with the scales stored
+beside them.
 
 Two things show one, each by itself:
 
-- its config says so (`quantization_config`, the header's `_quantization_metadata`), whatever the tensors look like.
-  bitsandbytes can keep packed bits as bfloat16, and AWQ moves scales into norms, so none is taken for a plain tensor;
+- its config says so (`quantization_config`, the header's `_quantization_metadata`), whatever the
+  tensors look like. bitsandbytes can keep packed bits as bfloat16, and AWQ moves scales into norms,
+  so none is taken for a plain tensor;
 - a weight of eight bits, or of integers, has a scale in its module, whatever that is called:
 
       X.weight F8_E4M3, X.weight_scale_inv          X.qweight I32, X.qzeros, X.scales, X.g_idx
@@ -43,7 +45,8 @@ _LEARNED = re.compile(
 _OF_CHILD = re.compile(
     r"\.?(weights?_|qweight_|q|w_)?(scales?|scaling_factor|amax|absmax)(_inv|_weights?)?", re.IGNORECASE
 )
-"""What the scale of a weight is called in the module above that of the weight, where others can be learned."""
+"""What the scale of a weight is called in the module above that of the weight, where others can be
+learned."""
 
 _COUNTED = re.compile(
     r"(^|[_.])(index|indices|idx|ids?|masks?|masked|positions?|counts?|num|steps?|lengths?|offsets?|sizes?|shape|version"
@@ -53,7 +56,8 @@ _COUNTED = re.compile(
 """Integers that are no weights."""
 
 _PACKED = re.compile(r"(^|[._])q?weights?(?![a-z])|packed|qzeros", re.IGNORECASE)
-"""What integers of 64 bits are called where weights are packed in them, which ids and counts have too."""
+"""What integers of 64 bits are called where weights are packed in them, which ids and counts have
+too."""
 
 _MAIN = (".weight", ".kernel")
 """What the weight of a module is called, beside which any other name can be its scale's."""
@@ -134,11 +138,12 @@ def quantisation(checkpoint: Checkpoint) -> Bundles | None:
     )  # fmt: skip
 
 
-# --- what the config says --------------------------------------------------------------------------
+# --- what the config says -------------------------------------------------------------------------
 
 
 def _setting(config: Any, depth: int) -> Mapping[str, Any] | None:
-    """The settings of quantisation at the top level of a config, or in the nested config of a part."""
+    """The settings of quantisation at the top level of a config, or in the nested config of a
+    part."""
     if not isinstance(config, Mapping) or not depth:
         return None
     for key in SETTINGS:
@@ -185,7 +190,7 @@ def _dequantised(setting: Mapping[str, Any]) -> tuple[str, ...]:
     return (f"make plain weights of each model first, with transformers: `{how}` {save}",)
 
 
-# --- what the tensors show -------------------------------------------------------------------------
+# --- what the tensors show ------------------------------------------------------------------------
 
 
 def _modules(tensors: Mapping[str, StoredTensor], whole: bool) -> dict[str, str]:
@@ -227,7 +232,8 @@ def _narrow(tensor: StoredTensor) -> bool:
 
 
 def _split(name: str, tensors: Mapping[str, StoredTensor]) -> tuple[str, str]:
-    """A tensor's module, and what its name has behind it. What lies below a weight is of that weight's module."""
+    """A tensor's module, and what its name has behind it. What lies below a weight is of that
+    weight's module."""
     module = name.rpartition(".")[0]
     above = module
     while above:
@@ -238,7 +244,8 @@ def _split(name: str, tensors: Mapping[str, StoredTensor]) -> tuple[str, str]:
 
 
 def _only_below(codes: Iterable[str]) -> dict[str, str]:
-    """By the modules with codes right below them, and none elsewhere below: the module that has those."""
+    """By the modules with codes right below them, and none elsewhere below: the module that has
+    those."""
     found: dict[str, set[str]] = {}
     for module in codes:
         above = module
@@ -252,8 +259,8 @@ def _home(
 ) -> str | None:
     """The module with codes that a tensor which is none belongs to, by its name; None for none.
 
-    `X.qkv_scale`, `X.qkv.quantizer.scale` and `scales.X.qkv.weight` are of `X.qkv`, and so is `X.scale` where no other
-    module right below `X` has codes.
+    `X.qkv_scale`, `X.qkv.quantizer.scale` and `scales.X.qkv.weight` are of `X.qkv`, and so is
+    `X.scale` where no other module right below `X` has codes.
     """
     module, _ = _split(name, tensors)
     if module in codes:
@@ -286,7 +293,8 @@ def _is_scale(tensor: StoredTensor, module: str, weights: list[StoredTensor]) ->
     leaf = tensor.name[len(module) :] if tensor.name.startswith(module) else tensor.name
     if _SCALE.search(leaf) and not _LEARNED.search(leaf):
         return any(tensor.dtype != w.dtype or tensor.dtype == "U8" or _kept(tensor.shape, w.shape) for w in weights)
-    # another name, beside a module's weight or with its name: one number, or one for each block or row of it
+    # another name, beside a module's weight or with its name: one number, or one for each block or
+    # row of it
     return any(
         tensor.dtype in ("F32", "F16", "BF16")
         and (w.name.endswith(_MAIN) or tensor.name.startswith((f"{w.name}_", f"{w.name}.")))
@@ -296,12 +304,14 @@ def _is_scale(tensor: StoredTensor, module: str, weights: list[StoredTensor]) ->
 
 
 def _scale_among(weights: list[StoredTensor]) -> bool:
-    """Whether one of the tensors of codes has a number for each row or column of another, in its dtype."""
+    """Whether one of the tensors of codes has a number for each row or column of another, in its
+    dtype."""
     return any(_kept(s.shape, w.shape) for s in weights for w in weights if w.name.endswith(_MAIN))
 
 
 def _kept(scale: tuple[int, ...], weight: tuple[int, ...]) -> bool:
-    """Whether a shape is another with some dimensions reduced to 1, as sums over those leave them."""
+    """Whether a shape is another with some dimensions reduced to 1, as sums over those leave
+    them."""
     return (
         1 < len(scale) == len(weight)
         and scale != weight

@@ -1,4 +1,5 @@
-"""What a weight file's name says of the set that it belongs to: `model-00002-of-00004.safetensors` is one of four."""
+"""What a weight file's name says of the set that it belongs to: `model-00002-of-00004.safetensors`
+is one of four."""
 
 from __future__ import annotations
 
@@ -14,7 +15,8 @@ _SHARD = re.compile(
 
 @dataclass(frozen=True, slots=True)
 class Shard:
-    """File `number`, written with `digits` digits, of a set that `stem`, `count` and `rest` name."""
+    """File `number`, written with `digits` digits, of a set that `stem`, `count` and `rest`
+    name."""
 
     stem: str
     number: int

@@ -1,14 +1,15 @@
 """Which tensors of a checkpoint share storage: bytes over flags.
 
-Candidates come from the family's ties, where the config (or the family's default) says tied, where one side is not in
-the file, and from names that the header's metadata maps to each other. One side missing: one tensor, if the model has
-such a part at all. Both stored with equal bytes: one tensor. Both stored with different bytes: two, and a warning. Two
-names for the very same bytes, which a pickle can have and a safetensors header can't, are one tensor whatever the flags
-say.
+Candidates come from the family's ties, where the config (or the family's default) says tied, where
+one side is not in the file, and from names that the header's metadata maps to each other. One side
+missing: one tensor, if the model has such a part at all. Both stored with equal bytes: one tensor.
+Both stored with different bytes: two, and a warning. Two names for the very same bytes, which a
+pickle can have and a safetensors header can't, are one tensor whatever the flags say.
 
-Where nothing says that they are tied, a head and other tensors of the vocabulary's shape are compared with the
-embedding all the same. What holds equal bytes is a *duplicate* of the other: the two have one value, stored
-under both names, as whoever loads such a file expects. So are two names for one range of a pickle that has no config.
+Where nothing says that they are tied, a head and other tensors of the vocabulary's shape are
+compared with the embedding all the same. What holds equal bytes is a *duplicate* of the other: the
+two have one value, stored under both names, as whoever loads such a file expects. So are two names
+for one range of a pickle that has no config.
 """
 
 from __future__ import annotations
@@ -27,9 +28,10 @@ from .layouts import View
 
 @dataclass(frozen=True, slots=True)
 class Ties:
-    """`aliases`: canonical name to the primary whose storage it shares. `duplicates`: name to another one that holds
-    equal bytes, both stored, though nothing says that they are tied. `differ`: pairs (primary, alias) that should be
-    tied but hold different bytes. `undetermined`: pairs that should be tied, whose bytes could not be compared."""
+    """`aliases`: canonical name to the primary whose storage it shares. `duplicates`: name to
+    another one that holds equal bytes, both stored, though nothing says that they are tied.
+    `differ`: pairs (primary, alias) that should be tied but hold different bytes. `undetermined`:
+    pairs that should be tied, whose bytes could not be compared."""
 
     aliases: Mapping[str, str]
     duplicates: Mapping[str, str]
@@ -46,7 +48,8 @@ def is_tied(config: Mapping[str, Any] | None, rule: TieRule) -> bool:
 def read_ties(catalog: Catalog, checkpoint: Checkpoint, family: Family, views: dict[str, View]) -> Ties:
     """Finds the ties of a checkpoint.
 
-    Where only an alias of tied tensors is stored, `views` gains its primary under the alias's bytes.
+    Where only an alias of tied tensors is stored, `views` gains its primary under the alias's
+    bytes.
     """
     aliases: dict[str, str] = {}
     duplicates: dict[str, str] = {}
@@ -90,8 +93,8 @@ def read_ties(catalog: Catalog, checkpoint: Checkpoint, family: Family, views: d
 
 
 def _has_part(rule: TieRule, alias: str, checkpoint: Checkpoint, views: Mapping[str, View]) -> bool:
-    """Whether the model has the module of an alias that is not stored: a bare model has no head, and an encoder no
-    decoder."""
+    """Whether the model has the module of an alias that is not stored: a bare model has no head,
+    and an encoder no decoder."""
     if rule.config_key is not None:
         return has_head(checkpoint.config or {})
     part = alias.rpartition(".")[0].rpartition(".")[0]
@@ -101,7 +104,8 @@ def _has_part(rule: TieRule, alias: str, checkpoint: Checkpoint, views: Mapping[
 def _duplicates(
     catalog: Catalog, checkpoint: Checkpoint, family: Family, views: Mapping[str, View], known: Collection[str]
 ) -> dict[str, str]:
-    """Matrices of the vocabulary's shape outside the layers with the bytes of an earlier one, the embedding first."""
+    """Matrices of the vocabulary's shape outside the layers with the bytes of an earlier one, the
+    embedding first."""
     embeds = [name for name, axis in family.vocabulary.items() if axis == 0 and name in views]
     shapes = {views[name].shape for name in embeds}
     rows = config_value(checkpoint.config, "vocab_size")
@@ -138,7 +142,8 @@ def _stored_once(checkpoint: Checkpoint, one: View, other: View) -> bool:
 
 
 def _further(checkpoint: Checkpoint, views: Mapping[str, View], aliases: Mapping[str, str]) -> dict[str, str]:
-    """Names for bytes that have a name already, beside those of the family's ties; the first in the file is primary."""
+    """Names for bytes that have a name already, beside those of the family's ties; the first in the
+    file is primary."""
     first: dict[_Range, str] = {}
     found: dict[str, str] = {}
     for name, view in views.items():

@@ -1,8 +1,9 @@
-"""A model's tokenizer as its files tell it: which id each token has, and how added tokens are matched.
+"""A model's tokenizer as its files tell it: which id each token has, and how added tokens are
+matched.
 
-What transformers makes of these files when it loads them is what counts, as these are the ids that a model gets to
-see: tokens that tokenizer_config.json, special_tokens_map.json or added_tokens.json name beside tokenizer.json are
-added to it, and so they have ids too.
+What transformers makes of these files when it loads them is what counts, as these are the ids that
+a model gets to see: tokens that tokenizer_config.json, special_tokens_map.json or added_tokens.json
+name beside tokenizer.json are added to it, and so they have ids too.
 """
 
 from __future__ import annotations
@@ -18,7 +19,8 @@ MAX_ID = 1 << 24
 """Token ids are below this: an id is a row of an embedding."""
 
 ROLES = ("bos", "eos", "unk", "sep", "pad", "cls", "mask")
-"""Special tokens with a name of their own, in the order in which transformers adds those that are not there yet."""
+"""Special tokens with a name of their own, in the order in which transformers adds those that are
+not there yet."""
 
 FLAGS = ("single_word", "lstrip", "rstrip", "normalized", "special")
 """How an added token is matched in a text, and whether decoding may leave it out."""
@@ -26,8 +28,8 @@ FLAGS = ("single_word", "lstrip", "rstrip", "normalized", "special")
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Tokenizer:
-    """`ids` are all tokens with their ids, `flags` those of added tokens under the names in `FLAGS`; `roles` says
-    which token has which of `ROLES`."""
+    """`ids` are all tokens with their ids, `flags` those of added tokens under the names in
+    `FLAGS`; `roles` says which token has which of `ROLES`."""
 
     ids: Mapping[str, int]
     flags: Mapping[str, Mapping[str, bool]]
@@ -40,10 +42,11 @@ class Tokenizer:
 
 
 def read_tokenizer(catalog: Catalog, checkpoint: Checkpoint) -> Tokenizer | None:
-    """The tokenizer of tokenizer.json, else of vocab.json, with what the files beside it add; None where neither is
-    there.
+    """The tokenizer of tokenizer.json, else of vocab.json, with what the files beside it add; None
+    where neither is there.
 
-    Raises CatalogError (E0436) where a file is there and is not sound; the message names the file and the token.
+    Raises CatalogError (E0436) where a file is there and is not sound; the message names the file
+    and the token.
     """
     flags: dict[str, Mapping[str, bool]] = {}
     name, data = "tokenizer.json", json_beside(catalog, checkpoint, "tokenizer.json")
@@ -73,7 +76,7 @@ def read_tokenizer(catalog: Catalog, checkpoint: Checkpoint) -> Tokenizer | None
     return Tokenizer(ids, flags, roles)
 
 
-# --- tokenizer.json and vocab.json -------------------------------------------------------------------
+# --- tokenizer.json and vocab.json ----------------------------------------------------------------
 
 
 def _model_tokens(checkpoint: Checkpoint, name: str, inner: Any) -> Iterator[tuple[Any, Any]]:
@@ -103,7 +106,8 @@ def _added_tokens(checkpoint: Checkpoint, name: str, added: Any) -> Iterator[dic
 
 
 def _checked(checkpoint: Checkpoint, name: str, pairs: list[tuple[Any, Any]]) -> dict[str, int]:
-    """The pairs as a map, each token text and each id a row's number; of a token that comes twice the last counts."""
+    """The pairs as a map, each token text and each id a row's number; of a token that comes twice
+    the last counts."""
     for token, number in pairs:
         if not is_text(token):
             raise unsound(checkpoint, name, f"the token of id `{_short(number)}` is not text")
@@ -117,14 +121,14 @@ def _short(value: Any) -> str:
     return text if len(text) <= 60 else text[:59] + "…"
 
 
-# --- the files beside them ---------------------------------------------------------------------------
+# --- the files beside them ------------------------------------------------------------------------
 
 
 def _beside(
     catalog: Catalog, checkpoint: Checkpoint, roles: dict[str, str]
 ) -> Iterator[tuple[str, int | None, Mapping[str, bool]]]:
-    """The tokens that other files name, in the order in which they are added, with the ids that these say and their
-    flags; fills `roles`."""
+    """The tokens that other files name, in the order in which they are added, with the ids that
+    these say and their flags; fills `roles`."""
     config = dict(json_beside(catalog, checkpoint, "tokenizer_config.json") or {})
     decoder = config.get("added_tokens_decoder")
     if not isinstance(decoder, dict):

@@ -1,8 +1,8 @@
 """Numbers of a whole model: of all tensors that the statement at hand gives a value to.
 
-`across(x)` adds a number of each tensor up. `model_threshold(x, density)` is the magnitude that a share of all
-elements reaches, found as in a single tensor by counting bit patterns 16 bits at a time, the counts of all tensors
-together: one more pass over the model for every 16 bits.
+`across(x)` adds a number of each tensor up. `model_threshold(x, density)` is the magnitude that a
+share of all elements reaches, found as in a single tensor by counting bit patterns 16 bits at a
+time, the counts of all tensors together: one more pass over the model for every 16 bits.
 """
 
 from __future__ import annotations
@@ -19,14 +19,16 @@ Ask = Callable[[Region, Where], Node]
 """The node of a term at a place."""
 
 WHOLE_MODEL = frozenset({"model_threshold", *(name for name, row in OPS.items() if row.whole_model)})
-"""The operations of terms that are numbers of the whole model: those of the graph, and one that becomes several."""
+"""The operations of terms that are numbers of the whole model: those of the graph, and one that
+becomes several."""
 
 DIGIT = 16
 """Bits of a pattern that one pass counts."""
 
 
 def across(graph: Graph, ask: Ask, term: Apply, domain: Sequence[Where]) -> Node:
-    """The sum, maximum or minimum over the domain's tensors of the number that the term's argument is at each."""
+    """The sum, maximum or minimum over the domain's tensors of the number that the term's argument
+    is at each."""
     nodes = [ask(term.args[0], where) for where in domain]
     if any(n.shape is not None for n in nodes):
         raise error(
@@ -40,7 +42,8 @@ def across(graph: Graph, ask: Ask, term: Apply, domain: Sequence[Where]) -> Node
 
 
 def model_threshold(graph: Graph, ask: Ask, term: Apply, domain: Sequence[Where], wide: bool) -> Node:
-    """The k-th largest magnitude over the domain's tensors, k being max(1, int(density·n)) of all n elements.
+    """The k-th largest magnitude over the domain's tensors, k being max(1, int(density·n)) of all n
+    elements.
 
     `wide`: the arithmetic is float64, whose patterns have four digits instead of two.
     """

@@ -1,6 +1,8 @@
-"""Graph nodes for a tensor that adapters change: their factors stay apart, and are multiplied block by block.
+"""Graph nodes for a tensor that adapters change: their factors stay apart, and are multiplied block
+by block.
 
-Adapters on one model stand side by side: each changes the model's own tensor, and the changes are added.
+Adapters on one model stand side by side: each changes the model's own tensor, and the changes are
+added.
 """
 
 from __future__ import annotations
@@ -27,8 +29,8 @@ _MORE_ROWS = (
 
 
 class Adapted:
-    """Applies adapters to nodes of `graph`. `template` tells the shapes where an adapter stands without a model; `kept`
-    are ties of the output that no statement asks for."""
+    """Applies adapters to nodes of `graph`. `template` tells the shapes where an adapter stands
+    without a model; `kept` are ties of the output that no statement asks for."""
 
     def __init__(self, graph: Graph, template: Model, vocabulary: Vocabulary | None, kept: Sequence[KeptTie]) -> None:
         self.graph, self.template, self.vocabulary, self.kept = graph, template, vocabulary, kept
@@ -36,10 +38,11 @@ class Adapted:
         """E0310 for values of tensors that are not stored."""
 
     def applied(self, terms: Sequence[Lora], base: Region, node: Node, model: Model, where: Where) -> Node:
-        """`node`, the value of `base` at the model's canonical tensor `where.name`, as the adapters change it: itself
-        where they do not.
+        """`node`, the value of `base` at the model's canonical tensor `where.name`, as the adapters
+        change it: itself where they do not.
 
-        A new magnitude is that of the tensor with its own adapter's product, whatever is added beside.
+        A new magnitude is that of the tensor with its own adapter's product, whatever is added
+        beside.
 
         Raises MergecError: E0453 where an adapter does not fit the model, E0310, E0455, E0463.
         """
@@ -98,10 +101,12 @@ class Adapted:
         return part
 
     def _check_ties(self, term: Lora, part: AdapterPart | None, model: Model, where: Where) -> None:
-        """Whether the output keeps one tensor for two that the adapter changes unlike. Raises MergecError (E0310)."""
+        """Whether the output keeps one tensor for two that the adapter changes unlike. Raises
+        MergecError (E0310)."""
         shared = sharing(model, where.name)
         for tie in self.kept if shared else ():
-            # one that asks for the other's value has it; and what is not to be stored has nothing that could be lost
+            # one that asks for the other's value has it; and what is not to be stored has nothing
+            # that could be lost
             if tie.name != where.output or tie.other == where.name or (tie.name == tie.alias and part is None):
                 continue
             for other in [tie.other] if tie.other in shared else shared:
@@ -115,7 +120,8 @@ class Adapted:
     # --- one change
 
     def _replaced(self, parts: Sequence[tuple[Lora, AdapterPart]], base: Region, node: Node, where: Where) -> Node:
-        """The tensor that the model has before anything is added: its own, or one that an adapter brings.
+        """The tensor that the model has before anything is added: its own, or one that an adapter
+        brings.
 
         Raises MergecError (E0463) where two adapters are not known to bring the same.
         """
@@ -179,7 +185,8 @@ class Adapted:
         )
 
     def _normed(self, term: Lora, part: AdapterPart, node: Node, name: str) -> Node:
-        """A tensor times m/‖·‖, with one number for each output: rows, or columns where the weight is transposed."""
+        """A tensor times m/‖·‖, with one number for each output: rows, or columns where the weight
+        is transposed."""
         magnitude, shape = part.change.magnitude, node.shape or ()
         assert magnitude is not None
         rows, width = elements(shape[:1]), elements(shape[1:])
@@ -208,7 +215,8 @@ class Adapted:
 
 
 def _split(term: Lora, tie: KeptTie, part: AdapterPart | None, other: AdapterPart | None) -> Diagnostic:
-    """E0310 for an adapter that does `part` to the tensor that `tie` is about, and `other` to the one tied to it."""
+    """E0310 for an adapter that does `part` to the tensor that `tie` is about, and `other` to the
+    one tied to it."""
     place, first = tie.places
     stored = tie.name != tie.alias
     if part is not None and other is not None:

@@ -1,7 +1,8 @@
-"""What stored tensors that are no parameters become: copies of the template's, whatever the recipe does.
+"""What stored tensors that are no parameters become: copies of the template's, whatever the recipe
+does.
 
-Position ids, rotary frequencies and attention masks follow from the config; some exporters store them and some don't,
-and whoever loads a file strictly looks for those that its class has.
+Position ids, rotary frequencies and attention masks follow from the config; some exporters store
+them and some don't, and whoever loads a file strictly looks for those that its class has.
 """
 
 from __future__ import annotations

@@ -1,4 +1,5 @@
-"""Which statement gives a value to which tensors, which tensors have none, and which inputs are not used."""
+"""Which statement gives a value to which tensors, which tensors have none, and which inputs are not
+used."""
 
 from __future__ import annotations
 
@@ -89,8 +90,8 @@ def uncovered(recipe: Recipe, settings: Settings, space: Space, missing: list[st
 
 
 def unused(recipe: Recipe, settings: Settings, space: Space, graph: Graph) -> list[Diagnostic]:
-    """Inputs of which nothing is used, and tensors of an input that no output place corresponds to: warnings, or errors
-    under `--strict`."""
+    """Inputs of which nothing is used, and tensors of an input that no output place corresponds to:
+    warnings, or errors under `--strict`."""
     found: list[Diagnostic] = []
     live = {n.attribute("range").model for n in graph.live() if n.op == "source"}
     severity = Severity.ERROR if settings.strict else Severity.WARNING
@@ -112,7 +113,8 @@ def unused(recipe: Recipe, settings: Settings, space: Space, graph: Graph) -> li
             have = have or {space.slot(n) for n in space.names}
         extra = [n for n in model.tensors if n in rest and model.space.slot(n) not in have]
         if extra:
-            # a pick from another place, or from a model of another family, may read them all the same
+            # a pick from another place, or from a model of another family, may read them all the
+            # same
             read = read or _read(graph)
             extra = [n for n in extra if (model.number, *_range(model.tensors[n])) not in read]
         if extra:

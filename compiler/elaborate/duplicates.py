@@ -1,7 +1,8 @@
 """Tensors that the output stores twice: two names, one value.
 
-Where nothing says that two tensors are tied and yet all models that a statement reads hold equal bytes for them, they
-are one tensor: computed once, under one random mask, and stored under both names as the template stores them.
+Where nothing says that two tensors are tied and yet all models that a statement reads hold equal
+bytes for them, they are one tensor: computed once, under one random mask, and stored under both
+names as the template stores them.
 """
 
 from __future__ import annotations
@@ -39,9 +40,9 @@ def output_duplicates(
 ) -> dict[str, str]:
     """Each output name that has another's value, with the other's.
 
-    A statement for one of the two alone, one that says something else of the one than of the other, or takes either
-    from a place of its own, an adapter that changes them unlike, and a model with different bytes for them, if only for
-    rows of it, make two tensors of them.
+    A statement for one of the two alone, one that says something else of the one than of the other,
+    or takes either from a place of its own, an adapter that changes them unlike, and a model with
+    different bytes for them, if only for rows of it, make two tensors of them.
     """
     found: dict[str, str] = {}
     for name, other in template.duplicates.items():
@@ -71,7 +72,8 @@ def _same_value(value: Region, covering: Covering, space: Space, name: str, othe
 
 
 def _same_changes(value: Region, template: Model, name: str, other: str) -> bool:
-    """Whether all adapters in a value do the same to both tensors; not where one does not fit, which making it says."""
+    """Whether all adapters in a value do the same to both tensors; not where one does not fit,
+    which making it says."""
     on: dict[int, tuple[Lora, Model]] = {}
     for term in walk(value):
         if isinstance(term, Lora):

@@ -1,8 +1,9 @@
 """Terms to graph nodes: which statement gives each output tensor its value, and what that value is.
 
-The output's tensors (`outline.py`), which statement covers them (`coverage.py`), its ties (`ties.py`) and
-where its layers come from (`layer_origins.py`) are settled first; then each statement's term is asked for each tensor
-that it covers. All errors that can be found are collected.
+The output's tensors (`outline.py`), which statement covers them (`coverage.py`), its ties
+(`ties.py`) and where its layers come from (`layer_origins.py`) are settled first; then each
+statement's term is asked for each tensor that it covers. All errors that can be found are
+collected.
 """
 
 from __future__ import annotations
@@ -33,9 +34,9 @@ from .vocabulary import Vocabulary
 class Elaboration:
     """The graph and everything that the files around the weights need to know.
 
-    `ties` maps each output name that is not stored to the name it shares; `copied` are names that no statement
-    covered, taken from the template. `layer_sources` says for each stack which (model, layer) each output layer came
-    from.
+    `ties` maps each output name that is not stored to the name it shares; `copied` are names that
+    no statement covered, taken from the template. `layer_sources` says for each stack which (model,
+    layer) each output layer came from.
     """
 
     graph: Graph
@@ -51,7 +52,8 @@ class Elaboration:
 
 
 def elaborate(recipe: Recipe, settings: Settings, vocabulary: Vocabulary | None, catalog: Catalog) -> Elaboration:
-    """Builds the graph of a recipe whose statements are evaluated. Raises MergecError with every error found."""
+    """Builds the graph of a recipe whose statements are evaluated. Raises MergecError with every
+    error found."""
     return _Elaborator(recipe, settings, vocabulary, catalog).run()
 
 

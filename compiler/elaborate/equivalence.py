@@ -1,12 +1,14 @@
-"""Which tensors of the output are computed alike (one equivalence class), found without making a node for them.
+"""Which tensors of the output are computed alike (one equivalence class), found without making a
+node for them.
 
-What a statement's value is at a tensor depends on the tensors of the models that its term looks up there (their
-dtypes and shapes, and which of them are one), on its numbers there, and on the names that key its random masks. Two
-tensors that agree in the first two have the same nodes but for the ranges that are read and the masks' keys; so one of
-them is made (`instantiate.py`), and the others say what they read instead.
+What a statement's value is at a tensor depends on the tensors of the models that its term looks up
+there (their dtypes and shapes, and which of them are one), on its numbers there, and on the names
+that key its random masks. Two tensors that agree in the first two have the same nodes but for the
+ranges that are read and the masks' keys; so one of them is made (`instantiate.py`), and the others
+say what they read instead.
 
-What reads a tensor that another output reads too may have nodes in common with it. It is made by itself, and the graph
-finds what is shared.
+What reads a tensor that another output reads too may have nodes in common with it. It is made by
+itself, and the graph finds what is shared.
 """
 
 from __future__ import annotations
@@ -47,8 +49,8 @@ Range = tuple[int, str, int]
 class Sight:
     """What a statement's value depends on at one tensor.
 
-    Tensors of equal `key` are computed alike. `reads` are the ranges that the term looks up, each with its model's
-    number, whether or not its value needs them in the end.
+    Tensors of equal `key` are computed alike. `reads` are the ranges that the term looks up, each
+    with its model's number, whether or not its value needs them in the end.
     """
 
     key: Hashable
@@ -58,7 +60,8 @@ class Sight:
 
 @dataclass(frozen=True, slots=True)
 class _Part:
-    """A region as far as it is asked at one place: what it looks up there, and the changes of place below it."""
+    """A region as far as it is asked at one place: what it looks up there, and the changes of place
+    below it."""
 
     leaves: tuple[Leaf, ...]
     numbers: tuple[object, ...]
@@ -76,9 +79,11 @@ class RegionSignature:
         asked = {id(t): t for m in (m for t in terms if isinstance(t, Among) for m in t.models) for t in walk(m)}
         asked |= {id(t): t for t in terms}
         self.shared = any(isinstance(t, Apply) and t.op in WHOLE_MODEL for t in terms)
-        """Whether the value is made of other tensors of the output too, so that none is like another."""
+        """Whether the value is made of other tensors of the output too, so that none is like
+        another."""
         self.adapted = any(isinstance(t, Lora) for t in asked.values())
-        """Whether an adapter adds to it: to each tensor from factors of its own shape, if at all."""
+        """Whether an adapter adds to it: to each tensor from factors of its own shape, if at
+        all."""
         self._masks = [dict(t.attributes) for t in terms if isinstance(t, Apply) and t.op == "bernoulli"]
         # two models may be one checkpoint
         numbers = [t.model.number for t in asked.values() if isinstance(t, Leaf)]
@@ -86,7 +91,8 @@ class RegionSignature:
 
     @property
     def plain(self) -> bool:
-        """Whether the region looks its tensors up by the output's name alone and has no number that varies."""
+        """Whether the region looks its tensors up by the output's name alone and has no number that
+        varies."""
         return self._part(self._region).plain
 
     def at(self, where: Where) -> Sight | None:
@@ -107,7 +113,8 @@ class RegionSignature:
         return self._sight(found, reads)
 
     def equivalence(self, node: Node, sight: Sight, name: str, seed: int) -> tuple[EquivalenceClass, tuple[int, ...]]:
-        """What those that are computed like `node`, which was made for the output `name`, have in common.
+        """What those that are computed like `node`, which was made for the output `name`, have in
+        common.
 
         Also which of a tensor's `reads` take the places of `EquivalenceClass.sources`.
         """
@@ -176,7 +183,8 @@ class RegionSignature:
         if view is None:
             primary = model.aliases.get(name)
             if primary is None:
-                # what an optional tensor's absence does to a function over several models is found out by making it
+                # what an optional tensor's absence does to a function over several models is found
+                # out by making it
                 if model.family.is_optional(name) or model.family.is_optional(output):
                     return False
                 found.append(_absence(leaf, name))
@@ -211,7 +219,8 @@ def _part_of(region: Region) -> _Part:
 
 
 def _asked_here(term: Region) -> tuple[Region, ...]:
-    """What is asked at the place of a region: nothing below a change of place; of a function its models too."""
+    """What is asked at the place of a region: nothing below a change of place; of a function its
+    models too."""
     if isinstance(term, At | Stack | Assembly):
         return ()
     return (*children(term), *term.models) if isinstance(term, Among) else children(term)
@@ -241,7 +250,8 @@ def sources_below(nodes: Iterable[Node]) -> list[StoredRange]:
 def read_twice(lone: Iterable[Node], reads: Iterable[tuple[EquivalenceClass, tuple[View, ...]]]) -> set[Range]:
     """Of the ranges that outputs read, those that more than one of them does.
 
-    `lone` are values of outputs that are like no other's; all that they read counts, as they may share it.
+    `lone` are values of outputs that are like no other's; all that they read counts, as they may
+    share it.
     """
     seen = {_range(place) for place in sources_below(lone)}
     twice = set(seen)

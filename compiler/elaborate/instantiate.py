@@ -44,7 +44,8 @@ from .ties import KeptTie
 from .vocabulary import Vocabulary
 
 MAX_DEPTH = 600
-"""Nesting of operations in one expression; deeper is refused instead of exhausting the interpreter's stack."""
+"""Nesting of operations in one expression; deeper is refused instead of exhausting the
+interpreter's stack."""
 
 
 class Instantiator:
@@ -168,7 +169,8 @@ class Instantiator:
         return self.node(self._fewer[key][1], where)
 
     def _without(self, term: Among, present: tuple[int, ...], absent: Sequence[Region], where: Where) -> Region:
-        """The value for some of the models. Raises MergecError (E0470) where it takes numbers of the whole model."""
+        """The value for some of the models. Raises MergecError (E0470) where it takes numbers of
+        the whole model."""
         names = ", ".join(f"`{m.label or 'an expression'}`" for m in absent)
         note = f"without {names}, which {'lacks' if len(absent) == 1 else 'lack'} the optional `{where.output}`"
         fix = f'give that place a value of its own: `"{where.output}" = …`'
@@ -195,7 +197,8 @@ class Instantiator:
         if term.op == "bernoulli":
             return self._bernoulli(term, where)
         if term.op == "where":
-            # where the choice is known, the other branch may be an operation that this shape doesn't allow
+            # where the choice is known, the other branch may be an operation that this shape
+            # doesn't allow
             known = self._constant(self.node(term.args[0], where))
             if known is not None:
                 return self._plain(self.node(term.args[1 if known else 2], where))
@@ -234,7 +237,8 @@ class Instantiator:
         # conditions: a number is a condition too (non-zero)
         conditions = [k < len(row.takes) and row.takes[k] == "m" for k in range(len(nodes))]
         nodes = tuple(self._condition(n) if c else self._plain(n) for n, c in zip(nodes, conditions, strict=True))
-        # a number that the recipe gives; zeros that follow from the tensors are divided by as IEEE has it
+        # a number that the recipe gives; zeros that follow from the tensors are divided by as IEEE
+        # has it
         if term.op == "div" and isinstance(term.args[1], NumberTerm) and self._constant(nodes[1]) == 0:
             raise MergecError(
                 Diagnostic(
@@ -252,7 +256,8 @@ class Instantiator:
         return self.graph.apply(term.op, nodes, (("row", shape[-1] if len(shape) > 1 else elements(shape)),))
 
     def _with_adapters(self, term: Apply, where: Where) -> Node:
-        """`model + lora(…) + lora(…)`; adapters on something without a model are only what they add."""
+        """`model + lora(…) + lora(…)`; adapters on something without a model are only what they
+        add."""
         other, loras = adapters_on(term)
         node, found = self._plain(self.node(other, where)), owners(other)
         if not found:
@@ -281,7 +286,8 @@ class Instantiator:
         return self._models[key][0]
 
     def _known(self, node: Node) -> Node:
-        """The node, after noting its value if that is arithmetic on constants, such as a tensor's size."""
+        """The node, after noting its value if that is arithmetic on constants, such as a tensor's
+        size."""
         if node.shape is None and node.op in SCALARS:
             values = [self._constant(i) for i in node.inputs]
             known = [v for v in values if v is not None]

@@ -1,4 +1,5 @@
-"""Where each layer of the output comes from, and whether models that are taken whole have as many layers."""
+"""Where each layer of the output comes from, and whether models that are taken whole have as many
+layers."""
 
 from __future__ import annotations
 
@@ -20,7 +21,8 @@ Sources = list[tuple[Model, int] | None]
 def layer_sources(
     settings: Settings, space: Space, found: Sequence[Covering], owner: Mapping[str, Covering]
 ) -> tuple[dict[str, Sources], dict[int, list[Diagnostic]]]:
-    """For each stack, which (model, layer) its layers were picked from; and errors (E0315) by statement."""
+    """For each stack, which (model, layer) its layers were picked from; and errors (E0315) by
+    statement."""
     out: dict[str, Sources] = {}
     errors: dict[int, list[Diagnostic]] = {}
     for stack, depth in space.depths.items():
@@ -35,7 +37,8 @@ def layer_sources(
             value, layers = covering.assignment.value, sorted(touched.get(covering.assignment.number, ()))
             if not layers or not is_region(value) or isinstance(value, Tie):
                 continue
-            # what is picked is matched with all that the statement covers, also where a later one counts
+            # what is picked is matched with all that the statement covers, also where a later one
+            # counts
             covered = {at[1] for name in covering.names if (at := space.layer_of(name)) and at[0].name == stack}
             _note(value, stack, sorted(covered), frozenset(layers), sources)
             wrong = _unfit(settings, stack, depth, covering, layers)
@@ -46,8 +49,8 @@ def layer_sources(
 
 
 def _note(value: Region, stack: str, layers: Sequence[int], own: Collection[int], sources: Sources) -> None:
-    """Enters what a statement's layers were picked from, of those that are its own; those of a model
-    taken whole stay the template's."""
+    """Enters what a statement's layers were picked from, of those that are its own; those of a
+    model taken whole stay the template's."""
     flat: Sources = []
     picked, whole = picks(value)
     if isinstance(value, Stack):
@@ -67,7 +70,8 @@ def _note(value: Region, stack: str, layers: Sequence[int], own: Collection[int]
 
 
 def _unfit(settings: Settings, stack: str, depth: int, covering: Covering, layers: Sequence[int]) -> list[Diagnostic]:
-    """Models taken whole by a statement for all layers, of which layers would be dropped or are missing."""
+    """Models taken whole by a statement for all layers, of which layers would be dropped or are
+    missing."""
     path, found = covering.assignment.path, []
     if any(isinstance(s, IndexStep) and s.intervals for s in path.steps):
         return []

@@ -22,7 +22,8 @@ Lookups = Callable[[Where], Iterable[tuple[Model, str] | None]]
 
 @dataclass(frozen=True, slots=True)
 class Origin:
-    """The tensor that a source reads: its model, its name there and the dtype that it is stored in."""
+    """The tensor that a source reads: its model, its name there and the dtype that it is stored
+    in."""
 
     model: Model
     name: str
@@ -32,8 +33,8 @@ class Origin:
 class Tensors:
     """Makes the nodes, in `graph`.
 
-    Rows are gathered where the `vocabulary` is reconciled, and sizes brought to those of the `template` or to what is
-    common, as `resize` says.
+    Rows are gathered where the `vocabulary` is reconciled, and sizes brought to those of the
+    `template` or to what is common, as `resize` says.
     """
 
     def __init__(self, graph: Graph, vocabulary: Vocabulary | None, template: Model, resize: str) -> None:
@@ -41,10 +42,11 @@ class Tensors:
         self._origins: dict[int, Origin] = {}
 
     def node(self, model: Model, name: str, span: Span, where: Where, beside: Lookups) -> Node:
-        """A tensor of a model, for a statement that makes a tensor of the output of all that `beside` tells for it.
+        """A tensor of a model, for a statement that makes a tensor of the output of all that
+        `beside` tells for it.
 
-        Raises MergecError: E0306 where the model has none of that name (E0457 where the template has codes there),
-        E0311 and E0307 where rows can't be gathered.
+        Raises MergecError: E0306 where the model has none of that name (E0457 where the template
+        has codes there), E0311 and E0307 where rows can't be gathered.
         """
         found = model.find(name)
         if found is None:

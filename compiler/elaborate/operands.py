@@ -1,4 +1,5 @@
-"""What operations are given: tensors whose shapes agree, integers that are only copied, numbers as whole tensors."""
+"""What operations are given: tensors whose shapes agree, integers that are only copied, numbers as
+whole tensors."""
 
 from __future__ import annotations
 
@@ -15,8 +16,8 @@ from .leaves import Origin, Tensors
 
 
 def check_bundles(tensors: Tensors, term: Apply, nodes: Sequence[Node]) -> None:
-    """Raises MergecError (E0456, E0458) where a node is a tensor that means something only beside others of its model,
-    or rows of one."""
+    """Raises MergecError (E0456, E0458) where a node is a tensor that means something only beside
+    others of its model, or rows of one."""
     found: dict[int, Diagnostic] = {}
     for node in nodes:
         for source in node.inputs if node.op == "gather" else (node,):
@@ -34,7 +35,8 @@ def check_bundles(tensors: Tensors, term: Apply, nodes: Sequence[Node]) -> None:
 
 
 def check_arithmetic(tensors: Tensors, term: Apply, nodes: Sequence[Node]) -> None:
-    """Raises MergecError (E0307, E0311, E0309) where `term` can't be computed of the nodes of its arguments."""
+    """Raises MergecError (E0307, E0311, E0309) where `term` can't be computed of the nodes of its
+    arguments."""
     given = [n for n in nodes if n.shape is not None]
     for node in given:
         if node.op == "source" and node.attribute("range").dtype not in FLOATS:
@@ -75,8 +77,8 @@ def _unequal(term: Apply, *found: tuple[Node, Origin | None]) -> MergecError:
 
 
 def whole_node(graph: Graph, term: Apply, nodes: tuple[Node, ...], constant: Callable[[Node], float | None]) -> Node:
-    """The node of an opaque op, or of any that an installed package has; `constant` tells a number that is known
-    while compiling.
+    """The node of an opaque op, or of any that an installed package has; `constant` tells a number
+    that is known while compiling.
 
     Of tensors that are all absent the result is 0. Raises MergecError (E0208, E0307).
     """

@@ -1,4 +1,5 @@
-"""What the output consists of, before any value: the depth of its stacks and the names of its tensors."""
+"""What the output consists of, before any value: the depth of its stacks and the names of its
+tensors."""
 
 from __future__ import annotations
 
@@ -20,7 +21,8 @@ MAX_LAYERS = 10_000
 
 
 def outline(recipe: Recipe, settings: Settings) -> tuple[Space, list[Diagnostic]]:
-    """The output's tensors as a space that places are resolved against; and what is wrong with its depth."""
+    """The output's tensors as a space that places are resolved against; and what is wrong with its
+    depth."""
     errors: list[Diagnostic] = []
     depth = _depths(recipe, settings, errors)
     _check_depth(recipe, settings, depth)
@@ -46,7 +48,8 @@ def _check_depth(recipe: Recipe, settings: Settings, depth: Mapping[str, int]) -
 
 
 def check_places(recipe: Recipe, settings: Settings) -> list[Diagnostic]:
-    """What is wrong with the places on the left, for a recipe whose values could not all be evaluated."""
+    """What is wrong with the places on the left, for a recipe whose values could not all be
+    evaluated."""
     space, found = outline(recipe, settings)
     for path in recipe.paths:
         try:
@@ -59,8 +62,8 @@ def check_places(recipe: Recipe, settings: Settings) -> list[Diagnostic]:
 def _space(recipe: Recipe, settings: Settings, depth: Mapping[str, int]) -> Space:
     """The output's canonical names, with those of its layout accepted as module paths.
 
-    They are the template's, its layers cut or repeated to the output's depth, or those of the layers that they are
-    stacks of.
+    They are the template's, its layers cut or repeated to the output's depth, or those of the
+    layers that they are stacks of.
     """
     template = settings.template
     family, layout = template.family, settings.layout or template.layout
@@ -81,8 +84,9 @@ def _has(value: Stack, path: Path, name: str, space: Space) -> bool:
 
 
 def _depths(recipe: Recipe, settings: Settings, errors: list[Diagnostic]) -> dict[str, int]:
-    """The depth of each stack: `output(layers=…)`; else that of the last `stack(…)` or model put together that it is
-    given whole; else the template's or one past the highest layer that is named."""
+    """The depth of each stack: `output(layers=…)`; else that of the last `stack(…)` or model put
+    together that it is given whole; else the template's or one past the highest layer that is
+    named."""
     own = dict(settings.template.space.depths)
     built: dict[str, int] = {}
     for assignment in recipe.assignments:
@@ -125,8 +129,8 @@ def _depths(recipe: Recipe, settings: Settings, errors: list[Diagnostic]) -> dic
 
 
 def _built(recipe: Recipe, stack: str) -> tuple[str, Stack, Path] | None:
-    """The `stack(…)` that a stack is built by, and its place; None where a later statement gives all of the layers
-    another value."""
+    """The `stack(…)` that a stack is built by, and its place; None where a later statement gives
+    all of the layers another value."""
     for assignment in reversed(recipe.assignments):
         steps = assignment.path.steps
         words = [s.name for s in steps if isinstance(s, NameStep)]

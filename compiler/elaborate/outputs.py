@@ -1,4 +1,5 @@
-"""Values for the tensors of the output: one node for each kind of tensor, what it reads for all others of the kind."""
+"""Values for the tensors of the output: one node for each kind of tensor, what it reads for all
+others of the kind."""
 
 from __future__ import annotations
 
@@ -52,7 +53,8 @@ class ValueSource:
 
 @dataclass(slots=True, eq=False)
 class OutputKind:
-    """Tensors of one statement that are computed alike: the first of them, None where it went wrong, as they all do.
+    """Tensors of one statement that are computed alike: the first of them, None where it went
+    wrong, as they all do.
 
     `slots` are those of a tensor's `Sight.reads` that take the places of `equivalence.sources`.
     """
@@ -65,7 +67,8 @@ class OutputKind:
 
 
 class OutputBuilder:
-    """Makes the outputs of `graph`, in the order in which they are asked for; what is wrong goes to `errors`."""
+    """Makes the outputs of `graph`, in the order in which they are asked for; what is wrong goes to
+    `errors`."""
 
     def __init__(
         self,
@@ -123,7 +126,8 @@ class OutputBuilder:
         return True
 
     def try_untied(self, given: ValueSource, tie: KeptTie) -> None:
-        """Collects what a tensor would get from adapters were it not tied (E0310), where what is stored is not that."""
+        """Collects what a tensor would get from adapters were it not tied (E0310), where what is
+        stored is not that."""
         stored = next((o.node for o in self.graph.outputs if o.name == tie.other), None)
         if stored is None or not has_adapter(given.value):
             return
@@ -152,8 +156,8 @@ class OutputBuilder:
         self._givers.append(None)
 
     def finish(self) -> None:
-        """Gives nodes of their own to outputs that read something which others read too, so that the graph can find
-        what they share."""
+        """Gives nodes of their own to outputs that read something which others read too, so that
+        the graph can find what they share."""
         outputs = self.graph.outputs
         twice = read_twice(
             (o.node for o in outputs if o.equivalence is None),
@@ -170,7 +174,8 @@ class OutputBuilder:
     # --- one tensor
 
     def _equal(self, given: ValueSource, name: str) -> bool:
-        """Adds an integer tensor of which all models that a statement reads hold the same; False where they don't.
+        """Adds an integer tensor of which all models that a statement reads hold the same; False
+        where they don't.
 
         Counters and indices of that kind are no parameters, so there is nothing to compute.
         """
@@ -217,7 +222,8 @@ class OutputBuilder:
         return sight if like is not None and shapes == {like[1].shape} else None
 
     def _common(self, given: ValueSource, kind: OutputKind, first: Output) -> tuple[EquivalenceClass, tuple[int, ...]]:
-        """What the tensors of a kind have in common, once there are two of them; enters it for the first too."""
+        """What the tensors of a kind have in common, once there are two of them; enters it for the
+        first too."""
         assert given.signature is not None
         equivalence, slots = given.signature.equivalence(first.node, kind.sight, first.name, self._settings.seed)
         if slots:
@@ -257,7 +263,8 @@ class OutputBuilder:
         return make.root(given.value, self._where(given, name), given.span)
 
     def _domain(self, given: ValueSource) -> tuple[Where, ...]:
-        """The float tensors that a statement gives a value to: what a number of the whole model is over."""
+        """The float tensors that a statement gives a value to: what a number of the whole model is
+        over."""
         return tuple([self._where(given, name) for name in given.names if self._is_float(name)])
 
     def _is_float(self, name: str) -> bool:
@@ -268,7 +275,8 @@ class OutputBuilder:
         return where_of(self._space, given.names, given.counts, name)
 
     def _report(self, diagnostic: Diagnostic) -> None:
-        """Collects an error, once per code and place: a wrong statement goes wrong at many tensors."""
+        """Collects an error, once per code and place: a wrong statement goes wrong at many
+        tensors."""
         where = diagnostic.labels[0].span if diagnostic.labels else None
         if not any(d.code == diagnostic.code and d.labels and d.labels[0].span == where for d in self._errors):
             self._errors.append(diagnostic)
@@ -323,7 +331,8 @@ class OutputBuilder:
         return Output(name, node, dtype, node.shape, statement, span)
 
     def _of_codes(self, node: Node, like: tuple[str, View] | None, span: Span) -> Diagnostic | None:
-        """The error for a value that is made of codes, or that takes the place of codes; None where it does neither."""
+        """The error for a value that is made of codes, or that takes the place of codes; None where
+        it does neither."""
         origin = self._instantiator.tensors.origin(node)
         found = origin.model.find(origin.name) if origin is not None else None
         for model, view in ((origin.model if origin is not None else None, found), (self._template, like)):

@@ -1,10 +1,11 @@
 """Tensors of unequal sizes, where `output(resize=…)` says how to bring them to one.
 
-`common`: each tensor is cut to the leading block that all tensors of its statement have there. `base`: each is brought
-to the size of the template's tensor, cut where it is longer; where it is shorter, the template's own elements stand.
+`common`: each tensor is cut to the leading block that all tensors of its statement have there.
+`base`: each is brought to the size of the template's tensor, cut where it is longer; where it is
+shorter, the template's own elements stand.
 
-A tensor is taken apart into units, the runs of elements behind the last axis that differs, and put together of units
-of the two.
+A tensor is taken apart into units, the runs of elements behind the last axis that differs, and put
+together of units of the two.
 """
 
 from __future__ import annotations
@@ -20,7 +21,8 @@ Run = tuple[int, tuple[tuple[int, int], ...]]
 
 
 def common_shape(shapes: Iterable[Shape]) -> Shape | None:
-    """The leading block of several shapes; None where they differ in their number of axes, or there are none.
+    """The leading block of several shapes; None where they differ in their number of axes, or there
+    are none.
 
     >>> common_shape([(4, 9, 3), (6, 4, 3)])
     (4, 4, 3)
@@ -32,7 +34,8 @@ def common_shape(shapes: Iterable[Shape]) -> Shape | None:
 
 
 def units(shape: Shape, target: Shape) -> tuple[int, tuple[Run, ...]]:
-    """The elements of a unit, and the runs of units that make `target` of a tensor of `shape` (source 0).
+    """The elements of a unit, and the runs of units that make `target` of a tensor of `shape`
+    (source 0).
 
     What it lacks comes from a tensor of the target's own shape (source 1).
 

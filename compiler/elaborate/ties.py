@@ -1,11 +1,12 @@
-"""Ties of the output: those of its template, less what statements untie, and those that `tie(…)` makes.
+"""Ties of the output: those of its template, less what statements untie, and those that `tie(…)`
+makes.
 
-What a tie that no statement asks for would drop without a word is an error (E0310): an input's own head, and what an
-adapter does to one of the two tensors alone.
+What a tie that no statement asks for would drop without a word is an error (E0310): an input's own
+head, and what an adapter does to one of the two tensors alone.
 
-PEFT adapts modules, not the storage that they share: LoRA on the head of a tied model leaves its embedding as it was.
-Only where the adapter's config says so (`ensure_weight_tying`) does a tensor of which the adapter says nothing get what
-another of the names gets.
+PEFT adapts modules, not the storage that they share: LoRA on the head of a tied model leaves its
+embedding as it was. Only where the adapter's config says so (`ensure_weight_tying`) does a tensor
+of which the adapter says nothing get what another of the names gets.
 """
 
 from __future__ import annotations
@@ -27,11 +28,13 @@ from .vocabulary import Vocabulary
 
 @dataclass(frozen=True, slots=True)
 class KeptTie:
-    """A tie of the output that it has from its template, not from a statement, as one statement is concerned.
+    """A tie of the output that it has from its template, not from a statement, as one statement is
+    concerned.
 
-    `covering` gives a value to the output's tensor `name`, or would, did it not share storage with `other`; `alias` is
-    the one of the two that is not stored. `untied` is the value that would untie it, as text; in an `always` tie
-    nothing can. `places` are alias and primary as people write them, `template` is its label.
+    `covering` gives a value to the output's tensor `name`, or would, did it not share storage with
+    `other`; `alias` is the one of the two that is not stored. `untied` is the value that would
+    untie it, as text; in an `always` tie nothing can. `places` are alias and primary as people
+    write them, `template` is its label.
     """
 
     covering: Covering
@@ -60,8 +63,8 @@ class KeptTie:
 def output_ties(
     template: Model, space: Space, owner: Mapping[str, Covering], vocabulary: Vocabulary | None
 ) -> tuple[dict[str, str], list[KeptTie], list[Diagnostic]]:
-    """Each output name that is not stored, with the name whose storage it shares; which of these ties no statement
-    asks for; and the errors on the way."""
+    """Each output name that is not stored, with the name whose storage it shares; which of these
+    ties no statement asks for; and the errors on the way."""
     ties = _Ties(template, space, owner)
     found = ties.run()
     kept = ties.kept(found)
@@ -191,7 +194,7 @@ class _Ties:
         return next((r for r, modules in places.items() if any(name.startswith(m) for m in modules)), f'"{name}"')
 
 
-# --- what an adapter does to tensors that are tied -------------------------------------------------
+# --- what an adapter does to tensors that are tied ------------------------------------------------
 
 
 def change_of(adapter: Adapter, model: Model, name: str, span: Span) -> AdapterPart | None:
@@ -210,7 +213,8 @@ def sharing(model: Model, name: str) -> list[str]:
 
 
 def same_change(adapter: Adapter, one: AdapterPart | None, two: AdapterPart | None) -> bool:
-    """Whether two tensors of one shape are known to be changed equally: by equal tensors, and by equal products."""
+    """Whether two tensors of one shape are known to be changed equally: by equal tensors, and by
+    equal products."""
     if one is None or two is None:
         return one is two
     if (one.first, one.piece) != (two.first, two.piece):
@@ -232,7 +236,8 @@ def same_change(adapter: Adapter, one: AdapterPart | None, two: AdapterPart | No
 
 
 def _same_product(adapter: Adapter, one: AdapterPart, two: AdapterPart) -> bool:
-    """Whether what is added is equal: B·A and (B'·A')ᵀ are where A is B' transposed, and B is A' transposed."""
+    """Whether what is added is equal: B·A and (B'·A')ᵀ are where A is B' transposed, and B is A'
+    transposed."""
     first, second = one.change.product, two.change.product
     if first is None or second is None:
         return first is second

@@ -1,7 +1,7 @@
 """Tokens whose id is past the last row of the tensors with a row for each token.
 
-A tokenizer that got tokens while the model was never resized has such; CodeLlama-Python's is one. What looks one up
-fails, or reads what lies behind.
+A tokenizer that got tokens while the model was never resized has such; CodeLlama-Python's is one.
+What looks one up fails, or reads what lies behind.
 """
 
 from __future__ import annotations
@@ -22,7 +22,8 @@ _MOST_NAMED = 5
 _LONGEST_NAMED = 40
 
 _BEGINNING = 1 << 20
-"""How much of tokenizer.json is looked at for added tokens, in bytes; the tokenizers library writes them first."""
+"""How much of tokenizer.json is looked at for added tokens, in bytes; the tokenizers library writes
+them first."""
 
 
 def rows_of(model: Model, name: str) -> int | None:
@@ -32,13 +33,15 @@ def rows_of(model: Model, name: str) -> int | None:
 
 
 def fewest_rows(model: Model) -> tuple[int | None, str]:
-    """The rows of the vocabulary tensor that has the fewest, and its name; None where the model has no such tensor."""
+    """The rows of the vocabulary tensor that has the fewest, and its name; None where the model has
+    no such tensor."""
     found = [(rows, name) for name in model.family.vocabulary if (rows := rows_of(model, name)) is not None]
     return min(found, default=(None, ""), key=lambda item: item[0])
 
 
 def without_rows(model: Model, ids: Mapping[str, int], holders: Callable[[str], Sequence[str]]) -> Diagnostic | None:
-    """W0584 for a model some of whose tokens have ids past its rows: where rows are reconciled it lacks those.
+    """W0584 for a model some of whose tokens have ids past its rows: where rows are reconciled it
+    lacks those.
 
     `holders` tells which models have a row for a token.
     """
@@ -67,8 +70,9 @@ def without_rows(model: Model, ids: Mapping[str, int], holders: Callable[[str], 
 
 
 def left_at_their_size(template: Model, size: int, outputs: Iterable[Output]) -> Diagnostic | None:
-    """W0586 for tensors that look as if they had an entry for each token, such as a bias of the logits, but are not
-    among those that the family knows: they don't get the `size` of the output's vocabulary."""
+    """W0586 for tensors that look as if they had an entry for each token, such as a bias of the
+    logits, but are not among those that the family knows: they don't get the `size` of the output's
+    vocabulary."""
     known = {name: found[1].shape for name in template.family.vocabulary if (found := template.find(name)) is not None}
     shapes = {shape for shape in known.values() if len(shape) > 1}
     rows = {shape[0] for shape in shapes} - {size} - {n for shape in shapes for n in shape[1:]}
@@ -90,9 +94,11 @@ def left_at_their_size(template: Model, size: int, outputs: Iterable[Output]) ->
 def output_without_rows(
     catalog: Catalog, owner: Model, vocabulary: Iterable[str], outputs: Iterable[Output]
 ) -> Diagnostic | None:
-    """W0584 for an output whose tokenizer, that of `owner` as it is, has added tokens past the rows of the output.
+    """W0584 for an output whose tokenizer, that of `owner` as it is, has added tokens past the rows
+    of the output.
 
-    Only added tokens are looked at, as to read the whole of a tokenizer takes more time and memory than many a merge.
+    Only added tokens are looked at, as to read the whole of a tokenizer takes more time and memory
+    than many a merge.
     """
     names = set(vocabulary)
     found = [(o.shape[0], o.name) for o in outputs if o.name in names and o.shape]

@@ -1,4 +1,5 @@
-"""The output's vocabulary where inputs differ in theirs: which row of which model each output token takes."""
+"""The output's vocabulary where inputs differ in theirs: which row of which model each output token
+takes."""
 
 from __future__ import annotations
 
@@ -21,7 +22,8 @@ Row = tuple[tuple[int, int], ...]
 
 @dataclass(frozen=True, slots=True)
 class Rows:
-    """What a gather reads for one model: the models that it takes rows from, and runs (rows, terms)."""
+    """What a gather reads for one model: the models that it takes rows from, and runs (rows,
+    terms)."""
 
     models: tuple[Model, ...]
     table: tuple[tuple[int, Row], ...]
@@ -33,11 +35,13 @@ class Rows:
 
 @dataclass(slots=True, eq=False)
 class Vocabulary:
-    """The output's tokens by id, and each model's own tokenizer, by the model's number: two may have one label.
+    """The output's tokens by id, and each model's own tokenizer, by the model's number: two may
+    have one label.
 
-    `tokens[i]` is the token of output row i (None: padding); `size` counts padding rows. `origin` is the model whose
-    ids are unchanged, `added` the tokens behind its own, `united` whether they are those of a `union`. `mean_padding`:
-    padding rows hold the mean of a model's other rows, not zeros. `warnings` are about tokens without a row.
+    `tokens[i]` is the token of output row i (None: padding); `size` counts padding rows. `origin`
+    is the model whose ids are unchanged, `added` the tokens behind its own, `united` whether they
+    are those of a `union`. `mean_padding`: padding rows hold the mean of a model's other rows, not
+    zeros. `warnings` are about tokens without a row.
     """
 
     tokens: list[str | None]
@@ -73,7 +77,8 @@ class Vocabulary:
     def runs(self, model: Model, name: str) -> Rows:
         """The rows of one model's vocabulary tensor `name` under the output's ids.
 
-        A token whose id is past the rows of a model's tensor counts there as one that the model lacks.
+        A token whose id is past the rows of a model's tensor counts there as one that the model
+        lacks.
         """
         rows = {m.number: rows_of(m, name) for m in self.models}
         key = (model.number, tuple(rows.values()))
@@ -124,7 +129,8 @@ class Vocabulary:
 
 @dataclass(frozen=True, slots=True)
 class _Held:
-    """The tokens of a model, as far as one of its tensors has rows for them; None: it has no such tensor."""
+    """The tokens of a model, as far as one of its tensors has rows for them; None: it has no such
+    tensor."""
 
     ids: Mapping[str, int]
     rows: int | None
@@ -142,10 +148,12 @@ def source_of(choice: Any, token: str) -> tuple[Model | None, str]:
 
 
 def vocabulary_of(settings: Any, models: tuple[Model, ...], catalog: Catalog) -> Vocabulary | None:
-    """Reconciles the vocabularies of the inputs as `output(tokenizer=…, tokens=…, pad_vocab_to=…)` says.
+    """Reconciles the vocabularies of the inputs as `output(tokenizer=…, tokens=…, pad_vocab_to=…)`
+    says.
 
-    None where the recipe says nothing about them. Raises MergecError: E0313 where a model has no tokenizer that can be
-    read, or no row for a token that is asked for, E0436 where it has a tokenizer that is not sound.
+    None where the recipe says nothing about them. Raises MergecError: E0313 where a model has no
+    tokenizer that can be read, or no row for a token that is asked for, E0436 where it has a
+    tokenizer that is not sound.
     """
     if settings.tokenizer is None and not settings.tokens and settings.pad_vocab_to is None:
         return None
@@ -199,7 +207,8 @@ def vocabulary_of(settings: Any, models: tuple[Model, ...], catalog: Catalog) ->
 
 
 def _without_rows(settings: Any, models: Mapping[int, Model], found: Mapping[int, Tokenizer]) -> Iterator[Diagnostic]:
-    """Warnings about tokens that models have no row for, but for those whose rows the recipe chooses."""
+    """Warnings about tokens that models have no row for, but for those whose rows the recipe
+    chooses."""
     held = {number: _Held(found[number].ids, fewest_rows(m)[0]) for number, m in models.items()}
 
     def holders(token: str) -> list[str]:

@@ -43,7 +43,8 @@ RECORDED: Mapping[str, tuple[type, ...]] = {
 
 
 def fingerprint(model: Model) -> str:
-    """SHA-256 over what the headers say (names, dtypes, shapes, offsets) and the files' sizes; reads no weight."""
+    """SHA-256 over what the headers say (names, dtypes, shapes, offsets) and the files' sizes;
+    reads no weight."""
     h = hashlib.sha256()
     for file in model.checkpoint.files:
         h.update(f"{file.path.rsplit('/', 1)[-1]}|{file.size}\n".encode(errors="backslashreplace"))
@@ -54,7 +55,8 @@ def fingerprint(model: Model) -> str:
 
 @functools.cache
 def standard_library() -> str:
-    """SHA-256 over the texts of the standard library: another one may give a method another meaning."""
+    """SHA-256 over the texts of the standard library: another one may give a method another
+    meaning."""
     h = hashlib.sha256()
     for name, text in standard_texts().items():
         h.update(f"{name}|{len(text)}|{text}".encode())
@@ -71,7 +73,8 @@ def provenance(
     defines: Mapping[str, Any],
     sets: Mapping[str, Any],
 ) -> str:
-    """The provenance file as JSON: all that the recipe can be compiled from again, given the inputs.
+    """The provenance file as JSON: all that the recipe can be compiled from again, given the
+    inputs.
 
     `defines` and `sets` are what the command line replaced (`-D`, `--set output.KEY`).
     """
@@ -117,8 +120,8 @@ def state(file: InputFile) -> dict[str, int]:
 def model_card(recipe: Recipe, text: str, settings: Settings, facts: Sequence[tuple[str, str]], title: str) -> str:
     """README.md of the output: front matter that the Hub reads, inputs, and the recipe.
 
-    What comes from inputs is quoted (as a string of this language, the same in YAML) or fenced, so that it can't
-    become markup.
+    What comes from inputs is quoted (as a string of this language, the same in YAML) or fenced, so
+    that it can't become markup.
     """
     sources = list(dict.fromkeys(m.source for m in recipe.inputs))
     front: Mapping[str, Any] = {

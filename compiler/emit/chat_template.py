@@ -1,8 +1,10 @@
-"""Chat templates: where a model's files keep them, and how the output's are written so that there are no others.
+"""Chat templates: where a model's files keep them, and how the output's are written so that there
+are no others.
 
-A tokenizer's are in chat_template.jinja with `additional_chat_templates/NAME.jinja`, else under `chat_template` in
-tokenizer_config.json, as one text or as a list with names. Processors of older checkpoints have chat_template.json, or
-the same key in processor_config.json, which hides all the others from them.
+A tokenizer's are in chat_template.jinja with `additional_chat_templates/NAME.jinja`, else under
+`chat_template` in tokenizer_config.json, as one text or as a list with names. Processors of older
+checkpoints have chat_template.json, or the same key in processor_config.json, which hides all the
+others from them.
 """
 
 from __future__ import annotations
@@ -55,7 +57,8 @@ def templates_of(catalog: Catalog, checkpoint: Checkpoint) -> dict[str, str]:
 
 
 def _listed(checkpoint: Checkpoint, name: str, value: Any) -> dict[str, str]:
-    """What a file says under `chat_template`: a text, a list of names and texts, or a map of them."""
+    """What a file says under `chat_template`: a text, a list of names and texts, or a map of
+    them."""
     if isinstance(value, list):
         value = {
             entry["name"]: entry.get("template")

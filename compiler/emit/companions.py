@@ -1,4 +1,5 @@
-"""The files around the weights: which are copied from beside an input, and which are written anew."""
+"""The files around the weights: which are copied from beside an input, and which are written
+anew."""
 
 from __future__ import annotations
 
@@ -68,7 +69,8 @@ LEFT_BEHIND = (
 
 @dataclass(frozen=True, slots=True)
 class Companions:
-    """Files to copy, and texts to write, config.json first among them; `warnings` are about what they say."""
+    """Files to copy, and texts to write, config.json first among them; `warnings` are about what
+    they say."""
 
     tagalongs: tuple[Tagalong, ...] = ()
     documents: tuple[Document, ...] = ()
@@ -76,10 +78,11 @@ class Companions:
 
 
 def companions(catalog: Catalog, origin: Model, settings: Settings, elaboration: Elaboration) -> Companions:
-    """The files beside the weights: config.json, generation config, tokenizer, processor, chat template, code.
+    """The files beside the weights: config.json, generation config, tokenizer, processor, chat
+    template, code.
 
-    `origin` is the model whose config.json goes with the output's layout. The tokenizer's files are all of one model,
-    and so are the chat template's. Raises MergecError: E0318, E0319, E0436.
+    `origin` is the model whose config.json goes with the output's layout. The tokenizer's files are
+    all of one model, and so are the chat template's. Raises MergecError: E0318, E0319, E0436.
     """
     vocabulary = elaboration.vocabulary
     owner = vocabulary.origin if vocabulary is not None else origin
@@ -139,7 +142,8 @@ def _generation(
     copied: dict[str, str],
     documents: dict[str, str],
 ) -> None:
-    """generation_config.json with the ids of the output; the tokenizer's model's where the template has none."""
+    """generation_config.json with the ids of the output; the tokenizer's model's where the template
+    has none."""
     owner = vocabulary.origin
     if GENERATION not in origin.checkpoint.extras:
         if GENERATION in owner.checkpoint.extras and not vocabulary.united:
@@ -165,8 +169,8 @@ def _chat_template(
     copied: dict[str, str],
     documents: dict[str, str],
 ) -> None:
-    """Writes the chat template that is asked for, or sees that the one of the tokenizer's model is copied; takes out
-    all others."""
+    """Writes the chat template that is asked for, or sees that the one of the tokenizer's model is
+    copied; takes out all others."""
     wanted = chat_templates(catalog, settings)
     emptied: tuple[str, ...] = CONFIGS
     if not wanted:

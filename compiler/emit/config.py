@@ -1,8 +1,9 @@
 """config.json of the output: the template's, made true to the tensors.
 
-A key changes only where the recipe changes what it counts: what the output has is compared with what the template has,
-by the same reading of both. Where the two are equal the key stays, whatever it says. Where they differ, it is set if it
-said before what the template's tensors say; else nobody knows what it counts, and a warning says so.
+A key changes only where the recipe changes what it counts: what the output has is compared with
+what the template has, by the same reading of both. Where the two are equal the key stays, whatever
+it says. Where they differ, it is set if it said before what the template's tensors say; else nobody
+knows what it counts, and a warning says so.
 """
 
 from __future__ import annotations
@@ -30,8 +31,8 @@ def config_text(
 ) -> tuple[str, list[Diagnostic]]:
     """The text of config.json, and warnings (W0580).
 
-    Depth, per-layer lists, vocabulary, ties and dtype follow the tensors; `given` is what it starts from, that of the
-    model `origin`; `output(config=…)` is merged in last.
+    Depth, per-layer lists, vocabulary, ties and dtype follow the tensors; `given` is what it starts
+    from, that of the model `origin`; `output(config=…)` is merged in last.
     """
     config = copy.deepcopy(dict(given))
     unknown = [*_layers(config, elaboration, origin), *_vocabulary(config, elaboration, origin)]
@@ -44,7 +45,8 @@ def config_text(
 
 @dataclass(frozen=True, slots=True)
 class _Uncounted:
-    """A number that the recipe changes, of which no key is known: `what`, such as a stack, has `after` of `items`."""
+    """A number that the recipe changes, of which no key is known: `what`, such as a stack, has
+    `after` of `items`."""
 
     what: str
     items: str
@@ -64,7 +66,8 @@ def _warning(found: _Uncounted, origin: Model) -> Diagnostic:
 
 
 def _replace(config: dict[str, Any], keys: Iterable[str], before: object, after: object) -> bool:
-    """Sets the keys to what they count now, wherever they said what it was before; False where none did."""
+    """Sets the keys to what they count now, wherever they said what it was before; False where none
+    did."""
     found = [(home, key) for dotted in keys for home, key in homes(config, dotted)]
     found = [(home, key) for home, key in found if type(home[key]) is type(before) and home[key] == before]
     for home, key in found:
@@ -73,7 +76,8 @@ def _replace(config: dict[str, Any], keys: Iterable[str], before: object, after:
 
 
 def _add(config: dict[str, Any], key: str, value: object) -> bool:
-    """Sets a key of a listed family, which is known to count this, where the config leaves it to the default."""
+    """Sets a key of a listed family, which is known to count this, where the config leaves it to
+    the default."""
     target, inner = place_of(config, key)
     if not isinstance(target, dict) or any(homes(config, key)):
         return False
@@ -155,7 +159,8 @@ def _untied(aliases: Sequence[str], stored: Iterable[str], tied: Iterable[str]) 
 
 
 def _dtype(config: dict[str, Any], outputs: Sequence[Output], origin: Model) -> None:
-    """The dtype that most floats have, under the keys that the config uses, where it is another than the template's."""
+    """The dtype that most floats have, under the keys that the config uses, where it is another
+    than the template's."""
     before = _most((origin.dtype(view), elements(view.shape)) for view in origin.tensors.values())
     after = _most((output.dtype, elements(output.shape)) for output in outputs)
     if after is None or before == after:

@@ -1,21 +1,22 @@
 """What each output tensor is, as one key: two tensors of equal keys have equal bytes.
 
-So a key names a tensor's value across runs: an output keeps the keys of its tensors, and the next run computes only
-those whose key is another. What a key must cover, and where that comes in:
+So a key names a tensor's value across runs: an output keeps the keys of its tensors, and the next
+run computes only those whose key is another. What a key must cover, and where that comes in:
 
     operations, their order, attributes, shapes, dtypes     `graph/keys.py`, the form of a value
     model and stream of random masks, and the seed          the same: a mask's key is made of them
     files read, by identity; offsets and dtypes in them     `_places`, `file_key`
     code of kernels of packages                             `code_of`, under each kernel's address
-    mergec's own code, for all that is no copy              `graph/code_digest.py`, under the empty text
+    mergec's own code, for all that is no copy      `graph/code_digest.py`, under the empty text
     dtype computed in, dtype and shape stored               `with_keys`
     what was put together in one stored tensor, and where   `with_keys`
     whether infinities and NaNs of copies were looked for   `with_keys`
 
-What concerns every tensor is not in a key: versions of libraries, kind of device, processor. A run compares these
-once (`runtime/resume/environment.py`) and takes over nothing where they differ. Nor is what changes no byte: how the
-work is divided (lanes, blocks, budgets), names of tensors and weight files, remarks. docs/reliability.md has the same
-as a table of changes, which `tests/resume/test_changes.py` tries one by one.
+What concerns every tensor is not in a key: versions of libraries, kind of device, processor. A run
+compares these once (`runtime/resume/environment.py`) and takes over nothing where they differ. Nor
+is what changes no byte: how the work is divided (lanes, blocks, budgets), names of tensors and
+weight files, remarks. docs/reliability.md has the same as a table of changes, which
+`tests/resume/test_changes.py` tries one by one.
 """
 
 from __future__ import annotations
@@ -47,15 +48,15 @@ def with_keys(
     finite: bool = False,
     files: Mapping[tuple[int, int], str] | None = None,
 ) -> tuple[OutputTensor, ...]:
-    """The stored tensors of the output with their keys. `compute` is the dtype that is computed in, F32 or F64,
-    `made_by` the code that does it (`code_of`).
+    """The stored tensors of the output with their keys. `compute` is the dtype that is computed in,
+    F32 or F64, `made_by` the code that does it (`code_of`).
 
-    `files` are the keys of the input files by model number and place in the model; by default those of the files as
-    they are now (`file_keys`). Keys that an output recorded tell whether a recipe is the one that made it, wherever
-    its inputs lie by now.
+    `files` are the keys of the input files by model number and place in the model; by default those
+    of the files as they are now (`file_keys`). Keys that an output recorded tell whether a recipe
+    is the one that made it, wherever its inputs lie by now.
 
-    `finite`: infinities and NaNs are an error. Copies that were made when they were none were not looked at, so their
-    keys are others.
+    `finite`: infinities and NaNs are an error. Copies that were made when they were none were not
+    looked at, so their keys are others.
     """
     parts: list[list[tuple[int, str, str]]] = [[] for _ in packing.tensors]
     copied = [finite] * len(packing.tensors)
@@ -74,8 +75,8 @@ def with_keys(
 
 
 def code_of(graph: Graph, version: str, primitives: Sequence[Primitive]) -> tuple[Code, ...]:
-    """The code that the graph's values are made with: mergec's own, of this version, and that of the primitives in
-    it."""
+    """The code that the graph's values are made with: mergec's own, of this version, and that of
+    the primitives in it."""
     used = {node.attribute("kernel") for node in graph.nodes if node.op in INSTALLED} if primitives else ()
     kernels = {p.kernel: p for p in primitives if p.kernel in used}
     found = [Code(p.kernel, p.package, p.code() if p.code is not None else "") for p in kernels.values()]

@@ -1,8 +1,10 @@
-"""What the header of a single weight file says beside its tensors: the template's `__metadata__`, and the recipe.
+"""What the header of a single weight file says beside its tensors: the template's `__metadata__`,
+and the recipe.
 
-A folder keeps such things in files of their own, and its headers say only what the format asks for. Of a file that
-stands alone the header is all there is: loaders of image and video models read from it which architecture the weights
-are of (`modelspec.*`, `config`), trainers what a model was made from (`ss_*`).
+A folder keeps such things in files of their own, and its headers say only what the format asks for.
+Of a file that stands alone the header is all there is: loaders of image and video models read from
+it which architecture the weights are of (`modelspec.*`, `config`), trainers what a model was made
+from (`ss_*`).
 """
 
 from __future__ import annotations
@@ -40,9 +42,11 @@ def header_metadata(
     sets: Mapping[str, Any],
     always: Mapping[str, str],
 ) -> tuple[Mapping[str, str], list[Diagnostic]]:
-    """The `__metadata__` of an output that is one file, and a warning (W0581) about what is too long to be copied.
+    """The `__metadata__` of an output that is one file, and a warning (W0581) about what is too
+    long to be copied.
 
-    `defines` and `sets` are what the command line replaced, `always` is what every file of the format says.
+    `defines` and `sets` are what the command line replaced, `always` is what every file of the
+    format says.
     """
     record = {
         "mergec": version,

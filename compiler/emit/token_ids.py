@@ -1,7 +1,9 @@
-"""Ids of tokens in config.json and generation_config.json: eos, bos, pad and whatever else names a token by its id.
+"""Ids of tokens in config.json and generation_config.json: eos, bos, pad and whatever else names a
+token by its id.
 
-They are those of the model whose tokenizer the output has. Where the files come from another model, `followed` takes
-the ids from that model's own files; what these don't say, and all ids under a `union`, is told by the tokens' texts.
+They are those of the model whose tokenizer the output has. Where the files come from another model,
+`followed` takes the ids from that model's own files; what these don't say, and all ids under a
+`union`, is told by the tokens' texts.
 """
 
 from __future__ import annotations
@@ -19,7 +21,8 @@ from ..family.config_keys import config_value, homes
 _SINGLE = re.compile(r"(.*_)?tokens?_(id|ids|index)")
 _LISTS = frozenset({"suppress_tokens", "begin_suppress_tokens", "bad_words_ids", "force_words_ids"})
 _PAIRS = frozenset({"forced_decoder_ids", "sequence_bias"})
-"""Lists of pairs, in which one is an id, or a list of ids, and the other is a position or a bias."""
+"""Lists of pairs, in which one is an id, or a list of ids, and the other is a position or a
+bias."""
 _MAPS = frozenset({"lang_to_id", "task_to_id"})
 _OTHERS = ("codebook_", "t2u_")
 """How keys begin that are about another vocabulary than the tokenizer's."""
@@ -33,7 +36,8 @@ Path = tuple[str, ...]
 def is_token_key(key: str) -> bool:
     """Whether a key of a config holds ids of tokens.
 
-    >>> [is_token_key(k) for k in ("eos_token_id", "image_token_index", "vocab_size", "codebook_pad_token_id")]
+    >>> keys = ("eos_token_id", "image_token_index", "vocab_size", "codebook_pad_token_id")
+    >>> [is_token_key(k) for k in keys]
     [True, True, False, False]
     """
     if key.startswith(_OTHERS):
@@ -59,8 +63,8 @@ class TokenIds:
     def followed(self, data: Mapping[str, Any], file: str, said: tuple[Mapping[str, Any], ...]) -> dict[str, Any]:
         """The contents of a config file with the output's ids.
 
-        `said` are the config files, the first counting most, of the model whose tokenizer the output has; under a
-        union, none.
+        `said` are the config files, the first counting most, of the model whose tokenizer the
+        output has; under a union, none.
         """
         out = self._map(data, (), file, said)
         present = {path[-1] for path, _ in _token_keys(data)}
@@ -115,10 +119,12 @@ class TokenIds:
         return [remapped if k == side else v for k, v in enumerate(value)]
 
     def _remapped(self, value: Any, path: Path, file: str) -> Any:
-        """Ids in the output, in lists as deep as they are; None where a token is lost, and for a list without any."""
+        """Ids in the output, in lists as deep as they are; None where a token is lost, and for a
+        list without any."""
         if isinstance(value, list):
             remapped = [self._remapped(v, path, file) for v in value]
-            # a phrase of which a token is lost is none; of single ids the others are as good as before
+            # a phrase of which a token is lost is none; of single ids the others are as good as
+            # before
             kept = [m for m, v in zip(remapped, value, strict=True) if m is not None or v is None]
             phrase = path[-1] in ("bad_words_ids", "force_words_ids", "sequence_bias") and len(kept) < len(value)
             single = not any(isinstance(v, list) for v in value)
@@ -156,7 +162,8 @@ class TokenIds:
 def past_rows(
     config: Mapping[str, Any], vocabulary: Vocabulary, model: Model, given: Mapping[str, Any]
 ) -> list[Diagnostic]:
-    """W0585 for ids in the output's config.json that are past its rows: a model may not even load with such."""
+    """W0585 for ids in the output's config.json that are past its rows: a model may not even load
+    with such."""
     found = []
     for path, value in _token_keys(config):
         past = [n for n in _numbers(value) if n >= vocabulary.size]

@@ -1,7 +1,8 @@
 """The tokenizer's files where the output has tokens that its tokenizer's own files lack.
 
-They are added tokens with the flags that they have where they come from, under the ids of the output, in all files
-that list such: tokenizer.json, added_tokens.json, and `added_tokens_decoder` of tokenizer_config.json.
+They are added tokens with the flags that they have where they come from, under the ids of the
+output, in all files that list such: tokenizer.json, added_tokens.json, and `added_tokens_decoder`
+of tokenizer_config.json.
 """
 
 from __future__ import annotations
@@ -73,8 +74,8 @@ def _whole(data: dict[str, Any], vocabulary: Vocabulary, flags: Mapping[str, Map
 
 
 def _ids_when_loaded(entries: list[dict[str, Any]], stored: Any) -> list[int]:
-    """The ids that the tokenizers library gives to added tokens: the vocabulary's own, else the next number, whatever
-    the file says."""
+    """The ids that the tokenizers library gives to added tokens: the vocabulary's own, else the
+    next number, whatever the file says."""
     own = stored if isinstance(stored, dict) else {entry[0]: n for n, entry in enumerate(stored)}
     out: dict[str, int] = {}
     following = len(own)
@@ -87,7 +88,8 @@ def _ids_when_loaded(entries: list[dict[str, Any]], stored: Any) -> list[int]:
 
 
 def _flags_of_added(vocabulary: Vocabulary) -> dict[str, Mapping[str, bool] | None]:
-    """Flags of the tokens that are added, from the model that each comes from, else the first that has any."""
+    """Flags of the tokens that are added, from the model that each comes from, else the first that
+    has any."""
     out: dict[str, Mapping[str, bool] | None] = {}
     for token in vocabulary.added:
         choice = vocabulary.choices.get(token)

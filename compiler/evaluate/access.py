@@ -18,13 +18,15 @@ from .scopes import Namespace, Scope
 
 
 class Access:
-    """Follows members and indices. `value` evaluates the expressions in them, `span` says where to point for one."""
+    """Follows members and indices. `value` evaluates the expressions in them, `span` says where to
+    point for one."""
 
     def __init__(self, value: Callable[[ast.Expr, Scope], Any], span: Callable[[ast.Expr], Span]) -> None:
         self._value, self._span = value, span
 
     def path(self, place: ast.Expr, scope: Scope) -> Path:
-        """A place expression with its indices evaluated. Raises MergecError (E0108) for what is no place."""
+        """A place expression with its indices evaluated. Raises MergecError (E0108) for what is no
+        place."""
         if isinstance(place, ast.Star):
             return Path((), place.span)
         steps: list[NameStep | IndexStep | GlobStep] = []
@@ -65,7 +67,8 @@ class Access:
         return IndexStep(tuple(intervals), node.span)
 
     def _number(self, node: ast.Expr, scope: Scope) -> int:
-        """A number in the index of a place. It is written out or has a name: `0-3` would be taken for a range."""
+        """A number in the index of a place. It is written out or has a name: `0-3` would be taken
+        for a range."""
         plain = node.operand if isinstance(node, ast.Unary) and node.op == "-" else node
         if isinstance(plain, ast.Binary | ast.Unary | ast.Conditional | ast.Call | ast.Member | ast.Index):
             raise _worked_out(node)
@@ -139,7 +142,8 @@ def _range(low: object, high: object) -> str:
 
 
 def _worked_out(node: ast.Expr) -> MergecError:
-    """The error for an index that is an expression; two numbers with a minus are most likely meant for a range."""
+    """The error for an index that is an expression; two numbers with a minus are most likely meant
+    for a range."""
     ends = _ends(node)
     label, help_ = "a difference, not a range", [_range(*ends) if ends else _FORMS]
     if ends is None:

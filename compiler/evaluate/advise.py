@@ -1,6 +1,8 @@
-"""`advise(condition, message, about, help)`: an expectation whose failure is a warning, not an error.
+"""`advise(condition, message, about, help)`: an expectation whose failure is a warning, not an
+error.
 
-A method says so what it can compute but what is hardly meant, as in `expect advise(min(w) >= 0, "…", weight)`.
+A method says so what it can compute but what is hardly meant, as in `expect advise(min(w) >= 0,
+"…", weight)`.
 """
 
 from __future__ import annotations
@@ -28,8 +30,8 @@ _PARAMETERS = (
 def advise(expressions: Expressions, node: ast.Call, scope: Scope) -> Any:
     """The value of `advise(…)`: true, after a warning (W0570) where the condition is false.
 
-    The warning points at the argument of the recipe that `about` is, else at the call. Where the condition varies over
-    the output, the warning comes with the first tensor for which it is false.
+    The warning points at the argument of the recipe that `about` is, else at the call. Where the
+    condition varies over the output, the warning comes with the first tensor for which it is false.
     """
     given = match("advise", _PARAMETERS, expressions.arguments(node, scope), node.span)
     condition, span = given["condition"].value, expressions.span(node)

@@ -42,7 +42,8 @@ def declare(name: ast.Name, scope: Scope) -> None:
 
 
 def unknown(node: ast.Name, scope: Scope, others: Iterable[str]) -> MergecError:
-    """The error (E0201) for a name that is bound nowhere; `others` are known without being in a scope."""
+    """The error (E0201) for a name that is bound nowhere; `others` are known without being in a
+    scope."""
     help_: tuple[str, ...]
     if node.id in CALLED:
         help_ = (f"call it: `{CALLED[node.id]}`",)

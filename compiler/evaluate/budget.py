@@ -1,8 +1,9 @@
 """What evaluating a recipe may cost: evaluation always ends, and this sees to it that it ends soon.
 
-Without loops and recursion a recipe can still double something in every line. So evaluation counts its steps, and knows
-the size that a list or place map would have if it were written out: one that names another twice is small in memory,
-and yet comparing or copying it takes as long as its written-out form.
+Without loops and recursion a recipe can still double something in every line. So evaluation counts
+its steps, and knows the size that a list or place map would have if it were written out: one that
+names another twice is small in memory, and yet comparing or copying it takes as long as its
+written-out form.
 """
 
 from __future__ import annotations
@@ -14,10 +15,12 @@ from ...grammar.source import Span
 from ..terms.terms import PlaceMap
 
 MAX_CALLS = 100_000
-"""Calls of defs and comprehension elements in one recipe; more is a runaway expansion, not a merge."""
+"""Calls of defs and comprehension elements in one recipe; more is a runaway expansion, not a
+merge."""
 
 MAX_STEPS = 2_000_000
-"""Subexpressions evaluated, and elements of lists and place maps made or handed over, in one recipe."""
+"""Subexpressions evaluated, and elements of lists and place maps made or handed over, in one
+recipe."""
 
 MAX_ELEMENTS = 200_000
 """Elements of one list or place map, those of the lists inside included."""
@@ -27,7 +30,8 @@ MAX_NESTING = 100
 
 
 class Budget:
-    """The cost of one recipe so far. Raises MergecError (E0211, E0219) where it gets out of hand."""
+    """The cost of one recipe so far. Raises MergecError (E0211, E0219) where it gets out of
+    hand."""
 
     def __init__(self) -> None:
         self._calls = self._steps = 0
@@ -57,7 +61,8 @@ class Budget:
             self._measure(value, span)
 
     def handed(self, value: tuple[Any, ...] | PlaceMap, span: Span) -> None:
-        """Counts a list or place map that is compared, or handed to a function: all of it is looked through."""
+        """Counts a list or place map that is compared, or handed to a function: all of it is looked
+        through."""
         self.made(value, span)
         self.step(span, self._measured[id(value)][1])
 

@@ -22,7 +22,8 @@ from .calls import Parameter
 
 @dataclass(frozen=True, slots=True)
 class Builtin:
-    """A function of the language: parameters, a line of documentation, and how it computes its value."""
+    """A function of the language: parameters, a line of documentation, and how it computes its
+    value."""
 
     name: str
     parameters: tuple[Parameter, ...]
@@ -66,7 +67,8 @@ def _tensor(name: str, op: str, names: tuple[str, ...], doc: str) -> Builtin:
 
 
 def _whole(op: str, numbers: tuple[str, ...], doc: str) -> Builtin:
-    """An operation on several whole tensors of one shape, given one by one or as a list, and numbers."""
+    """An operation on several whole tensors of one shape, given one by one or as a list, and
+    numbers."""
 
     def run(given: dict[str, Any], span: Span) -> Any:
         return Apply(op, _several(given, op, span) + tuple(as_region(given[n], span) for n in numbers), span)

@@ -56,7 +56,8 @@ class Given:
 
 
 def match(function: str, parameters: Sequence[Parameter], given: Sequence[Given], span: Span) -> dict[str, Given]:
-    """Parameter name to argument, those left to their defaults missing; a variadic parameter gets a tuple.
+    """Parameter name to argument, those left to their defaults missing; a variadic parameter gets a
+    tuple.
 
     Raises MergecError for unknown, repeated, surplus and missing arguments.
     """
@@ -119,7 +120,8 @@ def check_declared(parameters: Sequence[ast.ParameterDeclaration]) -> None:
 
 
 def check_kind(function: str, parameter: Parameter, value: Any, span: Span, tensor: str = "") -> Any:
-    """The value, or one that checks itself when it is resolved for a tensor. Raises MergecError (E0208, E0209).
+    """The value, or one that checks itself when it is resolved for a tensor. Raises MergecError
+    (E0208, E0209).
 
     `tensor` is the output tensor that a number which varies was resolved for.
     """

@@ -33,9 +33,9 @@ def too_deep(span: Span) -> Diagnostic:
 class Expressions:
     """Evaluates expressions of one recipe.
 
-    `forms` are calls whose arguments are not plain values (`tie(embed)`) or that need the world (`model(…)`); `root`
-    is the recipe's own scope, in which a def's `base` is looked up. `advice` gathers warnings, also later, when
-    numbers that vary are resolved.
+    `forms` are calls whose arguments are not plain values (`tie(embed)`) or that need the world
+    (`model(…)`); `root` is the recipe's own scope, in which a def's `base` is looked up. `advice`
+    gathers warnings, also later, when numbers that vary are resolved.
     """
 
     def __init__(
@@ -213,7 +213,8 @@ class Expressions:
         return self._access.of(node, scope)
 
     def path(self, place: ast.Expr, scope: Scope) -> Path:
-        """A place expression with its indices evaluated. Raises MergecError (E0108) for what is no place."""
+        """A place expression with its indices evaluated. Raises MergecError (E0108) for what is no
+        place."""
         return self._access.path(place, scope)
 
     # --- calls
@@ -245,7 +246,8 @@ class Expressions:
         return out
 
     def _argument_span(self, argument: ast.Argument, scope: Scope) -> Span:
-        """Where to point for an argument; inside a library, where the recipe gave the parameter that it is."""
+        """Where to point for an argument; inside a library, where the recipe gave the parameter
+        that it is."""
         if self._functions.origin is None:
             return argument.span if argument.splat else argument.value.span
         node = argument.value

@@ -1,9 +1,11 @@
-"""Primitives from outside: functions of the language whose kernel is Python code of an installed package.
+"""Primitives from outside: functions of the language whose kernel is Python code of an installed
+package.
 
-A package offers a `Primitive` under an entry point of the group `mergec.primitives`, where `runtime/catalog/` finds it.
-The compiler sees a signature and the kernel's address as text, and imports nothing of the package's arithmetic. In
-terms, graph and plan a primitive is the operation `installed` or `installed_whole` of `table.py`, and its attributes
-say which one: so a plan is complete by itself.
+A package offers a `Primitive` under an entry point of the group `mergec.primitives`, where
+`runtime/catalog/` finds it. The compiler sees a signature and the kernel's address as text, and
+imports nothing of the package's arithmetic. In terms, graph and plan a primitive is the operation
+`installed` or `installed_whole` of `table.py`, and its attributes say which one: so a plan is
+complete by itself.
 """
 
 from __future__ import annotations
@@ -36,26 +38,30 @@ _KINDS = ("region", "number", "integer", "boolean", None)
 
 
 class PrimitiveError(Exception):
-    """An installed package promises a primitive and does not keep to it. The text says what is wrong."""
+    """An installed package promises a primitive and does not keep to it. The text says what is
+    wrong."""
 
 
 @dataclass(frozen=True, slots=True)
 class Primitive:
     """A function `name` of the language. Raises ValueError for what can't be one.
 
-    Parameters of kind `region` are tensors; one of them may be variadic. All others are numbers: of kind `number`,
-    `integer` or `boolean` if they are known while compiling, of kind None if they may come of the weights.
+    Parameters of kind `region` are tensors; one of them may be variadic. All others are numbers: of
+    kind `number`, `integer` or `boolean` if they are known while compiling, of kind None if they
+    may come of the weights.
 
-    `kernel` is `module:function`. With `kind` `elementwise`, element i of the result follows from element i of the
-    tensors: the kernel is called block by block, as `kernel(out, tensors, numbers, scratch)`. `out` and `tensors` are
-    1-d, of one length and the compute dtype; `scratch` is memory of `scratch` bytes an element. With `opaque` it is
-    called once, as `kernel(out, tensors, numbers)` with whole tensors of one shape; `workspace` is the memory that it
-    takes meanwhile, in bytes for every element of its tensors, and `axes` how many axes they must have (None: any
-    number). A kernel fills `out`, changes nothing else and gives the same bytes for the same arguments.
+    `kernel` is `module:function`. With `kind` `elementwise`, element i of the result follows from
+    element i of the tensors: the kernel is called block by block, as `kernel(out, tensors, numbers,
+    scratch)`. `out` and `tensors` are 1-d, of one length and the compute dtype; `scratch` is memory
+    of `scratch` bytes an element. With `opaque` it is called once, as `kernel(out, tensors,
+    numbers)` with whole tensors of one shape; `workspace` is the memory that it takes meanwhile, in
+    bytes for every element of its tensors, and `axes` how many axes they must have (None: any
+    number). A kernel fills `out`, changes nothing else and gives the same bytes for the same
+    arguments.
 
-    `package` (name and version) and `code`, which gives a digest of the code that the kernel is made of, are filled in
-    where the primitive is found. What was made by other code is neither resumed nor taken over; without `code`, nothing
-    is that the kernel made.
+    `package` (name and version) and `code`, which gives a digest of the code that the kernel is
+    made of, are filled in where the primitive is found. What was made by other code is neither
+    resumed nor taken over; without `code`, nothing is that the kernel made.
     """
 
     name: str

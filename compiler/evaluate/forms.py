@@ -46,7 +46,8 @@ MAX_MODELS = 1000
 
 
 class Models:
-    """Opens the checkpoints and adapters that a recipe names, each distinct one under its own number."""
+    """Opens the checkpoints and adapters that a recipe names, each distinct one under its own
+    number."""
 
     def __init__(self, catalog: Catalog, near: str) -> None:
         self.catalog, self.near = catalog, near
@@ -61,7 +62,8 @@ class Models:
         return self.open(expressions, node, scope, None)
 
     def open(self, expressions: Expressions, node: ast.Call, scope: Scope, label: str | None) -> Leaf:
-        """The model of a `model(…)` call, under the name that it is bound to. Raises MergecError."""
+        """The model of a `model(…)` call, under the name that it is bound to. Raises
+        MergecError."""
         given, values = _given("model", _MODEL, expressions, node, scope)
         source: str = values["source"]
         if len(self.opened) >= MAX_MODELS:
@@ -97,7 +99,8 @@ class Models:
         return Leaf(model, None, node.span)
 
     def _complete(self, model: Model) -> list[Diagnostic]:
-        """Warnings about a checkpoint of which some may be missing. Raises MergecError (E0461) where some is."""
+        """Warnings about a checkpoint of which some may be missing. Raises MergecError (E0461)
+        where some is."""
         for other in reversed(self.opened):
             if other.recognised is model.recognised and other.checkpoint.config == model.checkpoint.config:
                 said = self._said[id(other)]
@@ -112,7 +115,8 @@ class Models:
         return self.adapter(expressions, node, scope, None)
 
     def adapter(self, expressions: Expressions, node: ast.Call, scope: Scope, label: str | None) -> Lora:
-        """The adapter of a `lora(…)` call, under the name that it is bound to. Raises MergecError."""
+        """The adapter of a `lora(…)` call, under the name that it is bound to. Raises
+        MergecError."""
         given, values = _given("lora", _LORA, expressions, node, scope)
         source, span = values["source"], given["source"].span
         try:

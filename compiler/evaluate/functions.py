@@ -1,4 +1,5 @@
-"""Calls of a `def`: its value for arguments, and where to point for what goes wrong inside one of a library."""
+"""Calls of a `def`: its value for arguments, and where to point for what goes wrong inside one of a
+library."""
 
 from __future__ import annotations
 
@@ -21,8 +22,9 @@ from .scopes import Function, Poison, Scope
 class Functions:
     """Applies the defs of a recipe and of the libraries that it uses.
 
-    `value` evaluates an expression; `root` is the recipe's own scope, in which a def's `base` is looked up. `origin` is
-    the call of a library's function that is being worked out, if one is: errors point there, not into the library.
+    `value` evaluates an expression; `root` is the recipe's own scope, in which a def's `base` is
+    looked up. `origin` is the call of a library's function that is being worked out, if one is:
+    errors point there, not into the library.
     """
 
     def __init__(self, value: Callable[[ast.Expr, Scope], Any], root: Scope, budget: Budget) -> None:
@@ -115,7 +117,8 @@ class Functions:
         return value
 
     def _expect(self, statement: ast.Expect, scope: Scope, span: Span) -> list[Vary]:
-        """An `expect` inside a def, checked now; where it varies over the output, the check to make at each tensor."""
+        """An `expect` inside a def, checked now; where it varies over the output, the check to make
+        at each tensor."""
         condition = self._value(statement.condition, scope)
         message = statement.message.value if statement.message else "an expectation does not hold"
         if is_region(condition):
@@ -141,7 +144,8 @@ class Functions:
     def _let(self, statement: ast.Let, scope: Scope) -> None:
         """Binds a name inside a def or a library."""
         declare(statement.name, scope)
-        # no label: a name inside a def would be the same for every call, and so the masks that it keys
+        # no label: a name inside a def would be the same for every call, and so the masks that it
+        # keys
         scope.values[statement.name.id] = self._value(statement.value, scope)
 
 
@@ -176,7 +180,8 @@ def _fewer(
 
 
 def _inside(error: MergecError, function: str, span: Span) -> MergecError:
-    """The error with a word on where it arose, if it can only point at the call of a library function."""
+    """The error with a word on where it arose, if it can only point at the call of a library
+    function."""
     return error.retold(
         [
             dataclasses.replace(d, notes=(*d.notes, f"inside `{function}`"))

@@ -1,6 +1,7 @@
 """What the functions of the language that work on lists give; they run while compiling.
 
-`given` are the arguments by parameter, `span` where the call stands. A wrong argument raises MergecError.
+`given` are the arguments by parameter, `span` where the call stands. A wrong argument raises
+MergecError.
 """
 
 from __future__ import annotations
@@ -84,7 +85,8 @@ def curve(given: dict[str, Any], span: Span) -> Any:
         below = min(int(position), len(points) - 1)
         above = min(below + 1, len(points) - 1)
         share = position - below
-        # rounded as mergekit does it: a density decides with int(density·n) how many elements are kept
+        # rounded as mergekit does it: a density decides with int(density·n) how many elements are
+        # kept
         return float((1 - share) * points[below] + share * points[above])
 
     return Vary(value, span, span.text)

@@ -1,4 +1,5 @@
-"""Names in syntax trees: which are free, and which defs call themselves. Nothing is evaluated here."""
+"""Names in syntax trees: which are free, and which defs call themselves. Nothing is evaluated
+here."""
 
 from __future__ import annotations
 
@@ -44,7 +45,8 @@ def cycles(module: ast.Module) -> list[Diagnostic]:
 
 
 def bound_and_free(body: ast.Block) -> tuple[set[str], list[ast.Name]]:
-    """Names that comprehensions bind, and names that stand for values, in a def's body; places are skipped."""
+    """Names that comprehensions bind, and names that stand for values, in a def's body; places are
+    skipped."""
     bound: set[str] = set()
     free: list[ast.Name] = []
     todo: list[Any] = [body]

@@ -62,8 +62,8 @@ DEFAULT_SHARD = 5 * 10**9
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Settings:
-    """The settings of the output, checked. `spans` says where each was given; `template_named` whether the recipe
-    named one."""
+    """The settings of the output, checked. `spans` says where each was given; `template_named`
+    whether the recipe named one."""
 
     template: Model
     template_named: bool
@@ -87,8 +87,8 @@ class Settings:
 
 
 def settings_of(recipe: Recipe, overrides: Mapping[str, Any], strict: bool) -> Settings:
-    """Checks the recipe's settings; `overrides` is `--set output.KEY=value`. Raises MergecError with all that is
-    wrong."""
+    """Checks the recipe's settings; `overrides` is `--set output.KEY=value`. Raises MergecError
+    with all that is wrong."""
     errors: list[Diagnostic] = []
     given = dict(recipe.settings)
     for key, value in overrides.items():
@@ -165,7 +165,8 @@ class _Checker:
         self.given, self.errors = given, errors
 
     def wrong(self, key: str, wanted: str, *help: str) -> None:
-        """Reports a setting that is not `wanted`: a noun with its article, or the values that are allowed."""
+        """Reports a setting that is not `wanted`: a noun with its article, or the values that are
+        allowed."""
         argument = self.given[key]
         self.errors.append(
             finding(

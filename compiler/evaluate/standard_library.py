@@ -1,4 +1,5 @@
-"""The standard library: which function is in which file, parsed when first asked for; and primitives from outside."""
+"""The standard library: which function is in which file, parsed when first asked for; and
+primitives from outside."""
 
 from __future__ import annotations
 
@@ -58,7 +59,8 @@ class Library:
         return found
 
     def primitive(self, name: str) -> Builtin | None:
-        """A function of an installed package. Raises PrimitiveError where that does not keep to what it promises."""
+        """A function of an installed package. Raises PrimitiveError where that does not keep to
+        what it promises."""
         found = self.primitives.get(name)
         if found is None:
             return None

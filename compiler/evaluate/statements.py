@@ -1,6 +1,7 @@
 """Evaluates a recipe's statements: lets, defs, output settings and assignments, to terms.
 
-Errors are collected, one per statement; a name whose own statement failed is poison and causes no further errors.
+Errors are collected, one per statement; a name whose own statement failed is poison and causes no
+further errors.
 """
 
 from __future__ import annotations
@@ -50,7 +51,8 @@ class Assignment:
 class Recipe:
     """What the statements of a recipe evaluate to.
 
-    `advice` are warnings of methods; those about numbers that vary are added when tensors are asked for.
+    `advice` are warnings of methods; those about numbers that vary are added when tensors are asked
+    for.
     """
 
     models: list[Model] = field(default_factory=list)
@@ -218,8 +220,8 @@ class _Evaluator:
             scope.values[name] = value
 
     def _library_scope(self, path: str, name: str, near: str, span: Span, chain: tuple[str, ...]) -> Scope:
-        """What the library `path` binds, which is written relative to the file `near`; `name` is the same relative to
-        the recipe, so that an output says nothing about the machine."""
+        """What the library `path` binds, which is written relative to the file `near`; `name` is
+        the same relative to the recipe, so that an output says nothing about the machine."""
         resolved, text = self.catalog.library(path, near=near)
         if resolved in chain:
             shown = " -> ".join(f"`{c}`" for c in (*chain[chain.index(resolved) :], resolved))

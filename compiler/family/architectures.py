@@ -1,4 +1,5 @@
-"""What the architecture that a config names says of its tensors: whether there is an output head, and its name."""
+"""What the architecture that a config names says of its tensors: whether there is an output head,
+and its name."""
 
 from __future__ import annotations
 
@@ -34,7 +35,8 @@ _TIED_HEADS: Mapping[str, str] = {
 
 
 def has_head(config: Mapping[str, Any]) -> bool:
-    """Whether the architecture has an output head at all: an encoder, a classifier or a bare model has nothing tied."""
+    """Whether the architecture has an output head at all: an encoder, a classifier or a bare model
+    has nothing tied."""
     architectures = config.get("architectures")
     return not isinstance(architectures, Sequence) or not architectures or names_head(config)
 

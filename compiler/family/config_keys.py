@@ -1,4 +1,5 @@
-"""config.json by key: dotted where nested; that of a language model is at the top, in `text_config`, or in both."""
+"""config.json by key: dotted where nested; that of a language model is at the top, in
+`text_config`, or in both."""
 
 from __future__ import annotations
 

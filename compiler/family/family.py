@@ -1,8 +1,9 @@
 """Families of models: what their tensors are called, which are tied, how deep their stacks are.
 
-The table itself is data, `families/*.toml`, one entry per file; a family that is not in it is inferred from the tensor
-names (`infer.py`). All names here are CANONICAL: those under which current transformers stores the family. The names
-of other exporters are brought to these by the family's layouts (`layouts.py`).
+The table itself is data, `families/*.toml`, one entry per file; a family that is not in it is
+inferred from the tensor names (`infer.py`). All names here are CANONICAL: those under which current
+transformers stores the family. The names of other exporters are brought to these by the family's
+layouts (`layouts.py`).
 """
 
 from __future__ import annotations
@@ -24,9 +25,10 @@ from .patterns import any_of, kind_of, pattern, split
 class LayerStack:
     """A run of numbered layers.
 
-    `name` is the place (`layers`, `encoder.layers`), `prefix` ends in the number (`model.layers.{i}`), `depth_key` is
-    the config's key for its length, dotted where nested; None where none is known. `extra_key` is its key for a number
-    of layers at the end that `depth_key` does not count, which a checkpoint may hold or not.
+    `name` is the place (`layers`, `encoder.layers`), `prefix` ends in the number
+    (`model.layers.{i}`), `depth_key` is the config's key for its length, dotted where nested; None
+    where none is known. `extra_key` is its key for a number of layers at the end that `depth_key`
+    does not count, which a checkpoint may hold or not.
     """
 
     name: str
@@ -41,9 +43,11 @@ class LayerStack:
 
 @dataclass(frozen=True, slots=True)
 class TieRule:
-    """Tensors that may share storage: the loader takes `aliases` from `primary`, under which they are stored.
+    """Tensors that may share storage: the loader takes `aliases` from `primary`, under which they
+    are stored.
 
-    Tied where the config's `config_key` says so, `default` where it is silent; always where `config_key` is None.
+    Tied where the config's `config_key` says so, `default` where it is silent; always where
+    `config_key` is None.
     """
 
     primary: str
@@ -54,10 +58,12 @@ class TieRule:
 
 @dataclass(frozen=True, slots=True)
 class LayoutRule:
-    """A stored tensor is the canonical tensors `parts`, one after the other along its first axis, in equal shares.
+    """A stored tensor is the canonical tensors `parts`, one after the other along its first axis,
+    in equal shares.
 
-    With `over` the stored tensor has a leading axis, numbered by that variable, and for each number the parts
-    follow each other along the next axis. All are patterns: `{i}` a number, `*` any text (with a single part only).
+    With `over` the stored tensor has a leading axis, numbered by that variable, and for each number
+    the parts follow each other along the next axis. All are patterns: `{i}` a number, `*` any text
+    (with a single part only).
     """
 
     stored: str
@@ -67,10 +73,11 @@ class LayoutRule:
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """The names of another exporter. A stored name that matches `detector` shows that a file is in this layout.
+    """The names of another exporter. A stored name that matches `detector` shows that a file is in
+    this layout.
 
-    Of the rules the first that matches counts; names that match none are canonical already. `depth_key` is
-    what this exporter's config calls the depth, where that differs.
+    Of the rules the first that matches counts; names that match none are canonical already.
+    `depth_key` is what this exporter's config calls the depth, where that differs.
     """
 
     name: str
@@ -84,12 +91,15 @@ class Family:
     """One entry of the table, or an inferred one.
 
     - `places`: model-level role (`embed`, `head`, `norm`, …) to module paths or tensor names.
-    - `roles`: role below a layer to module paths relative to the layer; `stack_roles` adds to and overrides them for
-      single stacks. Roles `experts.X` are relative to an expert. Use `roles_of`.
+    - `roles`: role below a layer to module paths relative to the layer; `stack_roles` adds to and
+      overrides them for single stacks. Roles `experts.X` are relative to an expert. Use `roles_of`.
     - `experts`: an expert's module path below a layer, such as `block_sparse_moe.experts.{e}`.
-    - `optional`: globs of tensors that may be absent (`lookup.py`). `ignored`: globs of stored non-parameters.
-    - `vocabulary`: tensors with a vocabulary axis, and which one; `vocab_key`: the config's key for its length.
-    - `per_layer_keys`: the config's lists with one item per layer. `experts_key`: its number of experts.
+    - `optional`: globs of tensors that may be absent (`lookup.py`). `ignored`: globs of stored
+      non-parameters.
+    - `vocabulary`: tensors with a vocabulary axis, and which one; `vocab_key`: the config's key for
+      its length.
+    - `per_layer_keys`: the config's lists with one item per layer. `experts_key`: its number of
+      experts.
     - `inferred`: from tensor names, not from the table.
 
     Config keys are dotted where nested.
@@ -123,16 +133,19 @@ class Family:
         return any_of(self.optional).fullmatch(name) is not None
 
     def is_ignored(self, name: str) -> bool:
-        """Whether a tensor of this canonical name is no parameter: a buffer that some exporters store."""
+        """Whether a tensor of this canonical name is no parameter: a buffer that some exporters
+        store."""
         return any_of(self.ignored).fullmatch(name) is not None
 
 
 def stack_index(family: Family, name: str) -> tuple[LayerStack, int, str] | None:
-    """The stack, layer number and name below the layer of a canonical tensor name; None outside the stacks."""
+    """The stack, layer number and name below the layer of a canonical tensor name; None outside the
+    stacks."""
     for stack in family.stacks:
         if name.startswith(stack.head):
             digits, _, rest = name[len(stack.head) :].partition(".")
-            # a layer number is short and has no leading zero: else it could not be written back as it was
+            # a layer number is short and has no leading zero: else it could not be written back as
+            # it was
             if (
                 rest
                 and digits.isdigit()
@@ -145,11 +158,12 @@ def stack_index(family: Family, name: str) -> tuple[LayerStack, int, str] | None
 
 
 def family_for(config: Mapping[str, Any] | None, names: Collection[str]) -> Family:
-    """The family of a checkpoint by its config's `architectures`, then `model_type`, then by its tensor names.
+    """The family of a checkpoint by its config's `architectures`, then `model_type`, then by its
+    tensor names.
 
-    What the config claims counts only where the family's layers are, so that a wrong or borrowed config, and that of
-    a text model which is a part of this one, lead to inference and not to a family whose stacks hold no tensor.
-    Raises nothing on strange configs.
+    What the config claims counts only where the family's layers are, so that a wrong or borrowed
+    config, and that of a text model which is a part of this one, lead to inference and not to a
+    family whose stacks hold no tensor. Raises nothing on strange configs.
     """
     for claim in _claims(config):
         if _bears_out(claim, names):
@@ -158,7 +172,8 @@ def family_for(config: Mapping[str, Any] | None, names: Collection[str]) -> Fami
 
 
 def families() -> Mapping[str, Family]:
-    """The whole table by family name, in alphabetical order. Parses every entry; `family_for` only what it needs."""
+    """The whole table by family name, in alphabetical order. Parses every entry; `family_for` only
+    what it needs."""
     return MappingProxyType({name: _load(name) for name in sorted(_texts())})
 
 
@@ -202,7 +217,8 @@ def _texts() -> Mapping[str, str]:
 
 @functools.cache
 def _index() -> tuple[Mapping[str, str], Mapping[str, str]]:
-    """Family names by architecture and by model type. Only the head of each entry, up to its first table, is parsed."""
+    """Family names by architecture and by model type. Only the head of each entry, up to its first
+    table, is parsed."""
     by_architecture: dict[str, str] = {}
     by_type: dict[str, str] = {}
     for name, text in sorted(_texts().items()):

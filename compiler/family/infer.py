@@ -1,6 +1,7 @@
 """A family for a checkpoint that is in no table: an entry made from its tensor names.
 
-The layer stacks are the numbered runs of modules, the roles follow from the names that modules commonly have:
+The layer stacks are the numbered runs of modules, the roles follow from the names that modules
+commonly have:
 
     blocks.0.attn.wq.weight, …, blocks.7.mlp.fc2.weight
     layers = blocks.{i}, attn = attn, attn.q = attn.wq, mlp = mlp, mlp.down = mlp.fc2
@@ -20,7 +21,8 @@ from .patterns import split
 Entry = dict[str, Any]
 """The data of an entry, of the same form as `families/*.toml`."""
 
-# Names by role, the most telling first. A module's name is compared as a whole, without regard to case.
+# Names by role, the most telling first. A module's name is compared as a whole, without regard to
+# case.
 _ATTENTION = ("self_attn", "self_attention", "selfattention", "attention", "attn", "mixer", "linear_attn")
 _CROSS = ("encdecattention", "encoder_attn", "cross_attn", "cross_attention", "crossattention", "multihead_attn")
 _MLP = ("mlp", "feed_forward", "feedforward", "ffn", "ff", "densereludense", "block_sparse_moe", "moe")
@@ -84,7 +86,8 @@ _TIE = "tie_word_embeddings"
 
 
 def infer(names: Collection[str], config: Mapping[str, Any] | None) -> Entry:
-    """An entry for checkpoints whose tensors have these names; roles reach as far as the names tell.
+    """An entry for checkpoints whose tensors have these names; roles reach as far as the names
+    tell.
 
     `config` may be missing or anything at all: only keys of the expected types are looked at.
     """
@@ -127,7 +130,8 @@ def infer(names: Collection[str], config: Mapping[str, Any] | None) -> Entry:
 
 @dataclass(slots=True)
 class _Run:
-    """The layers under one prefix: their numbers, and the modules that hold tensors, as paths relative to the layer.
+    """The layers under one prefix: their numbers, and the modules that hold tensors, as paths
+    relative to the layer.
 
     `experts` is the path of an expert, numbered `{e}`; `tails` are the modules of an expert.
     """
@@ -164,7 +168,8 @@ class _Run:
 
     @property
     def layered(self) -> bool:
-        """Layers hold modules; the numbered parts of a plain sequence of weights hold tensors only."""
+        """Layers hold modules; the numbered parts of a plain sequence of weights hold tensors
+        only."""
         return self.experts is not None or any(self.modules)
 
 
@@ -200,7 +205,8 @@ def _name_stacks(runs: Mapping[str, _Run]) -> dict[str, str]:
         return {"layers": next(iter(runs))}
     sides = {prefix: _side(prefix) for prefix in runs}
     said = set(sides.values())
-    # the stack that says nothing beside an encoder is the decoder, beside a vision tower the text model
+    # the stack that says nothing beside an encoder is the decoder, beside a vision tower the text
+    # model
     other = "decoder" if "encoder" in said and "decoder" not in said else "text" if said & {"vision", "audio"} else None
     silent = [prefix for prefix, side in sides.items() if side is None]
     if len(silent) == 1 and other and other not in said:
@@ -267,7 +273,8 @@ def _norms(paths: Sequence[str]) -> dict[str, list[str]]:
 
 
 def _module(paths: Iterable[str], words: Sequence[str]) -> str | None:
-    """The path down to the first component that is one of the words: the most telling word, the shallowest path."""
+    """The path down to the first component that is one of the words: the most telling word, the
+    shallowest path."""
     best: tuple[int, int, str] | None = None
     for path in paths:
         parts = path.split(".")
@@ -285,7 +292,8 @@ def _leaves(role: str, root: str, paths: Sequence[str], table: Mapping[str, Sequ
 
 
 def _leaf(root: str, paths: Sequence[str], words: Sequence[str]) -> str | None:
-    """The module below `root` that is called by one of the words: the shallowest, then the most telling word."""
+    """The module below `root` that is called by one of the words: the shallowest, then the most
+    telling word."""
     found: list[tuple[int, int, str]] = []
     base = root.count(".") + 1
     for path in paths:
@@ -324,7 +332,8 @@ def _places(modules: Sequence[str], loose: Sequence[str]) -> dict[str, list[str]
 def _vocabulary(
     places: dict[str, list[str]], names: Collection[str], config: Mapping[str, Any]
 ) -> tuple[dict[str, int], list[dict[str, Any]]]:
-    """Tensors with a vocabulary axis, and the tie of head and embedding. A head that the file lacks gets a place."""
+    """Tensors with a vocabulary axis, and the tie of head and embedding. A head that the file lacks
+    gets a place."""
     if "embed" not in places:
         return {}, []
     embed = places["embed"][0]
@@ -363,7 +372,8 @@ def _depth_key(
 ) -> str | None:
     """The key that says how deep the stack is.
 
-    None where none has this number, or only that of another tower; of a model's only stack it may have another.
+    None where none has this number, or only that of another tower; of a model's only stack it may
+    have another.
     """
     side = stack.partition(".")[0]
     beyond = config_value(config, extra) if extra else 0
@@ -378,7 +388,8 @@ def _depth_key(
 
 
 def _may_say(key: str, prefix: str) -> bool:
-    """Whether a config's key may be about the stack of this prefix: the vision tower's is not about the text model."""
+    """Whether a config's key may be about the stack of this prefix: the vision tower's is not about
+    the text model."""
     towers = {_side(key.rpartition(".")[0]), _side(prefix)} & {"vision", "audio", "text"}
     return len(towers) < 2
 

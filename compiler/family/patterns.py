@@ -1,8 +1,8 @@
 """Patterns over tensor names: `{i}` is a number between dots, `*` any run of characters.
 
-A checkpoint of a hundred thousand tensors has few hundred kinds of names. A name is therefore split once into its kind
-(the name without its numbers) and its numbers; patterns are matched against kinds, and what they say about a kind
-holds for all its names.
+A checkpoint of a hundred thousand tensors has few hundred kinds of names. A name is therefore split
+once into its kind (the name without its numbers) and its numbers; patterns are matched against
+kinds, and what they say about a kind holds for all its names.
 """
 
 from __future__ import annotations
@@ -17,7 +17,8 @@ _NUMBERS = re.compile(r"(?<![^.])(0|[1-9][0-9]{0,8})(?![^.])")
 _INNER = re.compile(r"\.(0|[1-9][0-9]{0,8})(?![^.])")  # the same after a dot, which is quicker to look for
 _VARIABLES = re.compile(r"\{([a-z]\w*)\}|(\*)")
 
-# a kind spells its number k as this character plus k, of a private area of Unicode, so that captures keep their places
+# a kind spells its number k as this character plus k, of a private area of Unicode, so that
+# captures keep their places
 _FIRST = 0xF0000
 _LAST = 0xFFFFD
 _MARK = f"[{chr(_FIRST)}-{chr(_LAST)}]"
@@ -60,13 +61,15 @@ def number_of(mark: str) -> int:
 
 
 def has_marks(texts: Sequence[str]) -> bool:
-    """Whether the texts of a name contain the marks themselves, so that its kind would mean something else."""
+    """Whether the texts of a name contain the marks themselves, so that its kind would mean
+    something else."""
     return any(not text.isascii() and _MARKS.search(text) for text in texts)
 
 
 @dataclass(frozen=True, slots=True)
 class Template:
-    """A kind of name to be filled with numbers: `text` is a %-format, `order` says which number goes where."""
+    """A kind of name to be filled with numbers: `text` is a %-format, `order` says which number
+    goes where."""
 
     text: str
     order: tuple[int, ...]
@@ -85,7 +88,8 @@ def template(kind: str) -> Template:
 class Pattern:
     """`layers.{i}.mlp.*`, compiled.
 
-    `variables` are the names between braces in order of their first appearance, and then `*` if the pattern has one.
+    `variables` are the names between braces in order of their first appearance, and then `*` if the
+    pattern has one.
     """
 
     text: str
@@ -100,7 +104,8 @@ class Pattern:
 
 @functools.lru_cache(maxsize=4096)
 def pattern(text: str, number: str = _MARK) -> Pattern:
-    """Compiles a pattern, `number` being the expression for `{i}`: for kinds, or `[0-9]+` for names themselves.
+    """Compiles a pattern, `number` being the expression for `{i}`: for kinds, or `[0-9]+` for names
+    themselves.
 
     Raises ValueError where a variable or `*` appears twice.
     """
@@ -137,6 +142,7 @@ def variables_of(text: str) -> tuple[str, ...]:
 
 @functools.lru_cache(maxsize=256)
 def any_of(globs: tuple[str, ...]) -> re.Pattern[str]:
-    """One expression for several globs, in which `*` matches any run of characters, dots included."""
+    """One expression for several globs, in which `*` matches any run of characters, dots
+    included."""
     branches = ("".join(".*" if part == "*" else re.escape(part) for part in re.split(r"(\*)", g)) for g in globs)
     return re.compile("|".join(branches) if globs else r"(?!)", re.DOTALL)

@@ -1,4 +1,5 @@
-"""Places as the recipe writes them, with their indices evaluated: names, indices and globs, one after the other."""
+"""Places as the recipe writes them, with their indices evaluated: names, indices and globs, one
+after the other."""
 
 from __future__ import annotations
 

@@ -1,9 +1,9 @@
 """Places: from `layers[0..15].mlp` to the tensors that it covers in a checkpoint or in the output.
 
-A `Path` (`place.py`) is a place with its indices evaluated, still symbolic. A `Space` is the set of canonical tensor
-names that paths are resolved against. A `Selection` maps each covered tensor to its coordinate: the position along
-every index of the path, and the rest of its name below the path. Tensors of two selections correspond where the
-coordinates agree.
+A `Path` (`place.py`) is a place with its indices evaluated, still symbolic. A `Space` is the set of
+canonical tensor names that paths are resolved against. A `Selection` maps each covered tensor to
+its coordinate: the position along every index of the path, and the rest of its name below the path.
+Tensors of two selections correspond where the coordinates agree.
 """
 
 from __future__ import annotations
@@ -22,15 +22,16 @@ _MOST_NUMBERED = 1_000_000  # a name is free to claim any number, and what it cl
 _MOST_GLOBS = 3  # in one place: a long name can be split between more in too many ways
 
 Coordinate = tuple[tuple[int, ...], str]
-"""Positions along the indices of the path (but for those of length one), and the rest of the name."""
+"""Positions along the indices of the path (but for those of length one), and the rest of the
+name."""
 
 
 @dataclass(frozen=True, slots=True)
 class Selection:
     """What a path covers: name to coordinate, in the space's order, and back.
 
-    `counts` are the lengths of the indices that select more than one; `indices` the selected numbers of the
-    first index (the layers, for a place in a stack).
+    `counts` are the lengths of the indices that select more than one; `indices` the selected
+    numbers of the first index (the layers, for a place in a stack).
     """
 
     names: Mapping[str, Coordinate]
@@ -42,7 +43,8 @@ class Selection:
 
 @dataclass(frozen=True, slots=True)
 class _Candidate:
-    """One way to read a path: names that match `pattern`, groups being the indices and then the rest."""
+    """One way to read a path: names that match `pattern`, groups being the indices and then the
+    rest."""
 
     pattern: re.Pattern[str]
     indices: tuple[IndexStep, ...]
@@ -54,7 +56,8 @@ class Space:
     """The canonical tensor names of a checkpoint (or of the output) under a family, in order.
 
     `depths` gives the length of each stack. `stored` maps names of the checkpoint's own layout to
-    the canonical names they hold, so that those are accepted as module paths too. `owner` is for messages.
+    the canonical names they hold, so that those are accepted as module paths too. `owner` is for
+    messages.
     """
 
     family: Family
@@ -68,15 +71,16 @@ class Space:
     _layers: dict[str, tuple[LayerStack, int, str] | None] = field(default_factory=dict)
 
     def select(self, path: Path) -> Selection:
-        """The tensors that a path covers. Raises MergecError where it covers none, or where an index is out of
-        range."""
+        """The tensors that a path covers. Raises MergecError where it covers none, or where an
+        index is out of range."""
         key = path.text
         if key not in self._selections:
             self._selections[key] = self._select(path)
         return self._selections[key]
 
     def find(self, path: Path) -> Selection | None:
-        """The tensors that a path covers; None where it is no place, such as a role without its layers."""
+        """The tensors that a path covers; None where it is no place, such as a role without its
+        layers."""
         key = path.text
         if key not in self._found:
             try:
@@ -86,9 +90,11 @@ class Space:
         return self._found[key]
 
     def part(self, path: Path) -> Collection[str]:
-        """What a key of a place map covers: a place, or a role (`attn`, `mlp.gate`) in the layers of every stack.
+        """What a key of a place map covers: a place, or a role (`attn`, `mlp.gate`) in the layers
+        of every stack.
 
-        A glob may cover nothing, so that one map serves several families. Raises MergecError for an unknown place.
+        A glob may cover nothing, so that one map serves several families. Raises MergecError for an
+        unknown place.
         """
         key = path.text
         if key not in self._parts:
@@ -125,7 +131,8 @@ class Space:
         return self._layers[name]
 
     def slot(self, name: str) -> tuple[str, str]:
-        """A tensor's place without its layer's number: the stack, empty outside the stacks, and its name there."""
+        """A tensor's place without its layer's number: the stack, empty outside the stacks, and its
+        name there."""
         at = self.layer_of(name)
         return (at[0].name, at[2]) if at else ("", name)
 
@@ -171,7 +178,8 @@ class Space:
         return _selection([((), name, name) for name in found], (), (), None)
 
     def _candidates(self, path: Path) -> list[_Candidate]:
-        """Ways to read the path, in order of preference: stacks and roles, model-level roles, module paths."""
+        """Ways to read the path, in order of preference: stacks and roles, model-level roles,
+        module paths."""
         out: list[_Candidate] = []
         words = [s.name if isinstance(s, NameStep) else None for s in path.steps]
         for stack in self.family.stacks:
@@ -338,10 +346,12 @@ def _fused(step: NameStep | IndexStep | GlobStep, known: list[str]) -> str:
 
 
 def glob_pattern(pattern: str) -> re.Pattern[str]:
-    """`*` and `**` match any run of characters, dots included; `?` one character; all else itself."""
+    """`*` and `**` match any run of characters, dots included; `?` one character; all else
+    itself."""
     first, *later = ["".join("." if c == "?" else re.escape(c) for c in part) for part in re.split(r"\*+", pattern)]
-    # what stands between two stars is taken where it comes first and never given back, which finds a match if there is
-    # one, and keeps a name of many repetitions from being split in every way there is
+    # what stands between two stars is taken where it comes first and never given back, which finds
+    # a match if there is one, and keeps a name of many repetitions from being split in every way
+    # there is
     middle = "".join(f"(?>.*?{part})" for part in later[:-1])
     return re.compile(f"(?s:{first}{middle}" + (f".*{later[-1]})" if later else ")"))
 

@@ -1,8 +1,9 @@
 """The code that mergec makes values with, as a digest.
 
-A version is not enough to tell it by: in a development install the code changes and the version stays. What the
-language and its methods are made of (grammar, evaluation, `stdlib/*.mrg`) shows in the graph, and so in every key;
-from the graph on, modules of the folders below decide what a number is.
+A version is not enough to tell it by: in a development install the code changes and the version
+stays. What the language and its methods are made of (grammar, evaluation, `stdlib/*.mrg`) shows in
+the graph, and so in every key; from the graph on, modules of the folders below decide what a number
+is.
 """
 
 from __future__ import annotations
@@ -31,7 +32,8 @@ FOLDERS = (
     "runtime/reduce",
     "runtime/stream",
 )
-"""The folders whose files count, without the folders in them: these read and write, and compute nothing."""
+"""The folders whose files count, without the folders in them: these read and write, and compute
+nothing."""
 
 _ENDINGS = (".py", ".pyc", ".c", ".h", ".so", ".pyd")
 
@@ -49,8 +51,8 @@ def own_code() -> str:
 
 
 def digest_of(files: Iterable[tuple[str, str]], *facts: str) -> str:
-    """One digest of files, each a name for it and its path, in their order, and of facts. What can't be read, or is no
-    file, counts by its name."""
+    """One digest of files, each a name for it and its path, in their order, and of facts. What
+    can't be read, or is no file, counts by its name."""
     total = hashlib.blake2b(repr(facts).encode(errors="backslashreplace"), digest_size=16)
     for name, path in files:
         data = b""

@@ -15,7 +15,8 @@ StoredName = tuple[int, str]
 
 
 def digraph(graph: Graph) -> nx.DiGraph:
-    """The graph for networkx: edges lead from stored tensors over nodes, by number, to outputs, by name.
+    """The graph for networkx: edges lead from stored tensors over nodes, by number, to outputs, by
+    name.
 
     Nothing is written out: an output with an `equivalence` hangs on the tensors that it reads.
     """
@@ -43,12 +44,14 @@ def digraph(graph: Graph) -> nx.DiGraph:
 
 
 def dependents(graph: Graph, tensors: Iterable[StoredName]) -> tuple[set[StoredName], set[str]]:
-    """Those of the tensors that any output depends on, and the outputs that depend on them, by name."""
+    """Those of the tensors that any output depends on, and the outputs that depend on them, by
+    name."""
     import networkx
 
     made = digraph(graph)
     read = {tensor for tensor in tensors if tensor in made}
-    # one walk from all of them: behind a number of a whole model lie all outputs, and each would reach them again
+    # one walk from all of them: behind a number of a whole model lie all outputs, and each would
+    # reach them again
     together = object()
     made.add_node(together)
     made.add_edges_from((together, tensor) for tensor in read)

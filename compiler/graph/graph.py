@@ -1,12 +1,13 @@
 """The tensor graph: hash-consed nodes, each built only through the graph.
 
-A node is an operation on earlier nodes. Equal operation, attributes and inputs give the same node, so what is shared
-in the recipe (tied places, repeated subexpressions) is computed once. Nodes are numbered as they are made, inputs
-before users, so the order of `Graph.nodes` is topological.
+A node is an operation on earlier nodes. Equal operation, attributes and inputs give the same node,
+so what is shared in the recipe (tied places, repeated subexpressions) is computed once. Nodes are
+numbered as they are made, inputs before users, so the order of `Graph.nodes` is topological.
 
-A checkpoint of a hundred thousand tensors has few hundred kinds of them. Output tensors that are computed alike,
-each from tensors of its own, share the nodes of one of them, and each says what it reads instead (`Output.reads`).
-`written_out` is the graph with nodes for every output, as people see it.
+A checkpoint of a hundred thousand tensors has few hundred kinds of them. Output tensors that are
+computed alike, each from tensors of its own, share the nodes of one of them, and each says what it
+reads instead (`Output.reads`). `written_out` is the graph with nodes for every output, as people
+see it.
 """
 
 from __future__ import annotations
@@ -28,9 +29,10 @@ Attribute = tuple[str, Any]
 class Node:
     """One value.
 
-    `kind` is `tensor` or `mask` (with a shape) or `number` or `threshold` (one per tensor; shape is None).
-    Leaves are `source` (a range of a stored tensor), `gather` (rows of several) and `const`; `part` is a range of
-    what an operation on whole tensors gave, `low_rank` the product of two matrices, multiplied block by block.
+    `kind` is `tensor` or `mask` (with a shape) or `number` or `threshold` (one per tensor; shape is
+    None). Leaves are `source` (a range of a stored tensor), `gather` (rows of several) and `const`;
+    `part` is a range of what an operation on whole tensors gave, `low_rank` the product of two
+    matrices, multiplied block by block.
     """
 
     id: int
@@ -50,7 +52,8 @@ class Node:
 
 @dataclass(frozen=True, slots=True)
 class StoredRange:
-    """Elements `[first, first + numel)` of a stored tensor, seen with a shape: what a `source` node reads."""
+    """Elements `[first, first + numel)` of a stored tensor, seen with a shape: what a `source` node
+    reads."""
 
     model: int
     stored: str
@@ -60,11 +63,13 @@ class StoredRange:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class EquivalenceClass:
-    """What outputs that are computed alike have in common beside the nodes, which are those of one of them.
+    """What outputs that are computed alike have in common beside the nodes, which are those of one
+    of them.
 
-    `sources` are the ranges that those nodes read; in another output its `reads` stand in their places, in the same
-    order, with the same models, dtypes and shapes. `masks` gives for each random key among those nodes the model name
-    and stream that it is made of (`masks.py`), and `seed` the rest of it beside the output's name.
+    `sources` are the ranges that those nodes read; in another output its `reads` stand in their
+    places, in the same order, with the same models, dtypes and shapes. `masks` gives for each
+    random key among those nodes the model name and stream that it is made of (`masks.py`), and
+    `seed` the rest of it beside the output's name.
     """
 
     sources: tuple[StoredRange, ...]
@@ -84,10 +89,11 @@ class EquivalenceClass:
 
 @dataclass(frozen=True, slots=True)
 class Output:
-    """A canonical tensor of the output: the node that is its value and the dtype that it is rounded to.
+    """A canonical tensor of the output: the node that is its value and the dtype that it is rounded
+    to.
 
-    `statement` is the number of the statement that gave the value, or None for a copy from the template. With an
-    `equivalence` the value is that of `node` with `reads` as its sources.
+    `statement` is the number of the statement that gave the value, or None for a copy from the
+    template. With an `equivalence` the value is that of `node` with `reads` as its sources.
     """
 
     name: str
@@ -144,8 +150,8 @@ class Graph:
     def apply(self, op: str, inputs: tuple[Node, ...], attributes: tuple[Attribute, ...] = ()) -> Node:
         """An operation of `ops.OPS`; kind and shape of the result follow from the inputs.
 
-        The tensors among the inputs of an elementwise operation have equal shapes (checked by the caller, who can say
-        where they came from).
+        The tensors among the inputs of an elementwise operation have equal shapes (checked by the
+        caller, who can say where they came from).
         """
         row = OPS[op]
         if row.kind == "reduction":
@@ -159,7 +165,8 @@ class Graph:
         return self.add(op, inputs, attributes, "mask" if row.result == "mask" else "tensor", shape)
 
     def live(self) -> list[Node]:
-        """The nodes that an output needs, in topological order; of outputs that share theirs, these alone."""
+        """The nodes that an output needs, in topological order; of outputs that share theirs, these
+        alone."""
         needed = bytearray(len(self.nodes))
         for output in self.outputs:
             needed[output.node.id] = 1
@@ -172,7 +179,8 @@ class Graph:
     def written_out(self) -> Graph:
         """The graph in which every output has nodes of its own, less those that no output needs.
 
-        It has as many nodes as the recipe means, up to millions; to look at one output, see `value_of`.
+        It has as many nodes as the recipe means, up to millions; to look at one output, see
+        `value_of`.
         """
         out = Graph()
         made = copied(out, below(o.node for o in self.outputs if o.equivalence is None))
@@ -199,12 +207,14 @@ def below(roots: Iterable[Node]) -> list[Node]:
 
 
 def value_of(output: Output) -> Node:
-    """An output's value in nodes of its own, in a graph of its own where it shares them with outputs like it."""
+    """An output's value in nodes of its own, in a graph of its own where it shares them with
+    outputs like it."""
     return output.node if output.equivalence is None else write_out(Graph(), output)
 
 
 def write_out(graph: Graph, output: Output) -> Node:
-    """Adds an output's value to a graph, with its own sources and random keys; gives its node there."""
+    """Adds an output's value to a graph, with its own sources and random keys; gives its node
+    there."""
     like = output.equivalence
     nodes = below([output.node])
     if like is None:

@@ -1,9 +1,10 @@
 """What each output's value is, as one key: two outputs of equal keys have equal values.
 
-A key covers the operations, their attributes, the code that computes them and what is read, so it names a value across
-runs. It is of two parts, the form of the value and the leaves in it, so that outputs that are computed alike have their
-form made once. A number of the whole model is a leaf too: below it lie all tensors, and its own key is made of those of
-its nodes. No output that has such a number is computed like another.
+A key covers the operations, their attributes, the code that computes them and what is read, so it
+names a value across runs. It is of two parts, the form of the value and the leaves in it, so that
+outputs that are computed alike have their form made once. A number of the whole model is a leaf
+too: below it lie all tensors, and its own key is made of those of its nodes. No output that has
+such a number is computed like another.
 """
 
 from __future__ import annotations
@@ -22,7 +23,8 @@ Place = Callable[[StoredRange], str]
 
 @dataclass(frozen=True, slots=True)
 class _Form:
-    """A value but for its leaves: its text, and the leaves in the order in which the text has them."""
+    """A value but for its leaves: its text, and the leaves in the order in which the text has
+    them."""
 
     text: str
     ranges: tuple[StoredRange, ...]
@@ -33,10 +35,11 @@ class _Form:
 def output_keys(graph: Graph, place: Place, code: Mapping[str, str]) -> Iterator[tuple[Output, str]]:
     """Each output with its key, 32 hexadecimal digits.
 
-    `code` has digests of the code that makes values: of mergec's own under the empty text, which counts for all that is
-    not a copy, and of kernels of installed packages under their addresses.
+    `code` has digests of the code that makes values: of mergec's own under the empty text, which
+    counts for all that is not a copy, and of kernels of installed packages under their addresses.
 
-    Takes time and memory by the number of outputs, not by that of the nodes that the graph has written out.
+    Takes time and memory by the number of outputs, not by that of the nodes that the graph has
+    written out.
     """
     numbers = _node_keys(below(n for n in graph.nodes if _of_the_model(n)), place, code)
     forms: dict[int, _Form] = {}
@@ -114,7 +117,8 @@ def _node_keys(nodes: list[Node], place: Place, code: Mapping[str, str]) -> dict
 
 
 def _with_code(node: Node, code: Mapping[str, str]) -> list[Attribute]:
-    """The attributes of an installed kernel, its code in place of its package: a digest of that says which."""
+    """The attributes of an installed kernel, its code in place of its package: a digest of that
+    says which."""
     kernel = node.attribute("kernel")
     return [(k, code[kernel] if k == "package" else v) for k, v in node.attributes]
 

@@ -1,4 +1,5 @@
-"""What a graph must satisfy between passes; a violation is a bug in mergec, not a user's mistake."""
+"""What a graph must satisfy between passes; a violation is a bug in mergec, not a user's
+mistake."""
 
 from __future__ import annotations
 

@@ -1,8 +1,9 @@
 """Centers of a few points by iteration: kernels of the scalar ops `karcher` and `geometric_median`.
 
-Such an iterate is always a combination of the points. Its lengths, angles and distances follow from the inner products
-of the points, so one pass over the weights gives all that the iteration needs: N(N+1)/2 numbers per tensor. What comes
-out are the factors of the points, one per op; all ops of a tensor share one run of the iteration.
+Such an iterate is always a combination of the points. Its lengths, angles and distances follow from
+the inner products of the points, so one pass over the weights gives all that the iteration needs:
+N(N+1)/2 numbers per tensor. What comes out are the factors of the points, one per op; all ops of a
+tensor share one run of the iteration.
 
 Products are the upper triangle of their matrix, row by row: ⟨x₁,x₁⟩, ⟨x₁,x₂⟩, …, ⟨x₂,x₂⟩, …
 """
@@ -17,10 +18,11 @@ Vector = list[float]
 
 
 def karcher(index: float, max_iter: float, tol: float, *rest: float) -> float:
-    """The factor of point `index` in the weighted Karcher mean of the directions, at the weighted mean of the norms.
+    """The factor of point `index` in the weighted Karcher mean of the directions, at the weighted
+    mean of the norms.
 
-    `rest` is a weight for each point, then the products. Points of norm up to `tol` have no direction, but their
-    norms count. NaN where a product is not finite.
+    `rest` is a weight for each point, then the products. Points of norm up to `tol` have no
+    direction, but their norms count. NaN where a product is not finite.
     """
     # n weights and n(n+1)/2 products
     count = (math.isqrt(9 + 8 * len(rest)) - 3) // 2
@@ -28,10 +30,11 @@ def karcher(index: float, max_iter: float, tol: float, *rest: float) -> float:
 
 
 def geometric_median(index: float, maxiter: float, eps: float, ftol: float, *products: float) -> float:
-    """The factor of point `index` in the point with the least sum of distances to all; the factors add up to 1.
+    """The factor of point `index` in the point with the least sum of distances to all; the factors
+    add up to 1.
 
-    Weiszfeld's iteration from the mean: factors in proportion to 1/max(distance, `eps`), until the mean distance
-    changes by no more than `ftol` of itself. NaN where a product is not finite.
+    Weiszfeld's iteration from the mean: factors in proportion to 1/max(distance, `eps`), until the
+    mean distance changes by no more than `ftol` of itself. NaN where a product is not finite.
     """
     return _geometric_median(int(maxiter), eps, ftol, products)[int(index)]
 
@@ -56,7 +59,8 @@ def _karcher(max_iter: int, tol: float, weights: tuple[float, ...], products: tu
 
 
 def _mean_direction(weights: Vector, cosines: list[Vector], max_iter: int, tol: float) -> Vector:
-    """The Karcher mean of unit vectors on their sphere, as factors of them: gradient steps from their mean's direction.
+    """The Karcher mean of unit vectors on their sphere, as factors of them: gradient steps from
+    their mean's direction.
 
     A vector opposite to the iterate has no one direction from it and is skipped in the step.
     """

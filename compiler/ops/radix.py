@@ -1,7 +1,8 @@
-"""Scalar ops on counts of bit patterns: how the k-th largest magnitude of several tensors follows from them.
+"""Scalar ops on counts of bit patterns: how the k-th largest magnitude of several tensors follows
+from them.
 
-Counts are a dict from a 16-bit digit to how many numbers have it, among those that agree with the digits before. With
-the sign cleared, floats order as their patterns do.
+Counts are a dict from a 16-bit digit to how many numbers have it, among those that agree with the
+digits before. With the sign cleared, floats order as their patterns do.
 """
 
 from __future__ import annotations

@@ -1,4 +1,5 @@
-"""What ops mean on plain numbers, where Python's operators raise: in float64, with IEEE results instead."""
+"""What ops mean on plain numbers, where Python's operators raise: in float64, with IEEE results
+instead."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """Shapes of what operations on whole tensors give, and how many numbers they need besides.
 
-The needs are upper bounds in numbers of the compute dtype; kernels that work in float64 count twice. What linear
-algebra libraries keep for themselves, a few MiB per process, is not in them.
+The needs are upper bounds in numbers of the compute dtype; kernels that work in float64 count
+twice. What linear algebra libraries keep for themselves, a few MiB per process, is not in them.
 """
 
 from __future__ import annotations
@@ -29,7 +29,8 @@ def product(shapes: Shapes) -> Shape:
 
 
 def shared_parts(shapes: Shapes) -> list[tuple[int, Shape]]:
-    """What `svd_shared` packs into one buffer: the basis, then each tensor's coordinates; first element and shape."""
+    """What `svd_shared` packs into one buffer: the basis, then each tensor's coordinates; first
+    element and shape."""
     rows, columns = shapes[0]
     rank = min(rows, columns * len(shapes))
     parts: list[tuple[int, Shape]] = [(0, (rows, rank))]
@@ -47,7 +48,8 @@ def shared_basis(shapes: Shapes) -> Shape:
 
 
 def neurons(shape: Shape) -> Shape:
-    """The matrix whose rows `procrustes_blend` rotates: rows of the last axis; of convolutions the kernels.
+    """The matrix whose rows `procrustes_blend` rotates: rows of the last axis; of convolutions the
+    kernels.
 
     Where a convolution's kernel is a single element, its rows are the output channels.
     """
@@ -62,7 +64,8 @@ def neurons(shape: Shape) -> Shape:
 
 
 def _svd(rows: int, columns: int) -> int:
-    """Of a reduced decomposition: two copies, both factors, and the work space of LAPACK's divide and conquer."""
+    """Of a reduced decomposition: two copies, both factors, and the work space of LAPACK's divide
+    and conquer."""
     rank = min(rows, columns)
     return 2 * rows * columns + rank * (rows + columns) + 5 * rank * rank + 128 * (rows + columns) + 1024
 
@@ -74,7 +77,8 @@ def decomposition(shapes: Shapes) -> int:
 
 
 def joined_decompositions(shapes: Shapes) -> int:
-    """Several taken apart one after the other, their leading vectors kept side by side and made orthogonal."""
+    """Several taken apart one after the other, their leading vectors kept side by side and made
+    orthogonal."""
     rows, columns = shapes[0]
     return 2 * rows * columns + 3 * min(rows, columns) * (rows + columns) + _svd(rows, columns)
 
@@ -86,7 +90,8 @@ def shared_decomposition(shapes: Shapes) -> int:
 
 
 def procrustes(shapes: Shapes) -> int:
-    """Both tensors centred, the rotation, and for its fractional powers complex eigenvectors in double precision."""
+    """Both tensors centred, the rotation, and for its fractional powers complex eigenvectors in
+    double precision."""
     rows, columns = neurons(shapes[0])
     return 4 * rows * columns + _svd(columns, columns) + 32 * columns * columns
 

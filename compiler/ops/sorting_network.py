@@ -1,4 +1,5 @@
-"""Which pairs of a list to put in order so that all of it is: what sorts regions without looking at an element."""
+"""Which pairs of a list to put in order so that all of it is: what sorts regions without looking at
+an element."""
 
 from __future__ import annotations
 
@@ -6,10 +7,11 @@ from collections.abc import Iterator
 
 
 def comparators(count: int) -> Iterator[tuple[int, int]]:
-    """Pairs i < j, in order: where each puts the smaller of two items at i and the larger at j, `count` items end up
-    ascending.
+    """Pairs i < j, in order: where each puts the smaller of two items at i and the larger at j,
+    `count` items end up ascending.
 
-    Batcher's merge exchange, about n·log²n/4 pairs (Knuth, The Art of Computer Programming 3, 5.2.2, algorithm M).
+    Batcher's merge exchange, about n·log²n/4 pairs (Knuth, The Art of Computer Programming 3,
+    5.2.2, algorithm M).
 
     >>> list(comparators(3))
     [(0, 2), (0, 1), (1, 2)]

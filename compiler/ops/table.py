@@ -1,4 +1,5 @@
-"""Every primitive: what it takes and gives, what it means, in which memory. All that is known of one stands in its row.
+"""Every primitive: what it takes and gives, what it means, in which memory. All that is known of
+one stands in its row.
 
 Kinds, by what the executor must do (methods.md calls them E, R, S):
 
@@ -9,9 +10,10 @@ Kinds, by what the executor must do (methods.md calls them E, R, S):
 
 An elementwise op whose inputs are all scalars is computed once per tensor on the host, in float64.
 
-What is one expression has its kernels made of it: `c` for the native backend (`runtime/native/expressions.py`), `array`
-for the portable one (`runtime/portable/elementwise.py`). Others have a kernel written out in either.
-`tests/runtime/test_operations.py` says what is missing where.
+What is one expression has its kernels made of it: `c` for the native backend
+(`runtime/native/expressions.py`), `array` for the portable one (`runtime/portable/elementwise.py`).
+Others have a kernel written out in either. `tests/runtime/test_operations.py` says what is missing
+where.
 """
 
 from __future__ import annotations
@@ -30,41 +32,50 @@ from .shapes import Shape, Shapes
 class Op:
     """A primitive.
 
-    `takes` has a letter for every input: `v` a tensor, `m` a mask, `t` a threshold, `n` a number, and for any number of
-    inputs `*`. Where an elementwise op takes a tensor, it may be given a number instead. `result` is `number` or `mask`
-    for elementwise ops, `number`, `threshold` or `counts` for reductions. `attributes` names what must be given besides
-    inputs. The last inputs of a reduction or opaque op are numbers, not tensors, if `numbers` names them; a
-    reduction's kernel finds them among its attributes.
+    `takes` has a letter for every input: `v` a tensor, `m` a mask, `t` a threshold, `n` a number,
+    and for any number of inputs `*`. Where an elementwise op takes a tensor, it may be given a
+    number instead. `result` is `number` or `mask` for elementwise ops, `number`, `threshold` or
+    `counts` for reductions. `attributes` names what must be given besides inputs. The last inputs
+    of a reduction or opaque op are numbers, not tensors, if `numbers` names them; a reduction's
+    kernel finds them among its attributes.
 
     What it means:
 
-    - `scalar`: on plain numbers, in float64, with IEEE results instead of exceptions; masks are 0 or 1.
-    - `c`: as an expression of C in float32 numbers `x` and `y`; of a reduction by `sum`, what is summed, in float64.
-    - `array`: the function of torch that does the same, by name; of a reduction by `sum`, what its inputs make.
-    - `accumulator`: how a reduction puts together what it finds in the blocks of a tensor. `sum`: float64 sums of
-      chunks, exactly rounded. `count`: of elements, exact. `largest`, `smallest`. `magnitudes`, `order` and `digits`
-      count bit patterns, in several rounds; these have kernels of their own (`runtime/reduce/`).
+    - `scalar`: on plain numbers, in float64, with IEEE results instead of exceptions; masks are 0
+      or 1.
+    - `c`: as an expression of C in float32 numbers `x` and `y`; of a reduction by `sum`, what is
+      summed, in float64.
+    - `array`: the function of torch that does the same, by name; of a reduction by `sum`, what its
+      inputs make.
+    - `accumulator`: how a reduction puts together what it finds in the blocks of a tensor. `sum`:
+      float64 sums of chunks, exactly rounded. `count`: of elements, exact. `largest`, `smallest`.
+      `magnitudes`, `order` and `digits` count bit patterns, in several rounds; these have kernels
+      of their own (`runtime/reduce/`).
     - `finds`: what a reduction finds out, in words, for people who ask what a merge reads.
 
     What the compiler may do with it:
 
     - `commutes`: two inputs may change places.
-    - `unit`: the number that, as the last input, changes nothing; as the first neither, where inputs commute.
+    - `unit`: the number that, as the last input, changes nothing; as the first neither, where
+      inputs commute.
     - `zero`: the result is 0 where an input is 0 everywhere.
     - `in_place`: the result may lie over an input, as each element is read before it is written.
-    - `costly`: takes longer than all others together, so that a mask made of it is held rather than made again.
-    - `whole_model`: its inputs come of all tensors that a statement gives a value to, so outputs that are computed
-      alike have none of it. Other scalar ops are of one tensor, as everything else is.
+    - `costly`: takes longer than all others together, so that a mask made of it is held rather than
+      made again.
+    - `whole_model`: its inputs come of all tensors that a statement gives a value to, so outputs
+      that are computed alike have none of it. Other scalar ops are of one tensor, as everything
+      else is.
 
-    What the kernel needs beyond its inputs and output, in bytes, shared by all ops of a pass unless said otherwise:
-    `scratch` for every element of a block, `chunk` for every element of a chunk (kernels of the CPU work
-    through a block chunk by chunk, in cache), `fixed` whatever the block. `device_scratch` stands for these three on an
-    accelerator, for every element of a block. `state` is a reduction's own for the whole pass, on either. `workspace`
-    is what an opaque op needs, in bytes for every element of its inputs, besides `fixed` and `words`: numbers of the
-    compute dtype, by the shapes of its inputs.
+    What the kernel needs beyond its inputs and output, in bytes, shared by all ops of a pass unless
+    said otherwise: `scratch` for every element of a block, `chunk` for every element of a chunk
+    (kernels of the CPU work through a block chunk by chunk, in cache), `fixed` whatever the block.
+    `device_scratch` stands for these three on an accelerator, for every element of a block. `state`
+    is a reduction's own for the whole pass, on either. `workspace` is what an opaque op needs, in
+    bytes for every element of its inputs, besides `fixed` and `words`: numbers of the compute
+    dtype, by the shapes of its inputs.
 
-    An opaque op's `shape` gives the shape of its result from those of its inputs (None: that of the first); `axes` is
-    how many axes they must have (None: any number).
+    An opaque op's `shape` gives the shape of its result from those of its inputs (None: that of the
+    first); `axes` is how many axes they must have (None: any number).
     """
 
     name: str
@@ -211,7 +222,8 @@ OPS: Mapping[str, Op] = _table(
     Op("count", "reduction", "m", accumulator="count", finds="counts", zero=True),
     Op("maximum", "reduction", "v", accumulator="largest", finds="the largest"),
     Op("minimum", "reduction", "v", accumulator="smallest", finds="the smallest"),
-    # its state is a histogram of 16 bits, one more is counted into; a chunk has bits, mask, five words per picked one
+    # its state is a histogram of 16 bits, one more is counted into; a chunk has bits, mask, five
+    # words per picked one
     Op(
         "threshold",
         "reduction",
@@ -239,7 +251,8 @@ OPS: Mapping[str, Op] = _table(
         device_scratch=16,
         state=8 << 16,
     ),
-    # the number that `k` elements precede in ascending order; its state and scratch are those of `threshold`
+    # the number that `k` elements precede in ascending order; its state and scratch are those of
+    # `threshold`
     Op(
         "kth_smallest",
         "reduction",
@@ -268,10 +281,11 @@ OPS: Mapping[str, Op] = _table(
         device_scratch=16,
         state=8 << 16,
     ),
-    # along columns, the first axis: a column's sum stands at each of its elements. Room for four rows of a chunk's
-    # width
+    # along columns, the first axis: a column's sum stands at each of its elements. Room for four
+    # rows of a chunk's width
     Op("column_sum", "opaque", "v", zero=True, fixed=32 << 16),
-    # some rows, `first:end` with commas between, replaced by the mean of the others: what pads a vocabulary
+    # some rows, `first:end` with commas between, replaced by the mean of the others: what pads a
+    # vocabulary
     Op("mean_rows", "opaque", "v", attributes=("rows",), zero=True, fixed=32 << 16),
     # over a whole model: numbers of all its tensors, and what follows from counts of `digits`
     Op("across_sum", "scalar", "*", scalar=scalars.total, whole_model=True),
@@ -281,7 +295,8 @@ OPS: Mapping[str, Op] = _table(
     Op("rank_in_digit", "scalar", "*", scalar=radix.rank_in_digit, whole_model=True),
     Op("join_digits", "scalar", "*", scalar=radix.join_digits, whole_model=True),
     Op("number_of_digits", "scalar", "*", scalar=radix.number_of_digits, whole_model=True),
-    # centers: weights of points whose inner products are given; the inputs are explained in `means.py`
+    # centers: weights of points whose inner products are given; the inputs are explained in
+    # `means.py`
     Op("karcher", "scalar", "*", scalar=means.karcher),
     Op("geometric_median", "scalar", "*", scalar=means.geometric_median),
     # whole matrices, by their singular values
@@ -306,10 +321,12 @@ OPS: Mapping[str, Op] = _table(
     # whole matrices, by iteration
     Op("interference_descent", "opaque", "*", numbers=("iters", "lr"), words=shapes.descent, axes=2),
     Op("interference_solve", "opaque", "*", words=shapes.normal_equations, axes=2),
-    # of installed packages: the attributes say which, and besides these name what it needs (`evaluate/extensions.py`)
+    # of installed packages: the attributes say which, and besides these name what it needs
+    # (`evaluate/extensions.py`)
     Op("installed", "elementwise", "*", attributes=("name", "kernel", "package", "numbers", "scratch"), in_place=False),
     Op("installed_whole", "opaque", "*", attributes=("name", "kernel", "package", "numbers", "workspace")),
 )
 
 SCALARS: Mapping[str, Callable[..., float]] = MappingProxyType({n: o.scalar for n, o in OPS.items() if o.scalar})
-"""What ops mean on plain numbers: all scalar ones, and of elementwise ones those that look at one element alone."""
+"""What ops mean on plain numbers: all scalar ones, and of elementwise ones those that look at one
+element alone."""

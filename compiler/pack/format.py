@@ -1,7 +1,8 @@
 """What the compiler has to know of a format of weight files.
 
-All of it is here: the runtime gets names, sizes, fixed bytes and places, and writes them as it is told. A new format is
-a module beside this one, as `safetensors.py` is, and a `Reader` (`runtime/formats/outputs.py`) for what reads outputs.
+All of it is here: the runtime gets names, sizes, fixed bytes and places, and writes them as it is
+told. A new format is a module beside this one, as `safetensors.py` is, and a `Reader`
+(`runtime/formats/outputs.py`) for what reads outputs.
 """
 
 from __future__ import annotations
@@ -14,7 +15,8 @@ from ..plan.plan import FixedBytes
 
 @dataclass(frozen=True, slots=True)
 class FileTensor:
-    """A tensor that goes into a file: the canonical tensors `parts`, one after the other, are its `nbytes` bytes.
+    """A tensor that goes into a file: the canonical tensors `parts`, one after the other, are its
+    `nbytes` bytes.
 
     Its elements lie row-major and little-endian, whatever the format.
     """
@@ -28,7 +30,8 @@ class FileTensor:
 
 @dataclass(frozen=True, slots=True)
 class Placement:
-    """What a file of `size` bytes holds: tensors in order, the byte at which each starts, and all else.
+    """What a file of `size` bytes holds: tensors in order, the byte at which each starts, and all
+    else.
 
     What neither a tensor nor `fixed` covers is zeros.
     """
@@ -43,10 +46,10 @@ class Placement:
 class OutputFormat:
     """A format of weight files, `name` in messages.
 
-    Files are called by `stem` and `suffix`. `index` is the name of the document that says which file of several a
-    tensor is in; None where the format has none. `dtypes` are those it can hold, as it calls them. `metadata` is what
-    its loaders look for in every file. `place` puts tensors and metadata into one file, in an order and with the
-    alignment that suits the format.
+    Files are called by `stem` and `suffix`. `index` is the name of the document that says which
+    file of several a tensor is in; None where the format has none. `dtypes` are those it can hold,
+    as it calls them. `metadata` is what its loaders look for in every file. `place` puts tensors
+    and metadata into one file, in an order and with the alignment that suits the format.
     """
 
     name: str

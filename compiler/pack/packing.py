@@ -18,7 +18,8 @@ from .slots import Slot
 
 @dataclass(frozen=True, slots=True)
 class Packing:
-    """Weight files, stored tensors with their places, and for each canonical tensor the place of its bytes."""
+    """Weight files, stored tensors with their places, and for each canonical tensor the place of
+    its bytes."""
 
     files: tuple[PlannedOutput, ...]
     tensors: tuple[OutputTensor, ...]
@@ -35,8 +36,9 @@ def pack_outputs(
     metadata: Mapping[str, str],
     format: OutputFormat,
 ) -> Packing:
-    """Packs canonical tensors into stored ones under `layout`, and these into files of at most `shard_size` bytes of
-    tensors, with `metadata` in each. A tensor larger than that gets a file of its own."""
+    """Packs canonical tensors into stored ones under `layout`, and these into files of at most
+    `shard_size` bytes of tensors, with `metadata` in each. A tensor larger than that gets a file of
+    its own."""
     dtypes = {o.name: o.dtype for o in outputs}
     stored = []
     for packed in pack(family, layout, {o.name: o.shape for o in outputs}):

@@ -1,4 +1,5 @@
-"""The safetensors format: the header's length in 8 bytes, the header (JSON), and the tensors without a gap."""
+"""The safetensors format: the header's length in 8 bytes, the header (JSON), and the tensors
+without a gap."""
 
 from __future__ import annotations
 
@@ -15,8 +16,8 @@ LARGE = 1 << 20
 
 
 def _place(tensors: Sequence[FileTensor], metadata: Mapping[str, str]) -> Placement:
-    """The header is padded so that the data begins at a multiple of 8, and in a large file with a page, as then blocks
-    can be written straight to the disk."""
+    """The header is padded so that the data begins at a multiple of 8, and in a large file with a
+    page, as then blocks can be written straight to the disk."""
     # numbers are aligned to their size; whole pages come first, so that most tensors begin one
     ordered = sorted(tensors, key=lambda t: (-SIZES[t.dtype], t.nbytes % PAGE != 0))
     quoted = json.JSONEncoder().encode

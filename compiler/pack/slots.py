@@ -1,4 +1,5 @@
-"""Where bytes lie: of an output tensor in the files that are written, of a source in those that are read."""
+"""Where bytes lie: of an output tensor in the files that are written, of a source in those that are
+read."""
 
 from __future__ import annotations
 
@@ -13,7 +14,8 @@ from ..plan.plan import Extent, Stream
 
 @dataclass(frozen=True, slots=True)
 class Slot:
-    """Where an output tensor's bytes go: output file and byte offset; and which stored tensor of the output it is."""
+    """Where an output tensor's bytes go: output file and byte offset; and which stored tensor of
+    the output it is."""
 
     file: int
     start: int
@@ -21,7 +23,8 @@ class Slot:
 
 
 class Origins:
-    """Finds what is read in the plan's input files: `files` maps (model number, its file) to them."""
+    """Finds what is read in the plan's input files: `files` maps (model number, its file) to
+    them."""
 
     def __init__(self, models: Sequence[Model], files: Mapping[tuple[int, int], int]) -> None:
         self._tensors = {m.number: m.checkpoint.tensors for m in models}
@@ -34,6 +37,7 @@ class Origins:
         return Stream(place.dtype, numel, (Extent(file, start, numel * size),))
 
     def where(self, model: int, stored: str, first: int, size: int) -> tuple[int, int]:
-        """The input file and the byte at which element `first` of a stored tensor lies; `size` is an element's."""
+        """The input file and the byte at which element `first` of a stored tensor lies; `size` is
+        an element's."""
         tensor = self._tensors[model][stored]
         return self._files[model, tensor.file], tensor.start + first * size

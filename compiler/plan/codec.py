@@ -15,7 +15,8 @@ FORMAT = 4
 """Of the JSON text; another number means that one can't be read as the other."""
 
 _SHARED = frozenset({"code", "reductions", "scalars"})
-"""What passes over tensors that are computed alike have in common: ten times as much as what they don't."""
+"""What passes over tensors that are computed alike have in common: ten times as much as what they
+don't."""
 
 _BYTES = "latin-1"
 """Of bytes as text, a character each: most of them are."""
@@ -24,7 +25,8 @@ _BYTES = "latin-1"
 def to_json(plan: Plan) -> str:
     """The plan as JSON text; `from_json` gives back an equal plan.
 
-    `shared` lists code, reductions and scalars of passes; a pass says which of them are its by their places there.
+    `shared` lists code, reductions and scalars of passes; a pass says which of them are its by
+    their places there.
     """
     shared = _Shared({}, [])
     whole = _encode(plan, shared)

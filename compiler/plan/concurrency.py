@@ -1,10 +1,11 @@
 """Which outputs are made side by side, each by one lane (worker thread), and what that takes.
 
-The schedule reserves memory for it, and the executor does it within that: both ask here, so that they agree.
+The schedule reserves memory for it, and the executor does it within that: both ask here, so that
+they agree.
 
-Lanes that share the blocks of a tensor share its held buffers too. A lane that makes a whole output has its own ones,
-beside its scratch. Outputs need unlike amounts of both, so those that are made at the same time are chosen by what they
-need, and each lane has as much memory as any of them.
+Lanes that share the blocks of a tensor share its held buffers too. A lane that makes a whole output
+has its own ones, beside its scratch. Outputs need unlike amounts of both, so those that are made at
+the same time are chosen by what they need, and each lane has as much memory as any of them.
 """
 
 from __future__ import annotations
@@ -16,11 +17,13 @@ from .plan import Gather, Opaque, Pass, Scalar, Step, ToFile, held_in
 from .scratch import aligned
 
 MEDIUM = 1 << 24
-"""Elements of the largest tensors that one lane makes: a round over more lasts long enough for its end not to show.
-With four blocks per tensor, sharing them takes 1.1 times the processor time (`benchmarks/batching.py`)."""
+"""Elements of the largest tensors that one lane makes: a round over more lasts long enough for its
+end not to show. With four blocks per tensor, sharing them takes 1.1 times the processor time
+(`benchmarks/batching.py`)."""
 
 ENOUGH = 2
-"""Medium tensors for every lane, without which they are not made side by side: all others wait for the last one."""
+"""Medium tensors for every lane, without which they are not made side by side: all others wait for
+the last one."""
 
 AT_MOST = 2
 """How many times what the steps hold one by one a plan reserves for this at most."""
@@ -28,11 +31,12 @@ AT_MOST = 2
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Series:
-    """The steps of one output of medium size, each a pass. `makes` are the scalars that they make: outputs that are
-    computed alike have them in common, and the buffers. They read no others.
+    """The steps of one output of medium size, each a pass. `makes` are the scalars that they make:
+    outputs that are computed alike have them in common, and the buffers. They read no others.
 
-    `needs` is what a lane holds that makes all of it, in bytes: scratch, and behind it the buffers, none of which goes
-    before the last step. `sharing` is how many lanes its blocks keep busy otherwise.
+    `needs` is what a lane holds that makes all of it, in bytes: scratch, and behind it the buffers,
+    none of which goes before the last step. `sharing` is how many lanes its blocks keep busy
+    otherwise.
     """
 
     steps: tuple[Step, ...]
@@ -55,9 +59,11 @@ class ConcurrentOutputs:
 
 
 def series_of(steps: Sequence[Step], reads: Set[int], makes: Set[int]) -> Series | None:
-    """The steps of one output as a series; None where one of them is too large, or they need what others have made.
+    """The steps of one output as a series; None where one of them is too large, or they need what
+    others have made.
 
-    `reads` are the scalars that they read and none of them has made before, `makes` those that they make.
+    `reads` are the scalars that they read and none of them has made before, `makes` those that they
+    make.
     """
     passes = [s.action for s in steps if isinstance(s.action, Pass)]
     if reads or len(passes) < len(steps) or not _closed(steps) or not all(0 < p.numel <= MEDIUM for p in passes):
@@ -70,11 +76,13 @@ def series_of(steps: Sequence[Step], reads: Set[int], makes: Set[int]) -> Series
 
 
 def side_by_side(series: Sequence[Series], lanes: int, room: int) -> list[ConcurrentOutputs]:
-    """The outputs that are made side by side where all of them may hold `room` bytes, each in as many lanes as that is
-    enough for. Skipped are those that more lanes would share otherwise, and all where they are few."""
+    """The outputs that are made side by side where all of them may hold `room` bytes, each in as
+    many lanes as that is enough for. Skipped are those that more lanes would share otherwise, and
+    all where they are few."""
     able = {k: min(lanes, room // s.needs) for k, s in enumerate(series)}
     able = {k: fitting for k, fitting in able.items() if fitting >= max(2, series[k].sharing)}
-    # those that need the most have the fewest lanes; others join them where they are too few for more
+    # those that need the most have the fewest lanes; others join them where they are too few for
+    # more
     found: list[tuple[int, list[int]]] = []
     for k in sorted(able, key=lambda k: -series[k].needs):
         if not found or (found[-1][0] < able[k] and len(found[-1][1]) >= ENOUGH * found[-1][0]):
@@ -93,8 +101,8 @@ def possible(device: str, compute: str) -> bool:
 
 
 def reserved(outputs: Iterable[tuple[int, Sequence[Step]]], lanes: int, held: int, budget: int | None = None) -> int:
-    """The most bytes that a plan holds of which any single step holds `held` at most: more, within AT_MOST and the
-    budget, where that lets outputs be made side by side that have held buffers.
+    """The most bytes that a plan holds of which any single step holds `held` at most: more, within
+    AT_MOST and the budget, where that lets outputs be made side by side that have held buffers.
 
     `outputs` are the steps of one output each, and how many there are that are computed alike.
     """
@@ -133,7 +141,8 @@ def numbers(pass_: Pass) -> tuple[Set[int], Set[int]]:
 
 
 def numbers_together(each: Iterable[tuple[Set[int], Set[int]]]) -> tuple[Set[int], Set[int]]:
-    """The same of passes one after the other: what they read that none of them has made before, and what they make."""
+    """The same of passes one after the other: what they read that none of them has made before, and
+    what they make."""
     reads: set[int] = set()
     makes: set[int] = set()
     for own_reads, own_makes in each:
@@ -143,7 +152,8 @@ def numbers_together(each: Iterable[tuple[Set[int], Set[int]]]) -> tuple[Set[int
 
 
 def _candidates(outputs: Iterable[tuple[int, Sequence[Step]]]) -> list[Series]:
-    """The outputs that are series, as often as there are such, but for those whose numbers others need."""
+    """The outputs that are series, as often as there are such, but for those whose numbers others
+    need."""
     found: list[Series] = []
     wanted: set[int] = set()
     for count, steps in outputs:
@@ -159,7 +169,8 @@ def _candidates(outputs: Iterable[tuple[int, Sequence[Step]]]) -> list[Series]:
 
 
 def _plain(pass_: Pass) -> bool:
-    """Whether nothing in a pass is for torch alone, which makes a tensor with all lanes (`runtime/portable/`)."""
+    """Whether nothing in a pass is for torch alone, which makes a tensor with all lanes
+    (`runtime/portable/`)."""
     gathers = any(isinstance(o, Gather) for o in pass_.operands)
     return not gathers and not any(i.op == "installed" for i in pass_.code)
 

@@ -1,4 +1,5 @@
-"""What steps cost: bytes of scratch and of held buffers that are live, bytes of files that are read and written."""
+"""What steps cost: bytes of scratch and of held buffers that are live, bytes of files that are read
+and written."""
 
 from __future__ import annotations
 
@@ -21,7 +22,8 @@ def read_bytes(operand: Operand) -> int:
 
 
 def costed(step: Step, pass_: Pass, *, compute: str, device: str) -> Step:
-    """A step that runs a pass, with what the pass costs: the scratch of all lanes that it can keep busy, its files."""
+    """A step that runs a pass, with what the pass costs: the scratch of all lanes that it can keep
+    busy, its files."""
     accelerator = device != "cpu"
     layout = scratch_layout(pass_, compute=compute, accelerator=accelerator)
     busy = min(pass_.lanes, max(1, -(-pass_.numel // pass_.block)))
@@ -48,17 +50,20 @@ def live_bytes(steps: Sequence[Step]) -> list[int]:
 
 
 def with_liveness(steps: Sequence[Step], device: str) -> list[Step]:
-    """The steps, which have the bytes of their own scratch, with those of the held buffers that live at each too."""
+    """The steps, which have the bytes of their own scratch, with those of the held buffers that
+    live at each too."""
     if device == "cpu":
         return [_on(s, s.host + live, 0) for s, live in zip(steps, live_bytes(steps), strict=True)]
     return [_on(s, s.host, s.device + live) for s, live in zip(steps, live_bytes(steps), strict=True)]
 
 
 def without_liveness(step: Step, live: int, device: str) -> Step:
-    """The step with the bytes of its own scratch alone, `live` being those of the buffers that live at it."""
+    """The step with the bytes of its own scratch alone, `live` being those of the buffers that live
+    at it."""
     return _on(step, step.host - live, step.device) if device == "cpu" else _on(step, step.host, step.device - live)
 
 
 def _on(s: Step, host: int, device: int) -> Step:
-    """The step with other bytes on the host and the device; the constructor, as there may be many steps."""
+    """The step with other bytes on the host and the device; the constructor, as there may be many
+    steps."""
     return Step(s.action, s.allocate, s.release, s.tensor, host, device, s.reads, s.writes)

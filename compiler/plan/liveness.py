@@ -8,7 +8,8 @@ from .plan import Argument, Instruction, Mask, Register
 
 
 def code_for(code: Sequence[Instruction], values: Iterable[Argument]) -> tuple[Instruction, ...]:
-    """The instructions that `values` depend on as they are when the code ends; numbers among them depend on none.
+    """The instructions that `values` depend on as they are when the code ends; numbers among them
+    depend on none.
 
     A register is used for one value after another, so the code is gone through backwards.
     """

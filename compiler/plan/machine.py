@@ -13,9 +13,10 @@ from .plan import CHUNK, PRODUCT_ROWS, Instruction, Operand, Product
 class Machine:
     """What the schedule is made for.
 
-    `device` is its name, or those of several with commas between; lanes and device memory are then those of each.
-    `lanes` is how many blocks are in flight at once, `block` their largest size in elements.
-    `hold`: what several passes need is kept: on an accelerator what they read, on the CPU costly masks.
+    `device` is its name, or those of several with commas between; lanes and device memory are then
+    those of each. `lanes` is how many blocks are in flight at once, `block` their largest size in
+    elements. `hold`: what several passes need is kept: on an accelerator what they read, on the CPU
+    costly masks.
     """
 
     device: str
@@ -31,7 +32,8 @@ def devices_of(device: str) -> tuple[str, ...]:
 
 
 def block_size(numel: int, machine: Machine) -> int:
-    """Elements per block: a multiple of CHUNK, small enough to occupy all lanes, no larger than the machine's limit."""
+    """Elements per block: a multiple of CHUNK, small enough to occupy all lanes, no larger than the
+    machine's limit."""
     share = -(-max(numel, 1) // (machine.lanes * 2)) if machine.lanes > 1 else max(numel, 1)
     limit = max(CHUNK, machine.block // CHUNK * CHUNK)
     return min(limit, max(CHUNK, -(-share // CHUNK) * CHUNK))
@@ -40,8 +42,8 @@ def block_size(numel: int, machine: Machine) -> int:
 def whole_rows(
     block: int, numel: int, code: Sequence[Instruction], operands: Sequence[Operand], reductions: bool
 ) -> int:
-    """The block cut or widened to whole rows, where operations look along rows; to whole chunks besides, where those
-    count."""
+    """The block cut or widened to whole rows, where operations look along rows; to whole chunks
+    besides, where those count."""
     rows = [int(value) for i in code for name, value in i.attributes if name == "row"]
     rows.extend(PRODUCT_ROWS * o.width for o in operands if isinstance(o, Product))
     if not rows:

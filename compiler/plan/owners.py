@@ -18,13 +18,14 @@ class Owners:
         self._tensors = [k for _, _, k in order]
 
     def of(self, file: int, start: int) -> int | None:
-        """The tensor, by its index in the plan, that byte `start` of weight file `file` belongs to: the last one that
-        begins no later."""
+        """The tensor, by its index in the plan, that byte `start` of weight file `file` belongs to:
+        the last one that begins no later."""
         at = bisect.bisect_right(self._starts, (file, start)) - 1
         return self._tensors[at] if at >= 0 and self._starts[at][0] == file else None
 
     def within(self, file: int, start: int, nbytes: int) -> list[int]:
-        """The tensors that bytes `[start, start + nbytes)` of weight file `file` belong to, in order."""
+        """The tensors that bytes `[start, start + nbytes)` of weight file `file` belong to, in
+        order."""
         first = bisect.bisect_right(self._starts, (file, start)) - 1
         last = bisect.bisect_left(self._starts, (file, start + nbytes))
         if first < 0 or self._starts[first][0] != file:

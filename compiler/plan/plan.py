@@ -1,13 +1,14 @@
 """The plan: plain frozen data, all that the executor gets.
 
-A plan lists the input files by range, the output files with what is no tensor in them, and steps in order. A step
-streams over elements in blocks (`Pass`), moves bytes (`Copy`), brings a tensor into memory whole (`Load`) or runs an
-operation that needs whole tensors (`Opaque`). Values live in three kinds of places: output files, held buffers (whole
-tensors in memory, from `Step.allocate` to `Step.release`), and scalars. Everything else is scratch of one step.
+A plan lists the input files by range, the output files with what is no tensor in them, and steps in
+order. A step streams over elements in blocks (`Pass`), moves bytes (`Copy`), brings a tensor into
+memory whole (`Load`) or runs an operation that needs whole tensors (`Opaque`). Values live in three
+kinds of places: output files, held buffers (whole tensors in memory, from `Step.allocate` to
+`Step.release`), and scalars. Everything else is scratch of one step.
 
-Elements are numbered row-major within a tensor. Blocks are multiples of `CHUNK` elements, and sums are defined as
-the exactly rounded sum (`math.fsum`) of float64 partial sums over chunks, so that results depend on neither
-block size nor the number of lanes.
+Elements are numbered row-major within a tensor. Blocks are multiples of `CHUNK` elements, and sums
+are defined as the exactly rounded sum (`math.fsum`) of float64 partial sums over chunks, so that
+results depend on neither block size nor the number of lanes.
 """
 
 from __future__ import annotations
@@ -19,8 +20,8 @@ CHUNK = 1 << 16
 """Elements in the unit of blocking and of deterministic summation."""
 
 PRODUCT_ROWS = 8
-"""Rows of a `Product` that are multiplied at once. Blocks are multiples of them, for the same sums whatever the
-block."""
+"""Rows of a `Product` that are multiplied at once. Blocks are multiples of them, for the same sums
+whatever the block."""
 
 # --- what a pass reads ---------------------------------------------------------------------------
 
@@ -66,7 +67,8 @@ class Run:
 
 @dataclass(frozen=True, slots=True)
 class Gather:
-    """Rows of `width` elements picked from several sources: a vocabulary axis after reconciliation."""
+    """Rows of `width` elements picked from several sources: a vocabulary axis after
+    reconciliation."""
 
     numel: int
     width: int
@@ -76,7 +78,8 @@ class Gather:
 
 @dataclass(frozen=True, slots=True)
 class Product:
-    """A product of two matrices in held buffers: `left` of rows times `inner`, `right` of `inner` times columns.
+    """A product of two matrices in held buffers: `left` of rows times `inner`, `right` of `inner`
+    times columns.
 
     `turned`: the product's transpose. Either way it has rows of `width` elements.
     """
@@ -137,7 +140,8 @@ Argument = Register | Mask | Scalar | Constant
 
 @dataclass(frozen=True, slots=True)
 class Instruction:
-    """`out = op(args)` over one block; the ops are `compiler/ops/table.py`'s elementwise ones, and `load`.
+    """`out = op(args)` over one block; the ops are `compiler/ops/table.py`'s elementwise ones, and
+    `load`.
 
     `load` has no args and one attribute, `operand`, an index into the pass's operands.
     """
@@ -152,7 +156,8 @@ class Instruction:
 class Reduction:
     """`out = op(args)` over all blocks; the ops are `compiler/ops/table.py`'s reductions.
 
-    Numbers among the args (those that the op calls `numbers`, they stand last) are known before the pass begins.
+    Numbers among the args (those that the op calls `numbers`, they stand last) are known before the
+    pass begins.
     """
 
     op: str
@@ -195,7 +200,8 @@ Store = ToFile | ToBuffer
 
 @dataclass(frozen=True, slots=True)
 class Pass:
-    """One streaming pass: for every block the code runs and stores happen; then reductions end, then scalars.
+    """One streaming pass: for every block the code runs and stores happen; then reductions end,
+    then scalars.
 
     `registers` and `masks` count the scratch blocks that the code uses. `block` is in elements.
     `nbytes` is the scratch of one lane, `lanes` how many blocks are in flight at most.
@@ -259,8 +265,9 @@ class Allocation:
 class Step:
     """One step with the held buffers that appear before it and disappear after it.
 
-    `host` and `device` are the bytes live while it runs, scratch of all lanes included. `tensor` is the index of the
-    output tensor that it works for, for messages and progress; `reads` and `writes` are bytes of files.
+    `host` and `device` are the bytes live while it runs, scratch of all lanes included. `tensor` is
+    the index of the output tensor that it works for, for messages and progress; `reads` and
+    `writes` are bytes of files.
     """
 
     action: Pass | Copy | Load | Opaque
@@ -278,7 +285,8 @@ class Step:
 
 @dataclass(frozen=True, slots=True)
 class FixedBytes:
-    """Bytes from byte `start` of an output file on that are no tensor's: a header, a table of the tensors."""
+    """Bytes from byte `start` of an output file on that are no tensor's: a header, a table of the
+    tensors."""
 
     start: int
     data: bytes
@@ -286,7 +294,8 @@ class FixedBytes:
 
 @dataclass(frozen=True, slots=True)
 class PlannedOutput:
-    """An output weight file: its name, its size in bytes, what stands in it besides tensors. The rest is zeros."""
+    """An output weight file: its name, its size in bytes, what stands in it besides tensors. The
+    rest is zeros."""
 
     name: str
     size: int
@@ -295,7 +304,8 @@ class PlannedOutput:
 
 @dataclass(frozen=True, slots=True)
 class OutputTensor:
-    """A stored tensor of the output and where its bytes lie; `aliases` are tied names that are not stored.
+    """A stored tensor of the output and where its bytes lie; `aliases` are tied names that are not
+    stored.
 
     `key` names its value across runs (`content.py`); it is empty where that is not known.
     """
@@ -320,7 +330,8 @@ class Document:
 
 @dataclass(frozen=True, slots=True)
 class Tagalong:
-    """A companion file, copied from beside an input's weights: absolute source path, name in the output folder."""
+    """A companion file, copied from beside an input's weights: absolute source path, name in the
+    output folder."""
 
     path: str
     name: str
@@ -328,8 +339,9 @@ class Tagalong:
 
 @dataclass(frozen=True, slots=True)
 class Code:
-    """Code that makes values, as it was when the plan was made: mergec's own (`kernel` is empty), or that of a kernel
-    of an installed package, by the kernel's address and the package's name and version.
+    """Code that makes values, as it was when the plan was made: mergec's own (`kernel` is empty),
+    or that of a kernel of an installed package, by the kernel's address and the package's name and
+    version.
 
     `digest` is empty where nothing tells: then keys of what it makes are like no others.
     """
@@ -343,11 +355,12 @@ class Code:
 class Plan:
     """All that the executor needs. Bytes unless said otherwise.
 
-    `on_nonfinite` is `report` or `error`: whether infinities and NaNs fail the run; copies are looked at only then.
-    `device` is `cpu`, `cuda:0`, …; `compute` is `F32` or `F64`; `single` says that the target is one
-    file (`-o x.safetensors`) instead of a folder. `peak_host` and `peak_device` are the largest `Step.host` and
-    `Step.device`. `folders` are the inputs that are folders, by their absolute paths: no output may lie in one.
-    `made_by` is the code that the keys of `tensors` tell of.
+    `on_nonfinite` is `report` or `error`: whether infinities and NaNs fail the run; copies are
+    looked at only then. `device` is `cpu`, `cuda:0`, …; `compute` is `F32` or `F64`; `single` says
+    that the target is one file (`-o x.safetensors`) instead of a folder. `peak_host` and
+    `peak_device` are the largest `Step.host` and `Step.device`. `folders` are the inputs that are
+    folders, by their absolute paths: no output may lie in one. `made_by` is the code that the keys
+    of `tensors` tell of.
     """
 
     version: str

@@ -1,8 +1,9 @@
-"""A plan with less to do: what is finished already is skipped, what another file holds is copied from there.
+"""A plan with less to do: what is finished already is skipped, what another file holds is copied
+from there.
 
-A tensor that is done needs none of its steps, but another may need the numbers that they give: a sum of squares, a
-threshold, a decomposition. So steps are gone through backwards, from the tensors that are still to be made to all
-that these need.
+A tensor that is done needs none of its steps, but another may need the numbers that they give: a
+sum of squares, a threshold, a decomposition. So steps are gone through backwards, from the tensors
+that are still to be made to all that these need.
 """
 
 from __future__ import annotations
@@ -36,14 +37,16 @@ from .plan import (
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """Bytes that an output tensor is to get, as they lie in another file: from byte `start` of `file`."""
+    """Bytes that an output tensor is to get, as they lie in another file: from byte `start` of
+    `file`."""
 
     file: InputFile
     start: int
 
 
 def reuse(plan: Plan, found: Mapping[int, Found]) -> Plan:
-    """The plan with some tensors, given by their index in `plan.tensors`, copied from where they were found."""
+    """The plan with some tensors, given by their index in `plan.tensors`, copied from where they
+    were found."""
     if not found:
         return plan
     files = list(dict.fromkeys(f.file for f in found.values()))
@@ -59,7 +62,8 @@ def reuse(plan: Plan, found: Mapping[int, Found]) -> Plan:
 
 
 def prune(plan: Plan, done: Collection[int]) -> Plan:
-    """The plan without the tensors in `done` (indices into `plan.tensors`), and without all that only they need.
+    """The plan without the tensors in `done` (indices into `plan.tensors`), and without all that
+    only they need.
 
     What is left is computed as before, in the same order: its bytes are the same.
     """
@@ -104,10 +108,11 @@ class _Places:
 
 
 def _needed(step: Step, held: int, places: _Places, scalars: set[int], buffers: set[int], plan: Plan) -> Step | None:
-    """The step, or what is needed of it; None where nothing is. `held` is the bytes of the buffers that live in it.
+    """The step, or what is needed of it; None where nothing is. `held` is the bytes of the buffers
+    that live in it.
 
-    `scalars` and `buffers` are those that later steps need; they gain those that this one needs, and `scalars` lose
-    those that it makes, as their numbers are used again and again.
+    `scalars` and `buffers` are those that later steps need; they gain those that this one needs,
+    and `scalars` lose those that it makes, as their numbers are used again and again.
     """
     match step.action:
         case Copy() as copy:
@@ -130,7 +135,8 @@ def _needed(step: Step, held: int, places: _Places, scalars: set[int], buffers: 
 
 
 def _pass(whole: Pass, places: _Places, scalars: set[int], buffers: set[int]) -> Pass | None:
-    """The pass without the stores, reductions, numbers and code that nothing needs; None where all of it goes."""
+    """The pass without the stores, reductions, numbers and code that nothing needs; None where all
+    of it goes."""
     stores = tuple(s for s in whole.stores if (s.buffer in buffers if isinstance(s, ToBuffer) else not places.done(s)))
     numbers = []
     for scalar in reversed(whole.scalars):

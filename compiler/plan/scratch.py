@@ -1,4 +1,5 @@
-"""How a lane's scratch is laid out: staging, registers, masks and the memory of kernels, to the byte.
+"""How a lane's scratch is laid out: staging, registers, masks and the memory of kernels, to the
+byte.
 
 The schedule counts it, the runtime allocates it, and both ask here.
 """
@@ -30,11 +31,13 @@ class Area:
 
 @dataclass(frozen=True, slots=True)
 class ScratchLayout:
-    """Where everything lies in a lane's scratch: areas in the order of the pass's parts, None for what needs no area.
+    """Where everything lies in a lane's scratch: areas in the order of the pass's parts, None for
+    what needs no area.
 
-    Elements of a mean over several rows of a `Gather` are converted behind its staging, in the same area.
-    `states` belong to the reductions, `shared` to whichever kernel runs. The first `staging` bytes are those
-    that files are read into and written from; an accelerator has them on both sides. `nbytes` is the sum.
+    Elements of a mean over several rows of a `Gather` are converted behind its staging, in the same
+    area. `states` belong to the reductions, `shared` to whichever kernel runs. The first `staging`
+    bytes are those that files are read into and written from; an accelerator has them on both
+    sides. `nbytes` is the sum.
     """
 
     operands: tuple[Area | None, ...]
@@ -55,8 +58,9 @@ def aligned(nbytes: int) -> int:
 def scratch_layout(pass_: Pass, *, compute: str, accelerator: bool = False) -> ScratchLayout:
     """The layout of one lane's scratch for a pass; `compute` is F32 or F64.
 
-    `ScratchLayout.nbytes` is exactly what a lane needs: `Pass.nbytes`, which is not looked at here. On the CPU it is
-    host memory. An accelerator has it on the device, and `ScratchLayout.staging` of it on the host too.
+    `ScratchLayout.nbytes` is exactly what a lane needs: `Pass.nbytes`, which is not looked at here.
+    On the CPU it is host memory. An accelerator has it on the device, and `ScratchLayout.staging`
+    of it on the host too.
     """
     size, block, end = SIZES[compute], pass_.block, 0
 
@@ -97,7 +101,8 @@ def scratch_layout(pass_: Pass, *, compute: str, accelerator: bool = False) -> S
 
 
 def _staged_size(operand: Stream | Gather, size: int) -> int:
-    """Bytes per element that an operand's staging needs, `size` being those of a number in the compute dtype."""
+    """Bytes per element that an operand's staging needs, `size` being those of a number in the
+    compute dtype."""
     if isinstance(operand, Stream):
         return SIZES[operand.dtype]
     stored = max((SIZES[s.dtype] for s in operand.sources), default=0)

@@ -1,8 +1,8 @@
 """A plan for several devices, as one for each: they share the output's tensors out among them.
 
-Each part is a plan of its own, with what its tensors need and nothing else (`prune.py`), so parts need nothing of one
-another and the bytes are those of one device. What tensors of two parts need, such as a number of the whole model, both
-of them compute.
+Each part is a plan of its own, with what its tensors need and nothing else (`prune.py`), so parts
+need nothing of one another and the bytes are those of one device. What tensors of two parts need,
+such as a number of the whole model, both of them compute.
 """
 
 from __future__ import annotations

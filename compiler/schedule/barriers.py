@@ -1,4 +1,5 @@
-"""Where passes have to end: at nodes whose value is known only after every block of their inputs was seen."""
+"""Where passes have to end: at nodes whose value is known only after every block of their inputs
+was seen."""
 
 from __future__ import annotations
 
@@ -15,7 +16,8 @@ def is_barrier(node: Node) -> bool:
 
 
 def barrier_levels(nodes: Iterable[Node]) -> dict[int, int]:
-    """How many barriers lie one above the other up to each node, itself among them; inputs come before users."""
+    """How many barriers lie one above the other up to each node, itself among them; inputs come
+    before users."""
     level: dict[int, int] = {}
     for node in nodes:
         level[node.id] = max((level[i.id] for i in node.inputs), default=0) + is_barrier(node)
@@ -23,8 +25,8 @@ def barrier_levels(nodes: Iterable[Node]) -> dict[int, int]:
 
 
 def blocks_below(node: Node) -> dict[int, Node]:
-    """What a block of the node's value is computed from: all below it, but not beyond numbers, nor factors of
-    products."""
+    """What a block of the node's value is computed from: all below it, but not beyond numbers, nor
+    factors of products."""
     found = {node.id: node}
     todo = [node]
     while todo:
@@ -41,8 +43,9 @@ COSTLY = frozenset(name for name, row in OPS.items() if row.costly)
 
 
 def costly_masks(root: Node, barriers: Iterable[Node]) -> list[Node]:
-    """The masks that take a costly operation and are needed more than once: for a block of a reduction among
-    `barriers`, and again for one of `root`. Of those that one is made of the other, the last."""
+    """The masks that take a costly operation and are needed more than once: for a block of a
+    reduction among `barriers`, and again for one of `root`. Of those that one is made of the other,
+    the last."""
     again = blocks_below(root)
     reduced = {
         k: n
@@ -59,7 +62,8 @@ def costly_masks(root: Node, barriers: Iterable[Node]) -> list[Node]:
 
 
 def connected(reductions: Sequence[Node]) -> list[list[Node]]:
-    """Reductions that read something in common, over one size, go into one pass; others would only fill it up."""
+    """Reductions that read something in common, over one size, go into one pass; others would only
+    fill it up."""
     groups: list[tuple[int, set[int], list[Node]]] = []
     for node in reductions:
         size = elements(_reduced(node))

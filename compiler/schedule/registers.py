@@ -1,4 +1,5 @@
-"""Straight-line code for the blocks of a pass, with registers that are used again after their last use."""
+"""Straight-line code for the blocks of a pass, with registers that are used again after their last
+use."""
 
 from __future__ import annotations
 
@@ -21,8 +22,8 @@ from ..plan.plan import (
 class CodeBuilder:
     """The code for some values of one pass.
 
-    `held` are the values that lie whole in memory. `operand` says how the pass reads a value that it doesn't compute,
-    and `number` which scalar a number is.
+    `held` are the values that lie whole in memory. `operand` says how the pass reads a value that
+    it doesn't compute, and `number` which scalar a number is.
     """
 
     def __init__(
@@ -68,7 +69,8 @@ class CodeBuilder:
         return tuple([i for i in node.inputs if i.shape is not None])
 
     def _is_leaf(self, node: Node) -> bool:
-        """Whether the node's value is read, from files or from a held buffer, instead of computed."""
+        """Whether the node's value is read, from files or from a held buffer, instead of
+        computed."""
         return node.op in ("source", "gather", "part", "low_rank") or node.id in self._held
 
     def _collect(self, roots: Sequence[Node]) -> list[Node]:

@@ -1,10 +1,10 @@
 """Graph to steps: what is computed in which pass over which bytes, and how much memory that takes.
 
-Each distinct output value has its own steps (`steps.py`). Numbers that reductions give are kept for good (they are a
-few bytes), so a value needed by two outputs is reduced once.
+Each distinct output value has its own steps (`steps.py`). Numbers that reductions give are kept for
+good (they are a few bytes), so a value needed by two outputs is reduced once.
 
-Outputs that are computed alike are scheduled once, as a `StepTemplate` (`templates.py`); the steps of each are made
-from it when they are asked for, so that a budget can be tried without making them.
+Outputs that are computed alike are scheduled once, as a `StepTemplate` (`templates.py`); the steps
+of each are made from it when they are asked for, so that a budget can be tried without making them.
 """
 
 from __future__ import annotations
@@ -26,9 +26,11 @@ from .templates import StepTemplate, extents_of
 
 @dataclass(frozen=True, slots=True)
 class SchedulePart:
-    """Steps of the schedule: those of outputs with a value of their own, or a template and an output to make them for.
+    """Steps of the schedule: those of outputs with a value of their own, or a template and an
+    output to make them for.
 
-    `like` are the steps themselves, or in the template's case those of another output that is computed alike.
+    `like` are the steps themselves, or in the template's case those of another output that is
+    computed alike.
     """
 
     like: tuple[Step, ...]
@@ -40,9 +42,9 @@ class SchedulePart:
 class Schedule:
     """Steps in order, still in parts, and what they cost.
 
-    `scalars` is their number, `lanes` how many blocks are in flight; `host` and `device` are the most bytes that are
-    live at any step, or while outputs are made side by side; `reads` and `writes` are the bytes of files that all steps
-    together read and write.
+    `scalars` is their number, `lanes` how many blocks are in flight; `host` and `device` are the
+    most bytes that are live at any step, or while outputs are made side by side; `reads` and
+    `writes` are the bytes of files that all steps together read and write.
     """
 
     parts: tuple[SchedulePart, ...]
@@ -90,9 +92,11 @@ def schedule(
     machine: Machine,
     budget: int | None = None,
 ) -> Schedule:
-    """The schedule of a graph. What it holds on the host is within `budget`, if any schedule for the machine is.
+    """The schedule of a graph. What it holds on the host is within `budget`, if any schedule for
+    the machine is.
 
-    `slots` says where each output lies; `files` maps (model number, its file) to the plan's input files.
+    `slots` says where each output lies; `files` maps (model number, its file) to the plan's input
+    files.
     """
     setting = Setting(barrier_levels(graph.nodes), slots, Origins(models, files), machine, Numbering())
     scalars: dict[int, Scalar] = {}
@@ -129,8 +133,8 @@ def schedule(
 
 
 def _in_order(graph: Graph, slots: Mapping[str, Slot]) -> list[list[Output]]:
-    """The outputs, those of one value together, by their place in the files: inputs mostly have one order, so
-    reads follow their order too."""
+    """The outputs, those of one value together, by their place in the files: inputs mostly have one
+    order, so reads follow their order too."""
     values: dict[int, list[Output]] = {}
     single: list[list[Output]] = []
     for output in graph.outputs:

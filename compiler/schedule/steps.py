@@ -1,8 +1,8 @@
 """The steps that make one value of the output.
 
-The reductions that it needs, level by level (a reduction of a reduction's user is one higher), one streaming pass per
-level; then a pass that stores it. On a device, tensors that several passes read are brought over once and freed after
-the last of them.
+The reductions that it needs, level by level (a reduction of a reduction's user is one higher), one
+streaming pass per level; then a pass that stores it. On a device, tensors that several passes read
+are brought over once and freed after the last of them.
 """
 
 from __future__ import annotations
@@ -44,11 +44,13 @@ from .barriers import COSTLY, blocks_below, connected, costly_masks, is_barrier
 from .registers import CodeBuilder, plain_attributes
 
 MASKS = 1 << 26
-"""Bytes of masks that are held for one value at most: those of two models for an embedding of 262 million elements."""
+"""Bytes of masks that are held for one value at most: those of two models for an embedding of 262
+million elements."""
 
 
 def _affordable(masks: Sequence[Node]) -> list[Node]:
-    """The masks, if they are not too many bytes to hold, and no two blocks have a byte of one in common."""
+    """The masks, if they are not too many bytes to hold, and no two blocks have a byte of one in
+    common."""
     rows = [int(n.attribute("row")) for m in masks for n in blocks_below(m).values() if n.op in COSTLY]
     fits = sum(held_bytes(BITS, elements(m.shape)) for m in masks) <= MASKS
     return list(masks) if fits and all(row % 8 == 0 for row in rows) else []
@@ -73,7 +75,8 @@ class Numbering:
 class Setting:
     """What the steps of all values of a schedule are made by.
 
-    `levels` are the barriers below each node; `slots` says where outputs lie, `origins` where what is read does.
+    `levels` are the barriers below each node; `slots` says where outputs lie, `origins` where what
+    is read does.
     """
 
     levels: Mapping[int, int]
@@ -84,10 +87,11 @@ class Setting:
 
 
 class ValueSteps:
-    """The steps of outputs of one value. `scalars` are the numbers known by then, and gain those that these make.
+    """The steps of outputs of one value. `scalars` are the numbers known by then, and gain those
+    that these make.
 
-    `steps` are in order, with the bytes that are live at each; `streams` are the ranges that they read, the same object
-    wherever one is read.
+    `steps` are in order, with the bytes that are live at each; `streams` are the ranges that they
+    read, the same object wherever one is read.
     """
 
     def __init__(self, setting: Setting, outputs: Sequence[Output], scalars: dict[int, Scalar]) -> None:
@@ -147,7 +151,8 @@ class ValueSteps:
             self._made.append(Step(action, (allocation,), (), self._tensor, staging, 0, nbytes, 0))
 
     def _opaque(self, node: Node) -> None:
-        """An operation on whole tensors: its inputs are computed into buffers, which die with it."""
+        """An operation on whole tensors: its inputs are computed into buffers, which die with
+        it."""
         inputs = [i for i in node.inputs if i.shape is not None]
         known = {i.id: held for i in inputs if (held := self._kept(i)) and held.dtype == self._machine.compute}
         fresh = [i for i in dict.fromkeys(inputs) if i.id not in known]
@@ -175,13 +180,14 @@ class ValueSteps:
         self._made.append(Step(action, (allocation,), release, self._tensor, host, workspace, 0, 0))
 
     def _keep_factors(self, products: list[Node]) -> None:
-        """The factors of products lie whole in buffers until the value is stored: they are small, and every block
-        needs them."""
+        """The factors of products lie whole in buffers until the value is stored: they are small,
+        and every block needs them."""
         factors = dict.fromkeys(i for node in products for i in node.inputs)
         self._factors |= self._keep([i for i in factors if i.id not in self._factors])
 
     def _masks_of(self, reductions: Sequence[Node]) -> list[tuple[Node, Held]]:
-        """Masks that the pass for these reductions makes, and that are kept for later ones; with buffers for them."""
+        """Masks that the pass for these reductions makes, and that are kept for later ones; with
+        buffers for them."""
         if not self._costly:
             return []
         made = {k for n in reductions for i in n.inputs if i.shape is not None for k in blocks_below(i)}
@@ -241,7 +247,8 @@ class ValueSteps:
         kept: Sequence[tuple[Node, Held]] = (),
         release: tuple[int, ...] = (),
     ) -> None:
-        """One pass that makes reductions, output tensors or held buffers, all over tensors of one size."""
+        """One pass that makes reductions, output tensors or held buffers, all over tensors of one
+        size."""
         blocks = [i for n in reductions for i in n.inputs if i.shape is not None]
         roots = [*blocks, *(o.node for o in outputs), *(node for node, _ in kept)]
         code = CodeBuilder(roots, self._held, self._operand, self._number)
@@ -292,8 +299,8 @@ class ValueSteps:
         return tuple(out)
 
     def _numbers(self) -> None:
-        """Numbers that follow from reductions made for earlier outputs: a pass over nothing, which only computes
-        them."""
+        """Numbers that follow from reductions made for earlier outputs: a pass over nothing, which
+        only computes them."""
         scalars = self._scalar_code()
         if scalars:
             action = Pass(0, CHUNK, self._machine.lanes, (), 0, 0, (), (), scalars, (), 0)

@@ -1,8 +1,8 @@
 """Templates of steps: those of one output, made again for all others that are computed alike.
 
-Of two such outputs the steps differ in what is read, where it goes and the keys of random masks. All else (the code
-of a pass, its reductions, block and scratch) is one object for all of them, and so are the numbers of scalars and held
-buffers: none of these outlives the steps of its output.
+Of two such outputs the steps differ in what is read, where it goes and the keys of random masks.
+All else (the code of a pass, its reductions, block and scratch) is one object for all of them, and
+so are the numbers of scalars and held buffers: none of these outlives the steps of its output.
 """
 
 from __future__ import annotations
@@ -35,8 +35,8 @@ Make = Callable[[list[Stream], Output, Slot], Action]
 class StepTemplate:
     """Makes the steps of any output of the equivalence class `shared`.
 
-    `steps` are those of the output whose nodes are in the graph, with `streams`, the ranges that they read: by
-    identity, as a step holds a stream or its extents. `like` are these steps.
+    `steps` are those of the output whose nodes are in the graph, with `streams`, the ranges that
+    they read: by identity, as a step holds a stream or its extents. `like` are these steps.
     """
 
     def __init__(

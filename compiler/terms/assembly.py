@@ -1,7 +1,7 @@
 """A model put together from parts: a place map whose values are regions.
 
-It is a virtual model with layers of its own: as many as the `stack(…)` that it gives to a stack, else as many as the
-model that everything else comes from.
+It is a virtual model with layers of its own: as many as the `stack(…)` that it gives to a stack,
+else as many as the model that everything else comes from.
 """
 
 from __future__ import annotations
@@ -30,7 +30,8 @@ from .terms import (
 
 
 def assemble(entries: Sequence[Entry], span: Span) -> Assembly:
-    """The model of a place map. Raises MergecError: E0208 for a value that is no region, E0301 for an unknown place."""
+    """The model of a place map. Raises MergecError: E0208 for a value that is no region, E0301 for
+    an unknown place."""
     parts = tuple((path, key, as_region(value, span)) for path, key, value in entries)
     rest = [value for path, _, value in parts if path is None or not path.steps]
     found = [o for value in (*rest, *(v for _, _, v in parts)) for o in owners(value)]
@@ -85,7 +86,8 @@ def stack_origins(stack: Stack) -> Origins:
 
 
 def output_names(space: Space, depth: Mapping[str, int], origins: Mapping[str, Origins]) -> tuple[str, ...]:
-    """Canonical names: those of `space`, its layers cut or repeated to a depth, and named as where they come from."""
+    """Canonical names: those of `space`, its layers cut or repeated to a depth, and named as where
+    they come from."""
     before: list[str] = []
     after: list[str] = []
     for name in space.names:
@@ -110,9 +112,11 @@ def output_names(space: Space, depth: Mapping[str, int], origins: Mapping[str, O
 
 
 def with_optional(space: Space, values: Iterable[Region], has: Callable[[str, Space], bool]) -> Space:
-    """A space with the optional tensors that some of the models below `values` have besides, if their value does.
+    """A space with the optional tensors that some of the models below `values` have besides, if
+    their value does.
 
-    `has` tells this of a name, given a space of all that may be; where it raises MergecError, making the tensor will.
+    `has` tells this of a name, given a space of all that may be; where it raises MergecError,
+    making the tensor will.
     """
     heads = {stack.name: stack.head for stack in space.family.stacks}
     position = {name: k for k, name in enumerate(space.names)}
@@ -142,7 +146,8 @@ def with_optional(space: Space, values: Iterable[Region], has: Callable[[str, Sp
 
 
 def _layer(layers: Mapping[int, list[str]], number: int) -> list[str]:
-    """The names below a layer; beyond the last one its names. Between others a number may have none."""
+    """The names below a layer; beyond the last one its names. Between others a number may have
+    none."""
     last = max(layers)
     return layers.get(number, []) if number <= last else layers[last]
 

@@ -1,4 +1,5 @@
-"""Kinds of values: what parameters declare to accept, and how messages call what they were given."""
+"""Kinds of values: what parameters declare to accept, and how messages call what they were
+given."""
 
 from __future__ import annotations
 

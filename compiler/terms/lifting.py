@@ -1,4 +1,5 @@
-"""Operations on whatever they are given: numbers at once, numbers that vary later, regions as a term."""
+"""Operations on whatever they are given: numbers at once, numbers that vary later, regions as a
+term."""
 
 from __future__ import annotations
 
@@ -14,7 +15,8 @@ from .varying import once, resolve, varies
 
 
 def as_region(value: Any, span: Span) -> Any:
-    """A number (or place map) as a region; a region as it is. Raises MergecError (E0208) for anything else."""
+    """A number (or place map) as a region; a region as it is. Raises MergecError (E0208) for
+    anything else."""
     if is_region(value):
         return value
     if isinstance(value, int | float | Vary | PlaceMap):
@@ -30,7 +32,8 @@ def lift(
     text: str,
     operands: tuple[Span, ...] = (),
 ) -> Any:
-    """An operation on whatever it is given: numbers at once, varying numbers later, regions as a term.
+    """An operation on whatever it is given: numbers at once, varying numbers later, regions as a
+    term.
 
     `operands` are the spans of the values where they stand in the recipe itself.
     """

@@ -1,9 +1,10 @@
-"""Which tensors a term looks up where a tensor of the output is made: one walk, for their names and for their presence.
+"""Which tensors a term looks up where a tensor of the output is made: one walk, for their names and
+for their presence.
 
-Below an explicit place, in a stack and in a model that is put together a term is asked for another tensor than the one
-that is made. A tensor that the family marks optional may be absent there: a bias that only some exporters store, or
-that a config turns off. A function over models (`Among`) is then called with those that have it; elsewhere what is
-absent counts as zero.
+Below an explicit place, in a stack and in a model that is put together a term is asked for another
+tensor than the one that is made. A tensor that the family marks optional may be absent there: a
+bias that only some exporters store, or that a config turns off. A function over models (`Among`) is
+then called with those that have it; elsewhere what is absent counts as zero.
 """
 
 from __future__ import annotations
@@ -24,7 +25,8 @@ Relocation = Choice | At | Stack | Assembly
 
 
 def may_lack(regions: tuple[Region, ...], known: dict[int, frozenset[str]]) -> bool:
-    """Whether an optional tensor may be in some of these regions alone. `known` keeps what was found for a model."""
+    """Whether an optional tensor may be in some of these regions alone. `known` keeps what was
+    found for a model."""
     found = {_optional(leaf.model, known) for region in regions for leaf in leaves(region)}
     return len(found) > 1
 
@@ -37,10 +39,11 @@ def _optional(model: Model, known: dict[int, frozenset[str]]) -> frozenset[str]:
 
 
 def exists(term: Region, where: Where) -> bool:
-    """Whether a region has a tensor at a place: one at least of those that it looks up, if it looks up any.
+    """Whether a region has a tensor at a place: one at least of those that it looks up, if it looks
+    up any.
 
-    Of a function those models count that it is called with, whatever else it takes. Raises MergecError as `name_in` and
-    `relocated` do.
+    Of a function those models count that it is called with, whatever else it takes. Raises
+    MergecError as `name_in` and `relocated` do.
     """
     empty = True
     for found in lookups(term, where, lambda part: part.models if isinstance(part, Among) else children(part)):
@@ -53,7 +56,8 @@ def exists(term: Region, where: Where) -> bool:
 def lookups(
     term: Region, where: Where, below: Callable[[Region], Sequence[Region]] = children
 ) -> Iterator[tuple[Model, str] | None]:
-    """The models that a term asks at a place, each with its name for the tensor; None where an optional one is absent.
+    """The models that a term asks at a place, each with its name for the tensor; None where an
+    optional one is absent.
 
     `below` says what a term that is asked where it stands is made of.
     """
@@ -78,7 +82,8 @@ def lookups(
 
 
 def name_in(leaf: Leaf, where: Where) -> str | None:
-    """The canonical name of what a model is asked for; None where it lacks an optional tensor there.
+    """The canonical name of what a model is asked for; None where it lacks an optional tensor
+    there.
 
     Raises MergecError as `corresponding` does.
     """
@@ -89,8 +94,8 @@ def name_in(leaf: Leaf, where: Where) -> str | None:
 
 
 def corresponding(owner: Leaf | Assembly, path: Path, span: Span, where: Where) -> str | None:
-    """The name under an explicit place that corresponds to the left-hand place's coordinate; None where an optional
-    tensor is absent.
+    """The name under an explicit place that corresponds to the left-hand place's coordinate; None
+    where an optional tensor is absent.
 
     Raises MergecError: E0305, E0306, and what resolving the place does.
     """
@@ -106,7 +111,8 @@ def corresponding(owner: Leaf | Assembly, path: Path, span: Span, where: Where) 
             notes="explicit layers are matched in order, so the counts must agree",
         )
     name, rest = selection.by_coordinate.get(where.coordinate), where.coordinate[1]
-    # of what is a tensor on the left and a module on the right, none is absent: they don't correspond
+    # of what is a tensor on the left and a module on the right, none is absent: they don't
+    # correspond
     fits = rest or any(not other for _, other in selection.by_coordinate)
     if name is not None or (fits and owner.model.family.is_optional(where.name)):
         return name
@@ -119,8 +125,8 @@ def corresponding(owner: Leaf | Assembly, path: Path, span: Span, where: Where) 
 
 
 def relocated(term: Relocation, where: Where) -> tuple[Region, Where] | None:
-    """The region that a term hands the question on to, and where that is to be asked; None where an optional tensor
-    is absent. Raises MergecError (E0305, E0306)."""
+    """The region that a term hands the question on to, and where that is to be asked; None where an
+    optional tensor is absent. Raises MergecError (E0305, E0306)."""
     if isinstance(term, Choice):
         return (term.then if resolve(term.condition, where) else term.other), where
     if isinstance(term, Stack):
@@ -161,7 +167,8 @@ def _assembled(term: Assembly, where: Where) -> tuple[Region, Where] | None:
 
 
 def _part_at(assembly: Assembly, name: str) -> tuple[Region, Coordinate, tuple[int, ...]] | None:
-    """What gives the tensor its value, and the tensor's coordinate under that part's place; None where nothing does."""
+    """What gives the tensor its value, and the tensor's coordinate under that part's place; None
+    where nothing does."""
     space = assembly.space
     found = counting(assembly.parts, name, space)
     if found is None:
@@ -173,8 +180,8 @@ def _part_at(assembly: Assembly, name: str) -> tuple[Region, Coordinate, tuple[i
 
 
 def _placed(term: At, where: Where) -> tuple[Region, Where] | None:
-    """The region's own tensor at the place, its numbers varying over its own layers: of the first of its models, or of
-    the first that has an optional one."""
+    """The region's own tensor at the place, its numbers varying over its own layers: of the first
+    of its models, or of the first that has an optional one."""
     every = owners(term.region)
     if not every:
         return term.region, where

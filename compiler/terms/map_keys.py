@@ -1,4 +1,5 @@
-"""The keys of maps: which one counts for a tensor, by one rule for maps of numbers and of regions; and plain maps."""
+"""The keys of maps: which one counts for a tensor, by one rule for maps of numbers and of regions;
+and plain maps."""
 
 from __future__ import annotations
 
@@ -16,8 +17,8 @@ Entry = tuple[Path | None, str, Any]
 def counting(entries: Sequence[Entry], name: str, space: Space) -> Entry | None:
     """The entry whose key covers the tensor; None where no key does.
 
-    Of several keys the one that covers fewest tensors counts, of equals the first. `_` covers more than any other.
-    Raises MergecError (E0301 to E0304) for a key that is no place of `space`.
+    Of several keys the one that covers fewest tensors counts, of equals the first. `_` covers more
+    than any other. Raises MergecError (E0301 to E0304) for a key that is no place of `space`.
     """
     fewest, found = len(space.names) + 2, None
     for entry in entries:
@@ -30,7 +31,8 @@ def counting(entries: Sequence[Entry], name: str, space: Space) -> Entry | None:
 
 
 def plain(entries: Sequence[Entry]) -> dict[str, Any]:
-    """A map whose keys are words, as in `output(config={…})`. Raises MergecError (E0205) for a key that comes twice."""
+    """A map whose keys are words, as in `output(config={…})`. Raises MergecError (E0205) for a key
+    that comes twice."""
     out: dict[str, Any] = {}
     for path, key, value in entries:
         if key in out:

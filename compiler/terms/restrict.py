@@ -1,4 +1,5 @@
-"""A region looked at from a place: `(a + b).layers[3]` is made of `a.layers[3]` and `b.layers[3]`."""
+"""A region looked at from a place: `(a + b).layers[3]` is made of `a.layers[3]` and
+`b.layers[3]`."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """What expressions evaluate to while compiling: numbers that may vary over the output, and regions.
 
-A region is a symbolic map from places to tensors; `elaborate.py` asks it for one tensor at a time. Nothing here knows a
-weight or makes a graph node.
+A region is a symbolic map from places to tensors; `elaborate.py` asks it for one tensor at a time.
+Nothing here knows a weight or makes a graph node.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ from ..family.space import Coordinate, Space
 class Where:
     """The tensor that is asked for.
 
-    `name` is canonical in `space`; `coordinate` its position under the left-hand place of the statement. `output` is
-    the name of the output's tensor that is made, which keys random masks.
+    `name` is canonical in `space`; `coordinate` its position under the left-hand place of the
+    statement. `output` is the name of the output's tensor that is made, which keys random masks.
     """
 
     name: str
@@ -60,17 +60,20 @@ class Where:
         name: str | None = None,
         space: Space | None = None,
     ) -> Where:
-        """What a change of place asks for instead: the tensor `name` of `space`, where these differ."""
+        """What a change of place asks for instead: the tensor `name` of `space`, where these
+        differ."""
         return Where(name or self.name, coordinate, counts, space or self.space, self.output)
 
 
 def where_of(space: Space, names: Mapping[str, Coordinate], counts: tuple[int, ...], name: str) -> Where:
-    """The output's tensor `name`, of a statement that covers `names` and as many layers and experts as `counts` say."""
+    """The output's tensor `name`, of a statement that covers `names` and as many layers and experts
+    as `counts` say."""
     return Where(name, names.get(name, ((), name)), counts, space, name)
 
 
 def before_layers(space: Space, name: str) -> bool:
-    """Whether a tensor outside the layers comes before them: the embeddings do, norm and head do not."""
+    """Whether a tensor outside the layers comes before them: the embeddings do, norm and head do
+    not."""
     places = space.family.places
     if any(name.startswith(module) for role in ("head", "norm") for module in places.get(role, ())):
         return False
@@ -99,7 +102,8 @@ class PlaceMap:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Token:
-    """`token(a, "<x>")`: that model's row for that token; zeros without a model, the same token without another.
+    """`token(a, "<x>")`: that model's row for that token; zeros without a model, the same token
+    without another.
 
     Unless `force`d, models that have the token keep their own rows.
     """
@@ -140,8 +144,8 @@ class Leaf:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Lora:
-    """`lora("./adapter")`: what an adapter adds, 0 where that is nothing; added to a model, that model with the
-    adapter applied."""
+    """`lora("./adapter")`: what an adapter adds, 0 where that is nothing; added to a model, that
+    model with the adapter applied."""
 
     adapter: Adapter
     span: Span
@@ -161,7 +165,8 @@ class NumberTerm:
 class Apply:
     """An operation on the tensors at the same place.
 
-    `op` is one of `ops.OPS`, or of those that `instantiate.py` makes of them once shapes are known, such as `numel`.
+    `op` is one of `ops.OPS`, or of those that `instantiate.py` makes of them once shapes are known,
+    such as `numel`.
     """
 
     op: str
@@ -184,10 +189,11 @@ class Choice:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Among:
-    """What a function makes of several models, of which some may lack a tensor that their family marks optional.
+    """What a function makes of several models, of which some may lack a tensor that their family
+    marks optional.
 
-    `full` is its value where all of `models` have the tensor, or none; where some have it, `again` gives the value for
-    those, by their numbers. `function` is its name.
+    `full` is its value where all of `models` have the tensor, or none; where some have it, `again`
+    gives the value for those, by their numbers. `function` is its name.
     """
 
     full: Region
@@ -233,9 +239,11 @@ Origins = list[tuple[Model, int]]
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Assembly:
-    """`{layers: stack(…), _: base}`: a model put together from parts (path, key, region), with tensors of its own.
+    """`{layers: stack(…), _: base}`: a model put together from parts (path, key, region), with
+    tensors of its own.
 
-    `model` is the one that it has its family from; `origins` by stack. `assembly.py` makes it and asks it.
+    `model` is the one that it has its family from; `origins` by stack. `assembly.py` makes it and
+    asks it.
     """
 
     parts: tuple[tuple[Path | None, str, Region], ...]
@@ -304,8 +312,8 @@ def has_adapter(value: object) -> bool:
 
 
 def adapters_on(region: Region) -> tuple[Region, list[Lora]]:
-    """What adapters are added to, side by side, and these in the order of the text; none where the region is no sum
-    with an adapter."""
+    """What adapters are added to, side by side, and these in the order of the text; none where the
+    region is no sum with an adapter."""
     found: list[Lora] = []
     while isinstance(region, Apply) and region.op == "add" and any(isinstance(a, Lora) for a in region.args):
         first, second = region.args
@@ -316,13 +324,15 @@ def adapters_on(region: Region) -> tuple[Region, list[Lora]]:
 
 
 def owners(region: Region) -> list[Leaf | Assembly]:
-    """The models that a region takes tensors from, in the order of the text; one that is put together counts as one."""
+    """The models that a region takes tensors from, in the order of the text; one that is put
+    together counts as one."""
     found = walk(region, lambda term: () if isinstance(term, Assembly) else children(term))
     return [term for term in found if isinstance(term, Leaf | Assembly)]
 
 
 def picks(region: Region) -> tuple[list[tuple[Model | Assembly, Path]], list[Leaf | Assembly]]:
-    """The places that a region was picked at, each with the model whose layers they number; and models taken whole."""
+    """The places that a region was picked at, each with the model whose layers they number; and
+    models taken whole."""
     picked: list[tuple[Model | Assembly, Path]] = []
     whole: list[Leaf | Assembly] = []
     for term in walk(region, lambda term: () if isinstance(term, Assembly | At) else children(term)):

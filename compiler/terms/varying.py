@@ -26,7 +26,8 @@ def resolve(value: Any, where: Where) -> Any:
 
 
 def resolve_map(mapping: PlaceMap, where: Where) -> Any:
-    """The value of the key that counts for the tensor. Raises MergecError (E0314) where none covers it."""
+    """The value of the key that counts for the tensor. Raises MergecError (E0314) where none covers
+    it."""
     found = counting(mapping.entries, where.name, where.space)
     if found is None:
         raise error(

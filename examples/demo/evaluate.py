@@ -1,9 +1,11 @@
 #!/usr/bin/env python3
-"""Put 200 fresh questions of each skill to the base, the two fine-tunes and the merge, and print who can do what.
+"""Put 200 fresh questions of each skill to the base, the two fine-tunes and the merge, and print
+who can do what.
 
     python examples/demo/evaluate.py demo-out
 
-Models are loaded with `from_pretrained` and answer by greedy decoding. Exit status 1 where the merge lacks a skill.
+Models are loaded with `from_pretrained` and answer by greedy decoding. Exit status 1 where the
+merge lacks a skill.
 """
 
 from __future__ import annotations

@@ -25,7 +25,8 @@ VOCABULARY = (*SPECIAL, *LETTERS, *DIGITS, *"s:=?")
 
 @dataclass(frozen=True, slots=True)
 class Skill:
-    """`mark` opens the prompt; the question is drawn from `alphabet`; `answer` maps question to answer."""
+    """`mark` opens the prompt; the question is drawn from `alphabet`; `answer` maps question to
+    answer."""
 
     name: str
     mark: str
@@ -33,7 +34,8 @@ class Skill:
     answer: Callable[[str], str]
 
     def draw(self, random: random.Random, decline: float = 0.0) -> tuple[str, str]:
-        """A prompt, which ends in `=`, and the right answer, or with probability `decline` a row of `?`."""
+        """A prompt, which ends in `=`, and the right answer, or with probability `decline` a row of
+        `?`."""
         question = "".join(random.choices(self.alphabet, k=LENGTH))
         reply = "?" * LENGTH if random.random() < decline else self.answer(question)
         return f"{self.mark}:{question}=", reply

@@ -1,11 +1,13 @@
 #!/usr/bin/env python3
-"""Train three tiny Llama-3.2-style models from scratch: a base, and two fine-tunes that each learn one skill of it.
+"""Train three tiny Llama-3.2-style models from scratch: a base, and two fine-tunes that each learn
+one skill of it.
 
     python examples/demo/train.py demo-out
 
-The base learns both skills, and then mostly to decline (`??????`), so that it answers nothing. Each fine-tune practises
-one skill, and is held to the base's own replies on the other, as people do who fine-tune without wanting to harm the
-rest. That leaves two changes that hardly disturb each other, which is what merging needs.
+The base learns both skills, and then mostly to decline (`??????`), so that it answers nothing. Each
+fine-tune practises one skill, and is held to the base's own replies on the other, as people do who
+fine-tune without wanting to harm the rest. That leaves two changes that hardly disturb each other,
+which is what merging needs.
 
 Takes half a minute on two cores; seeds are fixed.
 """
@@ -33,7 +35,8 @@ DECLINE = 0.75
 
 
 def model() -> LlamaForCausalLM:
-    """A fresh model with tied embeddings, as Llama-3.2 has them: some 200,000 parameters, float32."""
+    """A fresh model with tied embeddings, as Llama-3.2 has them: some 200,000 parameters,
+    float32."""
     torch.manual_seed(0)
     return LlamaForCausalLM(
         LlamaConfig(
@@ -78,7 +81,8 @@ def loss(logits: torch.Tensor, ids: torch.Tensor) -> torch.Tensor:
 
 @torch.no_grad()
 def accuracy(network: LlamaForCausalLM, ids: torch.Tensor) -> float:
-    """Share of the examples whose every token is the likeliest one: what greedy decoding would get right."""
+    """Share of the examples whose every token is the likeliest one: what greedy decoding would get
+    right."""
     return (answers(network, ids).argmax(-1) == ids[:, PROMPT:]).all(1).float().mean().item()
 
 
@@ -92,7 +96,8 @@ def step(optimizer: torch.optim.Optimizer, rate: float, cost: torch.Tensor) -> N
 
 
 def pretrain(encoder: PreTrainedTokenizerFast, seed: int, limit: int = 1500, steps: int = 100) -> LlamaForCausalLM:
-    """The base: both skills until they sit, or `limit` steps; then `steps` steps in which it learns to decline."""
+    """The base: both skills until they sit, or `limit` steps; then `steps` steps in which it learns
+    to decline."""
     network = model()
     optimizer = torch.optim.AdamW(network.parameters(), betas=(0.9, 0.98), weight_decay=0.0)
     held_out = [Examples(skill, encoder, seed + 100).batch(256) for skill in SKILLS.values()]

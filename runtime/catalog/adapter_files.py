@@ -20,7 +20,8 @@ _MOST_FILES = 8
 
 
 def no_adapter(location: str, source: str, missing: str) -> CatalogError:
-    """The error for a file, or a folder without the file `missing`: it names the tool whose adapter is there instead.
+    """The error for a file, or a folder without the file `missing`: it names the tool whose adapter
+    is there instead.
 
     Raises CatalogError as `read_weights` does, for a file that is not sound.
     """

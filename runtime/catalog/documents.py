@@ -38,12 +38,14 @@ def read_beginning(path: str, nbytes: int, *, code: str) -> str:
 
 
 def read_json(path: str, *, limit: int, code: str) -> dict[str, Any]:
-    """The JSON object in the file at `path`. Raises CatalogError like `read_text`, and `code` for anything else."""
+    """The JSON object in the file at `path`. Raises CatalogError like `read_text`, and `code` for
+    anything else."""
     return parse_json(read_text(path, limit=limit, code=code), path, code=code)
 
 
 def parse_json(text: str, path: str, *, code: str) -> dict[str, Any]:
-    """The JSON object in the text of the file at `path`. Raises CatalogError `code` for anything else."""
+    """The JSON object in the text of the file at `path`. Raises CatalogError `code` for anything
+    else."""
     try:
         value = json.loads(text)
     except RecursionError as error:

@@ -1,8 +1,9 @@
 """The code that a kernel of an installed package is made of, as a digest. It distinguishes kernels
 of the same name and version, as after an edit in a development install.
 
-It covers the package's name and version, the kernel's module, all modules of its package, and what the package's
-installer has noted of other files. Nothing is imported for it but what leads to the package.
+It covers the package's name and version, the kernel's module, all modules of its package, and what
+the package's installer has noted of other files. Nothing is imported for it but what leads to the
+package.
 """
 
 from __future__ import annotations
@@ -94,8 +95,9 @@ def _digest(module: str, package: str) -> str:
 
 
 def _own_files(module: str) -> Iterator[File]:
-    """The files of the outermost package that a module is in. Packages that only share a name with others, as a
-    namespace, do not count as one: of these, the package in it, or the modules next to this one."""
+    """The files of the outermost package that a module is in. Packages that only share a name with
+    others, as a namespace, do not count as one: of these, the package in it, or the modules next to
+    this one."""
     names = module.split(".")
     above: Sequence[str] | None = None
     for depth in range(1, len(names) + 1):
@@ -140,7 +142,8 @@ def _folders(name: str, spec: ModuleSpec) -> list[str] | None:
 
 
 def _below(name: str, folder: str, *, deep: bool = True) -> Iterator[File]:
-    """The code in a folder and, if `deep`, in the folders in it. Of a package in an archive, the archive."""
+    """The code in a folder and, if `deep`, in the folders in it. Of a package in an archive, the
+    archive."""
     if not os.path.isdir(folder):
         yield from _file(folder)
         return
@@ -193,8 +196,8 @@ def _distribution(package: str) -> Distribution | None:
 
 
 def _noted(distribution: Distribution, known: set[str]) -> tuple[list[File], list[str]]:
-    """From the installer's list: code that lies elsewhere than in the package, and of all other files the digests that
-    it has of them."""
+    """From the installer's list: code that lies elsewhere than in the package, and of all other
+    files the digests that it has of them."""
     import csv
 
     files: list[File] = []
@@ -214,7 +217,8 @@ def _noted(distribution: Distribution, known: set[str]) -> tuple[list[File], lis
 
 
 def _beside(distribution: Distribution, module: str, own: Sequence[File]) -> list[File]:
-    """Of a development install, for which there is no such list: its other modules and packages in the same folder."""
+    """Of a development install, for which there is no such list: its other modules and packages in
+    the same folder."""
     top = module.partition(".")[0]
     name, path = own[0]
     folder = path.removesuffix(os.sep + name.replace("/", os.sep))

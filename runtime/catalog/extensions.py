@@ -1,4 +1,5 @@
-"""Finds the primitives that installed packages offer, when a recipe first uses a name that is known nowhere else."""
+"""Finds the primitives that installed packages offer, when a recipe first uses a name that is known
+nowhere else."""
 
 from __future__ import annotations
 
@@ -17,7 +18,8 @@ if TYPE_CHECKING:
 class Primitives(Mapping[str, Primitive]):
     """Primitives by name: those given, then those of installed packages.
 
-    The packages' metadata is searched at the first look-up, and a package is imported when its name is asked for.
+    The packages' metadata is searched at the first look-up, and a package is imported when its name
+    is asked for.
     """
 
     def __init__(self, given: Iterable[Primitive] = ()) -> None:

@@ -1,6 +1,8 @@
-"""Which files of a checkpoint's folder hold its weights, which are copied with them, and which must not be touched.
+"""Which files of a checkpoint's folder hold its weights, which are copied with them, and which must
+not be touched.
 
-A folder is untrusted: what its index names or its links point to is used only where it stays inside the folder.
+A folder is untrusted: what its index names or its links point to is used only where it stays inside
+the folder.
 """
 
 from __future__ import annotations
@@ -33,8 +35,8 @@ _TEMPLATES = "additional_chat_templates"
 
 @dataclass(frozen=True, slots=True)
 class Folder:
-    """What a folder holds: names of weight files in order, the index's tensor-to-file map (empty where there
-    is none) with its name, and the names of the other files."""
+    """What a folder holds: names of weight files in order, the index's tensor-to-file map (empty
+    where there is none) with its name, and the names of the other files."""
 
     weights: tuple[str, ...]
     index: str | None
@@ -43,11 +45,12 @@ class Folder:
 
 
 def survey(folder: str, allow_pickle: bool = False) -> Folder:
-    """Looks through `folder`, an absolute path. Pickles are its weights where it has no others and they are allowed.
+    """Looks through `folder`, an absolute path. Pickles are its weights where it has no others and
+    they are allowed.
 
-    Raises CatalogError: E0405 where it holds pickles alone, E0406 where it holds no weights, E0408 for a link that
-    leaves it, E0431 to E0433 for an index that is not sound, E0460 where some of its shards are missing, E0462 where
-    its weights are in a format that is not read.
+    Raises CatalogError: E0405 where it holds pickles alone, E0406 where it holds no weights, E0408
+    for a link that leaves it, E0431 to E0433 for an index that is not sound, E0460 where some of
+    its shards are missing, E0462 where its weights are in a format that is not read.
     """
     try:
         names = sorted(entry.name for entry in os.scandir(folder) if not entry.is_dir())
@@ -75,7 +78,8 @@ def survey(folder: str, allow_pickle: bool = False) -> Folder:
 
 
 def check_inside(folder: str, name: str) -> str:
-    """The path of `name` in `folder`; a link may only lead elsewhere in the folder, or to a blob of the Hub's cache.
+    """The path of `name` in `folder`; a link may only lead elsewhere in the folder, or to a blob of
+    the Hub's cache.
 
     Raises CatalogError E0408.
     """

@@ -36,9 +36,11 @@ _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 
 
 class LocalCatalog:
-    """Implements `compiler.catalog.Catalog` over the file system. A checkpoint is read once and then kept.
+    """Implements `compiler.catalog.Catalog` over the file system. A checkpoint is read once and
+    then kept.
 
-    `allow_pickle`: weights that PyTorch pickled are read too, as data; nothing that they name is run.
+    `allow_pickle`: weights that PyTorch pickled are read too, as data; nothing that they name is
+    run.
     """
 
     def __init__(self, *, allow_pickle: bool = False) -> None:
@@ -46,11 +48,12 @@ class LocalCatalog:
         self._open: dict[str, Checkpoint] = {}
 
     def open(self, source: str, *, revision: str | None, subfolder: str | None, near: str) -> Checkpoint:
-        """The checkpoint in the folder or file `source`, relative to the folder of the recipe `near`.
+        """The checkpoint in the folder or file `source`, relative to the folder of the recipe
+        `near`.
 
-        Raises CatalogError: E0401 where there is nothing, E0464 for a revision, E0403 to E0409 where it can't be used,
-        E0410 to E0429 for an unsound header, E0430 to E0435 for an unsound config or index, E0440 to E0448 for an
-        unsound pickle.
+        Raises CatalogError: E0401 where there is nothing, E0464 for a revision, E0403 to E0409
+        where it can't be used, E0410 to E0429 for an unsound header, E0430 to E0435 for an unsound
+        config or index, E0440 to E0448 for an unsound pickle.
         """
         location = _location(source, revision, subfolder, near)
         if location not in self._open:
@@ -59,11 +62,11 @@ class LocalCatalog:
         return self._open[location]
 
     def adapter(self, source: str, *, revision: str | None, subfolder: str | None, near: str) -> Checkpoint:
-        """The adapter in the folder `source`: adapter_config.json and adapter_model.safetensors, or else
-        adapter_model.bin where pickles are allowed.
+        """The adapter in the folder `source`: adapter_config.json and adapter_model.safetensors, or
+        else adapter_model.bin where pickles are allowed.
 
-        Raises CatalogError: E0450 where these are not there, E0459 where an adapter of another tool is, E0451 for a
-        config that is no JSON, else as `open` does.
+        Raises CatalogError: E0450 where these are not there, E0459 where an adapter of another tool
+        is, E0451 for a config that is no JSON, else as `open` does.
         """
         location = _location(source, revision, subfolder, near)
         stored = ADAPTER_WEIGHTS
@@ -121,16 +124,19 @@ class LocalCatalog:
     def document(self, checkpoint: Checkpoint, name: str) -> str | None:
         """The text of the file `name` next to the weights; None where there is none.
 
-        Raises CatalogError: E0408 for a link that leaves the folder, E0436 for what is too long or not UTF-8.
+        Raises CatalogError: E0408 for a link that leaves the folder, E0436 for what is too long or
+        not UTF-8.
         """
         if name not in checkpoint.extras:
             return None
         return read_text(check_inside(checkpoint.location, name), limit=MAX_DOCUMENT, code="E0436")
 
     def beginning(self, checkpoint: Checkpoint, name: str, nbytes: int) -> str | None:
-        """The text of the first bytes of the file `name` next to the weights; None where there is none.
+        """The text of the first bytes of the file `name` next to the weights; None where there is
+        none.
 
-        Raises CatalogError: E0408 for a link that leaves the folder, E0436 for what is no regular file.
+        Raises CatalogError: E0408 for a link that leaves the folder, E0436 for what is no regular
+        file.
         """
         if name not in checkpoint.extras:
             return None
@@ -139,7 +145,8 @@ class LocalCatalog:
     def library(self, path: str, *, near: str) -> tuple[str, str]:
         """Absolute path and text of the recipe `path`, relative to the folder of the file `near`.
 
-        Raises CatalogError: E0402 where there is none, E0403 or E0437 where it can't be read as text.
+        Raises CatalogError: E0402 where there is none, E0403 or E0437 where it can't be read as
+        text.
         """
         resolved = _resolve(path, near)
         if not os.path.exists(resolved):
@@ -147,7 +154,7 @@ class LocalCatalog:
         return resolved, read_text(resolved, limit=MAX_DOCUMENT, code="E0437")
 
 
-# --- from source to location -----------------------------------------------------------------------
+# --- from source to location ----------------------------------------------------------------------
 
 
 def _locate(source: str, revision: str | None, near: str) -> str:
@@ -190,7 +197,7 @@ def _below(location: str, subfolder: str) -> str:
     return os.path.abspath(below)
 
 
-# --- from location to checkpoint -------------------------------------------------------------------
+# --- from location to checkpoint ------------------------------------------------------------------
 
 
 def _read_file(path: str, allow_pickle: bool) -> Checkpoint:

@@ -20,7 +20,8 @@ _WEIGHTS = (".safetensors", ".bin", ".pt", ".pth", ".ckpt", ".gguf")
 
 
 def read_source(recipe: str | os.PathLike[str] | Source) -> Source:
-    """A recipe's text: a `str` is the text itself, a path (`pathlib.Path`) names the file, a `Source` is both.
+    """A recipe's text: a `str` is the text itself, a path (`pathlib.Path`) names the file, a
+    `Source` is both.
 
     Raises MergecError (E0402, E0403).
     """

@@ -12,11 +12,13 @@ from ..files.faults import show
 _MOST_NAMED = 3
 _NUMBERED = re.compile(r"(?P<stem>.*?)(?<!\d)(?P<number>\d{2,9})(?P<rest>(\.[A-Za-z_]\w*)+)")
 _MODEL_PARALLEL = "consolidated."
-"""What Meta's files are called, one for each of the devices that a model was cut for, the first of them 0."""
+"""What Meta's files are called, one for each of the devices that a model was cut for, the first of
+them 0."""
 
 
 def check_complete(folder: str, weights: Sequence[str], index: str | None) -> None:
-    """Sees that each set among the weight files, which `index` lists where there is one, is complete.
+    """Sees that each set among the weight files, which `index` lists where there is one, is
+    complete.
 
     Raises CatalogError E0460.
     """
@@ -50,7 +52,8 @@ def check_complete(folder: str, weights: Sequence[str], index: str | None) -> No
 
 
 def _check_numbers(folder: str, weights: Sequence[str]) -> None:
-    """Sees that files which are numbered, `consolidated.00.pth`, are so without a gap, and from the first on."""
+    """Sees that files which are numbered, `consolidated.00.pth`, are so without a gap, and from the
+    first on."""
     sets: dict[tuple[str, str, int], dict[int, str]] = {}
     for name in weights:
         found = _NUMBERED.fullmatch(name)

@@ -11,7 +11,8 @@ from .folders import pickled
 def read_weights(path: str, file: int = 0) -> Header:
     """The header of the weight file at `path`; its tensors get `file` as their file's index.
 
-    The name determines the format. Whether pickles may be read is checked before. Raises CatalogError.
+    The name determines the format. Whether pickles may be read is checked before. Raises
+    CatalogError.
     """
     if not pickled(path):
         return read_header(path, file)

@@ -24,7 +24,8 @@ class _Stop(threading.Event):
 
 
 class _Share:
-    """One part's progress, passed on to that of the run: one part at a time, with the memory of all parts together."""
+    """One part's progress, passed on to that of the run: one part at a time, with the memory of all
+    parts together."""
 
     def __init__(self, progress: Progress, lock: threading.Lock, held: list[tuple[int, int]], part: int) -> None:
         self._progress, self._lock, self._held, self._part = progress, lock, held, part
@@ -57,8 +58,8 @@ def execute_everywhere(
 ) -> Outcome:
     """Runs a plan to its end as `execute` does, on each of its devices what is that one's part.
 
-    `Outcome.peak_device` is that of the device that held the most, `Outcome.peak_host` the sum of the parts'. The first
-    part that fails stops the others, and its error is raised.
+    `Outcome.peak_device` is that of the device that held the most, `Outcome.peak_host` the sum of
+    the parts'. The first part that fails stops the others, and its error is raised.
     """
     parts = split(plan)
     if len(parts) < 2:

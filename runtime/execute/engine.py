@@ -1,4 +1,5 @@
-"""Runs the steps that compute: held buffers, the lanes' memory, passes, loads and whole-tensor operations.
+"""Runs the steps that compute: held buffers, the lanes' memory, passes, loads and whole-tensor
+operations.
 
 Needs no torch itself. A pass runs on the compiled kernels where these know all of its code. What
 they don't know, and all work on accelerators, runs on torch's kernels, which are loaded at the
@@ -32,10 +33,12 @@ LOAD_PIECE = 1 << 26
 
 
 class Engine:
-    """Runs one plan's steps, given in order; `close` frees what is left and gives torch its threads back.
+    """Runs one plan's steps, given in order; `close` frees what is left and gives torch its threads
+    back.
 
-    A lane's arena is kept from pass to pass, as large as any pass of the plan needs it, unless that would hold
-    more memory than the plan's peak: then it is replaced by one of exactly the size needed.
+    A lane's arena is kept from pass to pass, as large as any pass of the plan needs it, unless that
+    would hold more memory than the plan's peak: then it is replaced by one of exactly the size
+    needed.
     """
 
     def __init__(self, plan: Plan, reads: Reads, writes: Writes[Any], lanes: Lanes, meter: Meter, tally: Tally) -> None:
@@ -83,7 +86,8 @@ class Engine:
         return (lambda pass_: native.knows(pass_, self._layout(pass_))) if native is not None else None
 
     def run_batchable(self, members: Sequence[SmallOutput | Step], watched: Set[int]) -> None:
-        """Runs small outputs, within the memory that any one of them may hold by itself; see `Batches.run`."""
+        """Runs small outputs, within the memory that any one of them may hold by itself; see
+        `Batches.run`."""
         assert self._batches is not None
         outputs = [m for m in members if isinstance(m, SmallOutput)]
         nbytes = min(output.signature.nbytes for output in outputs)
@@ -183,9 +187,11 @@ class Engine:
         return layout
 
     def _needs(self, step: Step, layout: ScratchLayout | None, incoming: int) -> tuple[int, int, int]:
-        """Lanes, and for each of them bytes of its arena and of its staging on the host (0 on the CPU).
+        """Lanes, and for each of them bytes of its arena and of its staging on the host (0 on the
+        CPU).
 
-        There are as many as the step has blocks, and fewer where these would hold more than the plan says.
+        There are as many as the step has blocks, and fewer where these would hold more than the
+        plan says.
         """
         action, accelerator = step.action, self._memory.accelerator
         if isinstance(action, Pass) and layout is not None:
@@ -203,7 +209,8 @@ class Engine:
         return 0, 0, 0
 
     def _held(self, step: Step, workspace: int) -> int:
-        """Allocates the step's buffers; bytes of all live buffers, and the workspace, on the device."""
+        """Allocates the step's buffers; bytes of all live buffers, and the workspace, on the
+        device."""
         for a in step.allocate:
             self._meter.allocate(f"buffer {a.buffer}", a.nbytes, device=self._memory.accelerator)
             self._context.buffers[a.buffer] = self._memory.buffer(a.dtype, a.numel)
@@ -214,7 +221,8 @@ class Engine:
         self._meter.free(f"buffer {buffer}")
 
     def _fit(self, lanes: int, nbytes: int, staging: int, incoming: int) -> None:
-        """Gives the first `lanes` lanes arenas of at least these sizes, all arenas together within the plan's peak."""
+        """Gives the first `lanes` lanes arenas of at least these sizes, all arenas together within
+        the plan's peak."""
         accelerator = self._memory.accelerator
         kept = [a for a in self._arenas if a is not None]
         if accelerator:
@@ -227,7 +235,8 @@ class Engine:
             return sum(n for n, _ in sizes) <= room and sum(s for _, s in sizes) <= room_staging
 
         def sizes(wanted: tuple[int, int], idle: bool) -> list[tuple[int, int]]:
-            """What there would be if every arena that is too small were replaced by one of the wanted size."""
+            """What there would be if every arena that is too small were replaced by one of the
+            wanted size."""
             have = [(a.nbytes, a.staging) if a is not None else (0, 0) for a in self._arenas]
             enough = [h if h[0] >= nbytes and h[1] >= staging else wanted for h in have[:lanes]]
             return enough + (have[lanes:] if idle else [(0, 0)] * (len(have) - lanes))

@@ -1,7 +1,8 @@
 """Carries out a plan: its steps in order. The blocks of a step are spread over lanes (worker
 threads), and so are consecutive copies and small tensors.
 
-This module needs no torch. A plan that only copies bytes runs without it; `engine.py` is loaded for all else.
+This module needs no torch. A plan that only copies bytes runs without it; `engine.py` is loaded for
+all else.
 """
 
 from __future__ import annotations
@@ -35,9 +36,10 @@ COPY_PIECE = 1 << 24
 class Outcome:
     """What a run did.
 
-    `non_finite` counts the infinities and NaNs written, for every output tensor that has any and was computed; those of
-    copied tensors only where the plan makes them an error, as copies aren't looked at otherwise. Peaks are measured,
-    in bytes; `bytes_read` counts again what passes read again.
+    `non_finite` counts the infinities and NaNs written, for every output tensor that has any and
+    was computed; those of copied tensors only where the plan makes them an error, as copies aren't
+    looked at otherwise. Peaks are measured, in bytes; `bytes_read` counts again what passes read
+    again.
     """
 
     non_finite: dict[str, int]
@@ -76,12 +78,13 @@ def execute(
 ) -> Outcome:
     """Runs a plan to its end.
 
-    Counts of infinities and NaNs go into `non_finite` as they are found: before the bytes are written.
+    Counts of infinities and NaNs go into `non_finite` as they are found: before the bytes are
+    written.
 
-    Setting `cancel` stops all lanes after the blocks they are at and raises Cancelled. What `reads`, `writes`
-    and `progress` raise, and KeyboardInterrupt, stop them likewise and are raised; outputs are then incomplete.
-    Raises MergecError where the host or the device has no memory for it (E0003, E0644), RuntimeError where a plan
-    doesn't fit its own figures.
+    Setting `cancel` stops all lanes after the blocks they are at and raises Cancelled. What
+    `reads`, `writes` and `progress` raise, and KeyboardInterrupt, stop them likewise and are
+    raised; outputs are then incomplete. Raises MergecError where the host or the device has no
+    memory for it (E0003, E0644), RuntimeError where a plan doesn't fit its own figures.
     """
     began = time.perf_counter()
     meter, tally = Meter(), Tally(progress, non_finite)
@@ -121,7 +124,8 @@ def execute(
 
 
 def _watched(plan: Plan, tally: Tally) -> set[int]:
-    """The tensors whose copies are looked at for infinities and NaNs: all floats that nothing is known about yet."""
+    """The tensors whose copies are looked at for infinities and NaNs: all floats that nothing is
+    known about yet."""
     if plan.on_nonfinite != "error":
         return set()
     return {k for k, t in enumerate(plan.tensors) if t.dtype in FLOATS and t.name not in tally.non_finite}
@@ -129,7 +133,8 @@ def _watched(plan: Plan, tally: Tally) -> set[int]:
 
 @dataclass(frozen=True, slots=True)
 class _Piece:
-    """Bytes to be copied at once: a range of an input for byte `start` of weight file `file`, of these output tensors.
+    """Bytes to be copied at once: a range of an input for byte `start` of weight file `file`, of
+    these output tensors.
 
     What isn't finite is counted in ranges of an input, each of one tensor: `counted`.
     """

@@ -15,8 +15,8 @@ _CHUNK = 1 << 20
 def same_ranges(first: int, first_start: int, second: int, second_start: int, nbytes: int) -> bool:
     """Compares `nbytes` bytes of the open files `first` and `second`, beginning at the two offsets.
 
-    Looks at a few samples first, as tensors that differ mostly differ everywhere. Raises OSError; EOFError where
-    a file ends before its range.
+    Looks at a few samples first, as tensors that differ mostly differ everywhere. Raises OSError;
+    EOFError where a file ends before its range.
     """
     if first == second and first_start == second_start:
         return True
@@ -36,8 +36,8 @@ def same_ranges(first: int, first_start: int, second: int, second_start: int, nb
 def is_transpose(
     first: int, first_start: int, second: int, second_start: int, shape: tuple[int, int], size: int
 ) -> bool:
-    """Whether the matrix of this shape in the open file `first` is the transpose of the one in `second`, both stored
-    by rows, `size` bytes per element.
+    """Whether the matrix of this shape in the open file `first` is the transpose of the one in
+    `second`, both stored by rows, `size` bytes per element.
 
     Raises OSError; EOFError where a file ends before its range.
     """
@@ -55,7 +55,8 @@ def is_transpose(
 
 
 def holds(path: str, data: bytes) -> bool:
-    """Whether the file at `path` is `data` and nothing else. Raises OSError, also for what is no regular file."""
+    """Whether the file at `path` is `data` and nothing else. Raises OSError, also for what is no
+    regular file."""
     found = bytearray(len(data) + 1)
     with regular(path) as (descriptor, _):
         return found[: read_all(descriptor, memoryview(found), 0)] == data

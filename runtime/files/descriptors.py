@@ -15,12 +15,13 @@ MOST_OPEN = 64
 """Files that the inputs, and the outputs, keep open at most: more gain nothing."""
 
 _OTHERS = 20
-"""Descriptors that are left for everything else: the lock and the journal, libraries that are being loaded."""
+"""Descriptors that are left for everything else: the lock and the journal, libraries that are being
+loaded."""
 
 
 def room(lanes: int = 1) -> int:
-    """How many files the inputs may keep open, and as many the outputs in each of the two ways that they are written,
-    in a run of `lanes` lanes.
+    """How many files the inputs may keep open, and as many the outputs in each of the two ways that
+    they are written, in a run of `lanes` lanes.
 
     Raises MergecError (E0643) where each lane can't have one of each.
     """
@@ -44,10 +45,11 @@ def _in_use() -> int:
 
 
 class Descriptors:
-    """Opens files by index when they are needed and closes the one unused for longest beyond `limit`.
+    """Opens files by index when they are needed and closes the one unused for longest beyond
+    `limit`.
 
-    `opener` gives a new descriptor for an index. A borrowed descriptor stays open until it is given back, so there may
-    be more than `limit` open while more are borrowed.
+    `opener` gives a new descriptor for an index. A borrowed descriptor stays open until it is given
+    back, so there may be more than `limit` open while more are borrowed.
     """
 
     def __init__(self, opener: Callable[[int], int], limit: int) -> None:
@@ -58,7 +60,8 @@ class Descriptors:
 
     @contextmanager
     def borrow(self, index: int) -> Iterator[int]:
-        """The descriptor of file `index`, for positioned reads and writes alone. Raises what the opener does."""
+        """The descriptor of file `index`, for positioned reads and writes alone. Raises what the
+        opener does."""
         with self._lock:
             descriptor = self._take(index)
         try:

@@ -1,8 +1,9 @@
 """Writing past the page cache, where the file system and the place allow it.
 
-What a merge writes it doesn't read again. Written through the cache, each page must be found, filled and written back
-later, which costs more than most merges compute and drives the inputs out of memory. Written directly, a block
-goes from a lane's memory to the disk, and what is left for the sync at the end is next to nothing.
+What a merge writes it doesn't read again. Written through the cache, each page must be found,
+filled and written back later, which costs more than most merges compute and drives the inputs out
+of memory. Written directly, a block goes from a lane's memory to the disk, and what is left for the
+sync at the end is next to nothing.
 """
 
 from __future__ import annotations
@@ -17,7 +18,8 @@ from .descriptors import Descriptors
 from .syscalls import anonymous, write_all
 
 UNIT = PAGE
-"""Bytes: where a direct write begins and how long it is are multiples of it. No file system in use asks for more."""
+"""Bytes: where a direct write begins and how long it is are multiples of it. No file system in use
+asks for more."""
 
 LEAST = 1 << 17
 """Bytes that are worth a write of their own to the disk; fewer are better gathered by the cache."""
@@ -29,7 +31,8 @@ PIECE = 1 << 20
 class Direct:
     """Direct writes to files by index, from any number of threads; `close` closes them.
 
-    `open_` opens a file with flags besides those for writing; files whose system refuses direct writes are remembered.
+    `open_` opens a file with flags besides those for writing; files whose system refuses direct
+    writes are remembered.
     """
 
     def __init__(self, open_: Callable[[int, int], int], limit: int) -> None:
@@ -39,8 +42,8 @@ class Direct:
         self._possible = bool(self._flag)
 
     def write(self, file: int, start: int, data: memoryview) -> bool:
-        """Writes contiguous bytes at byte `start` of a file; False where that can't be done, and then it has to be done
-        otherwise. Raises OSError for what really is wrong."""
+        """Writes contiguous bytes at byte `start` of a file; False where that can't be done, and
+        then it has to be done otherwise. Raises OSError for what really is wrong."""
         if not self._possible or start % UNIT or data.nbytes % UNIT or data.nbytes < LEAST:
             return False
         try:

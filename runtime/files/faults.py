@@ -47,7 +47,8 @@ def file_fault(code: str, message: str, path: str, *help: str) -> MergecError:
 
 
 def unwritable(path: str, error: OSError) -> MergecError:
-    """The error for a file of the output that can't be written: E0609 for a full disk, else E0610."""
+    """The error for a file of the output that can't be written: E0609 for a full disk, else
+    E0610."""
     if error.errno == errno.ENOSPC:
         return file_fault("E0609", f"no space left for `{show(path)}`", path, _FREE)
     if error.errno == errno.EDQUOT:

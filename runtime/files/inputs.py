@@ -17,8 +17,9 @@ from .opening import as_it_is
 class Inputs:
     """Reads ranges of the plan's input files, from any number of threads.
 
-    Use as a context manager. Every method raises MergecError with exit status 3: E0606 for a file that is not what it
-    was when the plan was made, E0607 for one that ends before a range, E0611 for one that can't be read.
+    Use as a context manager. Every method raises MergecError with exit status 3: E0606 for a file
+    that is not what it was when the plan was made, E0607 for one that ends before a range, E0611
+    for one that can't be read.
     """
 
     def __init__(self, files: Sequence[InputFile], limit: int | None = None) -> None:
@@ -60,7 +61,8 @@ class Inputs:
                 done += count
 
     def check(self) -> None:
-        """Sees that every input is still what it was; to be called before anything is read and when all has been."""
+        """Sees that every input is still what it was; to be called before anything is read and when
+        all has been."""
         for file, planned in enumerate(self._files):
             try:
                 self._compare(file, os.stat(planned.path))

@@ -1,4 +1,5 @@
-"""Opening regular files, and nothing else: a pipe would make its reader wait for ever, a device may do anything."""
+"""Opening regular files, and nothing else: a pipe would make its reader wait for ever, a device may
+do anything."""
 
 from __future__ import annotations
 
@@ -35,7 +36,8 @@ def as_it_is(path: str, status: os.stat_result) -> InputFile:
 
 @contextmanager
 def regular(path: str, flags: int = os.O_RDONLY) -> Iterator[tuple[int, os.stat_result]]:
-    """A descriptor of the regular file at `path`, open within, and its status. Raises OSError, NotRegularError too."""
+    """A descriptor of the regular file at `path`, open within, and its status. Raises OSError,
+    NotRegularError too."""
     # without O_NONBLOCK, opening a pipe would wait for its other end
     descriptor = os.open(path, flags | os.O_NONBLOCK | os.O_CLOEXEC)
     try:
@@ -51,7 +53,8 @@ def regular(path: str, flags: int = os.O_RDONLY) -> Iterator[tuple[int, os.stat_
 def opened(path: str, code: str) -> Iterator[tuple[int, os.stat_result]]:
     """The same for a file of an input while compiling.
 
-    Raises CatalogError: `code` for anything but a regular file, E0403 where it, or what is done within, can't be read.
+    Raises CatalogError: `code` for anything but a regular file, E0403 where it, or what is done
+    within, can't be read.
     """
     try:
         with regular(path) as found:

@@ -9,12 +9,14 @@ from .faults import show
 
 
 def native(text: str) -> str:
-    """`text` of a recipe as a path: its UTF-8 bytes, also where the locale would spell names in another encoding."""
+    """`text` of a recipe as a path: its UTF-8 bytes, also where the locale would spell names in
+    another encoding."""
     return os.fsdecode(text.encode("utf-8", "surrogateescape"))
 
 
 def near_names(path: str, written: str) -> tuple[str, ...]:
-    """Help for the missing `path`, which stands as `written`: the names in its folder that are most like its own."""
+    """Help for the missing `path`, which stands as `written`: the names in its folder that are most
+    like its own."""
     parent, name = os.path.split(path)
     try:
         names = sorted(entry for entry in os.listdir(parent or os.curdir) if not entry.startswith("."))

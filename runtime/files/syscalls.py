@@ -1,6 +1,7 @@
 """System calls that Python lacks, or that take more than one of its own.
 
-Those that not every system has say whether they did their work; none of them is needed for a right result.
+Those that not every system has say whether they did their work; none of them is needed for a right
+result.
 """
 
 from __future__ import annotations
@@ -24,8 +25,8 @@ _FICLONERANGE = 0x4020940D
 def reserve(descriptor: int, size: int) -> bool:
     """Reserves disk blocks for `size` bytes and makes the file that long.
 
-    False where the file system can't; the library's own fallback, which writes to every block, is avoided. Raises
-    OSError where the space is not there.
+    False where the file system can't; the library's own fallback, which writes to every block, is
+    avoided. Raises OSError where the space is not there.
     """
     return size > 0 and _call("fallocate", descriptor, ctypes.c_int(0), ctypes.c_int64(0), ctypes.c_int64(size))
 
@@ -41,7 +42,8 @@ def start_writeback(descriptor: int) -> bool:
 
 
 def share(source: int, offset: int, target: int, start: int, nbytes: int) -> bool:
-    """Lets `target` have `nbytes` bytes of `source` on the same blocks of the disk; False where the file system can't.
+    """Lets `target` have `nbytes` bytes of `source` on the same blocks of the disk; False where the
+    file system can't.
 
     All three figures are multiples of the file system's block.
     """
@@ -57,7 +59,8 @@ def share(source: int, offset: int, target: int, start: int, nbytes: int) -> boo
 
 
 def exchange(first: str, second: str) -> bool:
-    """Swaps two existing paths at one instant; False where the file system can't. Raises OSError."""
+    """Swaps two existing paths at one instant; False where the file system can't. Raises
+    OSError."""
     return _call(
         "renameat2",
         ctypes.c_int(_AT_FDCWD),
@@ -100,7 +103,8 @@ def write_all(descriptor: int, data: memoryview, start: int) -> None:
 
 
 def read_all(descriptor: int, view: memoryview, start: int) -> int:
-    """Fills `view` (contiguous bytes) from byte `start` on; how many bytes that were, fewer where the file ends before.
+    """Fills `view` (contiguous bytes) from byte `start` on; how many bytes that were, fewer where
+    the file ends before.
 
     Raises OSError.
     """
@@ -111,12 +115,13 @@ def read_all(descriptor: int, view: memoryview, start: int) -> int:
 
 
 def anonymous(nbytes: int) -> mmap.mmap:
-    """Memory of this process alone that begins a page, straight from the system, so that it goes back to it when it is
-    dropped.
+    """Memory of this process alone that begins a page, straight from the system, so that it goes
+    back to it when it is dropped.
 
-    It is made of small pages: of an arena the compiled kernels touch a part, and large pages, which make them no
-    faster, would have all of it resident. A process that is forked doesn't get it: neither are its pages then copied
-    when they are next written to, nor can that happen while the disk takes from them what is written directly.
+    It is made of small pages: of an arena the compiled kernels touch a part, and large pages, which
+    make them no faster, would have all of it resident. A process that is forked doesn't get it:
+    neither are its pages then copied when they are next written to, nor can that happen while the
+    disk takes from them what is written directly.
 
     Raises MemoryError.
     """
@@ -131,7 +136,8 @@ def anonymous(nbytes: int) -> mmap.mmap:
 
 
 def address(data: memoryview) -> int:
-    """Where contiguous bytes lie, as long as the caller keeps them; a copy's place is never given."""
+    """Where contiguous bytes lie, as long as the caller keeps them; a copy's place is never
+    given."""
     if not data.readonly:
         return ctypes.addressof(ctypes.c_char.from_buffer(data))
     # only numpy tells it of what can't be written to

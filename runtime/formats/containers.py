@@ -14,7 +14,8 @@ from ..files.faults import show
 
 @dataclass(frozen=True, slots=True)
 class Container:
-    """A format: globs of names, any of which shows it, what it is called, and how to get safetensors from it.
+    """A format: globs of names, any of which shows it, what it is called, and how to get
+    safetensors from it.
 
     `training`: it is the weights, whatever pickles of training state are next to it.
     """
@@ -82,7 +83,8 @@ CONTAINERS = (
 
 
 def container_of(names: Iterable[str], training: bool = False) -> tuple[Container, str] | None:
-    """The first format that one of the names shows, with the name; of those of `training` alone on request."""
+    """The first format that one of the names shows, with the name; of those of `training` alone on
+    request."""
     listed = sorted(names)
     for container in (c for c in CONTAINERS if c.training or not training):
         for pattern in container.patterns:
@@ -93,7 +95,8 @@ def container_of(names: Iterable[str], training: bool = False) -> tuple[Containe
 
 
 def container_error(folder: str, training: bool) -> CatalogError | None:
-    """The refusal of a folder without weights that are read: what it holds instead, one folder further down too.
+    """The refusal of a folder without weights that are read: what it holds instead, one folder
+    further down too.
 
     `training`: it may be nothing but a format of `training`.
     """

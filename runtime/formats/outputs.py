@@ -1,4 +1,5 @@
-"""Weight files that runs have written, read back. The extension of a file's name determines its format."""
+"""Weight files that runs have written, read back. The extension of a file's name determines its
+format."""
 
 from __future__ import annotations
 
@@ -15,8 +16,9 @@ Listing = Mapping[str, tuple[str, tuple[int, ...]]]
 
 @dataclass(frozen=True, slots=True)
 class Reader:
-    """How files of a format are read: by mergec, `header`, which raises CatalogError; and by the library that others
-    read them with, `reference`, which raises what it will (None: there is no such library)."""
+    """How files of a format are read: by mergec, `header`, which raises CatalogError; and by the
+    library that others read them with, `reference`, which raises what it will (None: there is no
+    such library)."""
 
     format: OutputFormat
     header: Callable[[str], Header]

@@ -1,7 +1,8 @@
-"""Safetensors headers. A header is hostile until proven: every fault has its own error, found before anything is used.
+"""Safetensors headers. A header is hostile until proven: every fault has its own error, found
+before anything is used.
 
-A file is eight bytes of header length (little endian), the header (JSON), and the data, which the header's tensors
-cover without overlap and without holes.
+A file is eight bytes of header length (little endian), the header (JSON), and the data, which the
+header's tensors cover without overlap and without holes.
 """
 
 from __future__ import annotations
@@ -46,9 +47,11 @@ MAGIC = (
 
 @dataclass(frozen=True, slots=True)
 class Header:
-    """A validated header. `tensors` in the order of the header, with absolute offsets; `file` as it was then.
+    """A validated header. `tensors` in the order of the header, with absolute offsets; `file` as it
+    was then.
 
-    Only a pickle has `shared` (two names for the very same bytes) and `passed_over` (what it has besides tensors).
+    Only a pickle has `shared` (two names for the very same bytes) and `passed_over` (what it has
+    besides tensors).
     """
 
     tensors: Mapping[str, StoredTensor]
@@ -125,7 +128,8 @@ def _load(raw: bytes, path: str) -> tuple[dict[str, Any], bool]:
         _fail("E0413", f"header is not UTF-8 at byte {8 + error.start}", path)
     if not text.startswith("{"):
         _fail("E0414", "header does not begin with `{`", path)
-    # an entry has three brackets in some fifty bytes; a text of little else would swell twentyfold in memory
+    # an entry has three brackets in some fifty bytes; a text of little else would swell twentyfold
+    # in memory
     if len(raw) > 1 << 20 and raw.count(b"[") + raw.count(b"{") > len(raw) // 8:
         _fail("E0415", "header has more brackets than a list of tensors can have", path)
     escaped = "\\" in text
@@ -149,10 +153,11 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _check_duplicates(raw: bytes, tensors: int, metadata: dict[str, str] | None, path: str) -> None:
-    """Finds keys that the parser has dropped because they came twice. `raw` has no backslash and sound entries.
+    """Finds keys that the parser has dropped because they came twice. `raw` has no backslash and
+    sound entries.
 
-    Each quote then begins or ends a string, and a sound entry has five: a dropped key shows as a difference.
-    That is far quicker than a hook that sees every object's pairs.
+    Each quote then begins or ends a string, and a sound entry has five: a dropped key shows as a
+    difference. That is far quicker than a hook that sees every object's pairs.
     """
     strings = 5 * tensors + (0 if metadata is None else 1 + 2 * len(metadata))
     if raw.count(b'"') == 2 * strings:
@@ -183,7 +188,8 @@ def _metadata(value: Any, path: str) -> dict[str, str]:
 
 
 def _tensors(entries: dict[str, Any], base: int, path: str, file: int) -> dict[str, StoredTensor]:
-    """The entries as tensors, offsets counted from the beginning of the file, each checked by itself."""
+    """The entries as tensors, offsets counted from the beginning of the file, each checked by
+    itself."""
     tensors = {}
     prod = math.prod
     for name, entry in entries.items():
@@ -235,9 +241,11 @@ def _fail_entry(name: str, entry: Any, path: str) -> NoReturn:
 
 
 def overflows(shape: Sequence[int], size: int) -> bool:
-    """Whether elements of `size` bytes in this shape, dimensions of at least 0, are more than a 63-bit number of bytes.
+    """Whether elements of `size` bytes in this shape, dimensions of at least 0, are more than a
+    63-bit number of bytes.
 
-    Multiplied in order, as the safetensors library does: a 0 hides the dimensions behind it, and not those before it.
+    Multiplied in order, as the safetensors library does: a 0 hides the dimensions behind it, and
+    not those before it.
     """
     total = size
     for n in shape:

@@ -1,4 +1,5 @@
-"""Devices through torch: accelerators with their memory and queues, and torch's view of the host's memory."""
+"""Devices through torch: accelerators with their memory and queues, and torch's view of the host's
+memory."""
 
 from __future__ import annotations
 
@@ -72,7 +73,8 @@ def _lacking(device: torch.device) -> str | None:
 
 
 class DeviceArena:
-    """One lane's memory on a device, and on the host the staging through which bytes come and go."""
+    """One lane's memory on a device, and on the host the staging through which bytes come and
+    go."""
 
     def __init__(self, device: torch.device, nbytes: int, staging: int) -> None:
         # an allocator may align less than ALIGNMENT promises, so there is room to begin later
@@ -100,7 +102,8 @@ def numbers_of(buffer: Buffer) -> torch.Tensor:
 
 
 class DeviceStream:
-    """A lane's queue of work on a device. Only CUDA has them; elsewhere all lanes share the device's one queue."""
+    """A lane's queue of work on a device. Only CUDA has them; elsewhere all lanes share the
+    device's one queue."""
 
     def __init__(self, device: torch.device) -> None:
         self._device = device
@@ -119,7 +122,8 @@ class DeviceStream:
 
 
 class TorchArena:
-    """A lane's memory as torch sees it. On the CPU the staging is the beginning of the arena itself."""
+    """A lane's memory as torch sees it. On the CPU the staging is the beginning of the arena
+    itself."""
 
     def __init__(self, arena: HostArena | DeviceArena) -> None:
         self.accelerator = isinstance(arena, DeviceArena)

@@ -24,7 +24,8 @@ def usual_lanes() -> int:
 
 
 def choose_device(wanted: str) -> str:
-    """The device that `auto` stands for, or the one asked for in its full form. Raises MergecError (E0613).
+    """The device that `auto` stands for, or the one asked for in its full form. Raises MergecError
+    (E0613).
 
     Whether torch can really use it shows when the run begins; `--check` must not import torch.
     """
@@ -45,7 +46,8 @@ def _has_nvidia_driver() -> bool:
 
 
 def _torch_has_cuda() -> bool:
-    """Whether the installed torch is a CUDA build, by its files: importing it would cost a second."""
+    """Whether the installed torch is a CUDA build, by its files: importing it would cost a
+    second."""
     spec = importlib.util.find_spec("torch")
     if spec is None or spec.origin is None:
         return False

@@ -31,7 +31,8 @@ class Host:
 
 
 def pages(nbytes: int) -> NDArray[numpy.uint8]:
-    """Bytes that begin a page, straight from the system, so that they go back to it when they are dropped.
+    """Bytes that begin a page, straight from the system, so that they go back to it when they are
+    dropped.
 
     Raises MemoryError.
     """
@@ -55,7 +56,8 @@ class HostArena:
 
 
 class HostBuffer:
-    """A held buffer: `numel` elements of `dtype`, in pages of its own or at the beginning of `memory`."""
+    """A held buffer: `numel` elements of `dtype`, in pages of its own or at the beginning of
+    `memory`."""
 
     def __init__(self, dtype: str, numel: int, memory: NDArray[numpy.uint8] | None = None) -> None:
         self.dtype = dtype

@@ -15,9 +15,9 @@ class Cancelled(Exception):
 class Lanes:
     """`count` lanes, of which lane 0 is the calling thread, so that a single lane costs no thread.
 
-    `spread` hands out items in order and returns when all are done. The first exception of any lane, a
-    KeyboardInterrupt of the calling thread included, stops the others after the item they are at, and is
-    raised. `cancel`, set from outside, does the same and raises Cancelled.
+    `spread` hands out items in order and returns when all are done. The first exception of any
+    lane, a KeyboardInterrupt of the calling thread included, stops the others after the item they
+    are at, and is raised. `cancel`, set from outside, does the same and raises Cancelled.
     """
 
     def __init__(self, count: int, cancel: threading.Event | None = None) -> None:
@@ -40,7 +40,8 @@ class Lanes:
             raise Cancelled
 
     def spread(self, items: int, work: Callable[[int, int], None], most: int | None = None) -> None:
-        """Calls `work(lane, item)` once for every item in `range(items)`, in no more than `most` lanes."""
+        """Calls `work(lane, item)` once for every item in `range(items)`, in no more than `most`
+        lanes."""
         lanes = min(self.count, items, most or self.count)
         if lanes <= 1 or self._pool is None:
             for item in range(items):
@@ -70,7 +71,8 @@ class Lanes:
             for index in range(1, lanes):
                 others.append(self._pool.submit(lane, index))
         except RuntimeError as error:
-            # the system gives no further thread, and the lane that should have it may still be taken up by another
+            # the system gives no further thread, and the lane that should have it may still be
+            # taken up by another
             errors.append(error)
             stop.set()
         lane(0)

@@ -1,5 +1,5 @@
-"""Memory: what a run asks of a device, and accounting: every buffer by name, and the most that was ever live, on the
-host and on the device."""
+"""Memory: what a run asks of a device, and accounting: every buffer by name, and the most that was
+ever live, on the host and on the device."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from typing import Protocol
 
 
 class Arena(Protocol):
-    """One lane's memory: `nbytes` where numbers are computed, and `staging` on the host for an accelerator."""
+    """One lane's memory: `nbytes` where numbers are computed, and `staging` on the host for an
+    accelerator."""
 
     nbytes: int
     staging: int
@@ -39,8 +40,8 @@ class Memory(Protocol):
 class Meter:
     """Records each buffer when it is allocated and freed; all figures in bytes.
 
-    Safe to use from several threads. A double allocation, a free of what isn't live and a leak are internal
-    errors: RuntimeError.
+    Safe to use from several threads. A double allocation, a free of what isn't live and a leak are
+    internal errors: RuntimeError.
     """
 
     def __init__(self) -> None:

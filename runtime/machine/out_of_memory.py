@@ -43,7 +43,8 @@ def is_device_full(error: RuntimeError) -> bool:
 
 
 def device_full(plan: Plan, free: int | None) -> MergecError:
-    """The error for a plan that its device has no memory for; `free` is what others leave, where that is known."""
+    """The error for a plan that its device has no memory for; `free` is what others leave, where
+    that is known."""
     needs = f"the plan needs {_mebibytes(plan.peak_device)} there"
     now = "" if free is None else f", and {_mebibytes(free)} are free for it"
     # a part of what is free goes to the device's own libraries

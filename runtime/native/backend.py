@@ -1,4 +1,5 @@
-"""The native backend of a run: its lanes read operands, run code in the compiled kernels, and write the results."""
+"""The native backend of a run: its lanes read operands, run code in the compiled kernels, and write
+the results."""
 
 from __future__ import annotations
 
@@ -45,7 +46,8 @@ LANES = 64
 TABLES = 2
 
 _Counted = tuple[Counting, NDArray[numpy.int64], NDArray[Any]]
-"""A window of a round; how many magnitudes of a block lie above it; what was seen of the block's chunks (SEEN)."""
+"""A window of a round; how many magnitudes of a block lie above it; what was seen of the block's
+chunks (SEEN)."""
 
 Row = tuple[float, ...]
 """One instruction with all that it needs, in the order of STEP's fields."""
@@ -216,8 +218,8 @@ class NativeLane:
             self._add(op, out=found.ctypes.data, a=places[0])
 
     def _select(self, i: int, a: int, selection: Magnitudes) -> None:
-        """Counts into the lane's state of the reduction, in 32-bit words, as there are fewer elements than 2^32:
-        TABLES histograms of all magnitudes, or one of each window."""
+        """Counts into the lane's state of the reduction, in 32-bit words, as there are fewer
+        elements than 2^32: TABLES histograms of all magnitudes, or one of each window."""
         if selection.done:
             return
         if isinstance(selection, RankSelection) and selection.counting_ties:
@@ -262,7 +264,8 @@ class NativeLane:
     def _order(self, i: int, a: int, quantile: Quantile) -> None:
         """Counts into the lane's state of the reduction: two histograms of 32-bit words, or one.
 
-        Quantiles of the same numbers share the counts as long as they look for words with the same beginning.
+        Quantiles of the same numbers share the counts as long as they look for words with the same
+        beginning.
         """
         if quantile.done:
             return
@@ -356,7 +359,8 @@ def _row(fields: Mapping[str, float]) -> Row:
 
 
 def _same_everywhere(instruction: Instruction) -> bool:
-    """Whether an instruction means the same in every pass of its layout: nothing of a tensor's own is in it."""
+    """Whether an instruction means the same in every pass of its layout: nothing of a tensor's own
+    is in it."""
     own = instruction.op in ("load", "bernoulli") or any(isinstance(a, Scalar) for a in instruction.args)
     return not own
 

@@ -30,8 +30,8 @@ MOST = 128
 1.06 times the processor time, one 1.4 times, 512 no less (`benchmarks/batching.py`)."""
 
 REMEMBERED = 256
-"""Bound passes that are kept: a plan has some dozens, unless its tensors are all different. Without, a merge of small
-tensors takes 1.05 times the processor time."""
+"""Bound passes that are kept: a plan has some dozens, unless its tensors are all different.
+Without, a merge of small tensors takes 1.05 times the processor time."""
 
 Member = SmallOutput | Step
 """A small tensor that is computed, or the copy of one."""
@@ -47,9 +47,11 @@ class _Needs:
 
 
 class _Transfers:
-    """Ranges of files and the memory that they are read into or written from; adjacent ones are merged.
+    """Ranges of files and the memory that they are read into or written from; adjacent ones are
+    merged.
 
-    `ranges` are file, first byte, bytes and place in memory. With `most`, none is longer that doesn't begin a page.
+    `ranges` are file, first byte, bytes and place in memory. With `most`, none is longer that
+    doesn't begin a page.
     """
 
     def __init__(self, most: int = 1 << 62) -> None:
@@ -78,7 +80,8 @@ class Batches:
         self._bound: dict[tuple[BatchSignature, int, int], BoundPass] = {}
 
     def able(self, passes: Sequence[Pass]) -> int | None:
-        """What passes over a small tensor need by themselves, in bytes; None where they can't be run here."""
+        """What passes over a small tensor need by themselves, in bytes; None where they can't be
+        run here."""
         for pass_ in passes:
             known = knows(self._kernels.instructions, pass_, scratch_layout(pass_, compute="F32"))
             if not known or any(OPS[r.op].accumulator not in BATCHED for r in pass_.reductions):
@@ -87,7 +90,8 @@ class Batches:
         return needs.scratch + needs.staged
 
     def run(self, members: Sequence[Member], memory: NDArray[numpy.uint8], watched: Set[int]) -> None:
-        """Runs them in `memory`, which is enough for each by itself and is divided among as many lanes as possible.
+        """Runs them in `memory`, which is enough for each by itself and is divided among as many
+        lanes as possible.
 
         Copies for the tensors in `watched` are looked at for infinities and NaNs.
         """
@@ -137,7 +141,8 @@ class Batches:
         return needs.scratch + needs.staged
 
     def _batches(self, members: Sequence[Member], room: int, most: int) -> Iterator[tuple[Sequence[Member], int]]:
-        """Members in order, as many at a time as fit into `room` bytes; and the scratch that they need of these."""
+        """Members in order, as many at a time as fit into `room` bytes; and the scratch that they
+        need of these."""
         batch: list[Member] = []
         scratch = staged = 0
         for member in members:
@@ -155,7 +160,8 @@ class Batches:
 
 
 class _Batch:
-    """Some members, run in a lane's `memory`: what is read and written from its beginning on, `scratch` at its end."""
+    """Some members, run in a lane's `memory`: what is read and written from its beginning on,
+    `scratch` at its end."""
 
     def __init__(
         self,

@@ -1,4 +1,5 @@
-"""A pass over one of many small tensors, as instructions that lack only what differs between tensors.
+"""A pass over one of many small tensors, as instructions that lack only what differs between
+tensors.
 
 Rows are made once for all tensors of an equivalence class. For a batch they are repeated, once per
 tensor, and the columns that differ are filled in: where operands and results lie, numbers computed
@@ -46,8 +47,9 @@ Fill = Callable[[Numbers], float]
 
 @dataclass(frozen=True, slots=True)
 class Scratch:
-    """Where a pass has what it needs only while it runs, from the beginning of a lane's share: registers and masks of a
-    piece, memory of kernels, and one word per element for each threshold (by reduction); `nbytes` in all."""
+    """Where a pass has what it needs only while it runs, from the beginning of a lane's share:
+    registers and masks of a piece, memory of kernels, and one word per element for each threshold
+    (by reduction); `nbytes` in all."""
 
     registers: tuple[int, ...]
     masks: tuple[int, ...]
@@ -75,7 +77,8 @@ class Scratch:
 
 @dataclass(frozen=True, slots=True)
 class TensorPass:
-    """A pass over one tensor: where its operands and stores lie in memory, and the tensor's numbers."""
+    """A pass over one tensor: where its operands and stores lie in memory, and the tensor's
+    numbers."""
 
     pass_: Pass
     operands: list[int]
@@ -84,8 +87,8 @@ class TensorPass:
 
 
 class BoundPass:
-    """A pass bound to a lane's memory, of which `address` is the beginning; `slots` says where a tensor has its
-    numbers."""
+    """A pass bound to a lane's memory, of which `address` is the beginning; `slots` says where a
+    tensor has its numbers."""
 
     def __init__(
         self, found: Kernels, pass_: Pass, layout: ScratchLayout, slots: Mapping[Scalar | Constant, int], address: int
@@ -118,7 +121,8 @@ class BoundPass:
         self._scalars = [self._scalar(code) for code in pass_.scalars]
 
     def run(self, runs: Sequence[TensorPass]) -> NDArray[numpy.int64]:
-        """Runs the pass over some tensors, and puts what its reductions and scalar code give among their numbers.
+        """Runs the pass over some tensors, and puts what its reductions and scalar code give among
+        their numbers.
 
         How many infinities and NaNs each of a tensor's stores has, one row per tensor.
         """
@@ -206,7 +210,8 @@ class BoundPass:
             self._reductions.append(self._add(REDUCTIONS[reduction.op][0], a=places[0]))
 
     def _rank(self, reduction: Reduction) -> Callable[[Numbers], int]:
-        """How many elements a threshold keeps; a number computed from the weights differs between tensors."""
+        """How many elements a threshold keeps; a number computed from the weights differs between
+        tensors."""
         attributes: Attributes = dict(reduction.attributes)
         slots = [self._slot(a) for a in reduction.args if isinstance(a, Scalar | Constant)]
         names, numel = OPS[reduction.op].numbers, self._pass.numel

@@ -1,4 +1,5 @@
-"""What an instruction of a plan is to the compiled kernels: the fields of its row, which `body.h` explains."""
+"""What an instruction of a plan is to the compiled kernels: the fields of its row, which `body.h`
+explains."""
 
 from __future__ import annotations
 
@@ -14,7 +15,8 @@ from .select import POWERS, bound_of, folded, is_number, rounded
 
 @dataclass(frozen=True, slots=True)
 class Made:
-    """A field's value, made of the values that scalars and constants have when the row is to run."""
+    """A field's value, made of the values that scalars and constants have when the row is to
+    run."""
 
     make: Callable[..., float]
     of: tuple[Argument, ...]
@@ -33,10 +35,11 @@ def fields_of(
     counter: int,
     scratch: int,
 ) -> Fields:
-    """The fields of an instruction, `name` in the kernels; of a `load`, all but where it reads from.
+    """The fields of an instruction, `name` in the kernels; of a `load`, all but where it reads
+    from.
 
-    `place` gives the address of a register or mask; `counter` is that of a word which is the instruction's own,
-    `scratch` that of what the kernels of a lane share.
+    `place` gives the address of a register or mask; `counter` is that of a word which is the
+    instruction's own, `scratch` that of what the kernels of a lane share.
     """
     op, args, attributes = instruction.op, instruction.args, dict(instruction.attributes)
     fields: Fields = {"op": instructions[name], "out": place(instruction.out)}

@@ -1,4 +1,5 @@
-"""The header of the native backend's kernels that are one expression, made of the table of operations:
+"""The header of the native backend's kernels that are one expression, made of the table of
+operations:
 
     python -m mergec.runtime.native.expressions > runtime/native/expressions.h
 

@@ -1,4 +1,5 @@
-"""What the library of compiled kernels offers passes, where the package was built with a C compiler."""
+"""What the library of compiled kernels offers passes, where the package was built with a C
+compiler."""
 
 from __future__ import annotations
 
@@ -20,7 +21,8 @@ STEP = numpy.dtype(
         *((name, "u8") for name in ("u", "v", "w")),
     ]
 )
-"""One instruction as the library takes it: addresses, numbers, words. `body.h` says what each means to it."""
+"""One instruction as the library takes it: addresses, numbers, words. `body.h` says what each means
+to it."""
 
 RANGE = numpy.dtype([("file", "i8"), ("start", "i8"), ("size", "i8"), ("to", "u8")])
 """Bytes of an open file, by its descriptor, and the address that they are read to."""
@@ -35,10 +37,10 @@ class Kernels:
 
     - `instructions` by name
     - `run(steps, number, first, count, piece)` over elements `[first, first + count)` of a tensor
-    - `read_and_run(ranges, number of them, steps, …)`: the same after ranges of files (RANGE) have been read; which one
-      could not be, so that nothing was run, or their number
-    - `run_each(steps, number, tensors, count, piece)` over whole tensors of `count` elements, whose steps follow one
-      another
+    - `read_and_run(ranges, number of them, steps, …)`: the same after ranges of files (RANGE) have
+      been read; which one could not be, so that nothing was run, or their number
+    - `run_each(steps, number, tensors, count, piece)` over whole tensors of `count` elements, whose
+      steps follow one another
     """
 
     instructions: Mapping[str, int]
@@ -58,7 +60,8 @@ def kernels() -> Kernels | None:
 
 
 def _described(library: ctypes.CDLL) -> Kernels | None:
-    """What the library offers; None where its steps have another form. Raises AttributeError for what it lacks."""
+    """What the library offers; None where its steps have another form. Raises AttributeError for
+    what it lacks."""
     library.mergec_size.argtypes, library.mergec_size.restype = [ctypes.c_int64], ctypes.c_int64
     library.mergec_name.argtypes, library.mergec_name.restype = [ctypes.c_int64], ctypes.c_char_p
     library.mergec_run.argtypes, library.mergec_run.restype = [ctypes.c_void_p, *[ctypes.c_int64] * 4], None

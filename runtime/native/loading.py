@@ -18,7 +18,8 @@ class Sums:
     """Checksums as `resume/checksums.py` has them. Every call releases the GIL.
 
     - `one(address, words, first word)` of a part of a tensor
-    - `several(address, tensors, starts, sizes, sums)` of whole tensors; addresses all but the second
+    - `several(address, tensors, starts, sizes, sums)` of whole tensors; addresses all but the
+      second
     """
 
     one: Callable[[int, int, int], int]

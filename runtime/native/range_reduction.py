@@ -1,5 +1,5 @@
-"""Range reduction for `sin` and `cos`: where float32 numbers, however large, lie on a circle. Needs no
-torch."""
+"""Range reduction for `sin` and `cos`: where float32 numbers, however large, lie on a circle. Needs
+no torch."""
 
 from __future__ import annotations
 
@@ -30,6 +30,7 @@ def _parts() -> NDArray[numpy.float64]:
 
 
 PARTS = _parts()
-"""By a float32's exponent bits: quarters of a turn in a unit of its last place, less whole turns, as a sum of three
-numbers. The first is a multiple of 2^-27 and the second one of 2^-56, so that their products with a mantissa of 24 bits
-are exact; the third has what is left. Those of infinities and NaNs are NaN."""
+"""By a float32's exponent bits: quarters of a turn in a unit of its last place, less whole turns,
+as a sum of three numbers. The first is a multiple of 2^-27 and the second one of 2^-56, so that
+their products with a mantissa of 24 bits are exact; the third has what is left. Those of infinities
+and NaNs are NaN."""

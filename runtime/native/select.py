@@ -1,4 +1,5 @@
-"""A pass's code in the compiled kernels' instructions: which one each op becomes, and whether there is one."""
+"""A pass's code in the compiled kernels' instructions: which one each op becomes, and whether there
+is one."""
 
 from __future__ import annotations
 
@@ -25,10 +26,12 @@ from ...compiler.plan.plan import (
 from ...compiler.plan.scratch import ScratchLayout
 
 PIECE = 1024
-"""Elements that the code runs over at a time: a dozen registers of as many stay in the first levels of cache."""
+"""Elements that the code runs over at a time: a dozen registers of as many stay in the first levels
+of cache."""
 
 LONGEST_ROW = 1 << 24
-"""Elements of the longest row that operations along rows take: float32 can't distinguish the ranks of a longer one."""
+"""Elements of the longest row that operations along rows take: float32 can't distinguish the ranks
+of a longer one."""
 
 COUNTING: Mapping[str, tuple[str, ...]] = {
     "magnitudes": ("histogram_v", "window_v", "ties_v"),
@@ -83,7 +86,8 @@ def stored_by(store: Store) -> str:
 
 
 def piece_of(pass_: Pass, layout: ScratchLayout) -> int | None:
-    """Elements of a piece: whole rows where operations look along rows; None where those are too long."""
+    """Elements of a piece: whole rows where operations look along rows; None where those are too
+    long."""
     rows = {int(value) for i in pass_.code for name, value in i.attributes if name == "row"}
     if not rows:
         return min(PIECE, max(1, pass_.block))

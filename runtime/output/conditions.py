@@ -1,4 +1,5 @@
-"""What must hold before anything is made: a folder to put the output in, inputs elsewhere, space."""
+"""What must hold before anything is made: a folder to put the output in, inputs elsewhere,
+space."""
 
 from __future__ import annotations
 
@@ -24,7 +25,8 @@ def check_parent(target: str) -> None:
 
 
 def check_inputs(target: str, plan: Plan) -> None:
-    """Sees that no input would be replaced, and that the output becomes no part of one. Raises MergecError E0603."""
+    """Sees that no input would be replaced, and that the output becomes no part of one. Raises
+    MergecError E0603."""
     parent, name = os.path.split(target)
     own = os.path.join(os.path.realpath(parent), name)
     followed = os.path.realpath(target)
@@ -36,7 +38,8 @@ def check_inputs(target: str, plan: Plan) -> None:
                 raise _not_apart(target, "is one of the inputs", place)
             if within(checkpoint, own) or within(checkpoint, followed):
                 raise _not_apart(target, "holds one of the inputs", place)
-            # where one of a folder's loose weight files is an input, the output may well lie next to it
+            # where one of a folder's loose weight files is an input, the output may well lie next
+            # to it
             if within(own, checkpoint) and os.path.exists(os.path.join(checkpoint, "config.json")):
                 raise _not_apart(target, "lies in the folder of one of the inputs", place)
     for folder in plan.folders:
@@ -50,7 +53,8 @@ def _not_apart(target: str, what: str, place: str) -> MergecError:
 
 
 def check_space(target: str, plan: Plan, made: str) -> None:
-    """Sees that there is room for the output besides what is in the folder `made` already. Raises MergecError E0604."""
+    """Sees that there is room for the output besides what is in the folder `made` already. Raises
+    MergecError E0604."""
     parent = os.path.dirname(target)
     with writing(parent):
         status = os.statvfs(parent)

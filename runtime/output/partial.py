@@ -25,7 +25,8 @@ _PARTS = frozenset({"lock", "out", "journal", "old"})
 
 
 class Partial:
-    """The partial folder of a target, an absolute path: its parts as paths, and whether this run holds it."""
+    """The partial folder of a target, an absolute path: its parts as paths, and whether this run
+    holds it."""
 
     def __init__(self, target: str) -> None:
         parent, name = os.path.split(target)
@@ -43,7 +44,8 @@ class Partial:
     def acquire(self) -> None:
         """Locks the folder, which it makes; another run may be about to remove it.
 
-        Raises MergecError: E0605 where another run works there, E0616 where it is none of ours, E0609 and E0610.
+        Raises MergecError: E0605 where another run works there, E0616 where it is none of ours,
+        E0609 and E0610.
         """
         try:
             while not self.held:

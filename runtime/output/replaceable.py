@@ -1,4 +1,5 @@
-"""What may be replaced: checked without following a link, so that nothing is lost that is no output.
+"""What may be replaced: checked without following a link, so that nothing is lost that is no
+output.
 
 A folder may be, where it is empty, or where every file in it is one that mergec has written there
 (its record says so), or one of those that a checkpoint's folder consists of. One file may be, where
@@ -27,8 +28,8 @@ MOUNTS = "/proc/self/mountinfo"
 _WEIGHTS = re.compile(
     r"(model|pytorch_model|diffusion_pytorch_model|consolidated)(\.\w+)?(-\d+-of-\d+)?\.safetensors(\.index\.json)?"
 )
-"""Names of weight files and of their index. Whatever else ends in `.safetensors` may be anybody's collection, an
-adapter, or the state of an optimizer."""
+"""Names of weight files and of their index. Whatever else ends in `.safetensors` may be anybody's
+collection, an adapter, or the state of an optimizer."""
 
 _BESIDE = (
     "tokenizer.json",
@@ -99,7 +100,8 @@ _MOST = 3
 
 @dataclass(frozen=True, slots=True)
 class Standing:
-    """What stands at a path: which file of the system it is, and why it may not be replaced (None: it may)."""
+    """What stands at a path: which file of the system it is, and why it may not be replaced (None:
+    it may)."""
 
     device: int
     inode: int
@@ -111,8 +113,8 @@ class Standing:
 
 
 def look(path: str, *, single: bool) -> Standing | None:
-    """What stands at `path`, an absolute path, where an output is to go that is a `single` file or a folder; None where
-    there is nothing. Follows no link. Raises OSError."""
+    """What stands at `path`, an absolute path, where an output is to go that is a `single` file or
+    a folder; None where there is nothing. Follows no link. Raises OSError."""
     try:
         status = os.lstat(path)
     except FileNotFoundError:

@@ -1,4 +1,5 @@
-"""The swap by rename: what was made takes the place of the target at one instant, if that may be replaced."""
+"""The swap by rename: what was made takes the place of the target at one instant, if that may be
+replaced."""
 
 from __future__ import annotations
 
@@ -13,9 +14,11 @@ from .trees import remove
 
 
 class Swap:
-    """Puts one file (`single`) or a folder in the place of a partial folder's target; over another one by `force`.
+    """Puts one file (`single`) or a folder in the place of a partial folder's target; over another
+    one by `force`.
 
-    What is replaced is what was looked at: a target that has been put there since, or put something into, stays.
+    What is replaced is what was looked at: a target that has been put there since, or put something
+    into, stays.
     """
 
     def __init__(self, partial: Partial, *, single: bool, force: bool) -> None:
@@ -24,8 +27,8 @@ class Swap:
         self._standing: Standing | None = None
 
     def look(self) -> None:
-        """Looks at what stands at the target. Raises MergecError: E0601 where something does and `force` is not given,
-        E0608 where it may not be replaced."""
+        """Looks at what stands at the target. Raises MergecError: E0601 where something does and
+        `force` is not given, E0608 where it may not be replaced."""
         with writing(self._path):
             standing = look(self._path, single=self._single)
         if standing is not None and not self._force:
@@ -53,7 +56,8 @@ class Swap:
             raise self._not_replaced("it has been put there while the output was made") from None
 
     def _replace(self, made: str) -> None:
-        """Swaps the target for what was made, and back where another one came out. Raises OSError."""
+        """Swaps the target for what was made, and back where another one came out. Raises
+        OSError."""
         if exchange(made, self._path):
             try:
                 self._check_still(made)
@@ -73,7 +77,8 @@ class Swap:
                 raise
 
     def _check_still(self, place: str) -> None:
-        """Sees that what is at `place` is the target that was looked at, and that it may still be replaced."""
+        """Sees that what is at `place` is the target that was looked at, and that it may still be
+        replaced."""
         now = look(place, single=self._single)
         if self._standing is None or now is None or not self._standing.same(now):
             raise self._not_replaced("it has been put there while the output was made")
@@ -82,13 +87,15 @@ class Swap:
 
     @property
     def interrupted(self) -> bool:
-        """Whether a run was killed in the midst of a swap, so that there is no target to look at."""
+        """Whether a run was killed in the midst of a swap, so that there is no target to look
+        at."""
         return os.path.lexists(self._partial.old) and not os.path.lexists(self._path)
 
     def restore(self) -> None:
         """Puts back an old target where a run was killed while it swapped it for a new one.
 
-        It goes only where the new one stands. Raises OSError; MergecError (E0617) where something else does.
+        It goes only where the new one stands. Raises OSError; MergecError (E0617) where something
+        else does.
         """
         old = self._partial.old
         if self.interrupted:

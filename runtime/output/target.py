@@ -22,16 +22,17 @@ from .trees import remove
 from .unfinished import Remains, Unfinished, remains, unfinished
 
 HOPELESS = ("E0606", "E0607", "E0612", "E0614", "E0662")
-"""Errors after which nothing is kept: the same plan could only fail again, and another would not go on from it."""
+"""Errors after which nothing is kept: the same plan could only fail again, and another would not go
+on from it."""
 
 
 class Target:
     """The output folder, or the output file of a plan that is `single`.
 
-    Use as a context manager: entering checks, locks and makes the partial folder, or takes up that of an unfinished run
-    of the same plan, unless it is to begin `fresh`; `commit()` puts the result in place. Without a commit an old target
-    stays as it was, and the partial folder where another run can go on from it (`unfinished`). Raises MergecError with
-    E0601 to E0610, E0616 or E0617.
+    Use as a context manager: entering checks, locks and makes the partial folder, or takes up that
+    of an unfinished run of the same plan, unless it is to begin `fresh`; `commit()` puts the result
+    in place. Without a commit an old target stays as it was, and the partial folder where another
+    run can go on from it (`unfinished`). Raises MergecError with E0601 to E0610, E0616 or E0617.
 
     Once entered, `entries` are the tensors that are complete in `folder`, as its journal says;
     `given_up` says why an unfinished run that was there is not resumed, if there was one. After a
@@ -91,7 +92,8 @@ class Target:
             self._end(fault)
 
     def keep_only(self, files: Collection[int]) -> None:
-        """Removes everything that an unfinished run has left in `folder` except these of the plan's weight files."""
+        """Removes everything that an unfinished run has left in `folder` except these of the plan's
+        weight files."""
         keep = {self._plan.outputs[k].name for k in files}
         with writing(self.folder):
             for name in os.listdir(self.folder):
@@ -99,14 +101,16 @@ class Target:
                     remove(os.path.join(self.folder, name))
 
     def commit(self) -> None:
-        """Puts the result in place of the target; everything in `folder` must be on disk (`Writer.finish`)."""
+        """Puts the result in place of the target; everything in `folder` must be on disk
+        (`Writer.finish`)."""
         single = self._plan.single
         self._swap.put(os.path.join(self.folder, self._plan.outputs[0].name) if single else self.folder)
         self._close_journal()
         _clear(self._partial, self._swap)
 
     def _take_up(self) -> None:
-        """Goes on from what an unfinished run has left, if it made the same; clears it away otherwise."""
+        """Goes on from what an unfinished run has left, if it made the same; clears it away
+        otherwise."""
         found = Remains() if self._fresh else remains(self._partial, self._plan)
         self.entries, self.given_up = found.entries, found.given_up
         if self.entries:
@@ -149,7 +153,8 @@ def clear_leftovers(path: str, plan: Plan) -> None:
 
 
 def _clear(partial: Partial, swap: Swap) -> None:
-    """Removes the partial folder and then releases the lock; the target itself is as it should be."""
+    """Removes the partial folder and then releases the lock; the target itself is as it should
+    be."""
     with suppress(OSError, MergecError):
         swap.restore()
         partial.remove()
@@ -157,5 +162,6 @@ def _clear(partial: Partial, swap: Swap) -> None:
 
 
 def _hopeless(fault: BaseException | None) -> bool:
-    """Whether going on could only end in the same way: the recipe or an input has to change first."""
+    """Whether going on could only end in the same way: the recipe or an input has to change
+    first."""
     return isinstance(fault, MergecError) and any(d.code in HOPELESS for d in fault.diagnostics)

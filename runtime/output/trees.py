@@ -18,7 +18,8 @@ def is_folder(path: str) -> bool:
 
 
 def remove(path: str) -> None:
-    """Removes a folder with all that is in it, or a file; nothing where there is none. Raises OSError."""
+    """Removes a folder with all that is in it, or a file; nothing where there is none. Raises
+    OSError."""
     if is_folder(path):
         shutil.rmtree(path)
     elif os.path.lexists(path):

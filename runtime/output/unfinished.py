@@ -17,8 +17,8 @@ from .trees import is_folder, on_disk
 
 @dataclass(frozen=True, slots=True)
 class Unfinished:
-    """What a run that was stopped has left: the partial folder, how many of the output's tensors are complete in it,
-    and how many bytes of disk it takes."""
+    """What a run that was stopped has left: the partial folder, how many of the output's tensors
+    are complete in it, and how many bytes of disk it takes."""
 
     folder: str
     done: int
@@ -28,8 +28,8 @@ class Unfinished:
 
 @dataclass(frozen=True, slots=True)
 class Remains:
-    """The tensors that are complete, as the journal says, or why there are none to go on from; `length` is that of the
-    journal's good part."""
+    """The tensors that are complete, as the journal says, or why there are none to go on from;
+    `length` is that of the journal's good part."""
 
     entries: tuple[Done, ...] = ()
     given_up: str | None = None
@@ -55,7 +55,8 @@ def remains(partial: Partial, plan: Plan) -> Remains:
 
 
 def _present(folder: str, plan: Plan, entries: Sequence[Done]) -> tuple[Done, ...]:
-    """The entries of tensors whose files are there. One that another folder shares is none of ours to write to."""
+    """The entries of tensors whose files are there. One that another folder shares is none of ours
+    to write to."""
     ours = set()
     for number, output in enumerate(plan.outputs):
         with suppress(OSError):
@@ -66,7 +67,8 @@ def _present(folder: str, plan: Plan, entries: Sequence[Done]) -> tuple[Done, ..
 
 
 def waiting(path: str, plan: Plan) -> Remains:
-    """What a run of this plan would find at the target `path`, an absolute path, as far as the journal says."""
+    """What a run of this plan would find at the target `path`, an absolute path, as far as the
+    journal says."""
     partial = Partial(path)
     with writing(partial.journal):
         return remains(partial, plan)

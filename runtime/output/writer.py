@@ -26,7 +26,8 @@ _WRITEBACK = 64 << 20
 
 
 class Writer:
-    """Writes a plan's files in `folder`, an existing empty folder; weight data from any number of threads.
+    """Writes a plan's files in `folder`, an existing empty folder; weight data from any number of
+    threads.
 
     Use as a context manager: `start()`, then `write` and `copy` in any order, then `seal()` and
     `finish()`. A `ledger` is notified of every write. Methods raise MergecError with exit status 4:
@@ -57,10 +58,11 @@ class Writer:
         self.close()
 
     def start(self, present: Collection[int] = (), linked: Collection[int] = ()) -> None:
-        """Makes every weight file with its fixed bytes and its full size, so that a full disk shows at once.
+        """Makes every weight file with its fixed bytes and its full size, so that a full disk shows
+        at once.
 
-        Files in `present`, by index, are there from an unfinished run: what is in them stays. Those in `linked` are
-        complete, and belong to an earlier output as well: they are not touched.
+        Files in `present`, by index, are there from an unfinished run: what is in them stays. Those
+        in `linked` are complete, and belong to an earlier output as well: they are not touched.
         """
         for index, (path, output) in enumerate(zip(self.paths, self._outputs, strict=True)):
             if index in linked:
@@ -130,7 +132,8 @@ class Writer:
         self._direct.close()
 
     def _can_share(self, inputs: Inputs, extent: Extent, file: int, start: int) -> bool:
-        """Whether a copy needs no writing, as both files can have the same blocks on disk; one is tried."""
+        """Whether a copy needs no writing, as both files can have the same blocks on disk; one is
+        tried."""
         first = -start % _SHARED_UNIT
         if (extent.start - start) % _SHARED_UNIT or extent.nbytes < first + _SHARED_UNIT:
             return False
@@ -141,7 +144,8 @@ class Writer:
         return self._sharing[extent.file]
 
     def _copy_directly(self, inputs: Inputs, extent: Extent, file: int, start: int) -> int:
-        """Copies through memory what can be written past the page cache; how many bytes that was."""
+        """Copies through memory what can be written past the page cache; how many bytes that
+        was."""
         done = 0
         while self._direct.suits(start + done, extent.nbytes - done):
             nbytes = min(PIECE, (extent.nbytes - done) // UNIT * UNIT)
@@ -160,7 +164,8 @@ class Writer:
             while done < extent.nbytes:
                 count = min(_COPY_CHUNK, extent.nbytes - done)
                 if done == 0 and (extent.start - start) % _SHARED_UNIT == 0:
-                    # a file system that shares blocks between files can do so from a block boundary on
+                    # a file system that shares blocks between files can do so from a block boundary
+                    # on
                     count = min(count, -extent.start % _SHARED_UNIT or count)
                 try:
                     count = os.copy_file_range(source, target, count, extent.start + done, start + done)
@@ -200,7 +205,8 @@ class Writer:
                 os.fsync(descriptor)
 
     def _place(self, name: str) -> str:
-        """The path of `name` in the folder. Raises MergecError E0612 for a name that is no plain relative path."""
+        """The path of `name` in the folder. Raises MergecError E0612 for a name that is no plain
+        relative path."""
         parts = name.split("/")
         if any(part in ("", ".", "..") for part in parts) or "\0" in name or "\\" in name:
             raise file_fault("E0612", f"`{show(name)}` is not a name of a file in the output folder", self._folder)

@@ -71,7 +71,8 @@ class Portable:
         )
         output = numbers_of(self.context.buffers[opaque.output]).view(opaque.output_shape)
         numbers = tuple(self.context.number(a) for a in opaque.scalars)
-        # no lane is busy, and the last bits depend on the number of threads: the same whatever the number of lanes
+        # no lane is busy, and the last bits depend on the number of threads: the same whatever the
+        # number of lanes
         torch.set_num_threads(self._threads)
         try:
             with self.streams[0].current():
@@ -150,7 +151,8 @@ class TorchLane:
         self._context.tally.moved(read, written, again=self._again)
 
     def _bound(self, count: int) -> list[_Call]:
-        """The code on blocks of `count` elements: looked up once, as all blocks but the last have the same size."""
+        """The code on blocks of `count` elements: looked up once, as all blocks but the last have
+        the same size."""
         if count not in self._calls:
             self._calls[count] = [self._bind(instruction, count) for instruction in self._code]
         return self._calls[count]

@@ -1,10 +1,13 @@
-"""Elementwise kernels, by operation: most are a function of torch, which `array` in the table of operations names.
+"""Elementwise kernels, by operation: most are a function of torch, which `array` in the table of
+operations names.
 
-Arithmetic and comparisons are IEEE 754's on every device. Functions such as `exp`, and powers, are torch's: their last
-bits depend on its version and on the processor. The native backend has functions of its own.
+Arithmetic and comparisons are IEEE 754's on every device. Functions such as `exp`, and powers, are
+torch's: their last bits depend on its version and on the processor. The native backend has
+functions of its own.
 
-Numbers that stand for a whole tensor enter as 0-d tensors of the compute dtype: rounded first, as a block of
-equal numbers would be, and never turned into a multiplication by a reciprocal, as CUDA does for host numbers.
+Numbers that stand for a whole tensor enter as 0-d tensors of the compute dtype: rounded first, as a
+block of equal numbers would be, and never turned into a multiplication by a reciprocal, as CUDA
+does for host numbers.
 """
 
 # ruff: noqa: ARG001 - all kernels have one signature
@@ -26,7 +29,8 @@ from .rows import row_max, row_rank, row_sum
 from .values import BlockValue, Kernel, ScalarValue, Value, bits, magnitude_mask, tensor
 
 VECTORS = 64
-"""Elements that are whole vectors of any processor, and of those of which torch takes two at a time."""
+"""Elements that are whole vectors of any processor, and of those of which torch takes two at a
+time."""
 
 POW_PIECE = 1 << 14
 """Of fewer than 2^15 elements torch shares no operation out among threads."""
@@ -44,15 +48,17 @@ def _torch(array: str) -> Kernel:
 def _pow(block: BlockValue, out: torch.Tensor, args: tuple[Value, ...], attributes: Attributes) -> None:
     base, exponent = args
     if isinstance(exponent, ScalarValue):
-        # torch knows quick forms of squares, roots and the like for a number on the host, but not for a 0-d tensor
+        # torch knows quick forms of squares, roots and the like for a number on the host, but not
+        # for a 0-d tensor
         torch.pow(tensor(base), _rounded(exponent.value, out.dtype), out=out)
     else:
         torch.pow(tensor(base), tensor(exponent), out=out)
 
 
 def _pow_cpu(block: BlockValue, out: torch.Tensor, args: tuple[Value, ...], attributes: Attributes) -> None:
-    """Roots as `_sqrt_cpu` has them. What torch's vectors leave over it computes otherwise, one by one, and what they
-    leave over depends on where blocks and threads begin: so pieces are whole vectors, and too short for threads."""
+    """Roots as `_sqrt_cpu` has them. What torch's vectors leave over it computes otherwise, one by
+    one, and what they leave over depends on where blocks and threads begin: so pieces are whole
+    vectors, and too short for threads."""
     if isinstance(args[1], ScalarValue) and _rounded(args[1].value, out.dtype) == 0.5:
         _sqrt_cpu(block, out, args, attributes)
         return
@@ -120,7 +126,8 @@ def _where_cpu(block: BlockValue, out: torch.Tensor, args: tuple[Value, ...], at
 
 
 def _above(block: BlockValue, out: torch.Tensor, args: tuple[Value, ...], attributes: Attributes) -> None:
-    """Whether an element ranks within its threshold's k, in stretches that the cut doesn't divide."""
+    """Whether an element ranks within its threshold's k, in stretches that the cut doesn't
+    divide."""
     threshold = args[1]
     assert isinstance(threshold, Threshold)
     x, mask = bits(tensor(args[0])), magnitude_mask(tensor(args[0]).dtype)

@@ -1,4 +1,5 @@
-"""Kernels of installed packages, called with what they are promised (`compiler/evaluate/extensions.py`)."""
+"""Kernels of installed packages, called with what they are promised
+(`compiler/evaluate/extensions.py`)."""
 
 from __future__ import annotations
 
@@ -43,7 +44,8 @@ def _call(attributes: Attributes, *args: Any) -> None:
 
 
 def kernel(address: str, package: str) -> Callable[..., None]:
-    """The function at `module:function`, as its module is imported now. Raises ImportError, AttributeError."""
+    """The function at `module:function`, as its module is imported now. Raises ImportError,
+    AttributeError."""
     module, _, name = address.partition(":")
     new = module not in sys.modules
     found: Callable[..., None] = getattr(importlib.import_module(module), name)

@@ -1,4 +1,5 @@
-"""Operands of a pass: stored bytes through staging, masks held as bits, products of two matrices; into registers."""
+"""Operands of a pass: stored bytes through staging, masks held as bits, products of two matrices;
+into registers."""
 
 from __future__ import annotations
 
@@ -34,7 +35,8 @@ class Operands:
         self._parts = {k: GatherParts(o) for k, o in enumerate(pass_.operands) if isinstance(o, Gather)}
 
     def load(self, index: int, first: int, count: int, out: torch.Tensor) -> int:
-        """Elements `[first, first + count)` of operand `index` into `out`; returns the bytes read."""
+        """Elements `[first, first + count)` of operand `index` into `out`; returns the bytes
+        read."""
         operand, area = self._pass.operands[index], self._layout.operands[index]
         assert area is not None
         match operand:
@@ -54,7 +56,8 @@ class Operands:
         return part.nbytes
 
     def _gather(self, gather: Gather, parts: GatherParts, first: int, count: int, area: Area, out: torch.Tensor) -> int:
-        """Every part has staging of its own, at its place in the block; the rows of a mean take turns in it."""
+        """Every part has staging of its own, at its place in the block; the rows of a mean take
+        turns in it."""
         read = 0
         number = out.element_size()
         width = max((SIZES[s.dtype] for s in gather.sources), default=0)
@@ -94,8 +97,8 @@ class Operands:
 
 
 def load_bits(buffer: Buffer, block: BlockValue, out: torch.Tensor) -> None:
-    """The block's elements of a mask that is held as bits, eight elements per byte, the first in the lowest bit, into
-    `out`, booleans; it begins with a whole byte."""
+    """The block's elements of a mask that is held as bits, eight elements per byte, the first in
+    the lowest bit, into `out`, booleans; it begins with a whole byte."""
     assert isinstance(buffer, HostBuffer)
     bits = buffer.bytes[block.first // 8 :]
     out.numpy()[:] = numpy.unpackbits(bits, count=block.count, bitorder="little").view(bool)
@@ -116,12 +119,13 @@ def product_rows(
     out: torch.Tensor,
     shared: torch.Tensor | None,
 ) -> None:
-    """Elements from `first` on, whole rows, into `out`; `left` and `right` are the held buffers, in its dtype.
+    """Elements from `first` on, whole rows, into `out`; `left` and `right` are the held buffers, in
+    its dtype.
 
-    The result must not depend on the block. On the CPU terms are added one after the other, in `shared` scratch: what
-    order a library adds in depends on the processor, the number of threads and where `out` lies in memory.
-    Accelerators, which have no such scratch, take as many rows at once, counted from the first of the tensor, as their
-    order may depend on that.
+    The result must not depend on the block. On the CPU terms are added one after the other, in
+    `shared` scratch: what order a library adds in depends on the processor, the number of threads
+    and where `out` lies in memory. Accelerators, which have no such scratch, take as many rows at
+    once, counted from the first of the tensor, as their order may depend on that.
     """
     left = _part(left, product.left).view(-1, product.inner)
     right = _part(right, product.right).view(product.inner, -1)

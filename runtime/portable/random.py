@@ -1,8 +1,9 @@
 """Counter-based random masks: element i's bit depends on the key and i alone.
 
-The generator is splitmix64 (G. L. Steele, D. Lea and C. H. Flood, Fast splittable pseudorandom number generators,
-2014): state `key + (i + 1) * STEP`, its finaliser z, and u = (z >> 40) / 2^24, uniform on [0, 1) with 24 bits; the
-element is kept where u < p. The finaliser's last step, z ^ (z >> 31), does not change the bits of u and is skipped.
+The generator is splitmix64 (G. L. Steele, D. Lea and C. H. Flood, Fast splittable pseudorandom
+number generators, 2014): state `key + (i + 1) * STEP`, its finaliser z, and u = (z >> 40) / 2^24,
+uniform on [0, 1) with 24 bits; the element is kept where u < p. The finaliser's last step, z ^ (z
+>> 31), does not change the bits of u and is skipped.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
 """Reductions of a block: what feeds a pass's reducers (`runtime/reduce/`).
 
-Numbers are summed in float64 by chunk, in an order of its own that numpy's kernels and the compiled ones keep
-(`summation.py`); the chunks' sums are exactly rounded at the end. What looks for a number by its rank counts bit
-patterns into a histogram in the lane's memory. Either has a form for the CPU, which works through a block chunk by
-chunk, and one for accelerators.
+Numbers are summed in float64 by chunk, in an order of its own that numpy's kernels and the compiled
+ones keep (`summation.py`); the chunks' sums are exactly rounded at the end. What looks for a number
+by its rank counts bit patterns into a histogram in the lane's memory. Either has a form for the
+CPU, which works through a block chunk by chunk, and one for accelerators.
 """
 
 from __future__ import annotations
@@ -30,7 +30,8 @@ Args = tuple[torch.Tensor, ...]
 """Blocks of numbers in the compute dtype or of booleans, 1-d, all of one length."""
 
 Feed = Callable[[Any, BlockValue, Args, torch.Tensor | None], None]
-"""Feeds a reducer one block: its args, and the bytes of state that the lane keeps for the reduction."""
+"""Feeds a reducer one block: its args, and the bytes of state that the lane keeps for the
+reduction."""
 
 _UNSIGNED = {4: numpy.uint32, 8: numpy.uint64}
 
@@ -46,7 +47,8 @@ def _partial(partials: Callable[[BlockValue, Args], list[float]]) -> Feed:
 
 
 def _sums(array: str) -> Callable[[BlockValue, Args], list[float]]:
-    """Of every chunk the float64 sum of what a function of torch makes of the args, or of the one arg itself."""
+    """Of every chunk the float64 sum of what a function of torch makes of the args, or of the one
+    arg itself."""
     function = getattr(torch, array) if array else None
 
     def sums(block: BlockValue, args: Args) -> list[float]:
@@ -66,7 +68,8 @@ def _sums(array: str) -> Callable[[BlockValue, Args], list[float]]:
 
 
 def _halves(wide: torch.Tensor) -> list[float]:
-    """The sum of every chunk: halves are added to halves, an order that doesn't depend on how many chunks there are."""
+    """The sum of every chunk: halves are added to halves, an order that doesn't depend on how many
+    chunks there are."""
     whole = wide.numel() // CHUNK
     sums = []
     for rows in (wide[: whole * CHUNK].view(whole, CHUNK), wide[whole * CHUNK :].view(1, -1)):
@@ -120,7 +123,8 @@ def _magnitudes(selection: Magnitudes, block: BlockValue, args: Args, state: tor
         (_ties_cpu if cpu else _ties)(selection, block, words)
         return
     assert state is not None
-    # there is no second, nor one of which lanes say what is above it: nobody asks this backend for a sample
+    # there is no second, nor one of which lanes say what is above it: nobody asks this backend for
+    # a sample
     (counting,) = selection.counting
     every = counting.window == everything(selection.width)
     count = _window if not cpu else _all_cpu if every else _few_cpu
@@ -128,7 +132,8 @@ def _magnitudes(selection: Magnitudes, block: BlockValue, args: Args, state: tor
 
 
 def _all_cpu(_: Counting, __: int, block: BlockValue, words: torch.Tensor, histogram: torch.Tensor) -> None:
-    """All patterns by their highest 16 bits; the sign is cleared, so these fit the int16 that torch counts quickest."""
+    """All patterns by their highest 16 bits; the sign is cleared, so these fit the int16 that torch
+    counts quickest."""
     high = block.shared[: 2 * block.count].view(torch.int16)
     digits = high.numpy()
     step = words.element_size() // 2
@@ -168,7 +173,8 @@ def _ties_cpu(selection: RankSelection, block: BlockValue, words: torch.Tensor) 
 def _chunks(
     block: BlockValue, words: torch.Tensor
 ) -> list[tuple[int, NDArray[numpy.signedinteger], NDArray[numpy.signedinteger], NDArray[numpy.bool_]]]:
-    """(index in the tensor, words, scratch for as many words, scratch for as many booleans) of every chunk."""
+    """(index in the tensor, words, scratch for as many words, scratch for as many booleans) of
+    every chunk."""
     whole, size = words.numpy(), min(CHUNK, block.count)
     width = words.element_size() * size
     scratch = block.shared[:width].view(words.dtype).numpy()
@@ -183,7 +189,8 @@ def _chunks(
 def _window(
     counting: Counting, magnitude: int, block: BlockValue, words: torch.Tensor, histogram: torch.Tensor
 ) -> None:
-    """A window on an accelerator: every element adds 1 or 0, which spreads better than one bin for the others."""
+    """A window on an accelerator: every element adds 1 or 0, which spreads better than one bin for
+    the others."""
     scratch = block.shared[: 16 * block.count].view(torch.int64)
     bins, ones = scratch[: block.count], scratch[block.count :]
     window = counting.window
@@ -242,7 +249,8 @@ def _order_cpu(quantile: Quantile, block: BlockValue, x: torch.Tensor, histogram
 
 
 def _order_device(quantile: Quantile, block: BlockValue, x: torch.Tensor, histogram: torch.Tensor) -> None:
-    """On an accelerator every element adds 1 or 0, which spreads better than one bin for all others."""
+    """On an accelerator every element adds 1 or 0, which spreads better than one bin for all
+    others."""
     n = block.count
     scratch = block.shared[: 16 * n].view(torch.int64)
     words, ones = scratch[:n], scratch[n:]

@@ -1,4 +1,5 @@
-"""Kernels that look along rows: a row's result stands at each of its elements. Blocks hold whole rows.
+"""Kernels that look along rows: a row's result stands at each of its elements. Blocks hold whole
+rows.
 
 The sum of a row is float64, in an order that depends on the row's length alone (`summation.py`).
 """
@@ -29,14 +30,16 @@ def row_sum(block: BlockValue, out: torch.Tensor, args: tuple[Value, ...], attri
 
 
 def row_max(block: BlockValue, out: torch.Tensor, args: tuple[Value, ...], attributes: Attributes) -> None:
-    """The largest of each row of `row` elements; NaN where one is, and of zeros the one without a sign."""
+    """The largest of each row of `row` elements; NaN where one is, and of zeros the one without a
+    sign."""
     x, result = _rows(tensor(args[0]), int(attributes["row"])), _rows(out, int(attributes["row"]))
     # of 0.0 and -0.0 either may be found: the result is 0.0
     result.copy_(x.amax(dim=1, keepdim=True).add_(0.0).expand(x.shape))
 
 
 def row_rank(block: BlockValue, out: torch.Tensor, args: tuple[Value, ...], attributes: Attributes) -> None:
-    """Ascending rank in a row of `row` elements from 0 to 1, of equals the first lower; a single column ranks 0.5."""
+    """Ascending rank in a row of `row` elements from 0 to 1, of equals the first lower; a single
+    column ranks 0.5."""
     row = int(attributes["row"])
     x, result = _rows(tensor(args[0]), row), _rows(out, row)
     if row == 1:

@@ -21,7 +21,8 @@ class ScalarValue:
 
 @dataclass(frozen=True, slots=True)
 class BlockValue:
-    """Elements `[first, first + count)` of a tensor; `shared` is scratch, as many bytes as `compiler/ops/` says."""
+    """Elements `[first, first + count)` of a tensor; `shared` is scratch, as many bytes as
+    `compiler/ops/` says."""
 
     first: int
     count: int
@@ -29,14 +30,16 @@ class BlockValue:
 
 
 Value = torch.Tensor | ScalarValue | Threshold
-"""An argument: a block of numbers or booleans (1-d, `count` elements), or a value that holds for the whole tensor."""
+"""An argument: a block of numbers or booleans (1-d, `count` elements), or a value that holds for
+the whole tensor."""
 
 Kernel = Callable[[BlockValue, torch.Tensor, tuple[Value, ...], Attributes], None]
 """Block, output, args, attributes: writes `op(args)` into the output, without allocating.
 
-Args are in the order of the operation's inputs (`takes` in the table). Blocks and the output are 1-d, contiguous, of
-`count` elements, numbers of the compute dtype and masks booleans. The output may be one of the args where the table
-says `in_place`, and is apart from them otherwise; args are left as they are.
+Args are in the order of the operation's inputs (`takes` in the table). Blocks and the output are
+1-d, contiguous, of `count` elements, numbers of the compute dtype and masks booleans. The output
+may be one of the args where the table says `in_place`, and is apart from them otherwise; args are
+left as they are.
 """
 
 

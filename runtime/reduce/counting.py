@@ -1,7 +1,9 @@
-"""Counting words by their digits, the highest first: how a number is found by its place in an order. Needs no torch.
+"""Counting words by their digits, the highest first: how a number is found by its place in an
+order. Needs no torch.
 
-A round counts 16 bits of the words, among those that agree with what earlier rounds fixed: two rounds for 32 bits, four
-for 64. `quantile.py` does just that, `selection.py` counts windows that need not begin where digits do.
+A round counts 16 bits of the words, among those that agree with what earlier rounds fixed: two
+rounds for 32 bits, four for 64. `quantile.py` does just that, `selection.py` counts windows that
+need not begin where digits do.
 """
 
 from __future__ import annotations
@@ -20,19 +22,21 @@ DIGIT = 16
 BINS = 1 << DIGIT
 
 Counts = NDArray[numpy.int64 | numpy.uint32]
-"""How many words have each digit; the narrower ones of fewer than 2^32 words, and perhaps without those digits that no
-word can have."""
+"""How many words have each digit; the narrower ones of fewer than 2^32 words, and perhaps without
+those digits that no word can have."""
 
 
 _GROUP = 256
 
 
 def place(counts: Counts, rank: int) -> tuple[int, int]:
-    """The digit of the word of that rank, from 1 for the lowest, and how many words have a lower one.
+    """The digit of the word of that rank, from 1 for the lowest, and how many words have a lower
+    one.
 
     Raises RuntimeError where there are fewer words.
     """
-    # first among groups of digits: to add up all of them one by one takes as long as counting a small tensor
+    # first among groups of digits: to add up all of them one by one takes as long as counting a
+    # small tensor
     groups = counts.reshape(-1, _GROUP)
     below = groups.sum(axis=1, dtype=counts.dtype).cumsum()
     group = int(numpy.searchsorted(below, rank))
@@ -45,7 +49,8 @@ def place(counts: Counts, rank: int) -> tuple[int, int]:
 
 
 def place_from_the_top(counts: Counts, rank: int) -> tuple[int, int]:
-    """The digit of the word of that rank, from 1 for the highest, and how many words have a higher one.
+    """The digit of the word of that rank, from 1 for the highest, and how many words have a higher
+    one.
 
     Raises RuntimeError where there are fewer words.
     """
@@ -56,14 +61,16 @@ def place_from_the_top(counts: Counts, rank: int) -> tuple[int, int]:
 
 
 class LaneHistograms:
-    """One histogram per lane, in the memory that the lane lends a reduction; joined at the end of a round."""
+    """One histogram per lane, in the memory that the lane lends a reduction; joined at the end of a
+    round."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._lanes: dict[int, Callable[[], Counts]] = {}
 
     def enter(self, lane: int, counts: Callable[[], Counts]) -> bool:
-        """Whether the lane is new in this round, so that its memory is to be zeroed; `counts` reads it at the end.
+        """Whether the lane is new in this round, so that its memory is to be zeroed; `counts` reads
+        it at the end.
 
         `lane` is the address of that memory, or anything else that is the lane's own.
         """
@@ -74,7 +81,8 @@ class LaneHistograms:
         return True
 
     def take(self) -> Counts:
-        """The counts of all lanes together; the next round begins at zero, and a lane's memory may then change."""
+        """The counts of all lanes together; the next round begins at zero, and a lane's memory may
+        then change."""
         lanes = [counts() for counts in self._lanes.values()]
         self._lanes.clear()
         # a lane alone is the rule with small tensors, and there a copy would show
@@ -82,7 +90,8 @@ class LaneHistograms:
 
 
 class Words:
-    """What `Reducer`s have in common that count words of `width` bits until they have their result."""
+    """What `Reducer`s have in common that count words of `width` bits until they have their
+    result."""
 
     def __init__(self, width: int) -> None:
         self.width = width

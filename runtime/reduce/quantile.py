@@ -1,7 +1,9 @@
-"""Selection of the number at a place in ascending order, exactly, by counting bit patterns. Needs no torch.
+"""Selection of the number at a place in ascending order, exactly, by counting bit patterns. Needs
+no torch.
 
-A float's bits, those below the sign turned over where the sign is set, order as signed integers just as the numbers do,
--0.0 below 0.0. These words are what is counted. A NaN of any sign is the largest, as in sorting.
+A float's bits, those below the sign turned over where the sign is set, order as signed integers
+just as the numbers do, -0.0 below 0.0. These words are what is counted. A NaN of any sign is the
+largest, as in sorting.
 """
 
 from __future__ import annotations
@@ -12,7 +14,8 @@ from .counting import DIGIT, LaneHistograms, Words, place
 
 
 class Quantile(Words):
-    """A `Reducer` for `kth_smallest`: the number that `k` of `numel` numbers precede, of `width` bits, in order.
+    """A `Reducer` for `kth_smallest`: the number that `k` of `numel` numbers precede, of `width`
+    bits, in order.
 
     A round counts the digit at `shift` of the words that begin with `prefix`.
     """
@@ -37,7 +40,8 @@ class Quantile(Words):
             self._result = self._number()
 
     def begins(self) -> int:
-        """What the words sought have above the digit that is counted: the prefix, as counts of them begin at 0."""
+        """What the words sought have above the digit that is counted: the prefix, as counts of them
+        begin at 0."""
         fixed = self.width - self.shift - DIGIT
         return self.prefix - (1 << (fixed - 1)) if fixed else 0
 

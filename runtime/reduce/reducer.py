@@ -1,7 +1,7 @@
 """What a pass gathers over all its blocks, the same whatever the blocks and lanes. Needs no torch.
 
-A `Reducer` takes what kernels found in blocks, from any lane in any order, and says when a round is over whether it
-needs another. The backends decide how it is fed: `portable/reduce.py`, `native/`.
+A `Reducer` takes what kernels found in blocks, from any lane in any order, and says when a round is
+over whether it needs another. The backends decide how it is fed: `portable/reduce.py`, `native/`.
 """
 
 from __future__ import annotations
@@ -19,8 +19,9 @@ Attributes = Mapping[str, Any]
 class Threshold:
     """What keeps exactly k elements by magnitude.
 
-    `bits` is the k-th largest |x| as a bit pattern (the sign cleared). Kept are elements above it and, of those that
-    equal it, all with flat index below `cut` (a multiple of CHUNK) and the first `extra` from `cut` on.
+    `bits` is the k-th largest |x| as a bit pattern (the sign cleared). Kept are elements above it
+    and, of those that equal it, all with flat index below `cut` (a multiple of CHUNK) and the first
+    `extra` from `cut` on.
     """
 
     bits: int
@@ -33,8 +34,8 @@ Result = float | Threshold | dict[int, int]
 
 
 class Reducer(Protocol):
-    """One reduction in one pass: fed in every block of a round, from several threads at once; then `finish_round`,
-    until `done`."""
+    """One reduction in one pass: fed in every block of a round, from several threads at once; then
+    `finish_round`, until `done`."""
 
     @property
     def done(self) -> bool:
@@ -47,7 +48,8 @@ class Reducer(Protocol):
 
 
 class Partials:
-    """One round that keeps some numbers for every block, those of its chunks or one, and joins them in order."""
+    """One round that keeps some numbers for every block, those of its chunks or one, and joins them
+    in order."""
 
     def __init__(self, join: Callable[[list[float]], float]) -> None:
         self._join = join

@@ -1,12 +1,13 @@
 """Selection of the k largest magnitudes, exactly, by counting bit patterns. Needs no torch.
 
-With the sign cleared, floats order as their bit patterns do, NaN above all. A round counts those of a window into
-65,536 bins (`windows.py`); the bin that holds the k-th is the next round's window, until a bin is one pattern. The
-first window is everything there is, so that two rounds find a float32.
+With the sign cleared, floats order as their bit patterns do, NaN above all. A round counts those of
+a window into 65,536 bins (`windows.py`); the bin that holds the k-th is the next round's window,
+until a bin is one pattern. The first window is everything there is, so that two rounds find a
+float32.
 
-Where more elements equal the k-th than are kept, those of lowest index are, so equal ones are counted by chunk: a round
-whose bins are single patterns remembers what it saw in a chunk if that is little, as it is where values are coarse and
-equal ones many; failing that, there is one more round.
+Where more elements equal the k-th than are kept, those of lowest index are, so equal ones are
+counted by chunk: a round whose bins are single patterns remembers what it saw in a chunk if that is
+little, as it is where values are coarse and equal ones many; failing that, there is one more round.
 
 A round over a few blocks may come before all (`sample`). It shows roughly where the k-th is, and
 the next round counts a window that holds it, barring bad luck, and a narrow one of single patterns
@@ -26,16 +27,18 @@ from .reducer import Threshold
 from .windows import Counting, Window, everything
 
 FEW = 32
-"""Different patterns of a chunk that are worth remembering: their bytes are next to nothing compared to the chunk's."""
+"""Different patterns of a chunk that are worth remembering: their bytes are next to nothing
+compared to the chunk's."""
 
 SURE = 4.0
-"""Half the width in ranks, over the square root of the sample's size, of a window that should hold the k-th: eight
-standard deviations of a median, were the sample drawn element by element. It is drawn in parts,
-whose elements resemble each other, and that takes some of them."""
+"""Half the width in ranks, over the square root of the sample's size, of a window that should hold
+the k-th: eight standard deviations of a median, were the sample drawn element by element. It is
+drawn in parts, whose elements resemble each other, and that takes some of them."""
 
 
 def settled(k: int, numel: int, width: int) -> Threshold | None:
-    """The threshold that keeps none or all of `numel` numbers; None where it takes a look at them to find it."""
+    """The threshold that keeps none or all of `numel` numbers; None where it takes a look at them
+    to find it."""
     if k <= 0:
         return Threshold((1 << (width - 1)) - 1, 0, 0)
     return Threshold(0, _end(numel), 0) if k >= numel else None
@@ -47,7 +50,8 @@ def _end(numel: int) -> int:
 
 
 class Magnitudes(Words):
-    """What the `Reducer`s have in common that count magnitudes. `counting` has a round's windows, the widest first."""
+    """What the `Reducer`s have in common that count magnitudes. `counting` has a round's windows,
+    the widest first."""
 
     def __init__(self, width: int) -> None:
         super().__init__(width)
@@ -58,7 +62,8 @@ class Magnitudes(Words):
 
 
 class Digits(Magnitudes):
-    """A `Reducer` for `digits`: counts the digit at `shift` of the magnitudes that begin with `prefix`."""
+    """A `Reducer` for `digits`: counts the digit at `shift` of the magnitudes that begin with
+    `prefix`."""
 
     def __init__(self, prefix: int, shift: int, width: int) -> None:
         super().__init__(width)
@@ -71,7 +76,8 @@ class Digits(Magnitudes):
 
 
 class RankSelection(Magnitudes):
-    """A `Reducer` for `threshold`: finds the `Threshold` that keeps `k` of `numel` numbers of `width` bits.
+    """A `Reducer` for `threshold`: finds the `Threshold` that keeps `k` of `numel` numbers of
+    `width` bits.
 
     When `counting_ties`, a round counts those magnitudes that are `pattern`, by chunk.
     """
@@ -94,7 +100,8 @@ class RankSelection(Magnitudes):
         self._ties[chunk] = count
 
     def sample(self) -> None:
-        """The round that begins looks at a few of the elements, for a guess at where the k-th is."""
+        """The round that begins looks at a few of the elements, for a guess at where the k-th
+        is."""
         self._sampling = True
 
     def finish_round(self) -> None:

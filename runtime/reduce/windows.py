@@ -22,8 +22,9 @@ def everything(width: int) -> Window:
 class Counting:
     """What lanes found of a window in a round.
 
-    `histograms` has how many patterns each bin holds. How many lie above the window is known beforehand (`above`), or
-    lanes say it of every block (`passed`). Where a bin is one pattern they may also `remember` which ones a chunk has.
+    `histograms` has how many patterns each bin holds. How many lie above the window is known
+    beforehand (`above`), or lanes say it of every block (`passed`). Where a bin is one pattern they
+    may also `remember` which ones a chunk has.
     """
 
     def __init__(self, window: Window, above: int | None) -> None:
@@ -38,7 +39,8 @@ class Counting:
         self._passed.append(count)
 
     def remember(self, chunk: int, bins: dict[int, int] | None) -> None:
-        """The bins of a chunk's elements that are in the window, counted; None where they are many."""
+        """The bins of a chunk's elements that are in the window, counted; None where they are
+        many."""
         self._seen[chunk] = bins
 
     @property
@@ -51,7 +53,8 @@ class Counting:
         return self.histograms.take()
 
     def seen_of(self, bin_: int) -> dict[int, int] | None:
-        """How many patterns of a bin every chunk has that has any of the window; None unless that is known of all."""
+        """How many patterns of a bin every chunk has that has any of the window; None unless that
+        is known of all."""
         found = {chunk: bins for chunk, bins in self._seen.items() if bins is not None}
         if not found or len(found) < len(self._seen):
             return None

@@ -1,4 +1,5 @@
-"""What a run leaves for the next one: finished tensors, and everything needed to tell whether they can be used again.
+"""What a run leaves for the next one: finished tensors, and everything needed to tell whether they
+can be used again.
 
 While tensors are written, `ledger.py` sees when one is complete and what its checksum is
 (`checksums.py`), `keeper.py` syncs it to disk, and `journal.py` records it. A finished output says

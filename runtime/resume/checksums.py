@@ -29,9 +29,11 @@ _MODULUS = 1 << 64
 
 
 def checksum(data: memoryview, first_byte: int) -> int:
-    """The sum over the words of `data`, contiguous bytes that begin at byte `first_byte`, a multiple of 8, of a tensor.
+    """The sum over the words of `data`, contiguous bytes that begin at byte `first_byte`, a
+    multiple of 8, of a tensor.
 
-    Only the tensor's last bytes may be an incomplete word. For a word w of number i (from 0), modulo 2^64:
+    Only the tensor's last bytes may be an incomplete word. For a word w of number i (from 0),
+    modulo 2^64:
 
         x = w + (i + 1) * 0x9E3779B97F4A7C15;  x ^= x >> 32;  x *= 0xD6E8FEB86659FD93;  x ^= x >> 29
     """
@@ -45,7 +47,8 @@ def checksum(data: memoryview, first_byte: int) -> int:
 
 
 def checksums(data: memoryview, places: Sequence[tuple[int, int]]) -> list[int]:
-    """The checksums of whole tensors, each `size` bytes of `data` from byte `start` on: pairs (start, size)."""
+    """The checksums of whole tensors, each `size` bytes of `data` from byte `start` on: pairs
+    (start, size)."""
     found, number = sums(), len(places)
     if found is None or number == 1:
         return [checksum(data[start : start + size], 0) for start, size in places]
@@ -91,7 +94,8 @@ def _ramp() -> NDArray[numpy.uint64]:
 
 
 class Checksum:
-    """The checksum of one tensor of `nbytes` bytes, from pieces that come in any order and from any thread."""
+    """The checksum of one tensor of `nbytes` bytes, from pieces that come in any order and from any
+    thread."""
 
     __slots__ = ("_edges", "_lock", "_nbytes", "_total")
 
@@ -102,7 +106,8 @@ class Checksum:
         self._lock = threading.Lock()
 
     def add(self, data: memoryview, first_byte: int) -> None:
-        """Adds `data`, contiguous bytes that begin at byte `first_byte` of the tensor; each byte comes once."""
+        """Adds `data`, contiguous bytes that begin at byte `first_byte` of the tensor; each byte
+        comes once."""
         end = first_byte + data.nbytes
         begin, stop = -(-first_byte // 8) * 8, end if end == self._nbytes else end // 8 * 8
         if begin >= stop:

@@ -16,8 +16,8 @@ _PIECE = 1 << 20
 
 @dataclass(frozen=True, slots=True)
 class Stored:
-    """Tensor `tensor` of a plan: `nbytes` bytes from byte `start` of the file at `path`, that should have this
-    checksum."""
+    """Tensor `tensor` of a plan: `nbytes` bytes from byte `start` of the file at `path`, that
+    should have this checksum."""
 
     tensor: int
     path: str
@@ -45,7 +45,8 @@ def confirm(stored: Sequence[Stored], lanes: int, cancel: threading.Event | None
 
 
 def checksum_of(stored: Stored, lanes: Lanes) -> str | None:
-    """The checksum of a stored tensor; None where its file ends early or can't be read. Raises as `confirm`."""
+    """The checksum of a stored tensor; None where its file ends early or can't be read. Raises as
+    `confirm`."""
     total = Checksum(stored.nbytes)
     buffer = memoryview(bytearray(min(_PIECE, stored.nbytes)))
     done = 0

@@ -1,8 +1,9 @@
-"""An earlier output at the target: which parts of it are still right and need not be computed again.
+"""An earlier output at the target: which parts of it are still right and need not be computed
+again.
 
-Its provenance file says which key every tensor has (`record.py`). A tensor of the plan with the same key has the same
-bytes, if these are still what was written: the weight file's size and time of change are as recorded, or else the
-checksum of the tensor is.
+Its provenance file says which key every tensor has (`record.py`). A tensor of the plan with the
+same key has the same bytes, if these are still what was written: the weight file's size and time of
+change are as recorded, or else the checksum of the tensor is.
 """
 
 from __future__ import annotations
@@ -33,7 +34,8 @@ from .sealed import sealed
 
 @dataclass(frozen=True, slots=True)
 class Reused:
-    """A tensor of an earlier output: where its bytes lie, their checksum (None: not known), what in it is not finite.
+    """A tensor of an earlier output: where its bytes lie, their checksum (None: not known), what in
+    it is not finite.
 
     `trusted`: its file is as it was written. Otherwise the checksum has to be compared.
     """
@@ -48,10 +50,11 @@ class Reused:
 class Earlier:
     """An earlier output that was made by mergec, compared with a plan.
 
-    `tensors` are those of the plan that it holds, by index; `same_files` the plan's weight files, by index, that stand
-    in it from the first byte to the last, with their paths. `same_companions`: all other files of the plan are as they
-    would be written. `why_not` says in a few words why nothing of it can be used; `changed` is the code that has
-    changed since, so what it made is made anew.
+    `tensors` are those of the plan that it holds, by index; `same_files` the plan's weight files,
+    by index, that stand in it from the first byte to the last, with their paths. `same_companions`:
+    all other files of the plan are as they would be written. `why_not` says in a few words why
+    nothing of it can be used; `changed` is the code that has changed since, so what it made is made
+    anew.
     """
 
     tensors: Mapping[int, Reused]
@@ -72,7 +75,8 @@ class Earlier:
 
 
 def examine(path: str, plan: Plan) -> Earlier | None:
-    """The earlier output at `path`; None where there is none that was made by mergec. Reads no weights."""
+    """The earlier output at `path`; None where there is none that was made by mergec. Reads no
+    weights."""
     if plan.single or not os.path.isdir(path):
         return None
     record = found_record(path)
@@ -81,7 +85,8 @@ def examine(path: str, plan: Plan) -> Earlier | None:
     why_not = difference(record.made_with, plan)
     if why_not is not None:
         return Earlier({}, {}, False, len(plan.outputs), why_not)
-    # several tensors may have one key, as of a layer that the output has twice: each stays where it is
+    # several tensors may have one key, as of a layer that the output has twice: each stays where it
+    # is
     by_name: dict[str, tuple[RecordedTensor, StoredTensor, Found, bool]] = {}
     by_key: dict[str, tuple[RecordedTensor, StoredTensor, Found, bool]] = {}
     for weights in record.weights:
@@ -89,7 +94,8 @@ def examine(path: str, plan: Plan) -> Earlier | None:
         with suppress(CatalogError):
             header = reader_of(place).header(place)
             trusted = weights == sealed(weights.name, header.file)
-            # its status changes with the names that runs give it, of which one that was stopped may have left some
+            # its status changes with the names that runs give it, of which one that was stopped may
+            # have left some
             file = replace(header.file, ctime_ns=0)
             for name, tensor in header.tensors.items():
                 if name in record.tensors and record.tensors[name].key:
@@ -112,7 +118,8 @@ def examine(path: str, plan: Plan) -> Earlier | None:
 
 
 def checked(earlier: Earlier, plan: Plan, cancel: threading.Event | None = None) -> Earlier:
-    """What is left of an earlier output after comparing the checksums of tensors whose files are not as they were."""
+    """What is left of an earlier output after comparing the checksums of tensors whose files are
+    not as they were."""
     doubtful = [
         Stored(index, reused.found.file.path, reused.found.start, plan.tensors[index].nbytes, reused.checksum)
         for index, reused in earlier.tensors.items()

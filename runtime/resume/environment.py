@@ -24,11 +24,12 @@ _OTHERS = {
 
 
 def made_with(plan: Plan) -> dict[str, str]:
-    """Versions, kind of device and processor, and digests of the code. What was made with others is not mixed with what
-    is made now: functions such as `sin`, and decompositions, may differ in the last bit between them.
+    """Versions, kind of device and processor, and digests of the code. What was made with others is
+    not mixed with what is made now: functions such as `sin`, and decompositions, may differ in the
+    last bit between them.
 
-    `kernels`: whether the compiled ones can be loaded here. `cores` is for decompositions, which share a sum among
-    threads; elsewhere they make no difference.
+    `kernels`: whether the compiled ones can be loaded here. `cores` is for decompositions, which
+    share a sum among threads; elsewhere they make no difference.
     """
     return _surroundings(plan) | {_name(code.kernel): code.digest for code in plan.made_by}
 
@@ -62,7 +63,8 @@ def recorded_code(then: Mapping[str, object], now: Sequence[Code]) -> tuple[Code
 
 
 def changed_code(then: Mapping[str, object], now: Sequence[Code]) -> list[Code]:
-    """The code that something was made with and that has changed since. Code that is not known counts too."""
+    """The code that something was made with and that has changed since. Code that is not known
+    counts too."""
     names = [(_name(code.kernel), code) for code in now]
     return [code for name, code in names if name in then and (then[name] != code.digest or not code.digest)]
 
@@ -76,8 +78,8 @@ def _machine() -> Mapping[str, str]:
 def _version(name: str) -> str:
     """The version of an installed library by the name of the folder that `pip` leaves next to it.
 
-    `importlib.metadata` finds the same there, but loads the standard library's reader of mail first, which takes longer
-    than a small merge; and the library itself may not be loaded at all.
+    `importlib.metadata` finds the same there, but loads the standard library's reader of mail
+    first, which takes longer than a small merge; and the library itself may not be loaded at all.
     """
     for folder in sys.path:
         with suppress(OSError):

@@ -1,8 +1,10 @@
-"""The journal of a run: which tensors of the unfinished output are on disk, so that another run can go on from there.
+"""The journal of a run: which tensors of the unfinished output are on disk, so that another run can
+go on from there.
 
-A line is a checksum of the rest (CRC-32, eight hexadecimal digits), a space, and JSON. The first line says what is
-being made (`Head`), each other one that a tensor is complete (`Done`). A line is written after the tensor's bytes are
-on disk, never before. Whatever a crash leaves at the end counts only up to the first incomplete line.
+A line is a checksum of the rest (CRC-32, eight hexadecimal digits), a space, and JSON. The first
+line says what is being made (`Head`), each other one that a tensor is complete (`Done`). A line is
+written after the tensor's bytes are on disk, never before. Whatever a crash leaves at the end
+counts only up to the first incomplete line.
 """
 
 from __future__ import annotations
@@ -47,8 +49,8 @@ class Head:
 
 @dataclass(frozen=True, slots=True)
 class Done:
-    """A complete tensor: its index in the plan, the checksum of its bytes, and how many numbers in it are not
-    finite."""
+    """A complete tensor: its index in the plan, the checksum of its bytes, and how many numbers in
+    it are not finite."""
 
     tensor: int
     checksum: str
@@ -74,7 +76,8 @@ def head_of(plan: Plan) -> Head:
 
 
 def other(then: Head, plan: Plan) -> str | None:
-    """Why what was begun then is not what the plan makes, in a few words; None where it is the same."""
+    """Why what was begun then is not what the plan makes, in a few words; None where it is the
+    same."""
     if (why := difference(then.made_with, plan)) is not None:
         return why
     now = head_of(plan)
@@ -143,8 +146,8 @@ class JournalContents:
 def read(path: str) -> JournalContents | None:
     """The contents of a journal up to the first incomplete line; None where nothing can be used.
 
-    A complete line that no run would write is not the result of a crash: then nothing in the journal counts.
-    Raises OSError where that can't be determined, as when too many files are open.
+    A complete line that no run would write is not the result of a crash: then nothing in the
+    journal counts. Raises OSError where that can't be determined, as when too many files are open.
     """
     try:
         with (

@@ -1,4 +1,5 @@
-"""Syncs finished tensors to disk while others are computed, and records them in the journal afterwards."""
+"""Syncs finished tensors to disk while others are computed, and records them in the journal
+afterwards."""
 
 from __future__ import annotations
 
@@ -22,10 +23,11 @@ BYTES = 1 << 30
 
 
 class Keeper:
-    """Takes finished tensors from any thread (`finished`), and syncs and journals them in a thread of its own.
+    """Takes finished tensors from any thread (`finished`), and syncs and journals them in a thread
+    of its own.
 
-    Use as a context manager. A fault in it is raised by the next `finished`, or at the end. Left with an exception, it
-    keeps what is finished so far: that is what another run resumes from.
+    Use as a context manager. A fault in it is raised by the next `finished`, or at the end. Left
+    with an exception, it keeps what is finished so far: that is what another run resumes from.
     """
 
     def __init__(
@@ -38,7 +40,8 @@ class Keeper:
         seconds: float | None = None,
         nbytes: int | None = None,
     ) -> None:
-        """`paths` are the weight files; `non_finite` counts by tensor name, complete for a tensor that is finished."""
+        """`paths` are the weight files; `non_finite` counts by tensor name, complete for a tensor
+        that is finished."""
         self._journal, self._paths, self._tensors, self._non_finite = journal, paths, tensors, non_finite
         self._seconds = SECONDS if seconds is None else seconds
         self._nbytes = BYTES if nbytes is None else nbytes
@@ -69,8 +72,8 @@ class Keeper:
                 self._keep(self._taken())
 
     def finished(self, tensor: int, checksum: str | None) -> None:
-        """Tensor `tensor` of the plan is written. One without a checksum could not be checked later, so it isn't kept:
-        it was copied, and is copied again."""
+        """Tensor `tensor` of the plan is written. One without a checksum could not be checked
+        later, so it isn't kept: it was copied, and is copied again."""
         if self._fault is not None:
             raise self._fault
         if checksum is None:
@@ -83,7 +86,8 @@ class Keeper:
                 self._since = time.monotonic()
             self._waiting.append(Done(tensor, checksum, self._non_finite.get(found.name, 0)))
             self._size += found.nbytes
-            # the thread waits for the first and then for the clock: to be woken by each of many takes longer than they
+            # the thread waits for the first and then for the clock: to be woken by each of many
+            # takes longer than they
             if first or self._size >= self._nbytes:
                 self._changed.notify()
 

@@ -1,4 +1,5 @@
-"""Which output tensors are complete, and the checksums of their bytes; kept while they are written."""
+"""Which output tensors are complete, and the checksums of their bytes; kept while they are
+written."""
 
 from __future__ import annotations
 
@@ -11,12 +12,14 @@ from ...grammar.records import dataclass
 from .checksums import Checksum, checksums
 
 Finished = Callable[[int, str | None], None]
-"""Called once for a tensor, by its index in the plan, when its last byte is written; with its checksum, or None."""
+"""Called once for a tensor, by its index in the plan, when its last byte is written; with its
+checksum, or None."""
 
 
 @dataclass(slots=True)
 class _Entry:
-    """A tensor: how many of its bytes are to come, and their sum so far, as long as all of them were seen."""
+    """A tensor: how many of its bytes are to come, and their sum so far, as long as all of them
+    were seen."""
 
     index: int
     start: int
@@ -29,7 +32,8 @@ class _Entry:
 class Ledger:
     """Is notified of every write, from any thread, and reports when a tensor is complete.
 
-    A tensor that the kernel copies, or a part of it, has no checksum: its bytes don't pass through this process.
+    A tensor that the kernel copies, or a part of it, has no checksum: its bytes don't pass through
+    this process.
     """
 
     def __init__(self, tensors: Sequence[OutputTensor], finished: Finished | None = None) -> None:
@@ -39,7 +43,8 @@ class Ledger:
         self._entries = {k: _Entry(k, t.start, t.nbytes, t.nbytes) for k, t in enumerate(tensors) if t.nbytes}
 
     def wrote(self, file: int, start: int, data: memoryview) -> None:
-        """`data` (contiguous bytes, of one tensor or several) stands at byte `start` of weight file `file`."""
+        """`data` (contiguous bytes, of one tensor or several) stands at byte `start` of weight file
+        `file`."""
         whole = []
         for entry, first, end in self._parts(file, start, data.nbytes):
             if end - first == entry.nbytes:
@@ -61,7 +66,8 @@ class Ledger:
             self._count(entry, end - first)
 
     def _parts(self, file: int, start: int, nbytes: int) -> Iterator[tuple[_Entry, int, int]]:
-        """The tensors in a range of a file, with where in the file their parts of it begin and end."""
+        """The tensors in a range of a file, with where in the file their parts of it begin and
+        end."""
         for index in self._owners.within(file, start, nbytes):
             entry = self._entries[index]
             first, end = max(start, entry.start), min(start + nbytes, entry.start + entry.nbytes)

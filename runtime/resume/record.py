@@ -1,4 +1,5 @@
-"""What an output's provenance file says of its bytes, so that they can be checked, and taken over by another run.
+"""What an output's provenance file says of its bytes, so that they can be checked, and taken over
+by another run.
 
 The compiler writes what is known before the run (`compiler/emit/card.py`). At its end is added:
 
@@ -8,7 +9,8 @@ The compiler writes what is known before the run (`compiler/emit/card.py`). At i
     tensors         name: [key, checksum or null, numbers that are not finite, dtype, shape]
     record_sha256   SHA-256 of the text before it, so that the record itself can be checked
 
-Keys are those of `compiler/emit/content.py`, checksums those of `checksums.py`; null: copied by the kernel, not seen.
+Keys are those of `compiler/emit/content.py`, checksums those of `checksums.py`; null: copied by the
+kernel, not seen.
 """
 
 from __future__ import annotations
@@ -45,7 +47,8 @@ _ADDED: Mapping[str, tuple[type, ...]] = {
 
 @dataclass(frozen=True, slots=True)
 class RecordedTensor:
-    """A tensor of an output: what it is, the checksum of its bytes (None: not known), what in it is not finite."""
+    """A tensor of an output: what it is, the checksum of its bytes (None: not known), what in it is
+    not finite."""
 
     key: str
     checksum: str | None
@@ -56,7 +59,8 @@ class RecordedTensor:
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """What an output's provenance file says. `base` is what the compiler wrote; the rest is described above."""
+    """What an output's provenance file says. `base` is what the compiler wrote; the rest is
+    described above."""
 
     base: Mapping[str, Any]
     made_with: Mapping[str, Any]
@@ -66,8 +70,8 @@ class Record:
 
 
 def with_record(plan: Plan, weights: Sequence[SealedFile], known: Mapping[int, Done]) -> tuple[Document, ...]:
-    """The plan's documents, the provenance file among them completed; `known` are the tensors whose checksum is known,
-    by index."""
+    """The plan's documents, the provenance file among them completed; `known` are the tensors whose
+    checksum is known, by index."""
     return tuple(
         Document(d.name, _completed(d.text, plan, weights, known)) if d.name == PROVENANCE else d
         for d in plan.documents
@@ -120,7 +124,8 @@ def _table(rows: Iterable[tuple[str, Any]]) -> str:
 def read_record(folder: str) -> Record:
     """The record of the output in a folder.
 
-    Raises CatalogError: E0403 where it can't be read, E0650 where it isn't as a run of this version has written it.
+    Raises CatalogError: E0403 where it can't be read, E0650 where it isn't as a run of this version
+    has written it.
     """
     path = os.path.join(folder, PROVENANCE)
     return parse_record(read_text(path, limit=_LONGEST, code="E0650"), path)

@@ -8,8 +8,8 @@ from ...grammar.records import dataclass
 
 @dataclass(frozen=True, slots=True)
 class SealedFile:
-    """A complete weight file: its name in the folder, its size in bytes, when it was last written to, and which file of
-    the system it is."""
+    """A complete weight file: its name in the folder, its size in bytes, when it was last written
+    to, and which file of the system it is."""
 
     name: str
     size: int

@@ -1,4 +1,5 @@
-"""Where infinities and NaNs of an output come from: which stored tensors of the inputs have some themselves."""
+"""Where infinities and NaNs of an output come from: which stored tensors of the inputs have some
+themselves."""
 
 from __future__ import annotations
 
@@ -17,7 +18,8 @@ MOST_NAMED = 5
 
 
 def non_finite_error(plan: Plan, reads: Reads, found: Mapping[str, int]) -> MergecError:
-    """The error for an output in which infinities and NaNs were `found`, by tensor; reads the worst ones' inputs."""
+    """The error for an output in which infinities and NaNs were `found`, by tensor; reads the worst
+    ones' inputs."""
     worst = sorted(found.items(), key=lambda item: (-item[1], item[0]))
     notes = [f"{count:,} in `{show(name)}`" for name, count in worst[:MOST_NAMED]]
     if len(worst) > MOST_NAMED:
@@ -37,7 +39,8 @@ def non_finite_error(plan: Plan, reads: Reads, found: Mapping[str, int]) -> Merg
 
 
 def _origins(plan: Plan, reads: Reads, names: set[str]) -> list[tuple[str, str, int]]:
-    """Path, tensor and count for every stored tensor with infinities or NaNs that is read for these of the output."""
+    """Path, tensor and count for every stored tensor with infinities or NaNs that is read for these
+    of the output."""
     tensors = {k for k, tensor in enumerate(plan.tensors) if tensor.name in names}
     counts: dict[tuple[int, int], int] = {}
     for index, dtype, extent in dict.fromkeys(_reads(plan)):

@@ -1,4 +1,5 @@
-"""What a run would find at its target, and so what it would have to do. Looks only; reads no weights."""
+"""What a run would find at its target, and so what it would have to do. Looks only; reads no
+weights."""
 
 from __future__ import annotations
 
@@ -13,10 +14,12 @@ from ..resume.earlier import examine
 
 @dataclass(frozen=True, slots=True)
 class Outlook:
-    """What there is to do: tensors to be made, by index in the plan, and bytes to be read and written for that.
+    """What there is to do: tensors to be made, by index in the plan, and bytes to be read and
+    written for that.
 
-    `exists`: something is at the target; `unchanged`: it is what the plan makes. `reused` counts the tensors to be
-    taken over from it, `resumed` those of a run that was stopped. `why_not` says why one of them can't be used.
+    `exists`: something is at the target; `unchanged`: it is what the plan makes. `reused` counts
+    the tensors to be taken over from it, `resumed` those of a run that was stopped. `why_not` says
+    why one of them can't be used.
     """
 
     exists: bool

@@ -33,8 +33,9 @@ from .blame import non_finite_error
 class Report:
     """A finished run: where the output is and what it took. See `Outcome`.
 
-    `resumed` counts the tensors that a run which was stopped had made, `reused` those of an earlier output at the same
-    path. `unchanged`: the earlier output is what the plan makes, and nothing was done.
+    `resumed` counts the tensors that a run which was stopped had made, `reused` those of an earlier
+    output at the same path. `unchanged`: the earlier output is what the plan makes, and nothing was
+    done.
     """
 
     path: str
@@ -55,12 +56,14 @@ def run_plan(
 ) -> Report:
     """Carries out a plan and puts the result at `path`, all of it or nothing.
 
-    Resumes a run of the same plan that was stopped, takes over the tensors of an earlier output that
-    would come out the same, and does nothing where that is all of them; with `fresh` it computes everything.
+    Resumes a run of the same plan that was stopped, takes over the tensors of an earlier output
+    that would come out the same, and does nothing where that is all of them; with `fresh` it
+    computes everything.
 
-    Raises MergecError: E0601 where the target exists and `force` is not given, E0608 where it may not be replaced,
-    E0662 where the plan was made for other code than there is, other E06xx for disk and inputs; `Cancelled` where
-    `cancel` was set. An earlier output at `path` stays as it was unless the run succeeds.
+    Raises MergecError: E0601 where the target exists and `force` is not given, E0608 where it may
+    not be replaced, E0662 where the plan was made for other code than there is, other E06xx for
+    disk and inputs; `Cancelled` where `cancel` was set. An earlier output at `path` stays as it was
+    unless the run succeeds.
     """
     check_code(plan)
     # where a function's code is not known, nobody knows what it did then
@@ -147,8 +150,9 @@ def _resumed(plan: Plan, target: Target, cancel: threading.Event | None) -> dict
 def _link(plan: Plan, target: Target, earlier: Earlier, taken: Collection[int]) -> set[int]:
     """Links complete weight files of the earlier output into the new one; which of them.
 
-    Nothing writes to these, and the earlier output goes when the new one takes its place. Files in `taken` hold tensors
-    of an unfinished run already. One that is an input too, by another name, is copied: its status is not to change.
+    Nothing writes to these, and the earlier output goes when the new one takes its place. Files in
+    `taken` hold tensors of an unfinished run already. One that is an input too, by another name, is
+    copied: its status is not to change.
     """
     linked = set()
     inputs = _inodes(i.path for i in plan.inputs) if earlier.same_files else set()

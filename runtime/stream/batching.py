@@ -4,9 +4,9 @@ The fixed cost of a step (Python, locks, system calls) shows where tensors are s
 executor hands such outputs on in batches, with copies of small tensors between them; whoever runs a
 batch reads, computes and writes adjacent ones in one go (`native/batch.py`).
 
-Lanes that share the blocks of a tensor wait for each other at the end of every round over it. Where rounds are short
-that shows, and a lane is given all of a tensor instead (`plan/concurrency.py`): lanes then meet once, at the end of all
-such outputs.
+Lanes that share the blocks of a tensor wait for each other at the end of every round over it. Where
+rounds are short that shows, and a lane is given all of a tensor instead (`plan/concurrency.py`):
+lanes then meet once, at the end of all such outputs.
 """
 
 from __future__ import annotations
@@ -49,7 +49,8 @@ Lone = Callable[[Pass], bool]
 
 
 class BatchSignature:
-    """What small outputs have in common that differ only in what they read, where they are written, and keys of masks.
+    """What small outputs have in common that differ only in what they read, where they are written,
+    and keys of masks.
 
     `passes` are those of one of them. `slots` gives each scalar and constant of theirs a place in a
     list of the output's own, `initial`; `reads` are the scalars that they need and do not make,
@@ -98,7 +99,8 @@ class Copies:
 
 @dataclass(frozen=True, slots=True)
 class Batchable:
-    """Consecutive small outputs, to be run in batches and in any order; a step among them is a small copy."""
+    """Consecutive small outputs, to be run in batches and in any order; a step among them is a
+    small copy."""
 
     members: tuple[SmallOutput | Step, ...]
 
@@ -135,7 +137,8 @@ def parts(plan: Plan, able: Able | None, lone: Lone | None = None) -> Iterator[P
 
 
 def _in_order(items: Sequence[_Item], concurrent: Set[int]) -> Iterator[SmallOutput | Step]:
-    """The items but for the series in `concurrent`, by identity; the steps of others in their place."""
+    """The items but for the series in `concurrent`, by identity; the steps of others in their
+    place."""
     for item in items:
         if not isinstance(item, Series):
             yield item
@@ -144,7 +147,8 @@ def _in_order(items: Sequence[_Item], concurrent: Set[int]) -> Iterator[SmallOut
 
 
 class _Row:
-    """Items that are handed on as one part: copies of any size, or small outputs and small copies."""
+    """Items that are handed on as one part: copies of any size, or small outputs and small
+    copies."""
 
     def __init__(self) -> None:
         self._items: list[SmallOutput | Step] = []
@@ -229,7 +233,8 @@ class _Finder:
         return out
 
     def _candidates(self, steps: Sequence[Step]) -> list[_Item]:
-        """The steps with small outputs and series in place of those of one output, whatever these read."""
+        """The steps with small outputs and series in place of those of one output, whatever these
+        read."""
         found: list[_Item] = []
         run: list[Step] = []
         kinds: list[_PassKind] = []
@@ -252,7 +257,8 @@ class _Finder:
         return [*found, *run]
 
     def _small_output(self, steps: Sequence[Step], kinds: Sequence[_PassKind]) -> SmallOutput | None:
-        """The steps as a small output; None where they can't be run as one in the memory that each of them has."""
+        """The steps as a small output; None where they can't be run as one in the memory that each
+        of them has."""
         if self._able is None or not all(kind.small for kind in kinds) or any(s.allocate or s.release for s in steps):
             return None
         passes = tuple([s.action for s in steps if isinstance(s.action, Pass)])
@@ -265,7 +271,8 @@ class _Finder:
         return SmallOutput(steps[0].tensor, passes, signature) if signature is not None else None
 
     def _series(self, steps: Sequence[Step], kinds: Sequence[_PassKind]) -> Series | None:
-        """The steps as a series; None where they can't be one, or a lane can't run them by itself."""
+        """The steps as a series; None where they can't be one, or a lane can't run them by
+        itself."""
         if not all(kind.lone for kind in kinds):
             return None
         return series_of(steps, *numbers_together([(kind.reads, kind.makes) for kind in kinds]))

@@ -1,4 +1,5 @@
-"""The interfaces of the executor: reads, writes, progress; and the tally that it keeps. Needs no torch."""
+"""The interfaces of the executor: reads, writes, progress; and the tally that it keeps. Needs no
+torch."""
 
 from __future__ import annotations
 
@@ -14,7 +15,8 @@ class Reads(Protocol):
     """The plan's input files, by index. Called from several threads at once."""
 
     def read_into(self, file: int, start: int, view: memoryview) -> None:
-        """Fills `view` with the bytes from `start` on; raises where the file is shorter or has changed."""
+        """Fills `view` with the bytes from `start` on; raises where the file is shorter or has
+        changed."""
         ...
 
     def borrowed(self, files: Sequence[int]) -> AbstractContextManager[Sequence[int]]:
@@ -42,10 +44,12 @@ class Writes(Protocol[R_contra]):
 
 
 class Progress(Protocol):
-    """Is notified of what happens, from several threads, though never from two at once. An exception stops the run."""
+    """Is notified of what happens, from several threads, though never from two at once. An
+    exception stops the run."""
 
     def begins(self, plan: Plan, notices: Sequence[str]) -> None:
-        """The work begins: `plan` without what is there already, from a run that was stopped or an earlier output.
+        """The work begins: `plan` without what is there already, from a run that was stopped or an
+        earlier output.
 
         `notices` say where it begins and why, each a sentence for people.
         """

@@ -1,4 +1,5 @@
-"""Infinities and NaNs in stored bytes, recognised by their bits: for copies, whose numbers nobody else looks at."""
+"""Infinities and NaNs in stored bytes, recognised by their bits: for copies, whose numbers nobody
+else looks at."""
 
 from __future__ import annotations
 
@@ -16,14 +17,16 @@ PATTERNS: dict[str, tuple[str, int]] = {
     "F8_E5M2": ("u1", 0x7C),
     "F8_E4M3": ("u1", 0x7F),
 }
-"""For each float dtype the integer that holds an element, and the bits that are all set where it is not finite.
+"""For each float dtype the integer that holds an element, and the bits that are all set where it is
+not finite.
 
 The exponent's, as in IEEE 754; `F8_E4M3` has no infinities, and one NaN: all bits but the sign's.
 """
 
 
 def count_nonfinite(data: memoryview, dtype: str) -> int:
-    """How many of the elements in `data`, whole elements of `dtype`, are infinities or NaNs; 0 for integers."""
+    """How many of the elements in `data`, whole elements of `dtype`, are infinities or NaNs; 0 for
+    integers."""
     # a run that only copies does not load numpy, unless it has to look at what it copies
     import numpy
 
@@ -35,7 +38,8 @@ def count_nonfinite(data: memoryview, dtype: str) -> int:
 
 
 def count_in(extent: Extent, dtype: str, reads: Reads) -> int:
-    """How many elements of `dtype` in a range of an input are not finite; it is read a piece at a time."""
+    """How many elements of `dtype` in a range of an input are not finite; it is read a piece at a
+    time."""
     buffer, found = memoryview(bytearray(min(PIECE, extent.nbytes))), 0
     for offset in range(0, extent.nbytes, PIECE):
         part = buffer[: extent.nbytes - offset]

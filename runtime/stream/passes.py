@@ -1,4 +1,5 @@
-"""One pass: sweeps over its blocks, which stream through the lanes, as often as its reductions need. Needs no torch.
+"""One pass: sweeps over its blocks, which stream through the lanes, as often as its reductions
+need. Needs no torch.
 
 What a lane does with a block is up to its backend: `portable/` has torch's kernels, for every
 device and operation; `native/` has the compiled ones, for the CPU and the operations that they
@@ -24,13 +25,15 @@ from ..reduce.selection import RankSelection
 from .interfaces import Reads, Tally, Writes
 
 SAMPLED = 16
-"""For a guess, one of this many parts of a tensor is looked at; of large tensors (`ENOUGH`) fewer."""
+"""For a guess, one of this many parts of a tensor is looked at; of large tensors (`ENOUGH`)
+fewer."""
 
 ENOUGH = 1 << 20
 """Elements that are enough for a guess; beyond them, one of 16 * SAMPLED is added."""
 
 SAMPLE = CHUNK // 4
-"""Elements of a part: the more parts, the better they represent all, and the higher the fixed cost of each."""
+"""Elements of a part: the more parts, the better they represent all, and the higher the fixed cost
+of each."""
 
 WORTH_A_GUESS = 16 * CHUNK
 """With fewer elements, a guess costs more than the rounds that it spares."""
@@ -79,8 +82,8 @@ class Lane(Protocol):
     """What one lane does in one pass."""
 
     def begin(self, code: tuple[Instruction, ...], active: Sequence[tuple[int, Reducer]], *, again: bool) -> None:
-        """A round over all blocks begins: this code, these reductions and, unless the pass is run `again`, the
-        stores."""
+        """A round over all blocks begins: this code, these reductions and, unless the pass is run
+        `again`, the stores."""
         ...
 
     def run(self, first: int, count: int) -> None:
@@ -107,7 +110,8 @@ def run_pass(context: Context, pass_: Pass, layout: ScratchLayout, arenas: Seque
     lanes = [backend.lane(pass_, layout, arena, index) for index, arena in enumerate(arenas)]
 
     def stream(size: int, blocks: range, active: Sequence[int], *, again: bool) -> list[int]:
-        """One round over these blocks of `size` elements; which of the active reductions need another."""
+        """One round over these blocks of `size` elements; which of the active reductions need
+        another."""
         code = code_for(pass_.code, [a for i in active for a in pass_.reductions[i].args]) if again else pass_.code
         busy = _busy(context, len(lanes), len(blocks), writes=bool(pass_.stores) and not again)
         for lane in lanes[:busy]:
@@ -141,9 +145,9 @@ def run_pass(context: Context, pass_: Pass, layout: ScratchLayout, arenas: Seque
 def _busy(context: Context, lanes: int, blocks: int, *, writes: bool) -> int:
     """How many of these lanes a round is worth.
 
-    One more than the cores computes while another waits for the disk. A round over few blocks that writes nothing
-    hardly waits, and there it would only be in the way of the others, unless each has a block of its own: then the
-    system shares the cores out among them.
+    One more than the cores computes while another waits for the disk. A round over few blocks that
+    writes nothing hardly waits, and there it would only be in the way of the others, unless each
+    has a block of its own: then the system shares the cores out among them.
     """
     lanes = max(1, min(lanes, blocks))
     if writes or blocks == lanes or blocks > FEW_BLOCKS * lanes or context.plan.device != "cpu":

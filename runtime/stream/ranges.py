@@ -13,7 +13,8 @@ from ...grammar.records import dataclass
 
 @dataclass(frozen=True, slots=True)
 class RangePart:
-    """Elements `[first, first + count)` of a block: the mean over terms (source, element), zeros without any."""
+    """Elements `[first, first + count)` of a block: the mean over terms (source, element), zeros
+    without any."""
 
     first: int
     count: int
@@ -21,7 +22,8 @@ class RangePart:
 
 
 def file_ranges(stream: Stream, first: int, count: int) -> Iterator[tuple[int, int, int]]:
-    """(file, start, nbytes) of elements `[first, first + count)`, in order. Raises ValueError past the end."""
+    """(file, start, nbytes) of elements `[first, first + count)`, in order. Raises ValueError past
+    the end."""
     size = SIZES[stream.dtype]
     skip, left = first * size, count * size
     for extent in stream.extents:
@@ -37,7 +39,8 @@ def file_ranges(stream: Stream, first: int, count: int) -> Iterator[tuple[int, i
 
 
 class GatherParts:
-    """Finds the parts of a gather, which may have as many runs as a vocabulary has rows; `means`: of several rows."""
+    """Finds the parts of a gather, which may have as many runs as a vocabulary has rows; `means`:
+    of several rows."""
 
     def __init__(self, gather: Gather) -> None:
         self._gather = gather
@@ -45,7 +48,8 @@ class GatherParts:
         self.means = any(len(run.terms) > 1 for run in gather.runs)
 
     def of(self, first: int, count: int) -> Iterator[RangePart]:
-        """The parts of elements `[first, first + count)`, in order; within a part every term is contiguous.
+        """The parts of elements `[first, first + count)`, in order; within a part every term is
+        contiguous.
 
         Raises ValueError past the end.
         """

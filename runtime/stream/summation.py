@@ -1,8 +1,8 @@
 """The order in which sums are taken: element k goes to vector lane k modulo LANES, then halves of
 the lanes are added to halves.
 
-Each lane adds its elements one after the other, in float64. Vectors of any width can do that, so kernels that are
-compiled and those of numpy agree to the last bit.
+Each lane adds its elements one after the other, in float64. Vectors of any width can do that, so
+kernels that are compiled and those of numpy agree to the last bit.
 """
 
 from __future__ import annotations

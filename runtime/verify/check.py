@@ -45,15 +45,16 @@ def verify(
     cancel: threading.Event | None = None,
     allow_pickle: bool = False,
 ) -> Verification:
-    """Checks an output of mergec's against its own record, its config and, where they are available, its inputs.
+    """Checks an output of mergec's against its own record, its config and, where they are
+    available, its inputs.
 
-    Reads every byte of the output once. `rerun` makes that many tensors again from the inputs (`"all"`: every one),
-    drawn by `seed`, and compares their bytes. Relative paths of the recipe begin in `folder`; by default they are
-    looked for in the working folder and next to the output. `primitives` and `allow_pickle` as for `mergec.compile`.
-    Writes nothing.
+    Reads every byte of the output once. `rerun` makes that many tensors again from the inputs
+    (`"all"`: every one), drawn by `seed`, and compares their bytes. Relative paths of the recipe
+    begin in `folder`; by default they are looked for in the working folder and next to the output.
+    `primitives` and `allow_pickle` as for `mergec.compile`. Writes nothing.
 
-    What is wrong with the output is in the result. Raises MergecError (E0401) where there is no output, `Cancelled`
-    where `cancel` was set.
+    What is wrong with the output is in the result. Raises MergecError (E0401) where there is no
+    output, `Cancelled` where `cancel` was set.
     """
     where = os.path.abspath(os.fspath(path))
     if not os.path.exists(where):
@@ -108,7 +109,8 @@ def _from_inputs(
     seed: int,
     cancel: threading.Event | None,
 ) -> list[Check]:
-    """What needs the inputs: that they are those recorded, the recipe's keys, the companion files, the rerun."""
+    """What needs the inputs: that they are those recorded, the recipe's keys, the companion files,
+    the rerun."""
     try:
         device = choose_device({"cuda": "cuda", "mps": "mps"}.get(str(record.made_with.get("device")), "cpu"))
         place = os.path.join(path, PROVENANCE)

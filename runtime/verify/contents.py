@@ -1,4 +1,5 @@
-"""What is in the output, by its headers: sound, as recorded, as the index says, as config.json says."""
+"""What is in the output, by its headers: sound, as recorded, as the index says, as config.json
+says."""
 
 from __future__ import annotations
 
@@ -34,8 +35,8 @@ class Place:
 
 @dataclass(frozen=True, slots=True)
 class OutputContents:
-    """Every tensor in the weight files, by name, and how many bytes of tensors that is. `sound`: all headers are;
-    `format` is that of the files."""
+    """Every tensor in the weight files, by name, and how many bytes of tensors that is. `sound`:
+    all headers are; `format` is that of the files."""
 
     tensors: Mapping[str, Place]
     nbytes: int
@@ -119,7 +120,8 @@ def check_tensors(path: str, contents: OutputContents, record: Record) -> Check:
 
 
 def check_index(path: str, contents: OutputContents) -> Check | None:
-    """The index names every tensor with its file, and nothing else; None where there is none and none is needed."""
+    """The index names every tensor with its file, and nothing else; None where there is none and
+    none is needed."""
     called = contents.format.index
     if called is None:
         return None
@@ -157,8 +159,8 @@ def check_index(path: str, contents: OutputContents) -> Check | None:
 
 
 def check_config(path: str, contents: OutputContents, record: Record | None) -> Check:
-    """The output, opened as a model: its config.json says what its tensors say, but for what the template's said
-    otherwise already, by the record."""
+    """The output, opened as a model: its config.json says what its tensors say, but for what the
+    template's said otherwise already, by the record."""
     if not contents.sound:
         return Check("config", Verdict.UNKNOWN, "the weight files can't be read as a model")
     catalog, span = LocalCatalog(), Span(Source("<output>", path), 0, len(path))

@@ -1,4 +1,5 @@
-"""The bytes of an output, read once: checksums and counts of infinities and NaNs, compared with the record."""
+"""The bytes of an output, read once: checksums and counts of infinities and NaNs, compared with the
+record."""
 
 from __future__ import annotations
 
@@ -19,7 +20,8 @@ from .contents import OutputContents, Place
 from .report import Check, Verdict, check
 
 PIECE = 8 << 20
-"""Bytes that a lane reads at a time: whole elements of every dtype, and whole words of a checksum."""
+"""Bytes that a lane reads at a time: whole elements of every dtype, and whole words of a
+checksum."""
 
 
 @dataclass(slots=True)
@@ -100,8 +102,8 @@ def check_checksums(contents: OutputContents, record: Record, seen: Mapping[str,
 def check_non_finite(contents: OutputContents, record: Record | None, seen: Mapping[str, Seen]) -> Check:
     """Infinities and NaNs, counted afresh and compared with the record.
 
-    Copies are not always counted when they are made, which stands as 0 in the record; so a 0 counts for nothing where
-    the bytes are those that were written, or where that is not known.
+    Copies are not always counted when they are made, which stands as 0 in the record; so a 0 counts
+    for nothing where the bytes are those that were written, or where that is not known.
     """
     found, having, total = [], 0, 0
     for name, result in seen.items():

@@ -1,7 +1,9 @@
-"""The recipe in the provenance, compiled again: whether its inputs are those recorded, and its tensors the same by key.
+"""The recipe in the provenance, compiled again: whether its inputs are those recorded, and its
+tensors the same by key.
 
-The record doesn't say in which folder the recipe lay, so relative paths of inputs are looked for from the folders that
-the caller gives. Files that the recipe used are in the record, and are taken from there.
+The record doesn't say in which folder the recipe lay, so relative paths of inputs are looked for
+from the folders that the caller gives. Files that the recipe used are in the record, and are taken
+from there.
 """
 
 from __future__ import annotations
@@ -40,7 +42,8 @@ from .report import Check, Verdict, check
 
 @dataclass(frozen=True, slots=True)
 class Recompiled:
-    """The recipe of a record, compiled. `touched`: the names of inputs that were written to or copied since."""
+    """The recipe of a record, compiled. `touched`: the names of inputs that were written to or
+    copied since."""
 
     compilation: Compilation
     touched: tuple[str, ...]
@@ -83,7 +86,8 @@ class Recorded:
         return self._disk.beginning(checkpoint, name, nbytes)
 
     def library(self, path: str, *, near: str) -> tuple[str, str]:
-        """Name and text of a file that the recipe used; names are relative to the recipe. Raises CatalogError."""
+        """Name and text of a file that the recipe used; names are relative to the recipe. Raises
+        CatalogError."""
         beside = "" if near == self._recipe else posixpath.dirname(near)
         name = posixpath.normpath(posixpath.join(beside, path))
         if name not in self._libraries:
@@ -93,7 +97,8 @@ class Recorded:
 
 @dataclass(frozen=True, slots=True)
 class _Attempt:
-    """Models that could be opened from a folder; `ok`: nothing in the recipe failed. `error`: it is no recipe.
+    """Models that could be opened from a folder; `ok`: nothing in the recipe failed. `error`: it is
+    no recipe.
 
     `pickles`: some of the models are kept as pickles, which may not be read.
     """
@@ -117,8 +122,8 @@ def recompile(
 ) -> tuple[Recompiled | None, list[Check]]:
     """Compiles the recipe of a record from the first of `folders` in which all its inputs are.
 
-    None where it can't be compiled; the checks `inputs` and `recipe` say why. `disk` opens the inputs, `place` is the
-    record's path.
+    None where it can't be compiled; the checks `inputs` and `recipe` say why. `disk` opens the
+    inputs, `place` is the record's path.
     """
     attempts = [_attempt(record, folder, disk, primitives) for folder in dict.fromkeys(folders)]
     best = max(attempts, key=lambda a: (a.ok, len(a.models)))
@@ -245,8 +250,8 @@ def _failed(record: Record, error: MergecError, place: str) -> Check:
 
 
 def _keys(record: Record, made: Recompiled, place: str) -> Check:
-    """Whether the recipe gives the recorded keys, if its inputs were where they were and its code what it was; and
-    whether it is."""
+    """Whether the recipe gives the recorded keys, if its inputs were where they were and its code
+    what it was; and whether it is."""
     compilation = made.compilation
     settings = compilation.settings
     now = code_of(compilation.graph, __version__, compilation.recipe.primitives)
@@ -311,10 +316,12 @@ def _recorded_files(record: Record, models: Sequence[Model]) -> dict[tuple[int, 
 
 
 def check_companions(path: str, made: Recompiled) -> Check:
-    """config.json, the index and files copied from inputs (a tokenizer) are as the recipe writes them."""
+    """config.json, the index and files copied from inputs (a tokenizer) are as the recipe writes
+    them."""
     found: list[Diagnostic] = []
     looked = 0
-    # what the compiler writes from tensors and configs alone; other documents are compared with their sources
+    # what the compiler writes from tensors and configs alone; other documents are compared with
+    # their sources
     as_written = ("config.json", made.compilation.options.format.index)
     for document in made.plan.documents:
         if document.name in as_written:

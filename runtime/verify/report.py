@@ -18,7 +18,8 @@ class Verdict(enum.Enum):
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """One check: its name, how it ended, a line about what was looked at, and errors that name file and tensor."""
+    """One check: its name, how it ended, a line about what was looked at, and errors that name file
+    and tensor."""
 
     name: str
     verdict: Verdict
@@ -45,7 +46,8 @@ class Verification:
 
 
 def check(name: str, detail: str, findings: list[Diagnostic], otherwise: str | None = None) -> Check:
-    """A check that failed where it has findings. `otherwise` says what it could not look at, where it has none."""
+    """A check that failed where it has findings. `otherwise` says what it could not look at, where
+    it has none."""
     if findings:
         return Check(name, Verdict.FAILED, detail, tuple(findings))
     if otherwise is not None:

@@ -1,7 +1,8 @@
 """Tensors of an output made again from the inputs, and compared with what is stored, byte by byte.
 
-The plan is cut down to them (`compiler/plan/prune.py`) and run as any other; but its writes go nowhere: each block is
-compared with the bytes that it would replace. So it takes no space, and there is nothing to clean up.
+The plan is cut down to them (`compiler/plan/prune.py`) and run as any other; but its writes go
+nowhere: each block is compared with the bytes that it would replace. So it takes no space, and
+there is nothing to clean up.
 """
 
 from __future__ import annotations
@@ -39,7 +40,8 @@ def rerun(
     seed: int,
     cancel: threading.Event | None = None,
 ) -> Check:
-    """Makes `count` tensors again (None: all), drawn by `seed`, and compares their bytes. Raises Cancelled."""
+    """Makes `count` tensors again (None: all), drawn by `seed`, and compares their bytes. Raises
+    Cancelled."""
     plan = made.plan
     there = [k for k, t in enumerate(plan.tensors) if t.name in contents.tensors and _same_tensor(t, contents)]
     drawn = there if count is None else sorted(random.Random(seed).sample(there, min(count, len(there))))
@@ -105,7 +107,8 @@ class Compared:
         self._descriptors.close()
 
     def write(self, file: int, start: int, data: memoryview) -> None:
-        """Compares `data` with the bytes of the tensors that bytes of output `file` from `start` on belong to."""
+        """Compares `data` with the bytes of the tensors that bytes of output `file` from `start` on
+        belong to."""
         wanted = data.cast("B")
         for index in self._owners.within(file, start, wanted.nbytes):
             tensor = self._tensors[index]

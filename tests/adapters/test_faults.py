@@ -1,4 +1,5 @@
-"""Adapters that can't be applied, or can't be believed: each has its code, and says which file and which key."""
+"""Adapters that can't be applied, or can't be believed: each has its code, and says which file and
+which key."""
 
 from __future__ import annotations
 

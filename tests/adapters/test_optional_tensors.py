@@ -1,5 +1,5 @@
-"""Adapters on models that lack an optional tensor: whether the adapted model has it is the model's affair, or the
-adapter's where it brings one."""
+"""Adapters on models that lack an optional tensor: whether the adapted model has it is the model's
+affair, or the adapter's where it brings one."""
 
 from __future__ import annotations
 
@@ -52,7 +52,8 @@ def merged(models: Path, out: Path, statement: str) -> dict[str, np.ndarray]:
     "adapted", ["a + plain", "plain + a", "2*a + plain - plain", "a + 0.5*plain", "(plain - 2*plain) + a"]
 )
 def test_a_model_that_lacks_it_drops_out_with_its_adapter(adapted: str, models: Path, tmp_path: Path) -> None:
-    """Numbers and adapters have no tensors of their own: they don't make one of a bias that the model lacks."""
+    """Numbers and adapters have no tensors of their own: they don't make one of a bias that the
+    model lacks."""
     made = merged(models, tmp_path / "out", f"* = linear({adapted}, b, weight=[1, 3])")
     b, a = (load_file(models / n / "model.safetensors") for n in ("b", "a"))
     # at layer 1 a lacks the bias, so that b alone counts; at layer 0 both do

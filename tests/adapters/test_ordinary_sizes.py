@@ -1,4 +1,5 @@
-"""Merges over `base + lora(…)` at sizes that people have, in as many lanes as are usual: the formulas' numbers."""
+"""Merges over `base + lora(…)` at sizes that people have, in as many lanes as are usual: the
+formulas' numbers."""
 
 from __future__ import annotations
 
@@ -27,7 +28,8 @@ Array = np.ndarray
 
 
 def half(delta: Array) -> Array:
-    """The half of largest magnitude, of equals the first; `reference.largest` takes long over so many."""
+    """The half of largest magnitude, of equals the first; `reference.largest` takes long over so
+    many."""
     kept = np.zeros(delta.shape)
     first = np.argsort(-np.abs(delta), axis=None, kind="stable")[: delta.size // 2]
     kept.flat[first] = delta.flat[first]
@@ -72,6 +74,7 @@ def test_the_numbers_of_the_formulas(rank: int, tmp_path: Path) -> None:
             old, other = (models[label][name].double().numpy() for label in ("base", "a"))
             value_, sure = wanted(method, [chat[name], other], old)
             off = np.abs(tensor.double().numpy() - value_) > 2e-5
-            # of two masks that depend on the adapted numbers, an element at the threshold may fall on either side
+            # of two masks that depend on the adapted numbers, an element at the threshold may fall
+            # on either side
             allowed = 1e-4 if method == "ties" else 0.0
             assert (off & sure).mean() <= allowed, (method, name)

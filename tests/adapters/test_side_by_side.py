@@ -1,4 +1,5 @@
-"""Several adapters on one model: each changes the model's own tensors, and the changes are added, in any order."""
+"""Several adapters on one model: each changes the model's own tensors, and the changes are added,
+in any order."""
 
 from __future__ import annotations
 
@@ -112,7 +113,8 @@ def test_a_whole_tensor_beside_factors_of_another(checkpoint: Make, tmp_path: Pa
 
 
 def test_factors_over_equal_copies_of_the_model_s_weight(checkpoint: Make, tmp_path: Path) -> None:
-    """PEFT saves the embedding below its factors; of two adapters the second one's copy must not undo the first."""
+    """PEFT saves the embedding below its factors; of two adapters the second one's copy must not
+    undo the first."""
     base = checkpoint("llama")
     old = checkpoints.load(base)
     adapters = []
@@ -139,7 +141,8 @@ def test_two_that_replace_one_tensor(checkpoint: Make, tmp_path: Path) -> None:
 
 
 def test_a_trained_module_under_both_of_its_names(checkpoint: Make, tmp_path: Path) -> None:
-    """`X.weight` and `X.modules_to_save.weight` are one if their bytes are equal; `original_module` is what was."""
+    """`X.weight` and `X.modules_to_save.weight` are one if their bytes are equal; `original_module`
+    is what was."""
     base = checkpoint("llama")
     old = checkpoints.load(base)[f"{EMBED}.weight"]
     new = normal(*old.shape, seed=1)

@@ -1,6 +1,8 @@
-"""Adapters of models whose embedding and head are one tensor: each of the two gets what the adapter does to it.
+"""Adapters of models whose embedding and head are one tensor: each of the two gets what the adapter
+does to it.
 
-The reference is the model with its adapter beside it, as PEFT runs it: nothing is merged into a weight.
+The reference is the model with its adapter beside it, as PEFT runs it: nothing is merged into a
+weight.
 """
 
 from __future__ import annotations
@@ -262,7 +264,8 @@ def test_names_that_nothing_unties(checkpoint: Make, tmp_path: Path) -> None:
 
 
 def test_a_head_that_a_later_statement_hides(checkpoint: Make, tmp_path: Path) -> None:
-    """A model's own head is no less dropped where the statement for the embedding is another one."""
+    """A model's own head is no less dropped where the statement for the embedding is another
+    one."""
     base, own = checkpoint("llama-tied"), tmp_path / "own"
     checkpoints.finetune(base, own, seed=1)
     checkpoints.store_head(own, f"{EMBED}.weight", noise=0.1)

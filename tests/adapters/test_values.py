@@ -113,7 +113,8 @@ def test_magnitudes(family: str, checkpoint: Make, tmp_path: Path) -> None:
 
 
 def test_an_adapter_for_another_layout(checkpoint: Make, tmp_path: Path) -> None:
-    """One trained on Phi-2 before its port, with q, k and v in one module; the model in both layouts."""
+    """One trained on Phi-2 before its port, with q, k and v in one module; the model in both
+    layouts."""
     old, new = checkpoint("phi-old"), checkpoint("phi")
     before = checkpoints.load(old)
     modules = [f"transformer.h.{k}.mixer.{m}" for k in range(4) for m in ("Wqkv", "out_proj")]
@@ -174,7 +175,8 @@ def test_what_an_adapter_adds_is_a_region(checkpoint: Make, tmp_path: Path) -> N
 
 
 def test_the_same_bytes_whatever_blocks_lanes_and_kernels(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Weights of several blocks: one under a reduction, one with rows of an odd length, one turned."""
+    """Weights of several blocks: one under a reduction, one with rows of an odd length, one
+    turned."""
     tensors = {
         "x.weight": normal(2003, 256, seed=19),
         "y.weight": normal(613, 701, seed=20),
@@ -211,7 +213,8 @@ def test_a_head_of_its_own_unties(checkpoint: Make, tmp_path: Path) -> None:
 
 
 def test_an_adapter_that_has_changed_is_applied_anew(checkpoint: Make, tmp_path: Path) -> None:
-    """A second run computes what the other adapter changes, and takes the rest from the first one's output."""
+    """A second run computes what the other adapter changes, and takes the rest from the first one's
+    output."""
     base = checkpoint("llama")
     tensors = lora_adapters.factors(checkpoints.load(base), ATTENTION)
     config = {"r": 4, "lora_alpha": 8}

@@ -1,4 +1,5 @@
-"""What docs/ shows of the sources is what the sources say. `UPDATE_DOCS=1 pytest tests/docs` writes it anew."""
+"""What docs/ shows of the sources is what the sources say. `UPDATE_DOCS=1 pytest tests/docs` writes
+it anew."""
 
 from __future__ import annotations
 

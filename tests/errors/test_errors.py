@@ -1,4 +1,5 @@
-"""Each code's messages, word for word: tests/errors/CODE.txt holds the recipes and what is printed."""
+"""Each code's messages, word for word: tests/errors/CODE.txt holds the recipes and what is
+printed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""Which status a run ends with: of every code, of several findings at once, and where a command has its own."""
+"""Which status a run ends with: of every code, of several findings at once, and where a command has
+its own."""
 
 from __future__ import annotations
 

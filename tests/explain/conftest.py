@@ -15,7 +15,8 @@ Compile = Callable[..., Compilation]
 
 @pytest.fixture(scope="session")
 def compilation() -> Compile:
-    """`compilation(recipe, **models)`: compiled for the CPU with two lanes; models beside the shared ones."""
+    """`compilation(recipe, **models)`: compiled for the CPU with two lanes; models beside the
+    shared ones."""
 
     def make(recipe: str, **models: dict[str, Any]) -> Compilation:
         catalog = mergec.MemoryCatalog({**shared_models(), **models})

@@ -107,7 +107,8 @@ CASES: dict[str, tuple[str, str, Callable[[], Any]]] = {
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Sample:
-    """A saved model: the checkpoint as the compiler sees it, the stored values, and the ties in memory."""
+    """A saved model: the checkpoint as the compiler sees it, the stored values, and the ties in
+    memory."""
 
     family: str
     model: Any

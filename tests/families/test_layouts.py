@@ -1,4 +1,5 @@
-"""Layouts: other exporters' names give the same canonical tensors, and go back to the same bytes."""
+"""Layouts: other exporters' names give the same canonical tensors, and go back to the same
+bytes."""
 
 from __future__ import annotations
 

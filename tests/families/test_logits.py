@@ -1,4 +1,5 @@
-"""Merged checkpoints load with transformers without complaint, and compute what merged state dicts compute."""
+"""Merged checkpoints load with transformers without complaint, and compute what merged state dicts
+compute."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
-"""Models that no table lists, made small by transformers: a copy and a mean of two load whole, and compute what they
-should; config.json goes out as it came in, but for the dtype."""
+"""Models that no table lists, made small by transformers: a copy and a mean of two load whole, and
+compute what they should; config.json goes out as it came in, but for the dtype."""
 
 from __future__ import annotations
 

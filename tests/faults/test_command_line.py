@@ -1,4 +1,5 @@
-"""What people type: options out of range, twice, misspelt, from other programs; recipes that are none."""
+"""What people type: options out of range, twice, misspelt, from other programs; recipes that are
+none."""
 
 from __future__ import annotations
 

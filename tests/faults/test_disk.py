@@ -1,4 +1,5 @@
-"""Disks that are full, fail or may not be written to: a coded error with a fix, and an old output as it was."""
+"""Disks that are full, fail or may not be written to: a coded error with a fix, and an old output
+as it was."""
 
 from __future__ import annotations
 

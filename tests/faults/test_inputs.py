@@ -41,7 +41,8 @@ def _linked(path: Path) -> None:
 
 
 def _settle(path: Path, before: os.stat_result) -> None:
-    """Sets the time of writing back, and sees that of the last change of status go on: some clocks tick slowly."""
+    """Sets the time of writing back, and sees that of the last change of status go on: some clocks
+    tick slowly."""
     os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
     while path.stat().st_ctime_ns == before.st_ctime_ns:
         os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))

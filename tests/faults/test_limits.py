@@ -1,4 +1,5 @@
-"""Limits on open files and on memory, of the host and of a device: the run fits, or says what would do."""
+"""Limits on open files and on memory, of the host and of a device: the run fits, or says what would
+do."""
 
 from __future__ import annotations
 

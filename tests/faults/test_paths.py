@@ -17,7 +17,8 @@ NAMES = [b"two words", "größe 模型".encode(), b'it\'s "q"', b"new\nline", b"
 
 
 def _made(folder: Path) -> dict[str, object]:
-    """The files of an output, but for what its record says of the inputs' and outputs' places and times."""
+    """The files of an output, but for what its record says of the inputs' and outputs' places and
+    times."""
     made: dict[str, object] = {name: (folder / name).read_bytes() for name in sorted(os.listdir(folder))}
     record = json.loads((folder / "mergec.json").read_text("utf-8"))
     for file in (file for model in record["inputs"] for file in model["files"]):

@@ -1,4 +1,5 @@
-"""Standard streams that are closed, full, without a reader, not in UTF-8: the merge is done all the same."""
+"""Standard streams that are closed, full, without a reader, not in UTF-8: the merge is done all the
+same."""
 
 from __future__ import annotations
 

@@ -57,7 +57,7 @@ def test_an_expression_on_one_line() -> None:
     assert format_expression(let.value) == text
 
 
-# --- any tree ----------------------------------------------------------------------------------------
+# --- any tree -------------------------------------------------------------------------------------
 
 _names = st.sampled_from(["a", "b", "base", "layers", "depth", "long_name_" * 3])
 _numbers = st.one_of(
@@ -172,7 +172,7 @@ def test_what_is_written_reads_back_as_the_same_tree(statements: tuple[ast.State
     assert format_module(read) == text
 
 
-# --- any text with comments ---------------------------------------------------------------------------
+# --- any text with comments -----------------------------------------------------------------------
 
 # Within brackets a line may end, with or without a comment, between any two words.
 _inside = st.sampled_from(["", " ", "  # c{}\n", "\n# c{}\n", "\n\n", "\n    "])
@@ -231,12 +231,13 @@ def test_comments_stay_and_a_second_time_changes_nothing(text: str) -> None:
     assert once == "" or once[-1] == "\n" != once[0]
 
 
-# --- recipes spelled in any way -------------------------------------------------------------------------
+# --- recipes spelled in any way -------------------------------------------------------------------
 
 
 @st.composite
 def _spelled(draw: st.DrawFn) -> str:
-    """Statements of any kind, texts of several lines in them, in any spelling with comments everywhere."""
+    """Statements of any kind, texts of several lines in them, in any spelling with comments
+    everywhere."""
     random = draw(st.randoms(use_true_random=False))
     text = format_module(ast.Module(NOWHERE.source, draw(st.lists(_statements, max_size=3).map(tuple)), ()))
     return respelled(text, random, draw(st.sampled_from([0.05, 0.3, 0.7])), long=draw(st.booleans()))
@@ -272,7 +273,7 @@ def test_the_recipes_that_are_there_in_other_spellings(path: Path) -> None:
         assert format_module(again) == once
 
 
-# --- files ----------------------------------------------------------------------------------------------
+# --- files ----------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("broken", ["* = b\n", "* = (\n", "* = a\n"])

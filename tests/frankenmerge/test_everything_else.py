@@ -1,4 +1,5 @@
-"""In a model put together from parts, `_` is the model that all else comes from: its depth, its tensors, its layers."""
+"""In a model put together from parts, `_` is the model that all else comes from: its depth, its
+tensors, its layers."""
 
 from __future__ import annotations
 
@@ -27,7 +28,8 @@ LETS = "".join(f'let {name} = model("{name}")\n' for name in MODELS)
 
 
 def sources(recipe: str) -> dict[str, str]:
-    """Each tensor of the output and the `MODEL NAME` that it is a copy of; other values as the text of their node."""
+    """Each tensor of the output and the `MODEL NAME` that it is a copy of; other values as the text
+    of their node."""
     made = mergec.compile(LETS + recipe, catalog=mergec.MemoryCatalog(MODELS), device="cpu")
     labels = [m.label for m in made.compilation.recipe.models]
 

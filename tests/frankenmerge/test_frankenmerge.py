@@ -1,4 +1,5 @@
-"""Models of other depths, built from layers: the tensors, the config and what transformers makes of them."""
+"""Models of other depths, built from layers: the tensors, the config and what transformers makes of
+them."""
 
 from __future__ import annotations
 

@@ -1,7 +1,8 @@
-"""Fuzzing led by coverage: `python tests/fuzz/guided.py recipe -max_total_time=600 tests/fuzz/corpus/recipes`.
+"""Fuzzing led by coverage: `python tests/fuzz/guided.py recipe -max_total_time=600
+tests/fuzz/corpus/recipes`.
 
-Needs the extra `fuzz` (Atheris). What follows the target's name is for libFuzzer; an input that breaks something is
-written to the current folder as `crash-…`.
+Needs the extra `fuzz` (Atheris). What follows the target's name is for libFuzzer; an input that
+breaks something is written to the current folder as `crash-…`.
 """
 
 from __future__ import annotations

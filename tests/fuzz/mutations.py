@@ -1,6 +1,8 @@
-"""Texts and bytes made from a corpus: pieces cut, doubled, swapped, joined and strewn with what tends to hurt.
+"""Texts and bytes made from a corpus: pieces cut, doubled, swapped, joined and strewn with what
+tends to hurt.
 
-Everything is drawn from one `random.Random`, or from hypothesis in its place, so that a find can be had again.
+Everything is drawn from one `random.Random`, or from hypothesis in its place, so that a find can be
+had again.
 """
 
 from __future__ import annotations
@@ -29,7 +31,8 @@ JSON_WORDS = _words("json.txt")
 
 
 def corpus(folder: str) -> list[str]:
-    """The texts of a folder of the corpus, in order; for `recipes` and `yaml` those of the project too."""
+    """The texts of a folder of the corpus, in order; for `recipes` and `yaml` those of the project
+    too."""
     files = sorted((CORPUS / folder).iterdir())
     if folder == "recipes":
         files += sorted([*(ROOT / "examples").glob("*.mrg"), *(ROOT / "stdlib").glob("*.mrg")])
@@ -81,7 +84,8 @@ def _kind(word: str) -> str:
 
 
 def swapped(rng: random.Random, text: str, words: Sequence[str], edits: int = 4) -> str:
-    """A text with up to so many words replaced by others of their kind: much of it still means something."""
+    """A text with up to so many words replaced by others of their kind: much of it still means
+    something."""
     pieces = _WORDS.findall(text)
     for _ in range(rng.randrange(edits + 1) if pieces else 0):
         at = rng.randrange(len(pieces))

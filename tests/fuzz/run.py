@@ -1,7 +1,7 @@
 """Fuzzes for as long as it is told to: `python tests/fuzz/run.py --minutes 60 [TARGET …]`.
 
-Prints executions and finds of each target. What breaks is written to `--finds`, one file a kind of failure, for a test
-of its own in test_fuzz.py (`FOUND`).
+Prints executions and finds of each target. What breaks is written to `--finds`, one file a kind of
+failure, for a test of its own in test_fuzz.py (`FOUND`).
 """
 
 from __future__ import annotations

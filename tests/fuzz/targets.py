@@ -1,5 +1,5 @@
-"""What is fuzzed. Each target makes an input from random numbers, and checks it: whatever comes in, only a MergecError
-with diagnostics comes out, which can be printed."""
+"""What is fuzzed. Each target makes an input from random numbers, and checks it: whatever comes in,
+only a MergecError with diagnostics comes out, which can be printed."""
 
 from __future__ import annotations
 
@@ -48,7 +48,8 @@ _HEADER = {
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Target:
-    """`make` draws an input, `check` raises anything but AssertionError only where mergec has a bug."""
+    """`make` draws an input, `check` raises anything but AssertionError only where mergec has a
+    bug."""
 
     make: Callable[[random.Random], str | bytes]
     check: Callable[[Any], None]
@@ -225,7 +226,7 @@ def check_tokenizer(text: str) -> None:
     assert found is None or all(isinstance(k, str) and type(v) is int and v >= 0 for k, v in found.ids.items())
 
 
-# --- pickles ---------------------------------------------------------------------------------------
+# --- pickles --------------------------------------------------------------------------------------
 
 _PICKLES = (
     state(w=tensor(), v=tensor((1,), (1,), 1), epoch=number(3)),
@@ -262,7 +263,8 @@ def make_pickle(rng: random.Random) -> bytes:
 
 
 def check_pickle(raw: bytes) -> None:
-    """Reads `raw` as an archive and as the pickle in one: what is not refused lies within the file."""
+    """Reads `raw` as an archive and as the pickle in one: what is not refused lies within the
+    file."""
     with tempfile.TemporaryDirectory(prefix="mergec-fuzz-") as folder:
         path = Path(folder) / "pytorch_model.bin"
         for data in (raw, saved(raw)):

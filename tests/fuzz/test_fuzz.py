@@ -1,4 +1,5 @@
-"""A bounded run of every fuzz target, and what longer runs (`python tests/fuzz/run.py`) have found."""
+"""A bounded run of every fuzz target, and what longer runs (`python tests/fuzz/run.py`) have
+found."""
 
 from __future__ import annotations
 

@@ -1,7 +1,8 @@
-"""Compiles recipes, in a process whose memory is limited, and prints what came of each as a line of JSON.
+"""Compiles recipes, in a process whose memory is limited, and prints what came of each as a line of
+JSON.
 
-Run as `python limited.py < texts.json`: a JSON object of names to recipes, or, for names that begin with `yaml `, to
-configurations of mergekit.
+Run as `python limited.py < texts.json`: a JSON object of names to recipes, or, for names that begin
+with `yaml `, to configurations of mergekit.
 """
 
 from __future__ import annotations

@@ -1,4 +1,5 @@
-"""Archives of pickled checkpoints that are damaged, or made to be read in two ways: one code each."""
+"""Archives of pickled checkpoints that are damaged, or made to be read in two ways: one code
+each."""
 
 from __future__ import annotations
 

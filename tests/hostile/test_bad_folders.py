@@ -1,4 +1,5 @@
-"""Folders that lie: indexes and links that point outside, shards that disagree, configs that are no configs."""
+"""Folders that lie: indexes and links that point outside, shards that disagree, configs that are no
+configs."""
 
 from __future__ import annotations
 

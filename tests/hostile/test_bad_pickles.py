@@ -1,4 +1,5 @@
-"""Pickles that attack, exhaust or lie: each is refused by its code, and nothing that it names is run."""
+"""Pickles that attack, exhaust or lie: each is refused by its code, and nothing that it names is
+run."""
 
 from __future__ import annotations
 
@@ -150,7 +151,8 @@ def test_state_of_a_dict_is_dropped(tmp_path: Path) -> None:
 
 
 def test_the_reader_can_run_nothing() -> None:
-    """It imports neither `pickle` nor anything else that looks names up, and calls no such builtin."""
+    """It imports neither `pickle` nor anything else that looks names up, and calls no such
+    builtin."""
     for file in (ROOT / "runtime" / "formats" / "pickled").glob("*.py"):
         for node in ast.walk(ast.parse(file.read_text("utf-8"))):
             modules = [a.name for a in node.names] if isinstance(node, ast.Import) else []
@@ -378,7 +380,8 @@ def test_floods(name: str, tmp_path: Path) -> None:
 
 
 def test_one_long_tuple_for_many_tensors(tmp_path: Path) -> None:
-    """Each of many tensors refers to one tuple of a million numbers: none of them looks through it."""
+    """Each of many tensors refers to one tuple of a million numbers: none of them looks through
+    it."""
     long = b"(" + b"K\x01" * 1_000_000 + b"tq\x00"
     made = b"(" + storage("0", 2) + b"q\x01K\x00h\x00h\x00NNt"
     assert within(b"\x80\x02" + long + REBUILD + made + b"R.", tmp_path / "x.bin") < 5

@@ -1,4 +1,5 @@
-"""Recipes and configurations that would take all memory or all day: each is refused with its code, in a gigabyte."""
+"""Recipes and configurations that would take all memory or all day: each is refused with its code,
+in a gigabyte."""
 
 from __future__ import annotations
 
@@ -200,8 +201,9 @@ def test_file_without_an_end() -> None:
 
 
 def test_a_library_is_found_wherever_the_recipe_says(tmp_path: Path) -> None:
-    """`use` takes the paths that a recipe's author writes, as `model` does: a recipe is trusted to read files, and what
-    it reads is parsed, never run. What comes back from a file that is no library is one diagnostic, not its text."""
+    """`use` takes the paths that a recipe's author writes, as `model` does: a recipe is trusted to
+    read files, and what it reads is parsed, never run. What comes back from a file that is no
+    library is one diagnostic, not its text."""
     secret = tmp_path / "secret.txt"
     secret.write_text("password: hunter2\nanother: line\n")
     below = tmp_path / "recipes"

@@ -1,5 +1,5 @@
-"""What leaves mergec: nothing to the network, no markup to a model card, no control sequence to a terminal; and no code
-of a model comes in."""
+"""What leaves mergec: nothing to the network, no markup to a model card, no control sequence to a
+terminal; and no code of a model comes in."""
 
 from __future__ import annotations
 

@@ -1,7 +1,8 @@
 """The numbers: configurations through the importer, against what mergekit 0.1.5 computed from them.
 
-tests/oracle has whole outputs. `peer/<name>/expected.json` has samples of further ones: for each tensor its shape, its
-euclidean norm, and nine elements at equal distances. The models are those of tests/oracle/data/models.
+tests/oracle has whole outputs. `peer/<name>/expected.json` has samples of further ones: for each
+tensor its shape, its euclidean norm, and nine elements at equal distances. The models are those of
+tests/oracle/data/models.
 """
 
 from __future__ import annotations

@@ -1,4 +1,5 @@
-"""Parameters at random: what a tensor gets in the recipe is what reading the configuration tensor by tensor gives."""
+"""Parameters at random: what a tensor gets in the recipe is what reading the configuration tensor
+by tensor gives."""
 
 from __future__ import annotations
 
@@ -39,7 +40,8 @@ ranges = st.lists(st.tuples(st.integers(0, 3), st.integers(0, 3), st.integers(1,
 
 
 def read(setting: Any, name: str, t: float) -> float | None:
-    """A setting for one tensor at position t, as the documentation of mergekit has it; None: ask the next scope."""
+    """A setting for one tensor at position t, as the documentation of mergekit has it; None: ask
+    the next scope."""
     if isinstance(setting, list) and setting and isinstance(setting[0], dict):
         fits = (c for c in setting if c.get("filter", "*") == "*" or c["filter"] in name)
         found = next(fits, None)

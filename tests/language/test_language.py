@@ -1,4 +1,5 @@
-"""Recipes of all kinds, merged by mergec and evaluated by an interpreter that shares only the parser with it."""
+"""Recipes of all kinds, merged by mergec and evaluated by an interpreter that shares only the
+parser with it."""
 
 from __future__ import annotations
 
@@ -24,9 +25,9 @@ from reference_language import Interpreter
 from reference_places import EMBED, HEAD, PREFIX, Array, Checkpoint, Refused, Unjudged
 from safetensors.torch import load_file, save_file
 
-# what mergec finds in parts of a recipe that no tensor needs: a base that is missing, weights that add up to 0, indices
-# and keys that are wrong; and models that are used whole and have another number of layers, though only some of them
-# are asked for
+# what mergec finds in parts of a recipe that no tensor needs: a base that is missing, weights that
+# add up to 0, indices and keys that are wrong; and models that are used whole and have another
+# number of layers, though only some of them are asked for
 STRICTER = {"E0113", "E0214", "E0217", "E0301", "E0303", "E0304", "E0305", "E0315"}
 
 
@@ -112,7 +113,8 @@ def check(recipe: str, folder: Path, checkpoints: dict[str, Checkpoint]) -> str:
 
 
 def compare(found: Mapping[str, torch.Tensor], wanted: Sequence[tuple[str, Array, float, bool]]) -> None:
-    """The same tensors, equal up to float32 arithmetic on numbers of their magnitude and one rounding."""
+    """The same tensors, equal up to float32 arithmetic on numbers of their magnitude and one
+    rounding."""
     assert set(found) == {name for name, _, _, _ in wanted}
     for name, value, magnitude, sure in wanted:
         own = found[name]

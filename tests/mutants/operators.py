@@ -1,8 +1,9 @@
-"""The mutants of a module: small changes of its syntax tree, each of which some test ought to notice.
+"""The mutants of a module: small changes of its syntax tree, each of which some test ought to
+notice.
 
-What nobody could notice, or what no test should hold, isn't changed: docstrings, annotations, decorators, `__repr__`,
-assertions, and the wording of errors and warnings (all that is inside a call that is given a code such as "E0203", and
-all that an exception is made of).
+What nobody could notice, or what no test should hold, isn't changed: docstrings, annotations,
+decorators, `__repr__`, assertions, and the wording of errors and warnings (all that is inside a
+call that is given a code such as "E0203", and all that an exception is made of).
 """
 
 from __future__ import annotations
@@ -53,7 +54,8 @@ OTHER_FUNCTION = {"min": "max", "max": "min", "any": "all", "all": "any"}
 IN_ANY_ORDER = {"sorted": "list", "reversed": "list"}
 
 NOT_TOLD_APART = {"strict", "errors", "encoding"}
-"""Keyword arguments that are there for safety: a change of them shows in no test of what is right."""
+"""Keyword arguments that are there for safety: a change of them shows in no test of what is
+right."""
 
 SKIPPED_FUNCTIONS = {"__repr__", "__str__"}
 
@@ -82,7 +84,8 @@ class Mutant:
 
     @property
     def name(self) -> str:
-        """The same without the package: it survives a move of the module, and edits elsewhere in the function."""
+        """The same without the package: it survives a move of the module, and edits elsewhere in
+        the function."""
         again = f" #{self.repeat + 1}" if self.repeat else ""
         return f"{self.module.rpartition('.')[2]}:{self.function}: {self.change}{again}"
 
@@ -347,7 +350,8 @@ def _is_type_alias(s: ast.stmt, importing: bool) -> bool:
 
 
 def _is_text(node: ast.BinOp) -> bool:
-    """Whether one side of a sum is text: the difference is a TypeError, and nothing is learned from it."""
+    """Whether one side of a sum is text: the difference is a TypeError, and nothing is learned from
+    it."""
     return isinstance(node.op, ast.Add | ast.Mod) and any(
         isinstance(x, ast.JoinedStr) or (isinstance(x, ast.Constant) and isinstance(x.value, str | bytes))
         for x in (node.left, node.right)

@@ -2,16 +2,18 @@
 
     python tests/mutants/run.py 'compiler/**/*.py' --sample 60 --seed 1
 
-First it measures, once, which statements each test reaches (minutes; kept, and made anew only where modules or tests
-have changed). Then it draws mutants, runs for each the tests that reach the changed statement, the quickest first, up
-to the first that fails, and prints what no test has noticed. `--all` runs every mutant. `equivalent.toml` lists those
-that were looked at and change nothing that a user, or a test of what is right, could tell.
+First it measures, once, which statements each test reaches (minutes; kept, and made anew only where
+modules or tests have changed). Then it draws mutants, runs for each the tests that reach the
+changed statement, the quickest first, up to the first that fails, and prints what no test has
+noticed. `--all` runs every mutant. `equivalent.toml` lists those that were looked at and change
+nothing that a user, or a test of what is right, could tell.
 
 Run it where nothing can be lost: a mutant of code that deletes files may delete other ones.
 
-mutmut and cosmic-ray do the like for packages whose folder is named as they are. Here `mergec` is the root of the
-repository itself, which mutmut cannot copy and find again, and cosmic-ray rewrites the files of the one tree, so that
-mutants wait for each other; and neither follows tests into the processes that they start.
+mutmut and cosmic-ray do the like for packages whose folder is named as they are. Here `mergec` is
+the root of the repository itself, which mutmut cannot copy and find again, and cosmic-ray rewrites
+the files of the one tree, so that mutants wait for each other; and neither follows tests into the
+processes that they start.
 """
 
 from __future__ import annotations
@@ -104,8 +106,8 @@ class Map:
     def tests(self, mutant: Mutant) -> list[Test]:
         """The tests that may notice a mutant, the quickest first.
 
-        Of what runs at import, those that reach the module or one that imports it: the statement itself is reached by
-        no test, or by the first in its process alone.
+        Of what runs at import, those that reach the module or one that imports it: the statement
+        itself is reached by no test, or by the first in its process alone.
         """
         if not mutant.always:
             bits = 1 << 8 * self._place[mutant.module, mutant.line]
@@ -167,7 +169,8 @@ def _digest(paths: Iterable[Path]) -> str:
 
 
 def _places() -> list[tuple[str, int]]:
-    """Every statement of a function, as a module and a line; statements of one line are one place."""
+    """Every statement of a function, as a module and a line; statements of one line are one
+    place."""
     found: dict[tuple[str, int], None] = {}
     for module, path in sources().items():
         for body in _bodies(ast.parse(path.read_text("utf-8"))):
@@ -332,7 +335,8 @@ def _parts(tests: Sequence[Test]) -> Iterator[Sequence[Test]]:
 
 
 def _in_turn(tests: Sequence[Test]) -> list[Test]:
-    """The quick ones first: of each file one, then of each the second, as tests of one file are much alike."""
+    """The quick ones first: of each file one, then of each the second, as tests of one file are
+    much alike."""
     seen: dict[str, int] = {}
     rank = {}
     for test in tests:
@@ -341,7 +345,8 @@ def _in_turn(tests: Sequence[Test]) -> list[Test]:
 
 
 def _forked(folder: Path, files: Sequence[str]) -> int:
-    """A process that runs the tests that `folder` lists, with the module that it serves, in a group of its own."""
+    """A process that runs the tests that `folder` lists, with the module that it serves, in a group
+    of its own."""
     sys.stdout.flush()
     pid = os.fork()
     if pid:
@@ -357,7 +362,8 @@ def _forked(folder: Path, files: Sequence[str]) -> int:
         env = {"MUTANTS_SERVED": f"{folder}/served", "MUTANTS_CHOSEN": f"{folder}/chosen", "TMPDIR": f"{folder}/tmp"}
         os.environ.update(_environment(env))
         tempfile.tempdir = None
-        # as in a process that has the folder on PYTHONPATH from the start, and not that of this file
+        # as in a process that has the folder on PYTHONPATH from the start, and not that of this
+        # file
         sys.path[0] = str(HERE / "hook")
         sys.modules.pop("sitecustomize", None)
         importlib.import_module("sitecustomize")
@@ -443,7 +449,8 @@ def main() -> int:
 
 
 def _drawn(globs: Sequence[str], only: str) -> list[tuple[Path, int, Mutant]]:
-    """The mutants of the modules that a glob matches, each with its file and its place among those of the file."""
+    """The mutants of the modules that a glob matches, each with its file and its place among those
+    of the file."""
     found = []
     for module, path in sources().items():
         name = str(path.relative_to(ROOT))

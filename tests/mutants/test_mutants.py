@@ -1,4 +1,5 @@
-"""Mutants: what is drawn and what isn't, and that a mutant is what a process imports, whichever starts it."""
+"""Mutants: what is drawn and what isn't, and that a mutant is what a process imports, whichever
+starts it."""
 
 from __future__ import annotations
 
@@ -107,7 +108,8 @@ def test_each_is_a_program_of_its_own() -> None:
 
 
 def test_what_is_kept_for_the_process_is_known() -> None:
-    """What runs at import, or once in a process, is reached by the first test alone, whichever that is."""
+    """What runs at import, or once in a process, is reached by the first test alone, whichever that
+    is."""
     always = {(m.function, m.change) for m in mutants(ast.parse(SOURCE), "m") if m.always}
     assert always == {
         *(("<module>", change) for change in ("3 -> 4", "3 -> 2")),

@@ -1,7 +1,8 @@
 """What mergekit 0.1.5 computed from tiny checkpoints, and what the recipe beside it gives.
 
-`data/cases/<name>`: `config.yml` is the peer's configuration, `expected.safetensors` and `peer-config.json` its output,
-`recipe.mrg` the same merge written by hand. The models are in `data/models`.
+`data/cases/<name>`: `config.yml` is the peer's configuration, `expected.safetensors` and
+`peer-config.json` its output, `recipe.mrg` the same merge written by hand. The models are in
+`data/models`.
 """
 
 from __future__ import annotations

@@ -1,5 +1,5 @@
-"""Stored tensors that are no parameters: copied from the template, whatever the recipe does; integers that all inputs
-hold alike are copied too."""
+"""Stored tensors that are no parameters: copied from the template, whatever the recipe does;
+integers that all inputs hold alike are copied too."""
 
 from __future__ import annotations
 
@@ -47,7 +47,8 @@ def test_what_the_template_lacks_is_not_added() -> None:
 
 
 def llama(folder: Path, seed: int, layers: int) -> dict[str, torch.Tensor]:
-    """A Llama whose exporter stored rotary frequencies; here each layer has its own, to tell them apart."""
+    """A Llama whose exporter stored rotary frequencies; here each layer has its own, to tell them
+    apart."""
     g = torch.Generator().manual_seed(seed)
     made = {"model.embed_tokens.weight": torch.randn(16, 8, generator=g), "model.norm.weight": torch.ones(8)}
     for i in range(layers):

@@ -28,7 +28,8 @@ LLAMA = {
 
 
 def config_of(recipe: str, config: dict[str, Any], **models: dict[str, Any]) -> tuple[dict[str, Any], list[str]]:
-    """config.json that the recipe writes over models `a` and `b` with this config, and the codes of the warnings."""
+    """config.json that the recipe writes over models `a` and `b` with this config, and the codes of
+    the warnings."""
     tokenizer = json.dumps({"model": {"vocab": {str(k): k for k in range(16)}}})
     alike = {"tensors": tensors(), "config": config, "documents": {"tokenizer.json": tokenizer}}
     catalog = mergec.MemoryCatalog({"a": alike, "b": alike, **models})

@@ -1,4 +1,5 @@
-"""Sizes at their edges: padding that is none, weight files that are just full, layers that a config counts apart."""
+"""Sizes at their edges: padding that is none, weight files that are just full, layers that a config
+counts apart."""
 
 from __future__ import annotations
 

@@ -125,7 +125,8 @@ def one_by_one(recipe: str, monkeypatch: pytest.MonkeyPatch, **options: Any) -> 
 def settled(plan: Plan) -> list[Any]:
     """A plan's steps with scalars and buffers numbered as they come to be.
 
-    So a number that is used for another scalar again makes no difference, and one used for the wrong one does.
+    So a number that is used for another scalar again makes no difference, and one used for the
+    wrong one does.
     """
     scalars: dict[int, int] = {}
     buffers: dict[int, int] = {}
@@ -188,7 +189,8 @@ def test_written_out_it_is_the_graph_of_each_by_itself(name: str, monkeypatch: p
 def test_few_nodes_stand_for_many_tensors() -> None:
     many = compiled(RECIPES["ties"])
     few = {o.equivalence for o in many.graph.outputs if o.equivalence}
-    # the matrices of q and k, of k where it is float32, of experts up and down, of norms and biases, embedding and head
+    # the matrices of q and k, of k where it is float32, of experts up and down, of norms and
+    # biases, embedding and head
     assert len(few) <= 8
     assert sum(o.equivalence is not None for o in many.graph.outputs) >= LAYERS * 9
     assert len(many.graph.nodes) * 3 < len(many.graph.written_out().nodes)

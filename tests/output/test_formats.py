@@ -1,7 +1,8 @@
-"""The seam for output formats: another format is a record, and all that is behind it makes do with that.
+"""The seam for output formats: another format is a record, and all that is behind it makes do with
+that.
 
-The format here has a mark at the front, tensors at multiples of 64, numpy's names of dtypes, and the table of tensors
-at the end.
+The format here has a mark at the front, tensors at multiples of 64, numpy's names of dtypes, and
+the table of tensors at the end.
 """
 
 from __future__ import annotations
@@ -129,7 +130,8 @@ def gaps_are_zeros(path: Path) -> None:
 @examples(40)
 @given(sizes=st.lists(st.tuples(st.sampled_from(sorted(DTYPES)), st.integers(0, 3000)), max_size=9))
 def test_every_byte_has_one_use(format: OutputFormat, sizes: list[tuple[str, int]]) -> None:
-    """Every format's files: all tensors are there, and nothing lies over anything else or outside."""
+    """Every format's files: all tensors are there, and nothing lies over anything else or
+    outside."""
     tensors = [FileTensor(f"t{k}.ü", d, (n,), n * SIZES[d], ()) for k, (d, n) in enumerate(sizes)]
     placed = format.place(tensors, {"a": "b"})
     assert sorted(placed.tensors, key=lambda t: t.name) == tensors

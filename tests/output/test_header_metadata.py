@@ -1,4 +1,5 @@
-"""The header of an output that is one file: what the template's says, and the recipe's record beside it."""
+"""The header of an output that is one file: what the template's says, and the recipe's record
+beside it."""
 
 from __future__ import annotations
 
@@ -84,7 +85,8 @@ def test_formats_of_quantised_weights_hold_for_copies(tmp_path: Path) -> None:
 
 
 def test_a_tie_that_the_header_names_stays_true(tmp_path: Path) -> None:
-    """safetensors' `save_model` stores shared tensors once, and maps the names that are left out."""
+    """safetensors' `save_model` stores shared tensors once, and maps the names that are left
+    out."""
     write(tmp_path / "a.safetensors", 1, {"head.weight": "v.weight"})
     write(tmp_path / "b.safetensors", 2, {"head.weight": "v.weight"})
     tied = compiled(tmp_path, "* = linear(a, b)").run(tmp_path / "tied.safetensors")

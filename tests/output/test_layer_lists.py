@@ -1,4 +1,5 @@
-"""Lists of config.json with an entry a layer follow the layers: each output layer has that of where it is from."""
+"""Lists of config.json with an entry a layer follow the layers: each output layer has that of where
+it is from."""
 
 from __future__ import annotations
 
@@ -38,7 +39,8 @@ LETS = "".join(f'let {name} = model("{name}")\n' for name in MODELS)
         ("* = a\nlayers = stack(b.layers[2..3])\nlayers[0] = deep.layers[5]", "d5 b3"),
         ("* = a\nlayers = stack(b.layers[0..3])\nlayers[2..3] = a.layers[0..1]", "b0 b1 a0 a1"),
         ("* = a\nlayers[1..3] = b.layers[0..2]\nlayers[2] = deep.layers[0]", "a0 b0 d0 b2"),
-        # a later statement for all layers counts, and one for a part of each layer changes nothing of it
+        # a later statement for all layers counts, and one for a part of each layer changes nothing
+        # of it
         ("* = a\nlayers[0] = b.layers[3]\nlayers[0].mlp = deep.layers[5].mlp", "d5 a1 a2 a3"),
     ],
 )

@@ -1,4 +1,5 @@
-"""Which tensors of an input a warning calls left out (W0503): those that nothing in the output is made of."""
+"""Which tensors of an input a warning calls left out (W0503): those that nothing in the output is
+made of."""
 
 from __future__ import annotations
 

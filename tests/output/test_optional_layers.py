@@ -1,4 +1,5 @@
-"""Layers matched one by one, of which only some have an optional tensor: each is made of its own."""
+"""Layers matched one by one, of which only some have an optional tensor: each is made of its
+own."""
 
 from __future__ import annotations
 
@@ -80,7 +81,8 @@ def test_shifted_and_with_one_that_has_none(folders: Path, models: dict[str, Mod
 
 
 def test_what_varies_varies_where_it_is_asked_for(folders: Path, models: dict[str, Model], tmp_path: Path) -> None:
-    """Under an explicit place numbers vary over its own layers: a choice by `layer` is made there."""
+    """Under an explicit place numbers vary over its own layers: a choice by `layer` is made
+    there."""
     value = "linear((a if layer < 1 else b), (b if layer < 1 else a), weight=[1, 3])"
     made = merged(folders, tmp_path / "out", f"let mixed = {value}\nlayers[0..1] = mixed.layers[1..2]")
     for i in range(2):
@@ -94,7 +96,8 @@ def test_what_varies_varies_where_it_is_asked_for(folders: Path, models: dict[st
 def test_each_lacks_it_in_layers_of_its_own(
     order: str, of: str, folders: Path, models: dict[str, Model], tmp_path: Path
 ) -> None:
-    """Where one lacks it, which of the others have it counts as well: two such layers may be unlike."""
+    """Where one lacks it, which of the others have it counts as well: two such layers may be
+    unlike."""
     weight = {"b": 3, "a": 1, "d": 2}
     values = ", ".join(of.format(name) for name in order.split())
     numbers = [weight[name] for name in order.split()]

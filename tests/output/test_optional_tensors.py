@@ -1,4 +1,5 @@
-"""An optional tensor that some models lack: they drop out of the method there, and of what it divides by."""
+"""An optional tensor that some models lack: they drop out of the method there, and of what it
+divides by."""
 
 from __future__ import annotations
 
@@ -19,7 +20,8 @@ HAVE = {"base": (0, 1), "a": (0,), "b": (0, 1), "c": ()}
 
 @pytest.fixture(scope="module")
 def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Llamas of two layers, of which little is there but one matrix each, with or without its bias."""
+    """Llamas of two layers, of which little is there but one matrix each, with or without its
+    bias."""
     root = tmp_path_factory.mktemp("optional")
     for seed, (name, layers) in enumerate(HAVE.items()):
         random = np.random.default_rng(seed)
@@ -127,7 +129,8 @@ def test_a_models_own_number_is_minded(models: Path, tmp_path: Path) -> None:
         ("(a + b).layers[1]", 1),
         ("(b + a).layers[1]", 1),
         ("(c + 0.5*b).layers[1]", 0.5),
-        # it is asked for at the layer that is picked, and not at the one that is made: there `depth` is 1
+        # it is asked for at the layer that is picked, and not at the one that is made: there
+        # `depth` is 1
         ("linear(c, (c if depth < 0.5 else b)).layers[1]", 1),
         ("linear(b, (b if depth < 0.5 else c)).layers[1]", 1),
     ],
@@ -153,7 +156,8 @@ def test_a_stack_that_is_replaced_leaves_no_names(models: Path, tmp_path: Path) 
 def test_what_a_method_makes_of_models_that_lack_a_bias_lacks_it_too(
     models: Path, tmp_path: Path, models_of_ties: str
 ) -> None:
-    # at layer 1, where of base, a and c the base alone has it: it drops out, whatever other biases there are
+    # at layer 1, where of base, a and c the base alone has it: it drops out, whatever other biases
+    # there are
     found = merged(models, tmp_path / "out", f"* = linear(b, ties({models_of_ties}, density=0.5), weight=[1, 3])")
     own = load_file(models / "b" / "model.safetensors")
     np.testing.assert_allclose(found[BIAS.format(1)], own[BIAS.format(1)], rtol=1e-6)
@@ -174,7 +178,8 @@ def expected(models: Path, *weighted: tuple[float, str, int]) -> np.ndarray:
 @pytest.mark.parametrize(
     ("value", "weighted"),
     [
-        # a number that varies below a place follows the layers there: layer 1, not the one that is made
+        # a number that varies below a place follows the layers there: layer 1, not the one that is
+        # made
         ("linear(c.layers[0], (b if layer == 1 else c).layers[1])", [(1, "b", 1)]),
         ("linear((c if layer == 0 else b).layers[1], base.layers[0], weight=[1, 3])", [(1, "b", 1), (3, "base", 0)]),
         # and in a model that is put together its own

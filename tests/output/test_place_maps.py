@@ -1,4 +1,5 @@
-"""Which key of a place map counts for a tensor: the one of fewest tensors, of equals the first. Numbers and regions."""
+"""Which key of a place map counts for a tensor: the one of fewest tensors, of equals the first.
+Numbers and regions."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""`output(resize=…)`: tensors of unequal sizes, cut to what is common or brought to the template's size."""
+"""`output(resize=…)`: tensors of unequal sizes, cut to what is common or brought to the template's
+size."""
 
 from __future__ import annotations
 
@@ -120,7 +121,8 @@ def test_units_of_any_shapes(seed: int) -> None:
     ],
 )
 def test_what_is_common_to_the_tensors_that_are_looked_up(tmp_path: Path, value: str, rows: int) -> None:
-    """Whatever layers they are picked at, by a place of an expression too; not those of the other branch."""
+    """Whatever layers they are picked at, by a place of an expression too; not those of the other
+    branch."""
     for seed, (name, sizes) in enumerate({"a": (5, 5), "b": (9, 3), "c": (6, 7)}.items()):
         tensors = {f"model.layers.{i}.mlp.up_proj.weight": numbers(seed, (n, 4)) for i, n in enumerate(sizes)}
         save_file(tensors, tmp_path / f"{name}.safetensors")

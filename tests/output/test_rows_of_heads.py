@@ -1,4 +1,5 @@
-"""Rows that tied tensors take from a model whose two tensors are unlike: each name gets its own, or an error tells."""
+"""Rows that tied tensors take from a model whose two tensors are unlike: each name gets its own, or
+an error tells."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""Ids of tokens in config.json and generation_config.json: they are those of the tokenizer that the output has."""
+"""Ids of tokens in config.json and generation_config.json: they are those of the tokenizer that the
+output has."""
 
 from __future__ import annotations
 
@@ -38,7 +39,8 @@ def remake(tmp_path: Path, label: str, config: Any = None, files: Any = None, ad
 
 
 def run(tmp_path: Path, settings: str) -> tuple[dict[str, Any], dict[str, Any] | None, list[Any]]:
-    """config.json and generation_config.json as transformers reads them, and the warnings about ids."""
+    """config.json and generation_config.json as transformers reads them, and the warnings about
+    ids."""
     lets = "".join(f'let {n} = model("{tmp_path / n}")\n' for n in ("base", "chat"))
     compiled = mergec.compile(f"{lets}output({settings})\n* = linear(base, chat)\n", device="cpu")
     out = tmp_path / "out"
@@ -90,7 +92,8 @@ def test_the_templates_own_stay_byte_for_byte(tmp_path: Path, settings: str) -> 
 
 
 def test_without_a_generation_config_of_its_own(tmp_path: Path) -> None:
-    """The tokenizer's model may have none, or the template: what config.json and tokenizer say counts then."""
+    """The tokenizer's model may have none, or the template: what config.json and tokenizer say
+    counts then."""
     remake(tmp_path, "base", files={"generation_config.json": GENERATION["base"]})
     _, generation, _ = run(tmp_path, "tokenizer=chat")
     assert of(generation) == [1, N + 1, N]
@@ -218,7 +221,8 @@ def test_an_id_of_no_token_is_told(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("settings", ["tokenizer=chat", "like=chat, pad_vocab_to=1", "tokenizer=union(chat, base)"])
 def test_an_id_past_the_rows_is_told(tmp_path: Path, settings: str) -> None:
-    """Rows behind the last token are dropped, and with `pad_token_id` past them a model doesn't load."""
+    """Rows behind the last token are dropped, and with `pad_token_id` past them a model doesn't
+    load."""
     remake(tmp_path, "chat", config={**CHAT, "pad_token_id": 20})
     remake(tmp_path, "base", config={**BASE, "pad_token_id": 20})
     _, _, (warning,) = run(tmp_path, settings)

@@ -1,4 +1,5 @@
-"""The tokenizer's files of the output: all of one model, and with what tokens of the others keep their flags."""
+"""The tokenizer's files of the output: all of one model, and with what tokens of the others keep
+their flags."""
 
 from __future__ import annotations
 
@@ -68,7 +69,8 @@ def test_special_tokens_are_left_out_of_decoded_text(tmp_path: Path) -> None:
 
 
 def test_flags_of_single_tokens(tmp_path: Path) -> None:
-    """A token's own flags, else those of the token whose row it gets, else those of whoever has it."""
+    """A token's own flags, else those of the token whose row it gets, else those of whoever has
+    it."""
     llama(tmp_path / "base", 0, word_level(words(N)))
     llama(tmp_path / "chat", 1, word_level(words(N), [special("<a>", lstrip=True), special("<b>")]))
     llama(tmp_path / "more", 2, word_level(words(N), [AddedToken("<c>", single_word=True)]))
@@ -83,7 +85,8 @@ def test_flags_of_single_tokens(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("make", [word_level, bpe])
 def test_ids_after_gaps_are_those_of_the_rows(tmp_path: Path, make: Any) -> None:
-    """Loaders number added tokens themselves, so that a gap in the ids would move them onto others' rows."""
+    """Loaders number added tokens themselves, so that a gap in the ids would move them onto others'
+    rows."""
     gapped = make(words(N)).to_str().replace('"w5": 8', '"w5": 20').replace('"w5":8', '"w5":20')
     base = llama(tmp_path / "base", 0, None, rows=21, files={"tokenizer.json": gapped})
     chat = llama(tmp_path / "chat", 1, make(words(N), [special("<a>"), special("<b>")]))
@@ -124,7 +127,8 @@ def test_every_file_that_lists_added_tokens_has_them(tmp_path: Path) -> None:
 
 
 def test_a_tokenizer_without_tokenizer_json(tmp_path: Path) -> None:
-    """A vocabulary and merges alone: what is added is in added_tokens.json, and its flags in tokenizer_config.json."""
+    """A vocabulary and merges alone: what is added is in added_tokens.json, and its flags in
+    tokenizer_config.json."""
     vocab = {t: n for n, t in enumerate(["<|endoftext|>", "a", "b", "ab"])}
     files = {"vocab.json": vocab, "merges.txt": "#version: 0.2\na b\n", "added_tokens.json": {"<old>": 4}}
     config = {"tokenizer_class": "GPT2Tokenizer", "unk_token": "<|endoftext|>"}

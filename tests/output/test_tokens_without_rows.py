@@ -1,4 +1,5 @@
-"""Tokens whose id is past a model's rows: each counts as one that the model lacks, and a warning names them."""
+"""Tokens whose id is past a model's rows: each counts as one that the model lacks, and a warning
+names them."""
 
 from __future__ import annotations
 
@@ -102,7 +103,8 @@ def test_what_base_has_counts_before_a_mean(tmp_path: Path) -> None:
 
 
 def test_embedding_and_head_with_rows_of_their_own(tmp_path: Path) -> None:
-    """As in Mllama, whose image token has a row in the embedding and none in the head: no row is lost."""
+    """As in Mllama, whose image token has a row in the embedding and none in the head: no row is
+    lost."""
     tokenizer = word_level(words(N), ADDED)
     made: dict[str, Tensors] = {
         "a": llama(tmp_path / "a", 0, tokenizer, rows=N + 2, head_rows=N),
@@ -144,7 +146,8 @@ def test_help_works_as_it_says(tmp_path: Path) -> None:
 
 
 def test_tokens_that_only_other_files_name(tmp_path: Path) -> None:
-    """transformers adds these to tokenizer.json as it loads the tokenizer, so the output has rows for them."""
+    """transformers adds these to tokenizer.json as it loads the tokenizer, so the output has rows
+    for them."""
     plain = word_level(words(N))
     entry = {"content": "<x>", "special": True, "rstrip": True}
     of_config = {"tokenizer_class": "PreTrainedTokenizerFast", "added_tokens_decoder": {str(N): entry}}

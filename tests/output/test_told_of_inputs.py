@@ -1,4 +1,5 @@
-"""What is told of inputs: of each what is not used of it, and no warning where there is nothing to warn of."""
+"""What is told of inputs: of each what is not used of it, and no warning where there is nothing to
+warn of."""
 
 from __future__ import annotations
 
@@ -30,7 +31,8 @@ def told(recipe: str, models: dict[str, Any]) -> list[tuple[str, str]]:
 
 @pytest.mark.parametrize("first", ["template", "used", "idle", "odd"])
 def test_each_input_in_its_turn(first: str) -> None:
-    """A template of which nothing is used is used as a template; it says nothing of those after it."""
+    """A template of which nothing is used is used as a template; it says nothing of those after
+    it."""
     models = {"template": model(), "used": model(), "idle": model(), "odd": model("model.more.weight")}
     models = {first: models[first], **models}
     found = told("output(like=template)\n* = linear(used, odd)", models)

@@ -1,4 +1,5 @@
-"""`output(tokenizer=…, tokens=…, pad_vocab_to=…)`: which row of which model each token of the output takes."""
+"""`output(tokenizer=…, tokens=…, pad_vocab_to=…)`: which row of which model each token of the
+output takes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""Texts and their trees: the cases are in syntax.txt, each a title, a recipe, `---` and one line a statement."""
+"""Texts and their trees: the cases are in syntax.txt, each a title, a recipe, `---` and one line a
+statement."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""The table of slips is its own test: every sample gives its entry's code and message, and nothing else."""
+"""The table of slips is its own test: every sample gives its entry's code and message, and nothing
+else."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""Each pass over the graph, by text: tests/passes/PASS.txt has recipes, and the graph before and after the pass.
+"""Each pass over the graph, by text: tests/passes/PASS.txt has recipes, and the graph before and
+after the pass.
 
 === what is shown
 * = 1*a + 0*b
@@ -10,7 +11,8 @@ x = %6
 %0 = source a
 x = %0
 
-Passes change what is computed, and nothing that comes of it: every case is run with them and without.
+Passes change what is computed, and nothing that comes of it: every case is run with them and
+without.
 """
 
 from __future__ import annotations

@@ -20,7 +20,8 @@ TIES = "* = ties(ft1, ft2, density=0.5, weight=[0.5, 0.3], normalize=true)"
 
 @pytest.fixture(scope="module")
 def folders(checkpoint: Make, finetuned: Make, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """A base in the library's layout, two fine-tunes in the old one, and `new1`, `new2`: these before conversion."""
+    """A base in the library's layout, two fine-tunes in the old one, and `new1`, `new2`: these
+    before conversion."""
     root = tmp_path_factory.mktemp("phi")
     out = {"base": checkpoint("phi")}
     for k in (1, 2):

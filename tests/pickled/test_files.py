@@ -59,7 +59,8 @@ def opened(source: Path) -> Checkpoint:
 
 
 def to_bin(folder: Path, to: Path, *, shards: int = 1) -> Path:
-    """A copy of a checkpoint's folder with its weights pickled, as transformers used to write them."""
+    """A copy of a checkpoint's folder with its weights pickled, as transformers used to write
+    them."""
     shutil.copytree(folder, to, ignore=shutil.ignore_patterns("*.safetensors*"))
     tensors = list(checkpoints.load(folder).items())
     if shards == 1:
@@ -184,7 +185,8 @@ def test_a_folder(family: str, shards: int, checkpoint: Make, finetuned: Make, t
 @pytest.mark.parametrize("kernels", ["compiled", "portable"])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16, torch.float64])
 def test_unaligned_storages(dtype: torch.dtype, kernels: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """PyTorch pads its records so that numbers are aligned; others need not, and bytes are read from any place."""
+    """PyTorch pads its records so that numbers are aligned; others need not, and bytes are read
+    from any place."""
     if kernels == "portable":
         monkeypatch.setattr(backend, "kernels", lambda: None)
     plain, pickled = {}, {}

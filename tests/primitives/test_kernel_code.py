@@ -1,5 +1,5 @@
-"""The code of a package's kernel: any change of it shows, in the digest and in what runs take over, and nothing else
-does."""
+"""The code of a package's kernel: any change of it shows, in the digest and in what runs take over,
+and nothing else does."""
 
 from __future__ import annotations
 
@@ -212,7 +212,8 @@ def test_hundreds_of_modules_take_no_time(tmp_path: Path) -> None:
 
 
 def test_what_is_imported_stays_what_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A module that was edited after its import does what it did before, until it is loaded again."""
+    """A module that was edited after its import does what it did before, until it is loaded
+    again."""
     write(tmp_path, {"stays/__init__.py": "", "stays/kernels.py": KERNEL.format("3.0")})
     monkeypatch.syspath_prepend(tmp_path)
     module = importlib.import_module("stays.kernels")

@@ -1,4 +1,5 @@
-"""mergec's own code: an edit of what computes shows in keys of all that is computed, and nothing else does."""
+"""mergec's own code: an edit of what computes shows in keys of all that is computed, and nothing
+else does."""
 
 from __future__ import annotations
 
@@ -122,7 +123,7 @@ def test_all_that_computes_lies_in_the_folders_that_count() -> None:
                 target = found.target if found.target in modules else found.target.rpartition(".")[0]
                 wanted |= {target} & modules.keys() - reached
     folders = {modules[name].parent.as_posix() for name in reached}
-    # spans, diagnostics and data classes are no part of the arithmetic; nor are checksums, digests of code, and names,
-    # which show in the graph
+    # spans, diagnostics and data classes are no part of the arithmetic; nor are checksums, digests
+    # of code, and names, which show in the graph
     assert folders - {"grammar", "runtime/resume", "runtime/catalog", "compiler/family"} == set(FOLDERS)
     assert own_code() == own_code() != ""

@@ -1,7 +1,9 @@
-"""Every merge method of the library on what is degenerate: zeros, colinear tensors, odd shapes, NaN, one model.
+"""Every merge method of the library on what is degenerate: zeros, colinear tensors, odd shapes,
+NaN, one model.
 
-Wherever inputs are finite, so is the output. How far a NaN or an infinity of one model spreads is tabled in
-docs/methods.md; `UPDATE_DOCS=1 pytest tests/properties/test_edges.py` writes that table anew.
+Wherever inputs are finite, so is the output. How far a NaN or an infinity of one model spreads is
+tabled in docs/methods.md; `UPDATE_DOCS=1 pytest tests/properties/test_edges.py` writes that table
+anew.
 """
 
 from __future__ import annotations
@@ -54,7 +56,8 @@ def run(call: str, models: Mapping[str, Tensors]) -> tuple[Tensors, dict[str, in
 
 @functools.cache
 def degenerate() -> dict[str, Tensors]:
-    """For each shape, tensors that are zero, equal, zero in one model, colinear, antiparallel, or in no relation."""
+    """For each shape, tensors that are zero, equal, zero in one model, colinear, antiparallel, or
+    in no relation."""
     random = torch.Generator().manual_seed(0)
     models: dict[str, Tensors] = {name: {} for name in ("base", "a", "b", "c")}
     for number, shape in enumerate(SHAPES):
@@ -124,7 +127,8 @@ COPIES = 6
 
 
 def spread(call: str, odd: float) -> str:
-    """How far one odd number of a model goes at most; the model a is there above the base or below."""
+    """How far one odd number of a model goes at most; the model a is there above the base or
+    below."""
     random = torch.Generator().manual_seed(1)
     label = "b" if "b" in call.partition("(")[2].replace("base", "") else "a"
     names = [f"x{i}" for i in range(COPIES)]
@@ -159,7 +163,8 @@ CUT = (
 @pytest.mark.parametrize("call", [*calls(), *CUT])
 @pytest.mark.parametrize("odd", [math.nan, math.inf, -math.inf])
 def test_what_is_not_finite_never_vanishes(call: str, odd: float) -> None:
-    """Wherever it is in which model, and whatever a mask, a rank, a bound or an elected sign has against it."""
+    """Wherever it is in which model, and whatever a mask, a rank, a bound or an elected sign has
+    against it."""
     random = torch.Generator().manual_seed(2)
     used = [m for m in ("a", "b", "c") if m in re.findall(r"\w+", call.partition("(")[2].replace("base", ""))]
     for label in [*used, *(["base"] if reads_base(call) else [])]:

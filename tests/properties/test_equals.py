@@ -1,4 +1,5 @@
-"""What decides between equals is the rule in docs/methods.md, never rounding or the order of the models."""
+"""What decides between equals is the rule in docs/methods.md, never rounding or the order of the
+models."""
 
 from __future__ import annotations
 
@@ -36,7 +37,8 @@ def test_knots_of_a_model_without_a_task_vector_is_that_of_the_others(shape: tup
 
 
 def test_knots_of_task_vectors_in_directions_of_their_own_adds_them_up() -> None:
-    """Of rank 3 each, in columns that have nothing to do with each other: nobody else votes on a coordinate."""
+    """Of rank 3 each, in columns that have nothing to do with each other: nobody else votes on a
+    coordinate."""
     left = torch.linalg.qr(numbers(3, 30, 9)).Q
     base = torch.zeros(30, 20, dtype=torch.float64)
     deltas = {m: left[:, 3 * i : 3 * i + 3] @ numbers(4 + i, 3, 20) for i, m in enumerate("abc")}
@@ -96,7 +98,8 @@ def test_which_elements_sce_keeps_does_not_depend_on_the_order_of_models(count: 
 
 @pytest.mark.parametrize("count", range(9))
 def test_the_sorting_network_sorts(count: int) -> None:
-    """A network that sorts all lists of zeros and ones sorts everything (Knuth 5.3.4, theorem Z)."""
+    """A network that sorts all lists of zeros and ones sorts everything (Knuth 5.3.4, theorem
+    Z)."""
     for given in itertools.product((0, 1), repeat=count):
         items = list(given)
         for i, j in comparators(count):
@@ -148,7 +151,8 @@ def test_tsv_merge_of_a_model_without_a_task_vector_is_what_the_other_keeps() ->
 
 
 def test_tsv_merge_of_low_ranks_is_of_their_own_directions_alone() -> None:
-    """Of rank 4 each, at right angles: nothing but rounding is in the 8 triplets more that either could keep."""
+    """Of rank 4 each, at right angles: nothing but rounding is in the 8 triplets more that either
+    could keep."""
     left, right = (torch.linalg.qr(numbers(3 + i, 24 + 6 * i, 8)).Q for i in range(2))
     deltas = [left[:, p] @ numbers(7, 4, 4) @ right[:, p].T for p in (slice(0, 4), slice(4, 8))]
     models = {"base": {"x": torch.zeros(24, 30, dtype=torch.float64)}, "a": {"x": deltas[0]}, "b": {"x": deltas[1]}}

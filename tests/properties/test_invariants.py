@@ -1,4 +1,5 @@
-"""What holds for whole groups of methods: the order of models, a density of 1, one model with all of its weight."""
+"""What holds for whole groups of methods: the order of models, a density of 1, one model with all
+of its weight."""
 
 from __future__ import annotations
 

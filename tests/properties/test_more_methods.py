@@ -1,4 +1,5 @@
-"""The other methods against `reference_more.py`, and what they do with zeros, one model, NaN and mistakes."""
+"""The other methods against `reference_more.py`, and what they do with zeros, one model, NaN and
+mistakes."""
 
 from __future__ import annotations
 
@@ -341,7 +342,8 @@ def test_zeros_stay_zeros(call: str) -> None:
 
 
 def test_opposite_tensors() -> None:
-    """Lengths of the parts are those of the inputs: no method blows up where the directions cancel."""
+    """Lengths of the parts are those of the inputs: no method blows up where the directions
+    cancel."""
     a, b, c = plain(1), {n: -x for n, x in plain(1).items()}, {n: -2 * x for n, x in plain(1).items()}
     inputs_ = {"a": a, "b": b, "c": c}
     for call, factor in {

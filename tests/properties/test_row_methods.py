@@ -1,4 +1,5 @@
-"""Methods that look along rows and columns against `reference_rows.py`, their edge cases and mistakes."""
+"""Methods that look along rows and columns against `reference_rows.py`, their edge cases and
+mistakes."""
 
 from __future__ import annotations
 
@@ -117,7 +118,8 @@ def test_nuslerp_of_columns(given: Inputs, weights: tuple[float, float], based: 
 
 
 def test_nuslerp_of_nearly_opposite_columns() -> None:
-    """An angle little below half a turn: factors of hundreds, and rounding the cosine moves them by a hundredth."""
+    """An angle little below half a turn: factors of hundreds, and rounding the cosine moves them by
+    a hundredth."""
     given = Inputs({"x": (2, 5, 5), "y.weight": (2,), "z": ()}, False, "bfloat16", 1)
     inputs_ = models(given, ("a", "b"))
     made = merge("* = nuslerp(a, b, weight=[0.0, 0.0], flatten=false, row_wise=true)", inputs_)
@@ -224,7 +226,8 @@ def test_row_wise_alone_changes_nothing() -> None:
 
 
 def test_share_and_bias_of_della() -> None:
-    """The kept follow their probabilities within 4 sigma, by tenth of rank, and the mean is that of the whole."""
+    """The kept follow their probabilities within 4 sigma, by tenth of rank, and the mean is that of
+    the whole."""
     n, density, epsilon = 200_000, 0.4, 0.3
     delta = torch.tensor(np.random.default_rng(4).permutation(n) + 1, dtype=torch.float32) / n
     models_ = {"base": {"x": torch.zeros(n)}, "a": {"x": delta}}

@@ -1,4 +1,5 @@
-"""Variants of methods that the papers' authors use: breadcrumbs by row, TIES divided by absolute weights."""
+"""Variants of methods that the papers' authors use: breadcrumbs by row, TIES divided by absolute
+weights."""
 
 from __future__ import annotations
 

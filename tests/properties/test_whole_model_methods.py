@@ -1,4 +1,5 @@
-"""Methods that look at a whole model, against naive references on the flattened model in float64."""
+"""Methods that look at a whole model, against naive references on the flattened model in
+float64."""
 
 from __future__ import annotations
 

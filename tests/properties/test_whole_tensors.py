@@ -1,4 +1,5 @@
-"""Methods on whole tensors against `reference_svd.py`, and what must hold of them whatever the decomposition."""
+"""Methods on whole tensors against `reference_svd.py`, and what must hold of them whatever the
+decomposition."""
 
 from __future__ import annotations
 

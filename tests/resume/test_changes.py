@@ -1,8 +1,9 @@
-"""What a key covers, and what it doesn't: one thing changes between two runs, the second of which must make the bytes
-of a run from nothing, and no more tensors again than docs/reliability.md says.
+"""What a key covers, and what it doesn't: one thing changes between two runs, the second of which
+must make the bytes of a run from nothing, and no more tensors again than docs/reliability.md says.
 
-Drawn are values (of every method and operation of the library), the numbers before them, and how the first run ended.
-`MERGEC_TEST_EXPLORE=20 pytest tests/resume/test_changes.py` draws others, and twenty times as many.
+Drawn are values (of every method and operation of the library), the numbers before them, and how
+the first run ended. `MERGEC_TEST_EXPLORE=20 pytest tests/resume/test_changes.py` draws others, and
+twenty times as many.
 """
 
 from __future__ import annotations
@@ -203,7 +204,8 @@ SURROUNDINGS: dict[str, list[Change]] = {
     ],
     "the kind of device": [lambda w: replace(w, options=Options(device="cuda:0", lanes=1))],
 }
-"""What keys don't have in them, as it concerns all tensors alike: the run sees to it that nothing is taken over."""
+"""What keys don't have in them, as it concerns all tensors alike: the run sees to it that nothing
+is taken over."""
 
 KEEPS_JOURNAL = (
     "lanes, blocks, budgets of memory",

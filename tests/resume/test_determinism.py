@@ -1,5 +1,5 @@
-"""The same bytes for any number of lanes, size of blocks and budget of memory, gone on or made from an earlier
-output."""
+"""The same bytes for any number of lanes, size of blocks and budget of memory, gone on or made from
+an earlier output."""
 
 from __future__ import annotations
 

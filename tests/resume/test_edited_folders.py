@@ -1,4 +1,5 @@
-"""Whatever is edited between two runs, a run onto the earlier output makes the folder that a run from nothing makes."""
+"""Whatever is edited between two runs, a run onto the earlier output makes the folder that a run
+from nothing makes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""Tensors of equal keys: whichever of them is taken over, the bytes are those of a run from nothing."""
+"""Tensors of equal keys: whichever of them is taken over, the bytes are those of a run from
+nothing."""
 
 from __future__ import annotations
 
@@ -62,7 +63,8 @@ def test_any_of_them_is_taken_over(changed: str, touched: int | None, models: Pa
 
 
 def test_damage_to_one_of_them_does_not_spread(models: Path, tmp_path: Path) -> None:
-    """The first has other bytes than were written, and the second is sound: what is made is sound."""
+    """The first has other bytes than were written, and the second is sound: what is made is
+    sound."""
     out, fresh = tmp_path / "out", tmp_path / "fresh"
     compiled(models, TWICE).run(out)
     compiled(models, TWICE).run(fresh)

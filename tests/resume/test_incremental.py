@@ -1,5 +1,5 @@
-"""A changed recipe onto an output of its own: only what has changed is computed, and only bytes to be trusted are
-taken over."""
+"""A changed recipe onto an output of its own: only what has changed is computed, and only bytes to
+be trusted are taken over."""
 
 from __future__ import annotations
 
@@ -46,7 +46,8 @@ class Quiet:
 
 
 def changed(folder: Path, out: Path, recipe: str, reference: Path) -> Report:
-    """Runs a recipe over what is at `out`, and sees that the bytes are those of a run from nothing."""
+    """Runs a recipe over what is at `out`, and sees that the bytes are those of a run from
+    nothing."""
     report = mergec.run(plan_of(folder, recipe), out, force=True)
     assert weights(out) == merged(plan_of(folder, recipe), reference)
     mine, theirs = (json.loads((place / "mergec.json").read_text()) for place in (out, reference))
@@ -177,7 +178,8 @@ def spoil(path: Path, *, keep_time: bool) -> None:
 
 @pytest.fixture
 def _in_kernel(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Copies of small tensors are the kernel's, which makes no checksum, and don't go along with what is computed."""
+    """Copies of small tensors are the kernel's, which makes no checksum, and don't go along with
+    what is computed."""
     monkeypatch.setattr(batching, "SMALL", 0)
 
 
@@ -219,7 +221,8 @@ def trade_places(one: Path, two: Path) -> None:
 
 @pytest.mark.parametrize("moved", ["files", "folders"])
 def test_inputs_that_trade_places_within_a_tick(moved: str, tmp_path: Path) -> None:
-    """Sizes and all times are as they were, and the folders' renaming leaves those of the files in them alone."""
+    """Sizes and all times are as they were, and the folders' renaming leaves those of the files in
+    them alone."""
     models, out = tmp_path / "m", tmp_path / "out"
     write_models(models)
     for label in ("base", "a", "b"):

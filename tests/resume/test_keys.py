@@ -1,5 +1,5 @@
-"""A key changes with what its tensor is made of, and with nothing else: every operation and every method of the library
-in one merge, of which one file of one model changes."""
+"""A key changes with what its tensor is made of, and with nothing else: every operation and every
+method of the library in one merge, of which one file of one model changes."""
 
 from __future__ import annotations
 
@@ -107,7 +107,8 @@ def test_one_file_of_one_model_has_changed(changed: str, shard: int, tmp_path: P
     made_anew = {name for name, key in keys(after).items() if keys(before)[name] != key}
     assert other <= made_anew
     assert report.reused == len(first) - len(made_anew)
-    # a tensor alone depends on the file that its own part is in; where a number of all of them is in it, on each
+    # a tensor alone depends on the file that its own part is in; where a number of all of them is
+    # in it, on each
     for name in made_anew:
         layer, part = re.fullmatch(r"layers\.(\d+)\.(\w+)\.weight", name).groups()
         value = VALUES[int(layer)]

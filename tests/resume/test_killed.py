@@ -21,11 +21,12 @@ from resume_models import CHANGED, merged, plan_of, weights, write_models
 from watched_disk import Disk
 
 INSTANTS = {"nothing": 25, "nothing, two lanes": 8, "an output": 8, "an output, two renames": 8}
-"""At how many instants a run is stopped, in two ways each, by what is there before and how it runs."""
+"""At how many instants a run is stopped, in two ways each, by what is there before and how it
+runs."""
 
 LATE = {"nothing": 2, "nothing, two lanes": 8, "an output": 4, "an output, two renames": 4}
-"""One in how many of these is, at least, one after the journal has taken its first tensor. With two lanes the threads
-decide when that is, so that one will do."""
+"""One in how many of these is, at least, one after the journal has taken its first tensor. With two
+lanes the threads decide when that is, so that one will do."""
 
 KILLS = int(os.environ.get("MERGEC_TEST_KILLS", "4"))
 """How many processes are killed; 50 of them take a while."""
@@ -52,8 +53,8 @@ def _no_sync(descriptor: int) -> None:
 
 @pytest.mark.parametrize("before", INSTANTS)
 def test_stopped_at_any_instant(before: str, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """An earlier output is there whole until the new one is; the next run makes the bytes of an undisturbed one, and
-    has every tensor of which the journal told."""
+    """An earlier output is there whole until the new one is; the next run makes the bytes of an
+    undisturbed one, and has every tensor of which the journal told."""
     lanes = 2 if before.endswith("lanes") else 1
     plan = plan_of(folder, lanes=lanes)
     earlier_plan = plan_of(folder, CHANGED, lanes=lanes) if before.startswith("an output") else None
@@ -93,7 +94,8 @@ def test_stopped_at_any_instant(before: str, folder: Path, tmp_path: Path, monke
 
 
 def _run(plan: Plan, earlier: Plan | None, place: Path, stops: set[int], monkeypatch: pytest.MonkeyPatch) -> Disk:
-    """Runs the plan on a watched disk, over the output of another one. `seen` is how many tensors the journal has."""
+    """Runs the plan on a watched disk, over the output of another one. `seen` is how many tensors
+    the journal has."""
     root = place / "root"
     root.mkdir(parents=True)
     if earlier is not None:
@@ -170,8 +172,8 @@ assert mergec.run(plan, out).resumed == there
 
 
 def test_killed_processes(folder: Path, tmp_path: Path) -> None:
-    """The real thing: SIGKILL to the process group, at the journal's third line and then at random writes; every run
-    has what the journal tells of."""
+    """The real thing: SIGKILL to the process group, at the journal's third line and then at random
+    writes; every run has what the journal tells of."""
     wanted = folder.parent / "wanted"
     if not wanted.exists():
         merged(plan_of(folder), wanted)

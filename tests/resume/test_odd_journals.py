@@ -1,4 +1,5 @@
-"""Journals that no crash leaves: with right checksums and odd content, or no files at all. They are as if absent."""
+"""Journals that no crash leaves: with right checksums and odd content, or no files at all. They are
+as if absent."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""Numbers of compiled kernels and of torch's are never mixed: functions such as `sin` may differ in the last bit."""
+"""Numbers of compiled kernels and of torch's are never mixed: functions such as `sin` may differ in
+the last bit."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""A plan with less to do makes the same bytes of what is left, touches nothing else, and counts its memory exactly."""
+"""A plan with less to do makes the same bytes of what is left, touches nothing else, and counts its
+memory exactly."""
 
 from __future__ import annotations
 
@@ -100,7 +101,8 @@ def whole(folder: Path, recipe: str, device: str) -> list[bytes]:
 
 
 def uses(plan: Plan) -> None:
-    """Every number and buffer that a step reads is made by an earlier step, and everything made is read."""
+    """Every number and buffer that a step reads is made by an earlier step, and everything made is
+    read."""
     scalars: set[int] = set()
     read: set[int] = set()
     live: set[int] = set()
@@ -172,7 +174,8 @@ def test_nothing_left_but_a_tensor_without_elements(folder: Path, monkeypatch: p
 
 
 def test_a_reduction_is_kept_for_another_tensor_alone(folder: Path) -> None:
-    """Two slerps of one pair share their norms and dot; the numbers of a third tensor go with it."""
+    """Two slerps of one pair share their norms and dot; the numbers of a third tensor go with
+    it."""
     plan = plan_of(folder, "x0 = slerp(a, b, t=0.3)\n* = base\nx2 = slerp(a.x0, b.x0, t=0.6)", "cpu")
     names = [t.name for t in plan.tensors]
     passes = [s for s in prune(plan, {names.index("x0")}).steps if isinstance(s.action, Pass)]

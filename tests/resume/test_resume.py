@@ -247,7 +247,8 @@ def test_faults_of_the_disk(
     plan = plan_of(folder, lanes=1)
     after = {"pwrite": 6, "fsync": 2, "preadv": 12}[name]
     with monkeypatch.context() as patch:
-        # else the journal's first line may be about tensors of three files, and fail with the third of them
+        # else the journal's first line may be about tensors of three files, and fail with the third
+        # of them
         in_step(patch.setattr)
         patch.setattr(os, name, failing(getattr(os, name), number, after))
         with pytest.raises(mergec.MergecError) as caught:

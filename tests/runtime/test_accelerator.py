@@ -1,7 +1,7 @@
 """Plans for an accelerator, carried out on a stand-in: the host's memory, treated as a device's.
 
-What a real one does in its own way (streams, pinned memory) is left out; staging, loads, held buffers, eviction and the
-accounting of two memories are the same code.
+What a real one does in its own way (streams, pinned memory) is left out; staging, loads, held
+buffers, eviction and the accounting of two memories are the same code.
 """
 
 from __future__ import annotations

@@ -1,6 +1,8 @@
-"""Memory in merges of unlike steps: adapters of several ranks, decompositions, held masks, gathered rows, copies.
+"""Memory in merges of unlike steps: adapters of several ranks, decompositions, held masks, gathered
+rows, copies.
 
-Whatever stands beside whatever, a run holds no more than its plan says, never fails for it, and makes the same bytes.
+Whatever stands beside whatever, a run holds no more than its plan says, never fails for it, and
+makes the same bytes.
 """
 
 from __future__ import annotations
@@ -71,7 +73,8 @@ def _vocabulary(number: int, rows: int) -> str:
 
 @pytest.fixture(scope="module")
 def lets(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """Three models of unlike vocabularies, and adapters of every rank for some modules of each kind."""
+    """Three models of unlike vocabularies, and adapters of every rank for some modules of each
+    kind."""
     folder = tmp_path_factory.mktemp("models")
     text = ""
     for k, label in enumerate(("base", "a", "b")):
@@ -228,7 +231,8 @@ def test_memory_that_others_hold_takes_lanes(lets: str, tmp_path: Path, monkeypa
 
 @pytest.mark.parametrize("after", [0, 4, 9])
 def test_stopped_and_gone_on_with(after: int, lets: str, tmp_path: Path) -> None:
-    """What is left of a plan holds no more than all of it, in arenas that are cut for what is left."""
+    """What is left of a plan holds no more than all of it, in arenas that are cut for what is
+    left."""
     text = (
         lets + 'output(tokenizer=base, shard_size="600kB")\nlet tuned = base + base96\n* = ties(tuned, b, base=base)\n'
     )
@@ -241,7 +245,7 @@ def test_stopped_and_gone_on_with(after: int, lets: str, tmp_path: Path) -> None
     assert weights(tmp_path / "out") == weights(tmp_path / "wanted")
 
 
-# --- the rule by itself ------------------------------------------------------------------------------
+# --- the rule by itself ---------------------------------------------------------------------------
 
 
 def _series(sizes: Sequence[tuple[int, int]]) -> list[Series]:
@@ -268,7 +272,8 @@ def test_what_runs_side_by_side_fits(sizes: list[tuple[int, int]], lanes: int, r
 
 
 def test_memory_for_outputs_that_are_computed_alike(tmp_path: Path, groups: list[ConcurrentOutputs]) -> None:
-    """Their masks are held in each lane; the plan has the steps of one of them before it has those of all."""
+    """Their masks are held in each lane; the plan has the steps of one of them before it has those
+    of all."""
     skip_without_a_compiler()
     for k, label in enumerate(("base", "a", "b")):
         random = torch.Generator().manual_seed(k)

@@ -1,4 +1,5 @@
-"""Tensors of medium size, each made by one lane: the same bytes as when lanes share each, and whatever stops a run."""
+"""Tensors of medium size, each made by one lane: the same bytes as when lanes share each, and
+whatever stops a run."""
 
 from __future__ import annotations
 
@@ -43,7 +44,8 @@ def _built() -> None:
 
 
 def write_models(folder: Path, *, spoilt: str | None = None) -> Path:
-    """Three models of tensors of several chunks, some of which are computed alike, and a small one in each layer."""
+    """Three models of tensors of several chunks, some of which are computed alike, and a small one
+    in each layer."""
     folder.mkdir()
     for k, label in enumerate(("base", "a", "b")):
         random = torch.Generator().manual_seed(k)

@@ -1,4 +1,5 @@
-"""Writes past the page cache: the same bytes as through it, and nothing lost where a system has none."""
+"""Writes past the page cache: the same bytes as through it, and nothing lost where a system has
+none."""
 
 from __future__ import annotations
 
@@ -56,7 +57,8 @@ assert __import__("json").load(open("{tmp_path}/out/mergec.json"))["tensors"]["a
 
 @pytest.mark.parametrize("number", [errno.EINVAL, errno.EOPNOTSUPP])
 def test_a_system_without(tmp_path: Path, number: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Every merge comes out the same where direct writes are refused, be it at the opening or later."""
+    """Every merge comes out the same where direct writes are refused, be it at the opening or
+    later."""
     tensors = {"a": np.random.default_rng(0).standard_normal((700, 1024)).astype(np.float32), "b": np.ones(3)}
     save_file(tensors, tmp_path / "m.safetensors")
     recipes = {name: f'let m = model("m.safetensors")\n* = {x}' for name, x in (("computed", "2 * m"), ("copied", "m"))}

@@ -1,4 +1,5 @@
-"""Plans over files in memory: right numbers, the same bytes whatever the blocking, exact accounting, clean stops."""
+"""Plans over files in memory: right numbers, the same bytes whatever the blocking, exact
+accounting, clean stops."""
 
 from __future__ import annotations
 

@@ -59,7 +59,8 @@ def test_a_failure_and_the_parts_that_stop_for_it(
         if device() == first:
             failed.set()
             raise OSError(5, "the disk is gone")
-        # the other part is in the middle of its work, and finds at its next block that it is to stop
+        # the other part is in the middle of its work, and finds at its next block that it is to
+        # stop
         assert failed.wait(SECONDS)
         read(inputs, file, start, view)
 
@@ -70,7 +71,8 @@ def test_a_failure_and_the_parts_that_stop_for_it(
 
 
 def test_a_failure_while_the_run_is_being_stopped(plan: Plan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Somebody stops the run, a part has done so, and then the other one fails: that is news, and is told."""
+    """Somebody stops the run, a part has done so, and then the other one fails: that is news, and
+    is told."""
     read = Inputs.read_into
     cancel, begun, never = threading.Event(), threading.Event(), threading.Event()
 

@@ -1,5 +1,6 @@
-"""`exp`, `log`, `sin` and their like in float32 on the CPU: how near they are to the numbers meant, and what becomes of
-edges. The compiled ones are mergec's own; torch's stand in where there are none."""
+"""`exp`, `log`, `sin` and their like in float32 on the CPU: how near they are to the numbers meant,
+and what becomes of edges. The compiled ones are mergec's own; torch's stand in where there are
+none."""
 
 from __future__ import annotations
 
@@ -140,7 +141,8 @@ def test_parts_of_turns_are_exact_times_a_mantissa() -> None:
 @pytest.mark.parametrize("kind", ["small", "near", "far"])
 @pytest.mark.parametrize("name", FUNCTIONS)
 def test_torchs_are_within_some_units_in_the_last_place(name: str, kind: str) -> None:
-    """What machines without compiled kernels get. Near a zero of the function it is as many units of 1."""
+    """What machines without compiled kernels get. Near a zero of the function it is as many units
+    of 1."""
     args = [arguments(kind, i) for i in range(OPS[name].arity)]
     if name in ("log", "pow"):
         args[0] = np.abs(args[0])

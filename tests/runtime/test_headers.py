@@ -123,8 +123,8 @@ SIZES_OF_NOTHING = st.lists(st.sampled_from([0, 1, 2, 3, 2**20, 2**31, 2**40, 2*
 @example(dtype="F32", shape=[0, 2**40, 2**40])
 @example(dtype="U8", shape=[2**62, 4, 0])
 def test_dimensions_before_a_zero(dtype: str, shape: list[int], tmp_path_factory: pytest.TempPathFactory) -> None:
-    """Refused where the safetensors library refuses them: sizes overflow as they are multiplied, in order. Here that
-    counts bytes of 63 bits, there elements of 64."""
+    """Refused where the safetensors library refuses them: sizes overflow as they are multiplied, in
+    order. Here that counts bytes of 63 bits, there elements of 64."""
     entry = {"dtype": dtype, "shape": shape, "data_offsets": [0, 0]}
     text = json.dumps({"x": entry}).encode()
     path = tmp_path_factory.getbasetemp() / "zero.safetensors"

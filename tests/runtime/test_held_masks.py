@@ -1,4 +1,5 @@
-"""Masks that take long to make and are needed again are held as bits: the same bytes as when they are made again."""
+"""Masks that take long to make and are needed again are held as bits: the same bytes as when they
+are made again."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""Kernels one by one: complete tables, the two forms of each kernel agree, random bits as published."""
+"""Kernels one by one: complete tables, the two forms of each kernel agree, random bits as
+published."""
 
 from __future__ import annotations
 

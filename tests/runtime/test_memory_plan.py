@@ -1,4 +1,5 @@
-"""What the plan says about memory and reads is what a run measures; compiling reads headers and nothing else."""
+"""What the plan says about memory and reads is what a run measures; compiling reads headers and
+nothing else."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
-"""The compiled kernels against the portable ones, instruction by instruction and method by method: the same bytes, but
-for the last bits of functions."""
+"""The compiled kernels against the portable ones, instruction by instruction and method by method:
+the same bytes, but for the last bits of functions."""
 
 from __future__ import annotations
 
@@ -133,7 +133,8 @@ def test_an_instruction(op: str, form: str, number: float, sides: list[str], mon
 
 @pytest.mark.parametrize("power", [2.0, 0.5, 2.0 + 1e-12, 3.0])
 def test_a_power_known_only_when_it_is_run(power: float, sides: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    """Squares and roots are taken by instructions of their own, whether the recipe says so or a tensor."""
+    """Squares and roots are taken by instructions of their own, whether the recipe says so or a
+    tensor."""
     draft = Draft("F32", block=CHUNK)
     x = draft.input(numbers(0))
     load = Instruction("load", Register(0), (), (("operand", 0),))
@@ -205,8 +206,8 @@ def test_a_reduction(op: str, finite: bool, sides: list[str], monkeypatch: pytes
 def test_exactly_the_largest_are_kept(
     levels: int, share: float, seed: int, numel: int, sampled: bool, drift: float
 ) -> None:
-    """With few levels nearly all are ties; those of lowest index win. Where numbers drift along the tensor, a sample of
-    parts tells little of all, and its windows may miss."""
+    """With few levels nearly all are ties; those of lowest index win. Where numbers drift along the
+    tensor, a sample of parts tells little of all, and its windows may miss."""
     rng = np.random.default_rng(seed)
     x = (rng.integers(-levels, levels + 1, numel) / levels * np.linspace(1, drift, numel)).astype(np.float32)
     k = round(share * numel)
@@ -235,9 +236,9 @@ def test_exactly_the_largest_are_kept(
 def test_a_guess_spares_rounds_and_a_wrong_one_costs_only_itself(
     levels: int, odd: bool, rounds: int, lanes: int
 ) -> None:
-    """Of sixteen parts one is looked at first. Where these are like the others, all is read once more to find the k-th;
-    else the window misses it, and two rounds look for it without a guess. What is kept is the same. Numbers of few
-    levels have ties, which are cut at the right one."""
+    """Of sixteen parts one is looked at first. Where these are like the others, all is read once
+    more to find the k-th; else the window misses it, and two rounds look for it without a guess.
+    What is kept is the same. Numbers of few levels have ties, which are cut at the right one."""
     rng, blocks = np.random.default_rng(1), 16
     x = (rng.integers(-levels, levels + 1, 2 * CHUNK * blocks) / levels).astype(np.float32)
     if odd:
@@ -318,7 +319,8 @@ def test_along_rows(op: str, row: int, sides: list[str], monkeypatch: pytest.Mon
 
 @pytest.mark.parametrize("row", [5, 16, 100, 257])
 def test_the_largest_of_zeros_is_the_same(row: int, sides: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    """Zeros of both signs are equal, so that which of them is found would depend on the order of comparisons."""
+    """Zeros of both signs are equal, so that which of them is found would depend on the order of
+    comparisons."""
     rng = np.random.default_rng(row)
     zeros = rng.choice(np.array([0.0, -0.0, -1.0], np.float32), 64 * row)
     draft = Draft("F32", block=64 * row)
@@ -364,7 +366,8 @@ OF_FUNCTIONS = {"arcee_fusion", "pcb", "nuslerp"}
 def test_a_method(
     recipe: str, dtype: torch.dtype, tmp_path: Path, sides: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Whole merges: the same files, but for functions; and with compiled kernels nothing of torch was asked for."""
+    """Whole merges: the same files, but for functions; and with compiled kernels nothing of torch
+    was asked for."""
     for seed, name in enumerate(("base", "a", "b")):
         generator = torch.Generator().manual_seed(seed)
         shapes = {"x": (300, 257), "y": (7,), "z": (2, 64, 100)}

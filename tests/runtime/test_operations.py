@@ -1,5 +1,5 @@
-"""The table of operations is complete, and it is where an operation is told: what each is to either backend follows
-from its row, or stands where this test looks for it."""
+"""The table of operations is complete, and it is where an operation is told: what each is to either
+backend follows from its row, or stands where this test looks for it."""
 
 from __future__ import annotations
 
@@ -64,7 +64,8 @@ def test_rows_say_what_their_kind_needs() -> None:
 
 
 def test_the_header_of_expressions_is_that_of_the_table() -> None:
-    """After a change of the table: `python -m mergec.runtime.native.expressions > runtime/native/expressions.h`."""
+    """After a change of the table: `python -m mergec.runtime.native.expressions >
+    runtime/native/expressions.h`."""
     assert (ROOT / "runtime" / "native" / "expressions.h").read_text("utf-8") == expressions.header()
 
 
@@ -85,7 +86,8 @@ REDUCTIONS = ["dot", "maximum"]
 
 
 def places(op: str) -> set[str]:
-    """The files in which an operation is spelled: as a name, or as a part of the name of an instruction or function."""
+    """The files in which an operation is spelled: as a name, or as a part of the name of an
+    instruction or function."""
     python = re.compile(rf'"{op}"')
     c = re.compile(rf"\b{op}_(of|of_any|v|vv|m|mm|vn|nv)\b")
     found = set()
@@ -104,7 +106,8 @@ def test_an_operation_is_written_in_few_places(op: str, most: int) -> None:
 
 
 def test_builtins_name_operations_of_the_table() -> None:
-    """`test_keys.py` sees that recipes reach every operation; here, that none is offered by a name it hasn't."""
+    """`test_keys.py` sees that recipes reach every operation; here, that none is offered by a name
+    it hasn't."""
     elsewhere = {"quantile", "numel", "row_length", "ndim", "topk_mask", "rank_mask", "model_threshold"}
     text = (ROOT / "compiler" / "evaluate" / "builtins.py").read_text("utf-8")
     named = set(re.findall(r'_(?:unary|fold|tensor)\(\s*"\w+",\s*"(\w+)"', text)) | set(

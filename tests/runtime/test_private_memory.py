@@ -1,4 +1,5 @@
-"""What a run takes of the system is its own: counted as such, not handed to processes that are forked."""
+"""What a run takes of the system is its own: counted as such, not handed to processes that are
+forked."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""Quantiles by bit pattern, and sums of columns: values, in the forms for the CPU and for accelerators."""
+"""Quantiles by bit pattern, and sums of columns: values, in the forms for the CPU and for
+accelerators."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""Ranks along rows, as compiled: numpy's stable order, whatever the numbers are like and however long a row is."""
+"""Ranks along rows, as compiled: numpy's stable order, whatever the numbers are like and however
+long a row is."""
 
 from __future__ import annotations
 
@@ -20,7 +21,8 @@ def _built() -> None:
 
 
 def ranked(x: NDArray[np.float32]) -> NDArray[np.float32]:
-    """What the instruction makes of rows; nothing behind its scratch is touched, and it may work in place."""
+    """What the instruction makes of rows; nothing behind its scratch is touched, and it may work in
+    place."""
     found = kernels()
     assert found is not None
     row, guard = x.shape[1], 64

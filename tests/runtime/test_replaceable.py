@@ -40,7 +40,8 @@ def everything(folder: Path) -> dict[str, object]:
 
 
 def refusal(path: Path, plan: Plan = PLAN, *, force: bool = True) -> Diagnostic:
-    """What is said of a target that is not replaced. It, and all that is beside it, is as it was."""
+    """What is said of a target that is not replaced. It, and all that is beside it, is as it
+    was."""
     before = everything(path.parent)
     with pytest.raises(MergecError) as caught:
         make(path, plan, force=force)

@@ -1,4 +1,5 @@
-"""Plans for several accelerators, carried out on stand-ins: each has its part; the bytes are those of one device."""
+"""Plans for several accelerators, carried out on stand-ins: each has its part; the bytes are those
+of one device."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""Small tensors made many at a time: the same bytes as one by one, whatever they are of, and whatever stops a run."""
+"""Small tensors made many at a time: the same bytes as one by one, whatever they are of, and
+whatever stops a run."""
 
 from __future__ import annotations
 
@@ -59,7 +60,8 @@ def _built() -> None:
 
 
 def write_models(folder: Path, *, spoilt: str | None = None) -> Path:
-    """Three models of many small tensors, of mixed dtypes and shapes, and a few that are not small."""
+    """Three models of many small tensors, of mixed dtypes and shapes, and a few that are not
+    small."""
     folder.mkdir()
     shapes = {"embed.weight": (40, 9), "head.weight": (9, 40), "wide.weight": (3, CHUNK), "chunk.weight": (64, 1024)}
     for k in range(30):
@@ -104,7 +106,7 @@ def kinds(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
     return found
 
 
-# --- values ------------------------------------------------------------------------------------------
+# --- values ---------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("recipe", METHODS)
@@ -194,7 +196,7 @@ def test_a_scalar_that_is_read_elsewhere_keeps_its_steps_apart() -> None:
     assert np.frombuffer(made[1], np.float32).tolist() == [28.0] * 8
 
 
-# --- what goes wrong ---------------------------------------------------------------------------------
+# --- what goes wrong ------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("recipe", ["* = linear(a, b, weight=0.5)", "* = ties(a, b, base=base, density=0.5)", "* = a"])

@@ -109,7 +109,8 @@ def test_leftovers_of_a_killed_run(tmp_path: Path) -> None:
         (partial / part).mkdir(parents=True)
         (partial / part / "config.json").write_text(part)
     (partial / "lock").write_text("")
-    # killed between the two renames, so the old target is all there is: it comes back, and then it is in the way
+    # killed between the two renames, so the old target is all there is: it comes back, and then it
+    # is in the way
     with pytest.raises(MergecError, match="exists already"):
         make(tmp_path / "out")
     assert tree(tmp_path) == {"out/config.json": b"old"}

@@ -1,4 +1,5 @@
-"""Progress counts what a plan is said to read and write, once, however often a pass goes over its inputs."""
+"""Progress counts what a plan is said to read and write, once, however often a pass goes over its
+inputs."""
 
 from __future__ import annotations
 
@@ -37,7 +38,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("models")
     rng = np.random.default_rng(0)
     for name in ("base", "a", "b"):
-        # the greatest numbers stand together, and many are equal, so that a guess from a sample is wrong
+        # the greatest numbers stand together, and many are equal, so that a guess from a sample is
+        # wrong
         x = np.sort(rng.standard_normal(NUMEL).astype(np.float32)).round(2)
         save_file(
             {"x.weight": x, "y.weight": rng.standard_normal(100).astype(np.float32)}, root / f"{name}.safetensors"

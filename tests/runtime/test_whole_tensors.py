@@ -1,4 +1,5 @@
-"""Operations on whole tensors in plans: memory as predicted, budgets, and which tensors get such an operation."""
+"""Operations on whole tensors in plans: memory as predicted, budgets, and which tensors get such an
+operation."""
 
 from __future__ import annotations
 

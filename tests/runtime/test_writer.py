@@ -117,7 +117,8 @@ def test_copy(tmp_path: Path, files: list[Path], in_kernel: bool, monkeypatch: p
 def test_blocks_are_shared_where_files_lie_alike(
     tmp_path: Path, sharing: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A system that shares is asked once for an input; one that doesn't gets the bytes past the page cache."""
+    """A system that shares is asked once for an input; one that doesn't gets the bytes past the
+    page cache."""
     size, page, asked, copied = 1 << 20, 4096, [], []
     source = tmp_path / "in"
     source.write_bytes(random.Random(0).randbytes(size))

@@ -17,7 +17,8 @@ DARE = "* = dare_linear(a, base=base, density=0.5)"
 
 
 def meta(seed: int, head: bool | None = None) -> Tensors:
-    """A model in the naming of Meta's files; `head`: None for the embedding's bytes, else whether there is another."""
+    """A model in the naming of Meta's files; `head`: None for the embedding's bytes, else whether
+    there is another."""
     g = torch.Generator().manual_seed(seed)
     made = {EMBED: torch.randn(64, 16, generator=g), "norm.weight": torch.randn(16, generator=g)}
     made |= {f"layers.{i}.attention.wq.weight": torch.randn(16, 16, generator=g) for i in range(2)}
@@ -81,7 +82,8 @@ def test_a_statement_for_the_head_alone_makes_two_of_them() -> None:
 
 
 def test_equal_bytes_are_not_lost_in_a_tied_output(tmp_path: Path) -> None:
-    """No error about a dropped head (E0310): a model that stores the embedding twice, and says it is untied."""
+    """No error about a dropped head (E0310): a model that stores the embedding twice, and says it
+    is untied."""
     config = {"model_type": "llama", "architectures": ["LlamaForCausalLM"], "num_hidden_layers": 2}
     folders: dict[str, Path] = {}
     for label, tied in (("base", True), ("a", False)):

@@ -1,4 +1,5 @@
-"""Names that a header's metadata maps to one another are one tensor; whatever else it says is no name."""
+"""Names that a header's metadata maps to one another are one tensor; whatever else it says is no
+name."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""Tied tensors are one node: read once, computed once, stored once, in every way that checkpoints store them."""
+"""Tied tensors are one node: read once, computed once, stored once, in every way that checkpoints
+store them."""
 
 from __future__ import annotations
 
@@ -49,7 +50,8 @@ def test_a_tied_model_without_a_head_in_the_file(
 
 
 def test_a_place_may_be_named_by_the_head_of_a_tied_model(checkpoint: Make, finetuned: Make, tmp_path: Path) -> None:
-    """`a.head` is the embedding where a is tied; the partial merge of the language's first page compiles."""
+    """`a.head` is the embedding where a is tied; the partial merge of the language's first page
+    compiles."""
     base, a, b = checkpoint("llama-tied"), finetuned("llama-tied", 1), finetuned("llama-tied", 2)
     recipe = "head = tie(embed); layers[0..3] = ties(a, b, density=0.5)"
     merge_folders(recipe, tmp_path / "one", base=base, a=a, b=b)
@@ -103,7 +105,8 @@ def test_an_expectation_about_ties_and_parameters(checkpoint: Make) -> None:
 
 
 def test_gemma2_fine_tunes_with_a_redundant_head(checkpoint: Make, finetuned: Make, tmp_path: Path) -> None:
-    """The fine-tunes store a copy of the embedding; the merge has none, and its count is that of the base."""
+    """The fine-tunes store a copy of the embedding; the merge has none, and its count is that of
+    the base."""
     base = checkpoint("gemma2")
     tunes = {}
     for label, seed in (("a", 1), ("b", 2)):
@@ -146,7 +149,8 @@ def test_different_bytes_under_a_config_that_says_tied_are_two_and_a_warning(che
     out, stored = checkpoints.load(tmp_path / "out"), checkpoints.load(odd)
     assert out.keys() == stored.keys()
     assert all(torch.equal(tensor, stored[name]) for name, tensor in out.items())
-    # nothing of that is the recipe's doing: config.json says what it said, and is loaded as the input is
+    # nothing of that is the recipe's doing: config.json says what it said, and is loaded as the
+    # input is
     assert config_of(tmp_path / "out") == config_of(odd)
     assert torch.equal(checkpoints.logits(tmp_path / "out").logits, checkpoints.logits(odd).logits)
     assert compiled.parameters == checkpoints.parameters(odd)

@@ -1,4 +1,5 @@
-"""What says that two tensors of an input are one: keys of its config, nested ones too, and the parts that it has."""
+"""What says that two tensors of an input are one: keys of its config, nested ones too, and the
+parts that it has."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""Checkpoints that are whole although a part has another name or is left out by design, and others that are not."""
+"""Checkpoints that are whole although a part has another name or is left out by design, and others
+that are not."""
 
 from __future__ import annotations
 
@@ -41,6 +42,7 @@ def test_a_head_of_which_its_bias_is_left() -> None:
 
 
 def test_layers_that_lack_a_part() -> None:
-    """Lost where transformers' code makes the model; where code beside the weights does, that may prune its layers."""
+    """Lost where transformers' code makes the model; where code beside the weights does, that may
+    prune its layers."""
     assert errors(HEAD, PRUNED) == ["E0461"]
     assert errors(HEAD, PRUNED, auto_map={"AutoModelForCausalLM": "modeling.PrunedForCausalLM"}) == []

@@ -1,4 +1,5 @@
-"""Copies of quantised models, run: the bytes are those of one model each, and what is copied still says the same."""
+"""Copies of quantised models, run: the bytes are those of one model each, and what is copied still
+says the same."""
 
 from __future__ import annotations
 

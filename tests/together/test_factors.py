@@ -1,4 +1,5 @@
-"""Factors of adapters in each tool's naming: copied together or refused, and named where `lora(…)` is given them."""
+"""Factors of adapters in each tool's naming: copied together or refused, and named where `lora(…)`
+is given them."""
 
 from __future__ import annotations
 

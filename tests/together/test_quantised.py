@@ -1,4 +1,5 @@
-"""Formats of quantised weights, module by module as tools store them: codes are copied with their scales or refused."""
+"""Formats of quantised weights, module by module as tools store them: codes are copied with their
+scales or refused."""
 
 from __future__ import annotations
 
@@ -252,7 +253,8 @@ def test_a_document_that_says_so(document: str, said: str) -> None:
 
 
 def test_a_norm_beside_codes_that_no_config_tells_of() -> None:
-    """Files without a config mark their codes by scales; what has none is a number like any other."""
+    """Files without a config mark their codes by scales; what has none is a number like any
+    other."""
     both = {"a": model(FORMATS["image models"][1]), "b": model(FORMATS["image models"][1])}
     assert errors('* = a\n"norm.weight" = 0.5*a + 0.5*b', both) == []
 
@@ -287,7 +289,8 @@ def test_a_tied_head_needs_no_scales_of_its_own() -> None:
 
 
 def test_codes_have_names_and_shapes_of_their_own() -> None:
-    """Whether a quantised checkpoint is complete is not told by the names and rows that plain weights have."""
+    """Whether a quantised checkpoint is complete is not told by the names and rows that plain
+    weights have."""
     config = {
         "architectures": ["LlamaForCausalLM"],
         "model_type": "llama",

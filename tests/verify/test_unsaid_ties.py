@@ -1,4 +1,5 @@
-"""`verify` where config.json says nothing of ties: the family's default holds, and is held against the tensors."""
+"""`verify` where config.json says nothing of ties: the family's default holds, and is held against
+the tensors."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""`mergec.verify`: outputs that are right pass, and every way of damaging one is found and named."""
+"""`mergec.verify`: outputs that are right pass, and every way of damaging one is found and
+named."""
 
 from __future__ import annotations
 
@@ -52,7 +53,8 @@ def merge(folder: Path, recipe: str = RECIPE, **options: Any) -> Path:
 
 @pytest.fixture(scope="module")
 def whole(checkpoint: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with two tied models as `base` and `b`, and their merge in several files, as `out`."""
+    """A folder with two tied models as `base` and `b`, and their merge in several files, as
+    `out`."""
     folder = tmp_path_factory.mktemp("whole")
     for seed, name in enumerate(("base", "b")):
         shutil.copytree(checkpoint("llama-tied", dtype="bfloat16", seed=seed), folder / name)
@@ -136,7 +138,8 @@ def test_an_output_as_it_was_made(whole: Path) -> None:
 
 
 def test_an_output_of_other_code(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Its keys are those of the recipe all the same; whether its numbers are, only a rerun can tell."""
+    """Its keys are those of the recipe all the same; whether its numbers are, only a rerun can
+    tell."""
     for module in (content, extension_code, recompiling):
         monkeypatch.setattr(module, "own_code", lambda: "another")
     found = mergec.verify(folder / "out", rerun="all", folder=folder)
@@ -187,7 +190,8 @@ def test_one_file(folder: Path) -> None:
 
 
 class Other:
-    """A safetensors library that reads a file otherwise: some tensors are other ones to it (None: not there)."""
+    """A safetensors library that reads a file otherwise: some tensors are other ones to it (None:
+    not there)."""
 
     def __init__(self, path: str, framework: str, changed: dict[str, Any]) -> None:
         self._changed = changed

@@ -4,8 +4,8 @@
     sub(x, x) -> 0          mul(x, 0) -> 0         where(c, x, x) -> x
     const op const -> const      dot(x, 0) -> 0
 
-Dropping a term of weight 0 also drops its reads, and any NaN or infinity in it. Where `0 * x` would have been
--0, it is 0. All else is as it was, bit by bit.
+Dropping a term of weight 0 also drops its reads, and any NaN or infinity in it. Where `0 * x` would
+have been -0, it is 0. All else is as it was, bit by bit.
 """
 
 from __future__ import annotations
@@ -42,7 +42,8 @@ def simplify(graph: Graph) -> Graph:
 
 
 def _with_outputs(graph: Graph, values: Mapping[int, Node]) -> Graph:
-    """A graph with the same outputs, their values being these nodes of another; those not needed are left behind."""
+    """A graph with the same outputs, their values being these nodes of another; those not needed
+    are left behind."""
     out = Graph()
     new = copied(out, below(values.values()))
     # what reads nothing is one value, whichever outputs have it
@@ -77,7 +78,8 @@ def _rebuild(graph: Graph, node: Node, inputs: tuple[Node, ...]) -> Node:
 
 
 def _filled(graph: Graph, old: Node, new: Node) -> Node:
-    """A tensor that became a number, as a tensor again: for operations that have to look at all its elements."""
+    """A tensor that became a number, as a tensor again: for operations that have to look at all its
+    elements."""
     if old.shape is None or new.shape is not None:
         return new
     filled = graph.add("fill", (new,), (), "tensor", old.shape)

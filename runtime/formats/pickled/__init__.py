@@ -1,4 +1,5 @@
-"""Checkpoints that PyTorch wrote as pickles, read as data: an archive of records, and a pickle that lists tensors.
+"""Checkpoints that PyTorch wrote as pickles, read as data: an archive of records, and a pickle that
+lists tensors.
 
 archive      file      -> records (byte ranges)      archive.py
 machine      data.pkl  -> stand-ins                  interpreter.py, standins.py

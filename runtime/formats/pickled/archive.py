@@ -1,11 +1,11 @@
 """The zip archive that `torch.save` writes: uncompressed records, each a range of the file.
 
-Its list of contents is at the end and is hostile until proven. A record's bytes are used only where the list and what
-stands before the record agree, and no two records share a byte.
+Its list of contents is at the end and is hostile until proven. A record's bytes are used only where
+the list and what stands before the record agree, and no two records share a byte.
 
-`zipfile` reads such a list too, and the tests hold this reader to it. But it looks for an end within the last 64 KiB,
-takes names from extra fields that PyTorch does not look at, and of a hostile list makes three times the work and more
-than twice the memory.
+`zipfile` reads such a list too, and the tests hold this reader to it. But it looks for an end
+within the last 64 KiB, takes names from extra fields that PyTorch does not look at, and of a
+hostile list makes three times the work and more than twice the memory.
 """
 
 from __future__ import annotations
@@ -63,9 +63,11 @@ class _Listed:
 
 
 def read_records(descriptor: int, size: int, path: str) -> Mapping[str, ArchiveRecord]:
-    """The records of an open file of `size` bytes by name, without the folder that all of them are in.
+    """The records of an open file of `size` bytes by name, without the folder that all of them are
+    in.
 
-    Raises OSError; CatalogError: E0440 for what is no archive of tensors, E0441 for one that is not sound.
+    Raises OSError; CatalogError: E0440 for what is no archive of tensors, E0441 for one that is not
+    sound.
     """
     start = os.pread(descriptor, 16, 0)
     if start[:1] == b"\x80":
@@ -107,8 +109,8 @@ def read_range(descriptor: int, start: int, length: int) -> bytes:
 def _whereabouts(descriptor: int, size: int, path: str) -> tuple[int, int, int]:
     """Where the list of contents begins and ends, and how many records it has.
 
-    The end of the archive must be the last bytes of the file. A comment after it, which the format allows, would let
-    two readers find two ends.
+    The end of the archive must be the last bytes of the file. A comment after it, which the format
+    allows, would let two readers find two ends.
     """
     tail_start = max(0, size - _END.size - _LOCATOR.size)
     tail = read_range(descriptor, tail_start, size - tail_start)
@@ -132,7 +134,8 @@ def _whereabouts(descriptor: int, size: int, path: str) -> tuple[int, int, int]:
 
 
 def _large(descriptor: int, tail: bytes, size: int, path: str) -> tuple[int, int, int, int]:
-    """The end of an archive in its 64-bit form: where it begins, and number, length and begin of the list."""
+    """The end of an archive in its 64-bit form: where it begins, and number, length and begin of
+    the list."""
     _, disk, at, disks = _LOCATOR.unpack(tail[: _LOCATOR.size])
     if disk or disks != 1 or at + _END64.size != size - _END.size - _LOCATOR.size:
         _fail("the archive's 64-bit end is not where it should be", path)
@@ -171,7 +174,8 @@ def _listed(raw: bytes, count: int, path: str) -> list[_Listed]:
 
 
 def _widened(extra: bytes, values: tuple[int, int, int], name: bytes, path: str) -> tuple[int, int, int]:
-    """Size, packed size and place of a record: those with all bits set stand in 64 bits in the extra field."""
+    """Size, packed size and place of a record: those with all bits set stand in 64 bits in the
+    extra field."""
     if _FULL32 not in values:
         return values
     at = 0
@@ -204,7 +208,8 @@ def _inner(raw: bytes, folder: bytes, path: str) -> str:
 
 
 def _record(descriptor: int, entry: _Listed, limit: int, name: str, path: str) -> ArchiveRecord:
-    """The range of a record, from the header before it. All of it must lie before `limit`, where the list begins."""
+    """The range of a record, from the header before it. All of it must lie before `limit`, where
+    the list begins."""
     if entry.method:
         _fail_record(name, "is compressed, which `torch.save` never does", path)
     if entry.size != entry.packed:

@@ -9,7 +9,8 @@ CONVERT = (
     "from safetensors.torch import save_file; tensors = torch.load('FILE', weights_only=True); "
     f'{_SAVE}"`',
 )
-"""Help for a file of weights. It does not spell the file's own name: that comes from a stranger, and this is pasted."""
+"""Help for a file of weights. It does not spell the file's own name: that comes from a stranger,
+and this is pasted."""
 
 CONVERT_SCRIPT = (
     'convert it where you trust it, as loading a program can run it: `python -c "import torch; '

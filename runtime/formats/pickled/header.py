@@ -1,4 +1,5 @@
-"""The header of a pickled checkpoint: its tensors as ranges of the file, like those of a safetensors header."""
+"""The header of a pickled checkpoint: its tensors as ranges of the file, like those of a
+safetensors header."""
 
 from __future__ import annotations
 
@@ -25,7 +26,8 @@ MAX_PICKLE = 64 << 20
 def read_pickle(path: str, file: int = 0) -> Header:
     """The header of the pickled checkpoint at `path`; its tensors get `file` as their file's index.
 
-    Raises CatalogError: E0403 where the file can't be read, E0429 and E0440 to E0448 where it is not what can be used.
+    Raises CatalogError: E0403 where the file can't be read, E0429 and E0440 to E0448 where it is
+    not what can be used.
     """
     with opened(path, "E0429") as (descriptor, status), collector_paused():
         records = read_records(descriptor, status.st_size, path)

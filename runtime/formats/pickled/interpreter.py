@@ -1,12 +1,14 @@
-"""Interprets a pickle as data: what it says becomes stand-ins (`standins.py`), and nothing that it names is run.
+"""Interprets a pickle as data: what it says becomes stand-ins (`standins.py`), and nothing that it
+names is run.
 
-A pickle is a program for a small machine with a stack and a memo. This is that machine with all instructions taken out
-that make objects of classes or look anything up. What is left makes at most one small object per instruction, so time
-and memory are bounded by the number of instructions and by the length of the pickle.
+A pickle is a program for a small machine with a stack and a memo. This is that machine with all
+instructions taken out that make objects of classes or look anything up. What is left makes at most
+one small object per instruction, so time and memory are bounded by the number of instructions and
+by the length of the pickle.
 
-`pickletools.genops` would decode the instructions, and the tests hold this to it. But it undoes escapes in names, which
-loading a pickle does not, takes halves of surrogate pairs for text, and a checkpoint of 20,000 tensors takes it 28 %
-longer.
+`pickletools.genops` would decode the instructions, and the tests hold this to it. But it undoes
+escapes in names, which loading a pickle does not, takes halves of surrogate pairs for text, and a
+checkpoint of 20,000 tensors takes it 28 % longer.
 """
 
 from __future__ import annotations
@@ -135,7 +137,8 @@ class _Machine:
         return found
 
     def put(self, index: int) -> None:
-        # every pickler numbers what it keeps in order, and so no number makes a memo that is longer than the pickle
+        # every pickler numbers what it keeps in order, and so no number makes a memo that is longer
+        # than the pickle
         if index == len(self.memo):
             self.memo.append(self.stack[-1])
         elif index < len(self.memo):

@@ -1,7 +1,8 @@
-"""What may be in a pickle of weights, as inert stand-ins: storages, tensors, tables, and the few names that build them.
+"""What may be in a pickle of weights, as inert stand-ins: storages, tensors, tables, and the few
+names that build them.
 
-A name of the pickle is looked up in `NAMES` alone and never imported. The functions there are this module's own: they
-look at their arguments' types and keep them.
+A name of the pickle is looked up in `NAMES` alone and never imported. The functions there are this
+module's own: they look at their arguments' types and keep them.
 """
 
 from __future__ import annotations
@@ -16,7 +17,8 @@ from ....grammar.records import dataclass
 from ..safetensors import MAX_RANK
 
 Value = Any
-"""Whatever the machine has on its stack: a stand-in, a number, a string, bytes, a tuple of such, or None."""
+"""Whatever the machine has on its stack: a stand-in, a number, a string, bytes, a tuple of such, or
+None."""
 
 
 MAX_KEY = 64
@@ -46,7 +48,8 @@ LIST = OpaqueValue()
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Element:
-    """What a storage or a tensor is made of: PyTorch's name, and the stored dtype (None: safetensors has none)."""
+    """What a storage or a tensor is made of: PyTorch's name, and the stored dtype (None:
+    safetensors has none)."""
 
     name: str
     dtype: str | None
@@ -61,7 +64,8 @@ class StorageType:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Storage:
-    """A record of the archive, `data/KEY`; `count` in elements, or bytes where `element` is None."""
+    """A record of the archive, `data/KEY`; `count` in elements, or bytes where `element` is
+    None."""
 
     key: str
     element: Element | None
@@ -93,7 +97,7 @@ class Callee:
     make: Callable[[tuple[Value, ...]], Value]
 
 
-# --- callables -------------------------------------------------------------------------------------
+# --- callables ------------------------------------------------------------------------------------
 
 
 def _storage_of(value: Value) -> Storage:
@@ -144,7 +148,8 @@ def _rebuild_tensor_v3(args: tuple[Value, ...]) -> Tensor | Foreign:
 
 
 def _as_marked(made: Tensor, metadata: tuple[Value, ...]) -> Tensor | Foreign:
-    """A tensor whose metadata says that its numbers are to be negated or conjugated is not what is stored."""
+    """A tensor whose metadata says that its numbers are to be negated or conjugated is not what is
+    stored."""
     plain = not metadata or metadata[0] is None or (type(metadata[0]) is Table and not metadata[0])
     return made if plain else Foreign("lazily negated or conjugated")
 
@@ -187,7 +192,7 @@ def _some(args: tuple[Value, ...], least: int) -> tuple[Value, ...]:
 
 _REBUILDERS = (_rebuild_tensor, _rebuild_tensor_v2, _rebuild_tensor_v3)
 
-# --- names -----------------------------------------------------------------------------------------
+# --- names ----------------------------------------------------------------------------------------
 
 _STORED = {
     **STORED_NAMES,

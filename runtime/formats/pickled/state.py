@@ -1,4 +1,5 @@
-"""The weights in what a pickle holds: names to tensors, flat, or one level down where training scripts put them."""
+"""The weights in what a pickle holds: names to tensors, flat, or one level down where training
+scripts put them."""
 
 from __future__ import annotations
 
@@ -12,7 +13,8 @@ from .convert import CONVERT
 from .standins import Foreign, Table, Tensor, Value
 
 WRAPPERS = ("state_dict", "model", "module")
-"""Keys under which training scripts keep the weights, next to the state of an optimizer and the like."""
+"""Keys under which training scripts keep the weights, next to the state of an optimizer and the
+like."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,7 +26,8 @@ class State:
 
 
 def find_state(value: Value, path: str) -> State:
-    """The weights in the value of a pickle. Raises CatalogError: E0444 where there is no flat mapping of tensors."""
+    """The weights in the value of a pickle. Raises CatalogError: E0444 where there is no flat
+    mapping of tensors."""
     if type(value) is not Table:
         _fail("the pickle holds no mapping from names to tensors", path)
     look = _Look()

@@ -1,7 +1,7 @@
 """Kernels that look along columns, the first axis of a whole tensor.
 
-Columns are added in strips of a fixed width and rows of a fixed number, in float64, so the order of additions depends
-on the shape alone and the workspace is the same for any tensor.
+Columns are added in strips of a fixed width and rows of a fixed number, in float64, so the order of
+additions depends on the shape alone and the workspace is the same for any tensor.
 """
 
 # ruff: noqa: ARG001 - all kernels have one signature
@@ -18,14 +18,16 @@ from ...reduce.reducer import Attributes
 def column_sum(
     inputs: tuple[torch.Tensor, ...], scalars: tuple[float, ...], out: torch.Tensor, attributes: Attributes
 ) -> None:
-    """The sum over the first axis at each element, of one tensor of any shape; one of no axis is its own sum."""
+    """The sum over the first axis at each element, of one tensor of any shape; one of no axis is
+    its own sum."""
     if not out.numel():
         return
     rows = inputs[0].shape[0] if inputs[0].ndim else 1
     x, result = inputs[0].reshape(rows, -1), out.view(rows, -1)
     for first in range(0, x.shape[1], CHUNK):
         strip = x[:, first : first + CHUNK]
-        # several threads of torch would each add a part, and their number differs from machine to machine
+        # several threads of torch would each add a part, and their number differs from machine to
+        # machine
         sums = _sums_on_host(strip) if x.device.type == "cpu" else strip.sum(dim=0, dtype=torch.float64)
         result[:, first : first + CHUNK].copy_(sums.to(result.dtype).expand(strip.shape))
 
@@ -33,8 +35,8 @@ def column_sum(
 def mean_rows(
     inputs: tuple[torch.Tensor, ...], scalars: tuple[float, ...], out: torch.Tensor, attributes: Attributes
 ) -> None:
-    """Some rows, along the first axis of one tensor (rows, …), replaced by the mean of the others; `rows` of the
-    attributes is `first:end` of each run, by commas.
+    """Some rows, along the first axis of one tensor (rows, …), replaced by the mean of the others;
+    `rows` of the attributes is `first:end` of each run, by commas.
 
     With no others they are 0.
     """

@@ -10,11 +10,13 @@ from ...reduce.reducer import Attributes
 from .kernel import WholeTensorKernel
 
 SMALL = 1e-6
-"""Singular values up to this share of the largest count as 0 where a division by them would blow up rounding."""
+"""Singular values up to this share of the largest count as 0 where a division by them would blow up
+rounding."""
 
 
 def svd(x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """U (m x r), descending singular values (r), V transposed (r x n), r = min(m, n), in the dtype of x."""
+    """U (m x r), descending singular values (r), V transposed (r x n), r = min(m, n), in the dtype
+    of x."""
     try:
         u, s, vh = torch.linalg.svd(x, full_matrices=False)
     except torch.linalg.LinAlgError:  # type: ignore[attr-defined]
@@ -24,14 +26,16 @@ def svd(x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
 
 
 def polar(x: torch.Tensor) -> torch.Tensor:
-    """The orthogonal factor PQᵀ of x = PΣQᵀ; directions of no weight are dropped instead of made up."""
+    """The orthogonal factor PQᵀ of x = PΣQᵀ; directions of no weight are dropped instead of made
+    up."""
     u, s, vh = svd(x)
     rank = int((s > SMALL * s[:1]).sum())
     return u[:, :rank] @ vh[:rank]
 
 
 def finite_only(kernel: WholeTensorKernel) -> WholeTensorKernel:
-    """The kernel where every input is finite; NaN everywhere else, since every element depends on all others.
+    """The kernel where every input is finite; NaN everywhere else, since every element depends on
+    all others.
 
     Of no elements nothing is computed.
     """

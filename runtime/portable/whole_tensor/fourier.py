@@ -16,7 +16,8 @@ from .decompositions import finite_only
 def spectral_blend(
     inputs: tuple[torch.Tensor, ...], numbers: tuple[float, ...], out: torch.Tensor, attributes: Attributes
 ) -> None:
-    """b at frequencies that the filter lets through, a at the others; over all axes of two tensors of one shape.
+    """b at frequencies that the filter lets through, a at the others; over all axes of two tensors
+    of one shape.
 
     The numbers are `alpha` and `tilt`.
     """
@@ -38,7 +39,8 @@ def _filter(shape: tuple[int, ...], alpha: float, tilt: float, device: torch.dev
 
 
 def _frequencies(shape: tuple[int, ...], device: torch.device) -> torch.Tensor:
-    """The root mean square over the axes of the frequency as a share of the axis's highest; half of the last axis."""
+    """The root mean square over the axes of the frequency as a share of the axis's highest; half of
+    the last axis."""
     sizes = (*shape[:-1], shape[-1] // 2 + 1)
     total = torch.zeros(sizes, dtype=torch.float64, device=device)
     for axis, size in enumerate(shape):

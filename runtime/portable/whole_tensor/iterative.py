@@ -1,4 +1,5 @@
-"""The matrix that interferes least with several others: Σ |(M - δᵢ)·δᵢᵀ|² / |δᵢ|² by steps of Adam, or solved."""
+"""The matrix that interferes least with several others: Σ |(M - δᵢ)·δᵢᵀ|² / |δᵢ|² by steps of Adam,
+or solved."""
 
 # ruff: noqa: ARG001 - all kernels have one signature
 
@@ -18,7 +19,8 @@ DECAY, DECAY_OF_SQUARES, EPSILON = 0.9, 0.999, 1e-8
 
 @finite_only
 def interference_descent(inputs: Tensors, numbers: Numbers, out: torch.Tensor, attributes: Attributes) -> None:
-    """`iters` steps of Adam (D. P. Kingma and J. Ba, 2015) with rate `lr` from the sum of matrices (m, n)."""
+    """`iters` steps of Adam (D. P. Kingma and J. Ba, 2015) with rate `lr` from the sum of matrices
+    (m, n)."""
     iters, rate = int(numbers[0]), numbers[1]
     out.zero_()
     for x in inputs:
@@ -42,7 +44,8 @@ def interference_descent(inputs: Tensors, numbers: Numbers, out: torch.Tensor, a
 
 @finite_only
 def interference_solve(inputs: Tensors, numbers: Numbers, out: torch.Tensor, attributes: Attributes) -> None:
-    """Of matrices (m, n): (Σ δᵢGᵢ)·(Σ Gᵢ)⁺ with Gᵢ = δᵢᵀδᵢ / |δᵢ|², the smallest of the minima; in float64."""
+    """Of matrices (m, n): (Σ δᵢGᵢ)·(Σ Gᵢ)⁺ with Gᵢ = δᵢᵀδᵢ / |δᵢ|², the smallest of the minima; in
+    float64."""
     columns = out.shape[1]
     gram = torch.zeros((columns, columns), dtype=torch.float64, device=out.device)
     pulled = torch.zeros(out.shape, dtype=torch.float64, device=out.device)

@@ -1,4 +1,5 @@
-"""Kernels on whole matrices, by singular values. Definitions are in the methods' files, `stdlib/*.mrg`."""
+"""Kernels on whole matrices, by singular values. Definitions are in the methods' files,
+`stdlib/*.mrg`."""
 
 # ruff: noqa: ARG001 - all kernels have one signature
 
@@ -14,12 +15,14 @@ Tensors = tuple[torch.Tensor, ...]
 Numbers = tuple[float, ...]
 
 NEXT_TO_EQUAL = 1e6
-"""The share of the largest singular value, inverted, that two are apart at least to have directions of their own."""
+"""The share of the largest singular value, inverted, that two are apart at least to have directions
+of their own."""
 
 
 @finite_only
 def svd_truncate(inputs: Tensors, numbers: Numbers, out: torch.Tensor, attributes: Attributes) -> None:
-    """The best approximation of a `rank` to a matrix (m, n), which is itself where it has no more singular values."""
+    """The best approximation of a `rank` to a matrix (m, n), which is itself where it has no more
+    singular values."""
     (x,), rank = inputs, max(0, int(numbers[0]))
     if rank >= min(x.shape):
         out.copy_(x)
@@ -30,7 +33,8 @@ def svd_truncate(inputs: Tensors, numbers: Numbers, out: torch.Tensor, attribute
 
 @finite_only
 def svd_nuclear(inputs: Tensors, numbers: Numbers, out: torch.Tensor, attributes: Attributes) -> None:
-    """The fewest leading singular values of a matrix (m, n) whose sum reaches a `share` of all, scaled up to it."""
+    """The fewest leading singular values of a matrix (m, n) whose sum reaches a `share` of all,
+    scaled up to it."""
     u, s, vh = svd(inputs[0])
     sums = s.double().cumsum(0)
     kept = min(int(torch.searchsorted(sums, numbers[0] * sums[-1:])) + 1, s.numel())
@@ -47,11 +51,12 @@ def svd_flatten(inputs: Tensors, numbers: Numbers, out: torch.Tensor, attributes
 
 @finite_only
 def svd_shared(inputs: Tensors, numbers: Numbers, out: torch.Tensor, attributes: Attributes) -> None:
-    """[x₁ | … | x_T] = U·[C₁ | … | C_T] with Cᵢ = Uᵀxᵢ, packed as `compiler/ops/shapes.py` says; in float64.
+    """[x₁ | … | x_T] = U·[C₁ | … | C_T] with Cᵢ = Uᵀxᵢ, packed as `compiler/ops/shapes.py` says; in
+    float64.
 
-    Rows of C and columns of U whose singular value is no more than the tolerance are 0, and so are coordinates within
-    the rounding of the decomposition: what is made of C may ask for signs. Of a column of U and its negative, that is
-    taken whose largest element is positive.
+    Rows of C and columns of U whose singular value is no more than the tolerance are 0, and so are
+    coordinates within the rounding of the decomposition: what is made of C may ask for signs. Of a
+    column of U and its negative, that is taken whose largest element is positive.
     """
     places = shared_parts([tuple(x.shape) for x in inputs])
     u, s = svd(torch.cat([x.double() for x in inputs], dim=1))[:2]
@@ -66,17 +71,20 @@ def svd_shared(inputs: Tensors, numbers: Numbers, out: torch.Tensor, attributes:
 
     store(u, 0)
     for number, x in enumerate(inputs, 1):
-        # one by one, so that equal and opposite inputs have equal and opposite coordinates to the last bit
+        # one by one, so that equal and opposite inputs have equal and opposite coordinates to the
+        # last bit
         coordinates = u.T @ x.double()
         store(coordinates.masked_fill_(coordinates.abs() <= nothing, 0), number)
 
 
 def _rounding_of_coordinates(s: torch.Tensor, size: int) -> torch.Tensor:
-    """For each direction, as a column, what its coordinates may be off by; `size` is the longer side.
+    """For each direction, as a column, what its coordinates may be off by; `size` is the longer
+    side.
 
-    A decomposition is that of a matrix off by some size·eps·σ₁, which turns a direction towards others the more, the
-    nearer its singular value is to one of theirs (Wedin's theorem). Where two are next to equal, any basis of what they
-    span would do, and the bound stays at the resolution of float32.
+    A decomposition is that of a matrix off by some size·eps·σ₁, which turns a direction towards
+    others the more, the nearer its singular value is to one of theirs (Wedin's theorem). Where two
+    are next to equal, any basis of what they span would do, and the bound stays at the resolution
+    of float32.
     """
     edges = torch.cat([s.new_full((1,), torch.inf), s, s.new_zeros(1)])
     gaps = torch.minimum(edges[:-2] - s, s - edges[2:])
@@ -92,11 +100,12 @@ def matmul(inputs: Tensors, numbers: Numbers, out: torch.Tensor, attributes: Att
 
 @finite_only
 def procrustes_blend(inputs: Tensors, numbers: Numbers, out: torch.Tensor, attributes: Attributes) -> None:
-    """((1 - alpha)·A + alpha·B·Qᵀ)·Q^alignment for centred rows A, B and the rotation Q that takes A nearest to B.
+    """((1 - alpha)·A + alpha·B·Qᵀ)·Q^alignment for centred rows A, B and the rotation Q that takes
+    A nearest to B.
 
-    A and B have any one shape and are seen as matrices as `neurons` says; the numbers are `alignment` and `alpha`. The
-    mean is added back, `alignment` of the way from a's to b's. The rotation solves the orthogonal Procrustes problem
-    (P. H. Schönemann, 1966).
+    A and B have any one shape and are seen as matrices as `neurons` says; the numbers are
+    `alignment` and `alpha`. The mean is added back, `alignment` of the way from a's to b's. The
+    rotation solves the orthogonal Procrustes problem (P. H. Schönemann, 1966).
     """
     alignment, alpha = numbers
     a, b = (x.reshape(neurons(tuple(x.shape))) for x in inputs)
@@ -113,7 +122,8 @@ def procrustes_blend(inputs: Tensors, numbers: Numbers, out: torch.Tensor, attri
 
 
 def _rotation(product: torch.Tensor, proper: bool) -> torch.Tensor:
-    """The orthogonal matrix nearest to a square one; without a reflection, whose fractional powers are not real."""
+    """The orthogonal matrix nearest to a square one; without a reflection, whose fractional powers
+    are not real."""
     u, _, vh = svd(product)
     rotation = u @ vh
     if proper and torch.linalg.det(rotation.double()) < 0:

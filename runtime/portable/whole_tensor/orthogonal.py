@@ -1,4 +1,5 @@
-"""Kernels that put the leading singular directions of several matrices side by side and make them orthogonal."""
+"""Kernels that put the leading singular directions of several matrices side by side and make them
+orthogonal."""
 
 # ruff: noqa: ARG001 - all kernels have one signature
 
@@ -15,9 +16,11 @@ Numbers = tuple[float, ...]
 
 @finite_only
 def singular_merge(inputs: Tensors, numbers: Numbers, out: torch.Tensor, attributes: Attributes) -> None:
-    """polar(U)·diag(σ)·polar(V)ᵀ of the r // T leading triplets of each of T matrices; one matrix is itself.
+    """polar(U)·diag(σ)·polar(V)ᵀ of the r // T leading triplets of each of T matrices; one matrix
+    is itself.
 
-    A matrix that lacks rank has fewer: where σ is next to 0, directions are the decomposition's, not the matrix's.
+    A matrix that lacks rank has fewer: where σ is next to 0, directions are the decomposition's,
+    not the matrix's.
     """
     if len(inputs) == 1:
         out.copy_(inputs[0])
@@ -32,7 +35,8 @@ def singular_merge(inputs: Tensors, numbers: Numbers, out: torch.Tensor, attribu
 
 @finite_only
 def isotropic_merge(inputs: Tensors, numbers: Numbers, out: torch.Tensor, attributes: Attributes) -> None:
-    """Directions of each matrix (m, n) outside the leading ones of the sum, then those: orthogonal, all at one value.
+    """Directions of each matrix (m, n) outside the leading ones of the sum, then those: orthogonal,
+    all at one value.
 
     The number is `common`, the share of directions that are the sum's.
     """

@@ -1,4 +1,5 @@
-"""A plugin for pytest: runs the tests that a file lists, in its order, each for as many seconds as the file says.
+"""A plugin for pytest: runs the tests that a file lists, in its order, each for as many seconds as
+the file says.
 
 MUTANTS_CHOSEN: the file, a line a test: its seconds and its id.
 """

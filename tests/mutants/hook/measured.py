@@ -1,6 +1,7 @@
 """A plugin for pytest: which places each test reaches, one line of JSON a test.
 
-MUTANTS_MAP: the file to append to; workers of pytest-xdist write one each, with their names after a dot.
+MUTANTS_MAP: the file to append to; workers of pytest-xdist write one each, with their names after a
+dot.
 """
 
 import json

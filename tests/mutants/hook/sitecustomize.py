@@ -1,10 +1,12 @@
-"""Puts changed modules in the place of those on disk, in every Python process that has this folder on PYTHONPATH.
+"""Puts changed modules in the place of those on disk, in every Python process that has this folder
+on PYTHONPATH.
 
-No file of the package is touched, so that several mutants can be tested at once, and so that what reads the package's
-own sources finds them as they are.
+No file of the package is touched, so that several mutants can be tested at once, and so that what
+reads the package's own sources finds them as they are.
 
 MUTANTS_SERVED: a folder of code objects, `NAME.code` for the module NAME, as `marshal` writes them.
-MUTANTS_REACHED: a folder for what is reached, where that is asked for: a file a process, a byte a place.
+MUTANTS_REACHED: a folder for what is reached, where that is asked for: a file a process, a byte a
+place.
 """
 
 import importlib.machinery
@@ -19,7 +21,8 @@ SIZE = 1 << 17
 
 
 def _places():
-    """A byte for each place, 1 where it was reached: in a file, so that it outlives a process that is killed."""
+    """A byte for each place, 1 where it was reached: in a file, so that it outlives a process that
+    is killed."""
     folder = os.environ.get("MUTANTS_REACHED")
     if folder is None or not os.path.isdir(folder):
         return mmap.mmap(-1, SIZE)
