@@ -270,3 +270,12 @@ def test_pickle_is_refused_unread(name: str, tmp_path: Path, monkeypatch: pytest
     out = merge(inside)
     assert sorted(os.listdir(tmp_path)) == ["model", "out"]
     assert not any(p.suffix in (".bin", ".pt", ".pth", ".ckpt", ".pkl") for p in out.iterdir())
+
+
+@pytest.mark.parametrize("digits", [9, 10, 5000])
+def test_ids_of_added_tokens_that_no_vocabulary_reaches(digits: int, folder: Path) -> None:
+    """An id may have more digits than Python turns into a number: the file is copied as it is."""
+    decoder = {"added_tokens_decoder": {"9" * digits: {"content": "<x>"}}}
+    (folder / "tokenizer_config.json").write_text(json.dumps(decoder))
+    out = merge(folder)
+    assert json.loads((out / "tokenizer_config.json").read_text()) == decoder
