@@ -7,7 +7,7 @@ import math
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from ...grammar.diagnostic import Diagnostic, Label, MergecError
+from ...grammar.diagnostic import Diagnostic, Label, MergecError, error
 from ...grammar.source import Span
 from ..checkpoint.model import Model
 from ..graph.graph import Graph, Node
@@ -86,9 +86,7 @@ class Instantiator:
         try:
             return self.node(value, where)
         except RecursionError:
-            raise MergecError(
-                Diagnostic("E0211", "this expression is nested too deeply", (Label(span, "here"),))
-            ) from None
+            raise error("E0211", "this expression is nested too deeply", span, "here") from None
 
     def node(self, term: Region, where: Where) -> Node:
         key = (id(term), id(where))
@@ -96,9 +94,7 @@ class Instantiator:
         if found is None:
             self._depth += 1
             if self._depth > MAX_DEPTH:
-                raise MergecError(
-                    Diagnostic("E0211", "this expression is nested too deeply", (Label(term.span, "here"),))
-                )
+                raise error("E0211", "this expression is nested too deeply", term.span, "here")
             found = self._make(term, where)
             self._depth -= 1
             self._memo[key] = found
@@ -120,18 +116,14 @@ class Instantiator:
             found = relocated(term, where)
             return self.node(*found) if found is not None else self._absent(term, where)
         assert isinstance(term, Tie)
-        raise MergecError(
-            Diagnostic(
-                "E0312", "`tie` stands alone on the right of a place", (Label(term.span, "not inside an expression"),)
-            )
-        )
+        raise error("E0312", "`tie` stands alone on the right of a place", term.span, "not inside an expression")
 
     def _number(self, value: Any, where: Where, span: Span) -> Node:
         number = resolve(value, where)
         if isinstance(number, bool):
             return self.graph.const(1.0 if number else 0.0)
         if not isinstance(number, int | float):
-            raise MergecError(Diagnostic("E0208", "this is not a number at every tensor", (Label(span),)))
+            raise error("E0208", "this is not a number at every tensor", span)
         return self.graph.const(float(number))
 
     # --- leaves
@@ -175,20 +167,19 @@ class Instantiator:
         note = f"without {names}, which {'lacks' if len(absent) == 1 else 'lack'} the optional `{where.output}`"
         fix = f'give that place a value of its own: `"{where.output}" = …`'
         if any(isinstance(t, Apply) and t.op in WHOLE_MODEL for t in walk(term.full)):
-            raise MergecError(
-                Diagnostic(
-                    "E0470",
-                    f"`{term.function}` takes numbers of the whole model, and not all of its models have all of it",
-                    (Label(term.span, f"{names} can't drop out for single tensors"),),
-                    (note,),
-                    (fix,),
-                )
+            raise error(
+                "E0470",
+                f"`{term.function}` takes numbers of the whole model, and not all of its models have all of it",
+                term.span,
+                f"{names} can't drop out for single tensors",
+                notes=note,
+                help=fix,
             )
         try:
             return term.again(present)
-        except MergecError as error:
+        except MergecError as fault:
             raise MergecError(
-                [dataclasses.replace(d, notes=(*d.notes, note), help=(*d.help, fix)) for d in error.diagnostics]
+                [dataclasses.replace(d, notes=(*d.notes, note), help=(*d.help, fix)) for d in fault.diagnostics]
             ) from None
 
     # --- operations
@@ -231,27 +222,21 @@ class Instantiator:
         if row.kind == "reduction":
             return self._reduction(term, nodes)
         if row.kind == "scalar" and any(n.shape is not None for n in nodes):
-            raise MergecError(
-                Diagnostic("E0208", "this needs numbers, not tensors", (Label(term.span, "a tensor among them"),))
-            )
+            raise error("E0208", "this needs numbers, not tensors", term.span, "a tensor among them")
         # conditions: a number is a condition too (non-zero)
         conditions = [k < len(row.takes) and row.takes[k] == "m" for k in range(len(nodes))]
         nodes = tuple(self._condition(n) if c else self._plain(n) for n, c in zip(nodes, conditions, strict=True))
         # a number that the recipe gives; zeros that follow from the tensors are divided by as IEEE
         # has it
         if term.op == "div" and isinstance(term.args[1], NumberTerm) and self._constant(nodes[1]) == 0:
-            raise MergecError(
-                Diagnostic(
-                    "E0216", "this divides by zero", (Label(term.span, "division by zero"),), (f"at `{where.output}`",)
-                )
-            )
+            raise error("E0216", "this divides by zero", term.span, "division by zero", notes=f"at `{where.output}`")
         if "row" not in row.attributes:
             return self._known(self.graph.apply(term.op, nodes))
         shape = nodes[0].shape
         if shape is None:
             if self._constant(nodes[0]) == 0:
                 return nodes[0]
-            raise MergecError(Diagnostic("E0208", "a number has no rows", (Label(term.span, "a number here"),)))
+            raise error("E0208", "a number has no rows", term.span, "a number here")
         # a tensor of one axis is a single row
         return self.graph.apply(term.op, nodes, (("row", shape[-1] if len(shape) > 1 else elements(shape)),))
 
@@ -313,9 +298,7 @@ class Instantiator:
             if term.op == "dot" and any(n.shape is not None for n in nodes):
                 scalar, tensor = sorted(nodes, key=lambda n: n.shape is not None)
                 return self.graph.apply("mul", (scalar, self.graph.apply("sum", (tensor,))))
-            raise MergecError(
-                Diagnostic("E0208", "this needs a tensor, not a number", (Label(term.span, "a number here"),))
-            )
+            raise error("E0208", "this needs a tensor, not a number", term.span, "a number here")
         if OPS[term.op].takes != "m":
             nodes = tuple(self._plain(n) for n in nodes)
         elif nodes[0].kind != "mask":
@@ -326,9 +309,7 @@ class Instantiator:
         x, density = nodes
         known = self._constant(density)
         if known is None:
-            raise MergecError(
-                Diagnostic("E0218", "a density can't depend on the weights", (Label(term.args[1].span, "a region"),))
-            )
+            raise error("E0218", "a density can't depend on the weights", term.args[1].span, "a region")
         if x.shape is None or known >= 1:
             return self.graph.const(1.0)
         if known <= 0:
@@ -365,13 +346,9 @@ class Instantiator:
         x, q = nodes
         share = self._constant(q)
         if share is None:
-            raise MergecError(
-                Diagnostic("E0218", "`q` can't depend on the weights", (Label(term.args[1].span, "a region"),))
-            )
+            raise error("E0218", "`q` can't depend on the weights", term.args[1].span, "a region")
         if not 0 <= share <= 1:
-            raise MergecError(
-                Diagnostic("E0209", f"`q` of `quantile` is {share:g}", (Label(term.args[1].span, "not from 0 to 1"),))
-            )
+            raise error("E0209", f"`q` of `quantile` is {share:g}", term.args[1].span, "not from 0 to 1")
         if x.shape is None:
             return self._reduction(Apply("minimum", term.args[:1], term.span), (x,))
         if not elements(x.shape):
