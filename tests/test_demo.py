@@ -23,7 +23,7 @@ def test_the_merge_has_both_skills_where_each_parent_has_one(tmp_path: Path) -> 
     shutil.copyfile(DEMO / "demo.mrg", recipe)
     run(DEMO / "train.py", work)
     run("-m", "mergec.cli.main", "-q", recipe, "-o", work / "merged")
-    names, *rows = (line.split() for line in run(DEMO / "statements.py", work).splitlines())
+    names, *rows = (line.split() for line in run(DEMO / "evaluate.py", work).splitlines())
     score = {row[0]: dict(zip(names[1:], (float(cell.rstrip("%")) for cell in row[1:]), strict=True)) for row in rows}
     assert score["cipher"]["cipher"] > 90
     assert score["sort"]["sort"] > 90
