@@ -288,7 +288,9 @@ class OutputBuilder:
         axis = self._template.family.vocabulary.get(name)
         if node.shape is None:
             if expected is None:
-                self._report(finding("E0307", f"a plain number can't tell the shape of `{name}`", span, "a number"))
+                message = f"a plain number can't tell the shape of `{name}`"
+                help = f'give it a tensor: `"{name}" = …`'
+                self._report(finding("E0307", message, span, "a number", help=help))
                 return None
             node = self.graph.add("fill", (node,), (), "tensor", expected)
         elif node.kind == "mask":

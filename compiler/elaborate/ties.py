@@ -54,7 +54,7 @@ class KeptTie:
         if self.always:
             note = f"`{place}` always shares storage with `{first}` in this family"
             whole = self.untied if self.untied.isidentifier() else f"({self.untied})"
-            other = f"to keep it for both: `{first} = {whole}.{place}`"
+            other = f"to keep it for both: `{first} = {whole}.{place}` and `{place} = tie({first})`"
         value = self.covering.assignment.statement.value.span
         accept = f"to accept that: `{place} = tie({first})`"
         return Diagnostic("E0310", message, (Label(value, label), *more), (note,), (accept, other))
