@@ -37,7 +37,9 @@ def run(arguments: Arguments, reporter: Reporter) -> Exit:
 
         say(explain_code(words[0]).rstrip("\n"))
         return Exit.DONE
-    if len(words) > (2 if arguments.explain else 1):
+    if arguments.explain is not None and len(words) > 2:
+        raise UsageError(f"one recipe and one place or file, not also `{words[2]}`", "see `mergec --help`")
+    if arguments.explain is None and len(words) > 1:
         raise UsageError(f"one recipe at a time, not also `{words[1]}`", *_meant(arguments), "see `mergec --help`")
     looks = arguments.check or arguments.explain is not None or arguments.emit is not None
     if arguments.output is None and not looks:

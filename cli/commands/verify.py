@@ -28,7 +28,7 @@ def parse_words(words: list[str]) -> Namespace:
     parser = Parser(
         prog="mergec verify",
         description="Whether an output is what its provenance says: tensors, checksums, config, inputs, recipe.",
-        epilog="exit status: 0 all that could be checked is right, 2 usage, 3 something is wrong",
+        epilog="exit status: 0 all that could be checked is right, 1 no output there, 2 usage, 3 something is wrong",
     )
     add = parser.add_argument
     add("output", metavar="OUT", help="folder of an output, or a file that ends in .safetensors")

@@ -34,4 +34,9 @@ class Reporter:
 def asked_for(words: Sequence[str]) -> Reporter:
     """The reporter for a command line that may make no sense, which is what has to be reported
     then."""
-    return Reporter("--error-format=json" in words or ("--error-format", "json") in itertools.pairwise(words))
+
+    def asks(option: str, value: str) -> bool:
+        return f"{option}={value}" in words or (option, value) in itertools.pairwise(words)
+
+    color = next((value for value in ("always", "never") if asks("--color", value)), "auto")
+    return Reporter(asks("--error-format", "json"), color)

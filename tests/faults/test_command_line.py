@@ -153,6 +153,19 @@ def test_words_of_other_programs(words: str, message: str, capfd: pytest.Capture
     assert f"  = help: {message}\n" in capfd.readouterr().err
 
 
+def test_a_third_word_of_an_explanation_is_the_one_too_many(capfd: pytest.CaptureFixture[str]) -> None:
+    assert main(["--explain", "r.mrg", "head", "x"]) == 2
+    assert "one recipe and one place or file, not also `x`" in capfd.readouterr().err
+
+
+@pytest.mark.parametrize("words", ["--color always --bogus", "--bogus --color=always", "verify --color=always"])
+def test_complaints_about_the_command_line_are_coloured_where_that_is_asked_for(
+    words: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert main(words.split()) == 2
+    assert "\x1b[" in capfd.readouterr().err
+
+
 def test_a_second_recipe_is_not_taken_for_an_output(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     for name in ("one.mrg", "two.mrg"):
         (tmp_path / name).write_text("")
