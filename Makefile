@@ -16,7 +16,7 @@ TEST  ?= tests
 help:
 	@echo 'make demo         train three tiny models, merge them, and see who can do what'
 	@echo 'make test         the tests, on an install as users have it'
-	@echo 'make quick        those that are not slow, on the source tree: under a minute'
+	@echo 'make quick        those that are not slow, on the source tree: about a minute'
 	@echo 'make check        TEST=tests/fmt or TEST="tests/fmt -k comments": some tests, on the source tree'
 	@echo 'make explore      drawn tests with other examples, 10 times as many, also of one TEST'
 	@echo 'make lint         ruff: rules and format'
