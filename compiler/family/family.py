@@ -22,19 +22,33 @@ from .patterns import any_of, kind_of, pattern, split
 
 
 @dataclass(frozen=True, slots=True)
+class LayerFact:
+    """One thing that the config settles for each layer by itself, such as what it attends to.
+
+    `items` is the key of a list with an item per layer, None where the type has none; `rule` says
+    what holds where there is no such list (`config_rules.py`), None where that is not known.
+    """
+
+    items: str | None
+    rule: str | None
+
+
+@dataclass(frozen=True, slots=True)
 class LayerStack:
     """A run of numbered layers.
 
     `name` is the place (`layers`, `encoder.layers`), `prefix` ends in the number
     (`model.layers.{i}`), `depth_key` is the config's key for its length, dotted where nested; None
     where none is known. `extra_key` is its key for a number of layers at the end that `depth_key`
-    does not count, which a checkpoint may hold or not.
+    does not count, which a checkpoint may hold or not. `facts`: in what its layers may differ from
+    each other by the config.
     """
 
     name: str
     prefix: str
     depth_key: str | None
     extra_key: str | None = None
+    facts: tuple[LayerFact, ...] = ()
     head: str = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -184,7 +198,13 @@ def build(entry: Entry, *, inferred: bool = False) -> Family:
         model_types=_strings(entry.get("model_types", ())),
         architectures=_strings(entry.get("architectures", ())),
         stacks=tuple(
-            LayerStack(name, s["prefix"], s.get("depth_key"), s.get("extra_key"))
+            LayerStack(
+                name,
+                s["prefix"],
+                s.get("depth_key"),
+                s.get("extra_key"),
+                tuple(LayerFact(f.get("items"), f.get("rule")) for f in s.get("facts", ())),
+            )
             for name, s in entry.get("stacks", {}).items()
         ),
         places=_paths(entry.get("places", {})),
