@@ -62,8 +62,17 @@ class Recorded:
     def __init__(self, disk: LocalCatalog, libraries: Mapping[str, str], recipe: str) -> None:
         self._disk, self._libraries, self._recipe = disk, libraries, recipe
 
-    def open(self, source: str, *, revision: str | None, subfolder: str | None, near: str) -> Checkpoint:
-        return self._disk.open(source, revision=revision, subfolder=subfolder, near=near)
+    def open(
+        self,
+        source: str,
+        *,
+        revision: str | None,
+        subfolder: str | None,
+        near: str,
+        key: str | None = None,
+        variant: str | None = None,
+    ) -> Checkpoint:
+        return self._disk.open(source, revision=revision, subfolder=subfolder, near=near, key=key, variant=variant)
 
     def adapter(self, source: str, *, revision: str | None, subfolder: str | None, near: str) -> Checkpoint:
         return self._disk.adapter(source, revision=revision, subfolder=subfolder, near=near)
