@@ -223,8 +223,8 @@ def _read_file(path: str, allow_pickle: bool, key: str | None, variant: str | No
         help = found[0].convert if found else "name a folder, or a file that ends in `.safetensors`"
         raise CatalogError("E0407", f"`{show(name)}` is not a safetensors file", file=path, notes=notes, help=(help,))
     if variant is not None:
-        help = ("name the file of that variant, without `variant`",)
-        raise CatalogError("E0483", "one file has no variants: those are files of a folder", file=path, help=help)
+        way = "name the file of that variant, without `variant`"
+        raise CatalogError("E0483", "one file has no variants: those are files of a folder", file=path, help=(way,))
     return _checkpoint(path, [(OWN, (read_weights(path, 0, key),))], chosen=(key, variant))
 
 

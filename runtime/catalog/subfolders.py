@@ -12,6 +12,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from ...compiler.checkpoint.catalog import CatalogError
+from ...compiler.emit.card import PROVENANCE
 from ...grammar.records import dataclass
 from .documents import read_text
 from .weight_names import is_weight
@@ -84,12 +85,11 @@ def _named(folder: str, names: Sequence[str], folders: Sequence[str]) -> Iterato
                 yield name
     elif MODULES in names:
         modules = _json(os.path.join(folder, MODULES))
-        paths = [m.get("path") for m in modules if isinstance(m, dict)] if isinstance(modules, list) else []
+        said = [m.get("path") for m in modules if isinstance(m, dict)] if isinstance(modules, list) else []
+        paths = [path for path in said if isinstance(path, str) and (path == "" or _plain(path))]
+        yield from (path for path in paths if path and os.path.isdir(os.path.join(folder, path)))
         for path in paths:
-            if path and _plain(path) and os.path.isdir(os.path.join(folder, path)):
-                yield path
-        for path in paths:
-            yield from _routed(folder, path) if path == "" or _plain(path) else ()
+            yield from _routed(folder, path)
 
 
 def _routed(folder: str, path: str) -> Iterator[str]:
@@ -97,7 +97,7 @@ def _routed(folder: str, path: str) -> Iterator[str]:
     config = _json(os.path.join(folder, path, _ROUTER))
     types = config.get("types") if isinstance(config, dict) else None
     for name in types if isinstance(types, dict) else ():
-        inner = f"{path}/{name}" if path else name
+        inner = f"{path}/{name}" if path else str(name)
         if _plain(inner) and os.path.isdir(os.path.join(folder, inner)):
             yield inner
 
@@ -112,8 +112,8 @@ def _json(path: str) -> Any:
         raise CatalogError("E0436", f"`{os.path.basename(path)}` can't be used: it is not JSON", file=path) from error
 
 
-def _plain(path: object) -> bool:
-    if not isinstance(path, str) or not path.isprintable() or "\\" in path:
+def _plain(path: str) -> bool:
+    if not path.isprintable() or "\\" in path:
         return False
     parts = path.split("/")
     return len(parts) <= _DEEPEST and all(part not in ("", ".", "..") and not part.startswith(".") for part in parts)
@@ -133,10 +133,15 @@ def _below(folder: str, name: str, depth: int = 1) -> Iterator[str]:
         if entry.name.startswith((".", "__pycache__")) or not entry.name.isprintable() or "\\" in entry.name:
             continue
         if not entry.is_dir():
-            if not is_weight(entry.name):
+            if not (is_weight(entry.name) or _is_told_anew(entry.name)):
                 yield f"{name}/{entry.name}"
         elif depth < _DEEPEST:
             yield from _below(folder, f"{name}/{entry.name}", depth + 1)
+
+
+def _is_told_anew(name: str) -> bool:
+    """Whether a file tells how that which it lies beside was made: an output has its own."""
+    return name == PROVENANCE or name.lower().endswith(".md")
 
 
 def _documents(folder: str, name: str) -> Iterator[str]:
@@ -148,5 +153,5 @@ def _documents(folder: str, name: str) -> Iterator[str]:
     shown = name == _TEMPLATES or any(each in names for each in _SHOWS_DOCUMENTS)
     if shown and not any(is_weight(each) or each in _SHOWS_TRAINING for each in names):
         for each in names:
-            if not each.startswith(".") and not each.lower().endswith(".md"):
+            if not each.startswith(".") and not _is_told_anew(each):
                 yield f"{name}/{each}"

@@ -331,9 +331,10 @@ def check_companions(path: str, made: Recompiled) -> Check:
     looked = 0
     # what the compiler writes from tensors and configs alone; other documents are compared with
     # their sources
-    as_written = ("config.json", made.compilation.options.format.index)
+    format, parts = made.compilation.options.format, made.compilation.packing.parts
+    as_written = {format.index_name(part) for part in parts}
     for document in made.plan.documents:
-        if document.name in as_written:
+        if posixpath.basename(document.name) == "config.json" or document.name in as_written:
             looked += 1
             _compare(path, document.name, document.text.encode(), found)
     for tagalong in made.plan.tagalongs:

@@ -121,7 +121,10 @@ class _Look:
         found = False
         while todo and not found:
             each = todo.pop()
-            found = type(each) in (Tensor, Foreign) or (type(each) is Unfamiliar and each.numbers)
+            known = self._holding.get(id(each))
+            if known is False:
+                continue
+            found = known is True or type(each) in (Tensor, Foreign) or (type(each) is Unfamiliar and each.numbers)
             inside = each.parts if type(each) is Unfamiliar else each if type(each) in (Table, tuple) else ()
             for part in inside:
                 self._left -= 1
