@@ -14,6 +14,7 @@ from dataclasses import field
 from ...grammar.diagnostic import Diagnostic, MergecError, Severity
 from ...grammar.records import dataclass
 from ..checkpoint.catalog import Catalog, Part
+from ..checkpoint.image_models import check_one_form
 from ..checkpoint.model import Model
 from ..evaluate.settings import Settings
 from ..evaluate.statements import Recipe
@@ -37,7 +38,8 @@ class Elaboration:
 
     `ties` maps each output name that is not stored to the name it shares; `copied` are names that
     no statement covered, taken from the template. `layer_sources` says for each stack which (model,
-    layer) each output layer came from. `left` are parts of the template that are copied as they are.
+    layer) each output layer came from. `left` are parts of the template that are copied as they
+    are.
     """
 
     graph: Graph
@@ -63,6 +65,7 @@ class _Elaborator:
     def __init__(self, recipe: Recipe, settings: Settings, vocabulary: Vocabulary | None, catalog: Catalog) -> None:
         self.recipe, self.settings, self.vocabulary, self.catalog = recipe, settings, vocabulary, catalog
         self.template = settings.template
+        check_one_form(recipe.models)
         self.left, self.told = left_parts(recipe, self.template)
         self.space, self.errors = outline(recipe, settings, self.left)
 

@@ -21,9 +21,7 @@ MAX_LAYERS = 10_000
 """The most layers that a stack of the output can have; real models have some hundreds."""
 
 
-def outline(
-    recipe: Recipe, settings: Settings, left: Sequence[Part] = ()
-) -> tuple[Space, list[Diagnostic]]:
+def outline(recipe: Recipe, settings: Settings, left: Sequence[Part] = ()) -> tuple[Space, list[Diagnostic]]:
     """The output's tensors as a space that places are resolved against, without those of parts that
     are `left` as they are; and what is wrong with its depth."""
     errors: list[Diagnostic] = []

@@ -1,5 +1,5 @@
-"""What below a checkpoint's folder belongs to it: parts with weights of their own, which its documents
-name, and folders of documents and code.
+"""What below a checkpoint's folder belongs to it: parts with weights of their own, which its
+documents name, and folders of documents and code.
 
 Other folders may be anything: training state, weights in other forms, other checkpoints.
 """
@@ -50,7 +50,8 @@ class Below:
 
 
 def look_below(folder: str, names: Sequence[str]) -> Below:
-    """What belongs to a checkpoint in `folder`, an absolute path, which has files of these names."""
+    """What belongs to a checkpoint in `folder`, an absolute path, which has files of these
+    names."""
     folders = _folders(folder)
     if not folders:
         return Below((), (), False)

@@ -92,8 +92,9 @@ class Foreign:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Unfamiliar:
-    """A name that stands for nothing here, `MODULE.NAME`, or an object that was made by it of `parts`:
-    settings, numbers of other libraries, whole models. It is never looked up, and does nothing.
+    """A name that stands for nothing here, `MODULE.NAME`, or an object that was made by it of
+    `parts`: settings, numbers of other libraries, whole models. It is never looked up, and does
+    nothing.
 
     `numbers`: it is an array or a tensor of a kind of its own, whatever its parts.
     """
@@ -288,23 +289,23 @@ NAMES: Mapping[tuple[str, str], Value] = MappingProxyType(_names())
 _ARRAYS = ("torch._utils", "torch._tensor", "torch.storage", "numpy.core.multiarray", "numpy._core.multiarray")
 _NO_ARRAYS = ("scalar",)
 
-_ATTACKS = frozenset(
-    "__builtin__ _ctypes _io _operator _pickle _posixsubprocess asyncio bdb builtins cPickle cProfile cloudpickle code "
-    "codeop commands ctypes dill distutils doctest ftplib gc http idlelib imp importlib inspect io linecache marshal "
-    "multiprocessing nt operator os pdb pickle pip pkgutil popen2 posix pty pydoc requests runpy setuptools shelve "
-    "shutil signal smtplib socket socketserver ssl subprocess sys tempfile timeit trace types urllib venv webbrowser "
-    "zipimport".split()
-)
+_ATTACKS = frozenset((
+    "__builtin__", "_ctypes", "_io", "_operator", "_pickle", "_posixsubprocess", "asyncio", "bdb", "builtins",
+    "cPickle", "cProfile", "cloudpickle", "code", "codeop", "commands", "ctypes", "dill", "distutils", "doctest",
+    "ftplib", "gc", "http", "idlelib", "imp", "importlib", "inspect", "io", "linecache", "marshal", "multiprocessing",
+    "nt", "operator", "os", "pdb", "pickle", "pip", "pkgutil", "popen2", "posix", "pty", "pydoc", "requests", "runpy",
+    "setuptools", "shelve", "shutil", "signal", "smtplib", "socket", "socketserver", "ssl", "subprocess", "sys",
+    "tempfile", "timeit", "trace", "types", "urllib", "venv", "webbrowser", "zipimport",
+))  # fmt: skip
 """Modules that no data needs and that attacks use. We run none of them; but Python would, so who
 meets a file with one should know."""
 
 _RUNNERS = ("torch.load", "torch.hub", "torch.jit", "torch.package", "torch.serialization", "torch.utils", "numpy.load")
 """What runs or loads further code in libraries whose other names are data."""
 
-_DATA = frozenset(
-    f"builtins.{name}"
-    for name in "bool bytearray bytes complex dict float int list object range slice str tuple".split()
-) | {"types.SimpleNamespace"}
+_TYPES = ("bool", "bytearray", "bytes", "complex", "dict", "float", "int", "list", "object", "range", "slice", "str")
+_DATA = frozenset((*(f"builtins.{name}" for name in _TYPES), "builtins.tuple", "types.SimpleNamespace"))
+
 
 def unfamiliar(module: str, name: str) -> Unfamiliar | None:
     """What stands for a name that is not among `NAMES`; None where it is one that runs things."""

@@ -1,5 +1,5 @@
-"""The weights in what a pickle holds: names to tensors, flat, or below the keys under which training
-scripts put them."""
+"""The weights in what a pickle holds: names to tensors, flat, or below the keys under which
+training scripts put them."""
 
 from __future__ import annotations
 
