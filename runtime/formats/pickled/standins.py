@@ -94,13 +94,14 @@ class Foreign:
 class Unfamiliar:
     """A name that stands for nothing here, `MODULE.NAME`, or an object that was made by it of
     `parts`: settings, numbers of other libraries, whole models. It is never looked up, and does
-    nothing.
+    nothing. `items` are those that were put into it, as into a dict of its own class.
 
     `numbers`: it is an array or a tensor of a kind of its own, whatever its parts.
     """
 
     name: str
     parts: list[Value]
+    items: Table
     numbers: bool = False
 
 
@@ -277,6 +278,7 @@ def _names() -> dict[tuple[str, str], Value]:
         ("torch._utils", "_rebuild_nested_tensor"): _foreign("nested"),
         ("torch._utils", "_rebuild_meta_tensor_no_storage"): _foreign("without data"),
         ("collections", "OrderedDict"): Callee(_table),
+        ("collections", "defaultdict"): Callee(lambda _: Table()),
     }
     for module in ("builtins", "__builtin__"):
         names |= {(module, "set"): Callee(lambda _: LIST), (module, "frozenset"): Callee(lambda _: LIST)}
@@ -304,18 +306,18 @@ _RUNNERS = ("torch.load", "torch.hub", "torch.jit", "torch.package", "torch.seri
 """What runs or loads further code in libraries whose other names are data."""
 
 _TYPES = ("bool", "bytearray", "bytes", "complex", "dict", "float", "int", "list", "object", "range", "slice", "str")
-_DATA = frozenset((*(f"builtins.{name}" for name in _TYPES), "builtins.tuple", "types.SimpleNamespace"))
+_DATA = frozenset((*(f"builtins.{name}" for name in _TYPES), "builtins.tuple", "builtins.xrange", "types.SimpleNamespace"))
 
 
 def unfamiliar(module: str, name: str) -> Unfamiliar | None:
     """What stands for a name that is not among `NAMES`; None where it is one that runs things."""
-    full = f"{module}.{name}"
+    full = f"{'builtins' if module == '__builtin__' else module}.{name}"
     if full in _DATA:
-        return Unfamiliar(full, [])
+        return Unfamiliar(full, [], Table())
     words = {module.split(".")[0], *name.split(".")[:-1]}
     if not _ATTACKS.isdisjoint(words) or any(f"{full}.".startswith(f"{runner}.") for runner in _RUNNERS):
         return None
-    return Unfamiliar(full, [], module in _ARRAYS and name not in _NO_ARRAYS)
+    return Unfamiliar(full, [], Table(), module in _ARRAYS and name not in _NO_ARRAYS)
 
 
 def storage(identity: Value) -> Storage:
