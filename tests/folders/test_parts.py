@@ -118,13 +118,15 @@ def test_modules_with_weights_are_merged_and_others_copied(tmp_path: Path) -> No
     record = json.loads((tmp_path / "out/mergec.json").read_text())
     assert set(record["weights"]) == {"model.safetensors", "2_Dense/model.safetensors"}
     assert {"2_Dense.linear.weight", "2_Dense.linear.bias"} < set(record["tensors"])
-    assert "library_name: \"sentence-transformers\"" in (tmp_path / "out/README.md").read_text()
+    assert 'library_name: "sentence-transformers"' in (tmp_path / "out/README.md").read_text()
 
 
 def test_a_module_by_its_place(tmp_path: Path) -> None:
     a, b = embedder(tmp_path / "a", 1), embedder(tmp_path / "b", 2)
     compiled(recipe(tmp_path, '* = a\n"2_Dense.*" = b')).run(tmp_path / "out")
-    assert torch.equal(load_file(tmp_path / "out/2_Dense/model.safetensors")["linear.bias"], b["2_Dense"]["linear.bias"])
+    assert torch.equal(
+        load_file(tmp_path / "out/2_Dense/model.safetensors")["linear.bias"], b["2_Dense"]["linear.bias"]
+    )
     own = load_file(tmp_path / "out/model.safetensors")
     assert all(torch.equal(own[name], tensor) for name, tensor in a[""].items())
 
@@ -341,7 +343,9 @@ def test_a_link_that_leaves_the_folder_is_refused(tmp_path: Path) -> None:
     assert codes(caught) == ["E0408"]
 
 
-@pytest.mark.parametrize(("name", "text"), [("modules.json", "["), ("model_index.json", "{]"), ("modules.json", "[" * 99_999)])
+@pytest.mark.parametrize(
+    ("name", "text"), [("modules.json", "["), ("model_index.json", "{]"), ("modules.json", "[" * 99_999)]
+)
 def test_a_document_that_is_no_json(name: str, text: str, tmp_path: Path) -> None:
     embedder(tmp_path / "a", 1)
     (tmp_path / "a" / name).write_text(text)

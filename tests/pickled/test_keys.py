@@ -69,7 +69,9 @@ def test_weights_under_one_key_alone(key: str, tmp_path: Path) -> None:
     assert_doubled(merged(path, tmp_path / "again.safetensors", f', key="{key}"'), state)
 
 
-@pytest.mark.parametrize("names", [("model", "ema"), ("params", "params_ema"), ("state_dict", "state_dict_ema"), ("g", "d")])
+@pytest.mark.parametrize(
+    "names", [("model", "ema"), ("params", "params_ema"), ("state_dict", "state_dict_ema"), ("g", "d")]
+)
 def test_of_several_one_is_asked_for(names: tuple[str, str], tmp_path: Path) -> None:
     path = tmp_path / "last.pt"
     torch.save({"epoch": 3, names[0]: weights(1), names[1]: weights(2)}, path)

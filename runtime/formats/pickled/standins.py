@@ -306,7 +306,9 @@ _RUNNERS = ("torch.load", "torch.hub", "torch.jit", "torch.package", "torch.seri
 """What runs or loads further code in libraries whose other names are data."""
 
 _TYPES = ("bool", "bytearray", "bytes", "complex", "dict", "float", "int", "list", "object", "range", "slice", "str")
-_DATA = frozenset((*(f"builtins.{name}" for name in _TYPES), "builtins.tuple", "builtins.xrange", "types.SimpleNamespace"))
+_DATA = frozenset(
+    (*(f"builtins.{name}" for name in _TYPES), "builtins.tuple", "builtins.xrange", "types.SimpleNamespace")
+)
 
 
 def unfamiliar(module: str, name: str) -> Unfamiliar | None:
