@@ -133,7 +133,8 @@ def test_a_module_by_its_place(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("dense", [None, (5, 4)])
 def test_a_module_that_others_lack_is_the_templates(dense: tuple[int, int] | None, tmp_path: Path) -> None:
-    a, _ = embedder(tmp_path / "a", 1), embedder(tmp_path / "b", 2, dense)
+    embedder(tmp_path / "a", 1)
+    embedder(tmp_path / "b", 2, dense)
     made = compiled(recipe(tmp_path, "output(like=a)\n* = linear(a, b)"))
     assert [d.code for d in made.diagnostics] == ["W0596"]
     made.run(tmp_path / "out")

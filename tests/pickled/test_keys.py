@@ -236,7 +236,8 @@ def test_a_whole_model_as_an_object(key: str, tmp_path: Path) -> None:
 
 
 def run(found: mergec.Diagnostic, folder: Path, name: str, which: int = 0) -> None:
-    """Runs the command that an error's help prints, as a user would, on the file that it is about."""
+    """Runs the command that an error's help prints, as a user would, on the file that it is
+    about."""
     commands = [c for text in found.help for c in re.findall(r'`python -c "(.*?)"`', text)]
     code = commands[which].replace("FILE", name)
     done = subprocess.run([sys.executable, "-c", code], cwd=folder, capture_output=True, text=True, check=False)
