@@ -7,6 +7,7 @@ import re
 from collections.abc import Callable, Sequence
 
 from ...compiler.checkpoint.catalog import CatalogError
+from ...compiler.emit.companions import DOCUMENTS
 from ...grammar.records import dataclass
 from ..files.faults import show
 
@@ -21,12 +22,13 @@ _INDEX = re.compile(r"(?P<stem>.+)\.index(\.(?P<variant>[\w-]+))?\.json")
 
 def pickled(name: str) -> bool:
     """Whether a file of this name or path holds weights as a pickle."""
-    return name.endswith(_PICKLES) and not _PICKLED_STATES.fullmatch(os.path.basename(name))
+    base = os.path.basename(name)
+    return name.endswith(_PICKLES) and base not in DOCUMENTS and not _PICKLED_STATES.fullmatch(base)
 
 
 def is_weight(name: str) -> bool:
     """Whether a file of this name holds weights in some form, or is an index of such files."""
-    return name.endswith(_OTHER_WEIGHTS) or _INDEX.fullmatch(name) is not None
+    return (name.endswith(_OTHER_WEIGHTS) and name not in DOCUMENTS) or _INDEX.fullmatch(name) is not None
 
 
 @dataclass(frozen=True, slots=True)

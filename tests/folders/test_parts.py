@@ -236,6 +236,20 @@ def test_masks_differ_between_components_of_the_same_names(tmp_path: Path) -> No
     assert not torch.equal(unet == 0, vae == 0)
 
 
+def test_a_component_that_is_quantised_is_only_copied(tmp_path: Path) -> None:
+    """Its config alone says so: bits can be packed in any dtype."""
+    pipeline(tmp_path / "a", 1)
+    pipeline(tmp_path / "b", 11)
+    for name in "ab":
+        (tmp_path / name / "unet/config.json").write_text(
+            json.dumps({"quantization_config": {"quant_method": "bitsandbytes", "load_in_4bit": True}})
+        )
+    with pytest.raises(MergecError) as caught:
+        compiled(recipe(tmp_path, "* = linear(a, b)"))
+    assert codes(caught) == ["E0456"]
+    compiled(recipe(tmp_path, "* = a")).run(tmp_path / "out")
+
+
 def test_the_dtype_that_a_components_config_says(tmp_path: Path) -> None:
     pipeline(tmp_path / "a", 1)
     pipeline(tmp_path / "b", 11)
