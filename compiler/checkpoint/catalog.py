@@ -128,7 +128,7 @@ class Checkpoint:
     @property
     def is_pipeline(self) -> bool:
         """Whether its weights lie in folders below alone, each a model of its own."""
-        return all(part.folder for part in self.parts)
+        return bool(self.parts) and all(part.folder for part in self.parts)
 
     @property
     def is_folder(self) -> bool:

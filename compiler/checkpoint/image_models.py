@@ -44,6 +44,6 @@ def check_one_form(models: Sequence[Model]) -> None:
 
 
 def _is_module(model: Model) -> bool:
-    if "_class_name" in model.config or model.checkpoint.is_pipeline:
-        return True
-    return any(name.startswith(_MODULES) for name in model.tensors)
+    if model.checkpoint.config is None and not model.checkpoint.is_pipeline:
+        return any(name.startswith(_MODULES) for name in model.tensors)
+    return "_class_name" in model.config or model.checkpoint.is_pipeline

@@ -25,7 +25,7 @@ from ..formats.safetensors import Header
 from .adapter_files import ADAPTER_CONFIG, ADAPTER_PICKLE, ADAPTER_WEIGHTS, no_adapter
 from .documents import read_beginning, read_json, read_text
 from .folders import Weights, check_inside, pickle_error, survey
-from .weight_names import pickled
+from .weight_names import pickled, stem_of
 from .weights import read_weights
 
 MAX_CONFIG = 10 << 20
@@ -225,7 +225,8 @@ def _read_file(path: str, allow_pickle: bool, key: str | None, variant: str | No
     if variant is not None:
         way = "name the file of that variant, without `variant`"
         raise CatalogError("E0483", "one file has no variants: those are files of a folder", file=path, help=(way,))
-    return replace(_checkpoint(path, [(OWN, (read_weights(path, 0, key),))]), chosen=(key, variant))
+    part = Part("", stem_of(name))
+    return replace(_checkpoint(path, [(part, (read_weights(path, 0, key),))]), chosen=(key, variant))
 
 
 def _read_folder(location: str, allow_pickle: bool, key: str | None, variant: str | None) -> Checkpoint:
