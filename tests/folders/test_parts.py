@@ -118,6 +118,8 @@ def test_modules_with_weights_are_merged_and_others_copied(tmp_path: Path) -> No
     record = json.loads((tmp_path / "out/mergec.json").read_text())
     assert set(record["weights"]) == {"model.safetensors", "2_Dense/model.safetensors"}
     assert {"2_Dense.linear.weight", "2_Dense.linear.bias"} < set(record["tensors"])
+    read = ["model.safetensors", "2_Dense/model.safetensors"]
+    assert [[file["name"] for file in each["files"]] for each in record["inputs"]] == [read, read]
     assert 'library_name: "sentence-transformers"' in (tmp_path / "out/README.md").read_text()
 
 
