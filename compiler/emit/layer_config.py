@@ -249,7 +249,7 @@ class _Following:
             others = [] if fits is None else [i for i in range(fits[0].depth) if _is(fits[0], fits[1], i, now)]
             if others:
                 shown = ", ".join(map(str, others[:_MOST_SHOWN])) + (", …" if len(others) > _MOST_SHOWN else "")
-                help_.insert(0, f"put one there that is like it: of `{place}` these are {shown}")
+                help_.insert(0, f"of `{place}` these could stand there: {shown}")
         except Undecided:
             pass
         return finding(

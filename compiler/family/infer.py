@@ -410,20 +410,26 @@ def _facts(
     keys = [key for key in config if "." not in key]
     keys += [f"{outer}.{key}" for outer in nested for key in config[outer] if isinstance(key, str) and "." not in key]
     for key in keys:
-        value = config_value(config, key)
-        if not isinstance(value, list) or not _has_item_each(key.rpartition(".")[2], value):
+        value, name = config_value(config, key), key.rpartition(".")[2]
+        numbers = isinstance(value, list) and key.replace(".", "").isidentifier() and _has_numbers(name, value)
+        if not isinstance(value, list) or not (numbers or _has_item_each(name, value)):
             continue
         fits = {
             stack: (_said_of(key, stack, prefix), depth)
             for stack, (prefix, depth) in stacks.items()
-            if len(value) in (depth, depth - beyond if type(beyond) is int else depth) and _may_say(key, prefix)
+            if _may_say(key, prefix)
+            and (
+                max(value) < depth
+                if numbers
+                else len(value) in (depth, depth - beyond if type(beyond) is int else depth)
+            )
         }
         # of stacks that are as deep: the one that the key names, else the text model or the decoder
         best = max(
             fits, key=lambda stack: (fits[stack][0], stack.partition(".")[0] in ("text", "decoder")), default=None
         )
         if best is not None:
-            found.setdefault(best, []).append({"items": key})
+            found.setdefault(best, []).append({"rule": f"i in {key}"} if numbers else {"items": key})
     return found
 
 
@@ -432,14 +438,22 @@ def _has_item_each(key: str, value: Sequence[Any]) -> bool:
     is a long one that does not name tokens, classes or layers."""
     words = key.lower()
     if any(word in words for word in ("layer", "block", "types", "pattern")):
-        return not _ascends(value)
+        return len(value) < 2 or not _ascends(value)
     named = any(word in words for word in ("token", "architectures", "label", "name", "ids", "index", "indices"))
     return len(value) >= 4 and not named and not _ascends(value)
 
 
+def _has_numbers(key: str, value: Sequence[Any]) -> bool:
+    """Whether a list holds the numbers of layers that are of another kind; those that only hand on
+    what they computed are the same as the others."""
+    if any(word in key for word in ("out", "intermediate", "feature", "hidden")):
+        return False
+    return key.endswith(("_layers", "_idxs", "_layer_indices", "_layers_indices")) and bool(value) and _ascends(value)
+
+
 def _ascends(value: Sequence[Any]) -> bool:
     """Whether these are numbers of layers."""
-    return len(value) > 1 and all(type(each) is int for each in value) and list(value) == sorted(set(value))
+    return all(type(each) is int for each in value) and list(value) == sorted(set(value))
 
 
 def _said_of(key: str, stack: str, prefix: str) -> bool:
