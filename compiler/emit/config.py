@@ -143,6 +143,10 @@ def _layers(config: dict[str, Any], orders: Sequence[StackOrder], origin: Model)
         ):
             if not origin.family.inferred and config_value(config, stack.depth_key or "") == order.ordinary:
                 continue
+            listed = [config_value(origin.config, fact.items) for fact in stack.facts if fact.items is not None]
+            silent = stack.depth_key is None or config_value(config, stack.depth_key) is None
+            if silent and any(isinstance(each, list) and len(each) == order.before for each in listed):
+                continue  # a list that goes along with the layers says how many there are
             yield _Uncounted(stack.name, stack.depth_key, "layers", stored, len(order.sources))
 
 
