@@ -11,7 +11,7 @@ from ..checkpoint.layouts import CANONICAL, pack
 from ..evaluate.settings import Settings
 from ..evaluate.statements import Assignment, Recipe
 from ..family.family import Family, LayerStack
-from ..family.place import IndexStep, NameStep
+from ..family.place import GlobStep, IndexStep, NameStep, Path
 from ..family.space import Space
 from ..terms.assembly import below_layers, output_names, stack_origins, with_optional
 from ..terms.lookup import exists
@@ -92,7 +92,7 @@ def _takes_layers(assignment: Assignment) -> bool:
 
 def _of_its_own(recipe: Recipe, settings: Settings, space: Space) -> Space:
     """The space with the names of those layers that come from layers of another kind."""
-    found, _ = coverings(recipe, space)
+    found = [c for c in coverings(recipe, space)[0] if _of_whole_layers(c.assignment.path, space.family)]
     sources, _ = layer_sources(settings, space, found, owners(found))
     theirs: dict[tuple[int, str], dict[int, list[str]]] = {}
     changed: dict[tuple[str, int], list[str]] = {}
@@ -118,6 +118,15 @@ def _of_its_own(recipe: Recipe, settings: Settings, space: Space) -> Space:
         elif own[0] not in names:
             names.extend(own)
     return space.over(tuple(names), space.depths, space.owner, space.stored)
+
+
+def _of_whole_layers(path: Path, family: Family) -> bool:
+    """Whether a place is that of a stack, of some of its layers, or of everything."""
+    words = ".".join(s.name for s in path.steps if isinstance(s, NameStep))
+    ends = all(isinstance(s, NameStep) for s in path.steps[:-1]) and not any(
+        isinstance(s, GlobStep) for s in path.steps
+    )
+    return not path.steps or (ends and any(words == stack.name for stack in family.stacks))
 
 
 def _is_optional(family: Family, stack: LayerStack, rest: str) -> bool:

@@ -111,9 +111,8 @@ class OutputBuilder:
         sight = self._sight(given, name)
         if sight is None:
             return self._give_alone(given, name) is not None
-        expected = (like[1].shape, self._template.dtype(like[1])) if like is not None else None
-        expected = (expected, self._shapes.expected(name))
-        key = (expected, self._template.family.vocabulary.get(name), sight.key)
+        stored = (like[1].shape, self._template.dtype(like[1])) if like is not None else None
+        key = (stored, self._shapes.expected(name), self._template.family.vocabulary.get(name), sight.key)
         kind = given.kinds.get(key)
         if kind is None:
             position = len(self.graph.outputs)
@@ -307,6 +306,8 @@ class OutputBuilder:
                 and len(node.shape) == len(expected)
                 and all(a == b for k, (a, b) in enumerate(zip(node.shape, expected, strict=True)) if k != axis)
             )
+            if self._shapes.allows(name, node.shape):
+                fits = True
             if self._settings.resize == "common" and common_shape((node.shape, expected)) == node.shape:
                 fits = True
             if not fits:

@@ -13,7 +13,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-from ...grammar.diagnostic import Diagnostic, MergecError, finding
+from ...grammar.diagnostic import Diagnostic, MergecError, Severity, finding
 from ...grammar.records import dataclass
 from ..checkpoint.agreement import expert_counts
 from ..checkpoint.documents import json_text
@@ -31,24 +31,26 @@ from .layer_config import StackOrder, follow_layers, stack_order
 def config_text(
     elaboration: Elaboration, settings: Settings, origin: Model, given: Mapping[str, Any]
 ) -> tuple[str, list[Diagnostic]]:
-    """The text of config.json, and warnings (W0580).
+    """The text of config.json, and warnings (W0580, W0591).
 
     Depth, what each layer is, experts, vocabulary, ties and dtype follow the tensors; `given` is
     what it starts from, that of the model `origin`; `output(config=…)` is merged in last. Raises
-    MergecError: E0474, E0476, E0477 where no config can say what the layers are.
+    MergecError: E0474 to E0477 where no config can say what the layers are.
     """
     config = copy.deepcopy(dict(given))
     orders, errors = _orders(elaboration, origin)
     unknown = list(_layers(config, orders, origin))
     for order in orders:
         errors += follow_layers(config, order, elaboration, origin, settings.config)
-    if errors:
+    warnings = [each for each in errors if each.severity is Severity.WARNING]
+    if len(warnings) < len(errors):
         raise MergecError(errors)
     unknown += [*_experts(config, elaboration, origin), *_vocabulary(config, elaboration, origin)]
     _ties(config, elaboration, origin)
     _dtype(config, elaboration.graph.outputs, origin)
     _merge(config, settings.config)
-    return json_text(config), [_warning(each, origin) for each in unknown if not _is_given(each, settings.config)]
+    warnings += [_warning(each, origin) for each in unknown if not _is_given(each, settings.config)]
+    return json_text(config), warnings
 
 
 def _orders(elaboration: Elaboration, origin: Model) -> tuple[list[StackOrder], list[Diagnostic]]:
