@@ -1,5 +1,5 @@
-"""Checks of the main stack put together anew: its blocks are the right ones, transformers loads them
-as what they are, and the logits are those of the model assembled by hand."""
+"""Checks of the main stack put together anew: its blocks are the right ones, transformers loads
+them as what they are, and the logits are those of the model assembled by hand."""
 
 from __future__ import annotations
 
@@ -53,10 +53,11 @@ def _checked(subject: Subject, ranges: Ranges) -> Outcome:
 
 
 def _refused(subject: Subject, main: Main, order: Sequence[int], error: Refused) -> Outcome:
-    """Rightly, where there is no config of such a model: one that builds it, and answers as it should."""
+    """Rightly, where there is no config of such a model: one that builds it, and answers as it
+    should."""
     model, reason = by_config(subject, main, order)
     if model is not None:
-        right, got = logits(subject.pair, by_hand(subject, main, order)), logits(subject.pair, model)
+        right, got = logits(by_hand(subject, main, order)), logits(model)
         if right is None or (got is not None and alike(right, got)):
             return Outcome(Status.REFUSED, f"{order}: {error}"[:300])
         reason = "no config gives these blocks in this order"
@@ -99,8 +100,8 @@ def _loaded(subject: Subject, main: Main, out: Path, order: Sequence[int]) -> st
 
 
 def _answers(subject: Subject, main: Main, loaded: Any, order: Sequence[int]) -> str | None:
-    right = logits(subject.pair, by_hand(subject, main, order))
-    got = logits(subject.pair, loaded)
+    right = logits(by_hand(subject, main, order))
+    got = logits(loaded)
     if right is None or (got is not None and alike(right, got)):
         return None
     return "the logits are not those of the model assembled by hand" if got is not None else "no logits"

@@ -7,7 +7,6 @@ import copy
 import json
 import re
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -15,7 +14,7 @@ import transformers
 from torch import nn
 from transformers import PreTrainedConfig
 
-from ..small_models import Pair, build
+from ..small_models import build
 from .loading import Tensors, state_of
 from .stacks import Main
 from .subject import Subject, told
@@ -27,8 +26,9 @@ BESIDE = re.compile("vision|audio|rope|encoder")
 """Nested configs that are not of the main stack."""
 
 
-def logits(pair: Pair, model: Any) -> torch.Tensor | None:
-    """What a model answers to a text; None where a text alone is not enough, or no number comes of it."""
+def logits(model: Any) -> torch.Tensor | None:
+    """What a model answers to a text; None where a text alone is not enough, or no number comes of
+    it."""
     asked: dict[str, Any] = {"input_ids": IDS}
     if getattr(model.config, "is_encoder_decoder", False):
         asked["decoder_input_ids"] = IDS[:, :5]
@@ -49,8 +49,7 @@ def by_hand(subject: Subject, main: Main, order: Sequence[int]) -> Any:
     """A's model with its blocks in another order, each as it was made: of the kind of the layer that
     it comes from. Its config says the same where a config can."""
     model = copy.deepcopy(_with_state(subject))
-    blocks = model.get_submodule(main.path)
-    chosen = []
+    blocks, chosen = list(model.get_submodule(main.path)), []
     for position, source in enumerate(order):
         block = copy.deepcopy(blocks[source])
         for module in block.modules():
@@ -59,7 +58,11 @@ def by_hand(subject: Subject, main: Main, order: Sequence[int]) -> Any:
                     setattr(module, name, position)
         chosen.append(block)
     holder, _, name = main.path.rpartition(".")
-    setattr(model.get_submodule(holder), name, type(blocks)(chosen) if type(blocks) is nn.ModuleList else nn.ModuleList(chosen))
+    setattr(
+        model.get_submodule(holder),
+        name,
+        type(blocks)(chosen) if type(blocks) is nn.ModuleList else nn.ModuleList(chosen),
+    )
     for every in (False, True):
         try:
             config = reordered_config(subject, main, order, every)
