@@ -19,7 +19,7 @@ from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 from ..small_models import ABSENT, build, small_config
 from .frankenmerges import depth, kinds
 from .loading import differences, tensors_in
-from .outcome import PASS, Outcome, Status, none, wrong
+from .outcome import PASS, Outcome, none, worst, wrong
 from .places import stacks
 from .recipes import inspected, merged
 from .subject import Subject, few, read_config, subject_of
@@ -79,8 +79,7 @@ def lean_kinds(subject: Subject) -> dict[str, Outcome]:
         outcomes = [*stacks(ruled).values(), *depth(ruled).values(), *kinds(ruled).values()]
     finally:
         rmtree(folder, ignore_errors=True)
-    worst = [Status.NONE, Status.PEER, Status.PASS, Status.NAMED, Status.REFUSED, Status.WRONG]
-    return {"lean kinds": max(outcomes, key=lambda outcome: worst.index(outcome.status))}
+    return {"lean kinds": worst(outcomes)}
 
 
 def lean_config(subject: Subject) -> dict[str, Any] | None:

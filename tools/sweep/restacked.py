@@ -17,7 +17,7 @@ from transformers import PreTrainedConfig
 from ..small_models import build
 from .loading import Tensors, state_of
 from .stacks import Main
-from .subject import Subject, told
+from .subject import Subject
 
 IDS = torch.tensor([[3, 14, 15, 9, 26, 5, 35, 8]])
 
@@ -92,19 +92,31 @@ def _become(config: PreTrainedConfig, other: PreTrainedConfig) -> None:
             vars(config)[key] = value
 
 
-def by_config(subject: Subject, main: Main, order: Sequence[int]) -> tuple[Any, str | None]:
-    """A model of a config that differs from A's in depth and in lists with one item a layer, with A's
-    weights; or None and why there is none whose blocks are what A's are."""
-    reason = None
+def by_config(subject: Subject, main: Main, order: Sequence[int]) -> Any:
+    """A model of a config that differs from A's in depth and in lists with one item a layer, with
+    A's weights; None where there is none whose blocks are what A's are."""
     for every in (False, True):
         try:
             model = build(subject.pair.kind, subject.pair.head, reordered_config(subject, main, order, every))
-            state = _reordered_state(state_of(model), subject.state_a, main, order)
-            model.load_state_dict(state)
-            return model, None
-        except Exception as error:
-            reason = reason or told(error)
-    return None, reason
+            model.load_state_dict(_reordered_state(state_of(model), subject.state_a, main, order))
+            return model
+        except Exception:
+            continue
+    return None
+
+
+def only_numbers_differ(blocks: nn.Module, others: nn.Module) -> bool:
+    """Whether blocks are alike but for numbers that a class computes from a layer's place in the
+    stack (a scale that grows with depth): those are of the place, and no kind of layer."""
+    pairs = zip(blocks.named_modules(), others.named_modules())
+    found = [
+        (vars(one).get(key), value)
+        for (path, one), (_, other) in pairs
+        for key, value in vars(other).items()
+        if path and isinstance(value, bool | int | float | str | None)
+    ]
+    unlike = [pair for pair in found if pair[0] != pair[1]]
+    return bool(unlike) and all(type(each) in (int, float) for pair in unlike for each in pair)
 
 
 def _reordered_state(wanted: Tensors, state: Tensors, main: Main, order: Sequence[int]) -> dict[str, torch.Tensor]:
