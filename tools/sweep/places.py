@@ -15,7 +15,7 @@ from .outcome import PASS, Outcome, Status, none, verdict, worst, wrong
 from .recipes import Refused, merged
 from .stacks import DOCUMENTED, Main
 from .subject import Subject, few, spread, told
-from .truth import EMBED, EMBED_BESIDE, HEAD, HEAD_BIAS, NORM
+from .truth import EMBED, EMBED_BESIDE, HEAD, HEAD_BIAS, NORM, NORM_BESIDE
 from .wholes import other_layout
 
 
@@ -94,8 +94,15 @@ def embed(subject: Subject) -> dict[str, Outcome]:
 
 
 def norm(subject: Subject) -> dict[str, Outcome]:
-    expected = subject.truth.of(NORM)
-    return {"norm": _exactly(subject, "norm", expected) if expected else none("no one norm beside the main stack")}
+    """The norm beside the main stack; of an encoder and a decoder `norm` may be both."""
+    truth = subject.truth
+    if not truth.of(NORM):
+        return {"norm": none("no one norm beside the main stack")}
+    outcome = _exactly(subject, "norm", truth.of(NORM))
+    if outcome.status is Status.WRONG and getattr(subject.model.config, "is_encoder_decoder", False):
+        both = _exactly(subject, "norm", truth.of(NORM, NORM_BESIDE))
+        outcome = both if both.status is Status.PASS else outcome
+    return {"norm": outcome}
 
 
 def head(subject: Subject) -> dict[str, Outcome]:

@@ -88,8 +88,9 @@ def subject_of(pair: Pair, folder: Path, config: PreTrainedConfig | None = None)
         model.save_pretrained(folder / name)
     stacks = own_stacks(stacks_of(model))
     mains = main_stacks(stacks, model.config, pair.head == BARE and not is_encoder(pair.kind))
-    head = next((m for m in mains if m.names and m.names[0] in ("layers", "text.layers", "decoder.layers")), None)
-    truth = truth_of(model, stacks, final_norm(model, head.stack) if head else None, folder / "labels")
+    first = sorted(mains, key=lambda main: main.names[:1] not in (("layers",), ("text.layers",), ("decoder.layers",)))
+    norms = [final_norm(model, main.stack) if main.names else None for main in first]
+    truth = truth_of(model, stacks, norms, folder / "labels")
     try:
         loaded, peer = load(pair, folder / "a")
         peer_state = differences(state_of(loaded), states[0])

@@ -25,6 +25,7 @@ EMBED_BESIDE: Part = ("beside the embedding's weight", 0)
 HEAD: Part = ("head", 0)
 HEAD_BIAS: Part = ("bias of the head", 0)
 NORM: Part = ("norm", 0)
+NORM_BESIDE: Part = ("norm of another main stack", 0)
 SHARED: Part = ("of several parts", 0)
 
 
@@ -60,9 +61,9 @@ def unique_tensors(model: nn.Module) -> Iterator[torch.Tensor]:
             yield tensor
 
 
-def truth_of(model: Any, stacks: Sequence[Stack], norm: str | None, folder: Path) -> Truth:
-    """Fills the model's weights. `norm`: the path of the final norm. The folder is used and
-    removed."""
+def truth_of(model: Any, stacks: Sequence[Stack], norms: Sequence[str | None], folder: Path) -> Truth:
+    """Fills the model's weights. `norms`: paths of the final norms, the main stack's first. The
+    folder is used and removed."""
     labels = _Labels()
     embed, head = _module(model, "get_input_embeddings"), _module(model, "get_output_embeddings")
     with torch.no_grad():
@@ -77,8 +78,9 @@ def truth_of(model: Any, stacks: Sequence[Stack], norm: str | None, folder: Path
         if head is not None:
             labels.put(HEAD, [head.weight], anew=True)
             labels.put(HEAD_BIAS, (t for n, t in head.state_dict().items() if n != "weight"), anew=True)
-        if norm:
-            labels.put(NORM, model.get_submodule(norm).state_dict().values(), anew=True)
+        for norm, part in zip(norms, (NORM, NORM_BESIDE, NORM_BESIDE), strict=False):
+            if norm:
+                labels.put(part, model.get_submodule(norm).state_dict().values(), anew=True)
     model.save_pretrained(folder)
     saved = tensors_in(folder)
     shutil.rmtree(folder)
