@@ -12,7 +12,7 @@ import torch
 from .loading import complaint, load, state_of
 from .outcome import PASS, Outcome, Status, none, worst, wrong
 from .recipes import Refused, findings, merged
-from .restacked import by_config, by_hand, logits, only_numbers_differ
+from .restacked import by_config, by_hand, logits, only_numbers_differ, shared_outside
 from .stacks import Main
 from .subject import Subject, few, told
 
@@ -62,8 +62,7 @@ def _refused(subject: Subject, main: Main, order: Sequence[int], error: Refused)
 
 
 def _problem(subject: Subject, main: Main, ranges: Ranges, order: Sequence[int]) -> str | None:
-    said = subject.seen["depths"]
-    name = next((n for n in main.names if said.get(n) == main.stack.depth), main.names[0])
+    name = subject.names.get(main.path, main.names[0])
     parts = ", ".join(f"a.{name}[{first}..{last}]" for first, last in ranges)
     with merged(subject.a, subject.b, f"* = a\n{name} = stack({parts})") as out:
         found = findings(out)
@@ -97,7 +96,7 @@ def _loaded(subject: Subject, main: Main, out: Path, order: Sequence[int]) -> st
 
 
 def _answers(subject: Subject, main: Main, loaded: Any, order: Sequence[int]) -> str | None:
-    if subject.peer_state:
+    if subject.peer_state or shared_outside(subject.model, main):
         return None
     assembled = by_hand(subject, main, order)
     right, got = logits(assembled), logits(loaded)

@@ -71,6 +71,7 @@ def lean_kinds(subject: Subject) -> dict[str, Outcome]:
     folder = subject.folder / "by-rule"
     try:
         ruled = subject_of(subject.pair, folder, config)
+        ruled.names.update(subject.names)
         raw = lean_config(ruled)
         if raw is None:
             return {"lean kinds": none("its lists do not follow from other keys")}

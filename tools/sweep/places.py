@@ -72,6 +72,7 @@ def _layer(subject: Subject, main: Main) -> Outcome:
     for name in [*main.names[:1], *others]:
         outcome = _exactly(subject, f"{name}[0]", expected)
         if outcome.status is Status.PASS:
+            subject.names[main.path] = name
             if first is None or (DOCUMENTED.fullmatch(name) and main.names[:1] != ("layers",)):
                 return PASS
             return Outcome(Status.NAMED, f"{main.path}: as `{name}`; {first.why}")

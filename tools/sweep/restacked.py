@@ -39,6 +39,8 @@ def logits(model: Any) -> torch.Tensor | None:
         asked["decoder_input_ids"] = IDS[:, :5]
     model = model.eval()
     try:
+        # some draw noise
+        torch.manual_seed(0)
         with torch.no_grad():
             try:
                 found = model(**asked, use_cache=False)
@@ -72,6 +74,13 @@ def by_hand(subject: Subject, main: Main, order: Sequence[int]) -> Any:
         _become(model.config, config)
         break
     return model
+
+
+def shared_outside(model: Any, main: Main) -> bool:
+    """Whether tensors of the stack are also those of another part, which would have to follow."""
+    state = {name: t.data_ptr() for name, t in model.state_dict().items() if isinstance(t, torch.Tensor)}
+    inside = {pointer for name, pointer in state.items() if name.startswith(f"{main.path}.")}
+    return any(pointer in inside for name, pointer in state.items() if not name.startswith(f"{main.path}."))
 
 
 def _with_state(subject: Subject) -> Any:

@@ -15,6 +15,7 @@ DOCUMENTED = re.compile(r"((text|vision|audio|encoder|decoder)\.)?layers")
 
 _MIXES = re.compile("atten|attn|mixer|mamba|ssm|rwkv|retention|recurrent")
 _SIDES = {
+    "codec": ("vq", "codec", "quantizer"),
     "vision": ("vision", "visual", "image", "vit", "video", "pixel"),
     "audio": ("audio", "speech", "acoustic", "sound"),
     "text": ("text", "language", "llm"),
@@ -87,8 +88,9 @@ def stacks_of(model: nn.Module) -> list[Stack]:
     return found
 
 
-def main_stacks(stacks: list[Stack], config: Any, exotic: bool) -> list[Main]:
-    """One for each side of the model. `exotic`: neither a language model nor an encoder."""
+def main_stacks(stacks: list[Stack], others: list[Stack], config: Any, exotic: bool) -> list[Main]:
+    """One of `stacks` for each side of the model, which has the `others` besides. `exotic`: it is
+    neither a language model nor an encoder."""
     two = bool(getattr(config, "is_encoder_decoder", False))
     best: dict[str, Stack] = {}
     for stack in stacks:
@@ -97,7 +99,7 @@ def main_stacks(stacks: list[Stack], config: Any, exotic: bool) -> list[Main]:
             best[side] = stack
     if not two:
         best = _one_beside_towers(best)
-    mixing = [stack for stack in stacks if stack.mixes] or stacks
+    mixing = [stack for stack in [*stacks, *others] if stack.mixes] or stacks
     if exotic and len(mixing) > 1:
         return [Main(stack, ()) for stack in best.values()]
     alone = len(best) == 1 and len(mixing) == 1
@@ -113,7 +115,8 @@ def _side(stack: Stack, two: bool) -> str:
 
 def _one_beside_towers(best: dict[str, Stack]) -> dict[str, Stack]:
     """Beside towers what remains is the text model; without any there is one main stack. What is
-    small and does not mix is no main stack."""
+    small and does not mix is no main stack, nor is a codec's where there is another."""
+    best = {side: stack for side, stack in best.items() if side != "codec"} or best
     towers = {side: stack for side, stack in best.items() if side in ("vision", "audio")}
     rest = {side: stack for side, stack in best.items() if side not in towers}
     if rest:

@@ -6,7 +6,7 @@ from __future__ import annotations
 import functools
 import json
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,8 @@ from .truth import Truth, final_norm, truth_of, unique_tensors
 @dataclass(frozen=True)
 class Subject:
     """`model` is of the class and config, its weights are of no meaning. `state_a` is what A holds
-    in memory, `peer` and `peer_state` what is wrong when transformers itself loads A again."""
+    in memory, `peer` and `peer_state` what is wrong when transformers itself loads A again. `names`
+    are those by which the check of layers found main stacks, by their paths."""
 
     pair: Pair
     folder: Path
@@ -36,6 +37,7 @@ class Subject:
     state_b: Tensors
     peer: dict[str, list[str]]
     peer_state: list[str]
+    names: dict[str, str] = field(default_factory=dict)
 
     @property
     def a(self) -> Path:
@@ -86,8 +88,10 @@ def subject_of(pair: Pair, folder: Path, config: PreTrainedConfig | None = None)
         spread(model, seed)
         states.append(state_of(model))
         model.save_pretrained(folder / name)
-    stacks = own_stacks(stacks_of(model))
-    mains = main_stacks(stacks, model.config, pair.head == BARE and not is_encoder(pair.kind))
+    every = stacks_of(model)
+    stacks = own_stacks(every)
+    others = [stack for stack in every if stack not in stacks]
+    mains = main_stacks(stacks, others, model.config, pair.head == BARE and not is_encoder(pair.kind))
     first = sorted(mains, key=lambda main: main.names[:1] not in (("layers",), ("text.layers",), ("decoder.layers",)))
     norms = [final_norm(model, main.stack) if main.names else None for main in first]
     truth = truth_of(model, stacks, norms, folder / "labels")
