@@ -8,6 +8,7 @@ from collections.abc import Collection, Mapping, Sequence
 from ...grammar.diagnostic import Diagnostic, Label
 from ..checkpoint.model import Model
 from ..evaluate.settings import Settings
+from ..family.parts import stack_renamed
 from ..family.place import IndexStep
 from ..family.space import Space
 from ..terms.assembly import stack_origins
@@ -41,7 +42,7 @@ def layer_sources(
             # counts
             covered = {at[1] for name in covering.names if (at := space.layer_of(name)) and at[0].name == stack}
             _note(value, stack, sorted(covered), frozenset(layers), sources)
-            wrong = _unfit(settings, stack, depth, covering, layers)
+            wrong = _unfit(settings, space, stack, covering, layers)
             if wrong:
                 errors.setdefault(covering.assignment.number, []).extend(wrong)
         out[stack] = sources
@@ -69,16 +70,16 @@ def _note(value: Region, stack: str, layers: Sequence[int], own: Collection[int]
                 sources[j] = origin
 
 
-def _unfit(settings: Settings, stack: str, depth: int, covering: Covering, layers: Sequence[int]) -> list[Diagnostic]:
+def _unfit(settings: Settings, space: Space, stack: str, covering: Covering, layers: Sequence[int]) -> list[Diagnostic]:
     """Models taken whole by a statement for all layers, of which layers would be dropped or are
     missing."""
-    path, found = covering.assignment.path, []
+    path, depth, found = covering.assignment.path, space.depths[stack], []
     if any(isinstance(s, IndexStep) and s.intervals for s in path.steps):
         return []
     # not by their labels, which two models of one folder name have in common
     whole = {id(leaf.space): leaf for leaf in picks(covering.assignment.value)[1]}
     for leaf in whole.values():
-        have = leaf.space.depths.get(stack)
+        have = leaf.space.depths.get(stack_renamed(stack, space.family, leaf.space.family))
         if have is None or not ((have > depth and settings.layers is None) or layers[-1] >= have):
             continue
         from_template = depth == settings.template.space.depths.get(stack)

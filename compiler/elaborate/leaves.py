@@ -11,6 +11,7 @@ from ..checkpoint.bundles import codes_at
 from ..checkpoint.dtypes import FLOATS
 from ..checkpoint.layouts import View
 from ..checkpoint.model import Model
+from ..family.parts import renamed
 from ..graph.graph import Graph, Node, StoredRange
 from ..ops.shapes import shape_text
 from ..terms.terms import Where
@@ -109,7 +110,7 @@ class Tensors:
         assert self._vocabulary is not None
         inputs, runs, whole = [], self._vocabulary.runs(model, name), []
         for other in runs.models:
-            found = other.find(name)
+            found = other.find(renamed(name, model.family, other.family))
             if found is None:
                 raise error("E0311", f"`{other.label}` has no `{name}` to take rows from", other.span)
             view = found[1]

@@ -182,7 +182,7 @@ class OutputBuilder:
         if not is_region(given.value) or isinstance(given.value, Leaf):
             return False
         if given.signature is None:
-            given.signature = RegionSignature(given.value, self._vocabulary)
+            given.signature = RegionSignature(given.value, self._vocabulary, self._space.family)
         sight = given.signature.at(self._where(given, name))
         models = {model.number: model for model in models_in(given.value)}
         if sight is None or len(set(sight.models)) < 2 or not models.keys() >= set(sight.models):
@@ -201,7 +201,7 @@ class OutputBuilder:
         if given.signature is None:
             if not is_region(given.value):
                 return None
-            given.signature = RegionSignature(given.value, self._vocabulary)
+            given.signature = RegionSignature(given.value, self._vocabulary, self._space.family)
         if given.signature.shared or given.signature.adapted:
             return None
         # what is brought to another size is put together of several tensors
