@@ -19,6 +19,7 @@ __all__ = [
     "layouts",
     "model",
     "quantised",
+    "renames",
     "shards",
     "ties",
     "tokenizer",

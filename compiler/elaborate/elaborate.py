@@ -105,6 +105,7 @@ class _Elaborator:
             make.finish()
             for diagnostic in unused(self.recipe, self.settings, self.space, make.graph):
                 (self.errors if diagnostic.severity is Severity.ERROR else warnings).append(diagnostic)
+        make.tell()
         if self.errors:
             raise MergecError([*self.errors, *warnings])
         warnings += make.absences.warnings(self.space)
