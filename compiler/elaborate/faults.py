@@ -182,26 +182,28 @@ def lacking(model: Model, template: Model, plain: Diagnostic) -> Retell:
 def _otherwise_named(
     model: Model, template: Model, plain: Diagnostic, names: Sequence[str], space: Space
 ) -> Diagnostic:
-    end = names[0].rpartition(".")[2]
-    own = next((n for n in model.tensors if n.rpartition(".")[2] == end), next(iter(model.tensors), ""))
+    known = {renamed(name, space.family, model.family) for name in space.names}
+    own = next((n for n in model.tensors if n not in known), next(iter(model.tensors), "none at all"))
     found, back = rename_to(model.checkpoint, template.tensors), rename_to(template.checkpoint, model.tensors)
     helps: list[str] = []
+    notes = [f"of the output it has no {several(names)}"]
+    picks = _common_places(model, template, space)
     # names that a table knows stay, and wrappers go
     if back is not None and (found is None or (template.family.inferred and not back[1].inferred)):
         helps.append(_rename(template, back[0]))
     elif found is not None:
         helps.append(_rename(model, found[0]))
-    else:
-        picks = _common_places(model, template, space)
-        if picks:
-            shown = ", ".join(f"`{model.label}.{place}` for `{place}`" for place in picks)
-            helps.append(f"pick what corresponds, each in a statement of its own: {shown}")
+    elif picks:
+        shown = ", ".join(f"`{model.label}.{place}` for `{place}`" for place in picks)
+        helps.append(f"pick what corresponds, each in a statement of its own: {shown}")
+    elif model.family.name != space.family.name:
+        notes.append(f"`{model.label}` is of the family `{model.family.name}`, the output of `{space.family.name}`")
     return dataclasses.replace(
         plain,
         code="E0478",
         message=f"the tensors of `{model.label}` have other names than those of the output",
         labels=(Label(model.span, f"has `{own}`"), *plain.labels[1:]),
-        notes=(f"of the output it has no {several(names)}",),
+        notes=tuple(notes),
         help=tuple(helps),
     )
 
@@ -212,9 +214,11 @@ def _rename(model: Model, rename: Mapping[str, str]) -> str:
 
 
 def _common_places(model: Model, template: Model, space: Space) -> list[str]:
-    """Places that mean tensors of the same names and shapes in a model and in the output."""
+    """Places that mean tensors of the same names and shapes in a model and in the output; none
+    where no stack is among them."""
     found = []
-    words = [*(stack.name for stack in space.family.stacks), *(r for r in ("embed", "norm", "head"))]
+    stacks = [stack.name for stack in space.family.stacks]
+    words = [*stacks, "embed", "norm", "head"]
     for word in words:
         path = Path(tuple(NameStep(part, model.span) for part in word.split(".")), model.span)
         one, two = model.space.find(path), space.find(path)
@@ -224,7 +228,7 @@ def _common_places(model: Model, template: Model, space: Space) -> list[str]:
             _shape(model, one.by_coordinate[at]) == _shape(template, name) for at, name in two.by_coordinate.items()
         ):
             found.append(word)
-    return found
+    return found if set(found) & set(stacks) else []
 
 
 def _shape(model: Model, name: str) -> tuple[int, ...] | None:

@@ -361,7 +361,7 @@ def _places(modules: Sequence[str], loose: Sequence[str], stacks: Mapping[str, s
         for module in modules:
             last = module.rpartition(".")[2].lower()
             if last in words and f"{module}.weight" in loose:
-                away = -len(enclosing(module, main)) if role == "norm" else 0
+                away = _away(module, main) if role == "norm" else (0, 0)
                 found.append((_side(module) in ("vision", "audio"), away, words.index(last), module.count("."), module))
         best = min(found, default=None)
         # the vision tower's own embedding or norm is not the model's
@@ -406,10 +406,16 @@ def _beside(prefix: str, part: str, modules: Sequence[str], stacks: Mapping[str,
     return [prefix.rstrip("."), *sorted({lead + m[len(lead) :].partition(".")[0] for m in own})]
 
 
+def _away(module: str, prefix: str) -> tuple[int, int]:
+    """How far a module is from a stack: by the modules that hold both, then by those between."""
+    shared = len(enclosing(module, prefix))
+    return -shared, module.count(".") - shared
+
+
 def _nearest(modules: Iterable[str], words: Sequence[str], prefix: str) -> str | None:
     """The module that is called by one of the words, nearest to a stack."""
     found = [
-        (-len(enclosing(m, prefix)), words.index(last), m)
+        (_away(m, prefix), words.index(last), m)
         for m in modules
         for last in [m.rpartition(".")[2].lower()]
         if last in words
