@@ -19,7 +19,7 @@ from ..evaluate.settings import Settings
 from ..evaluate.statements import Recipe
 from ..family.space import Space
 from ..graph.graph import Graph
-from ..terms.terms import Leaf
+from ..terms.terms import Leaf, Tie
 from .buffers import buffers_of
 from .coverage import Covering, coverings, owners, shadowed, uncovered, unused
 from .duplicates import output_duplicates
@@ -83,7 +83,10 @@ class _Elaborator:
             source = owner.get(name)
             if source is not None:
                 # what a statement gets wrong as a whole, it need not get wrong tensor by tensor
-                if source.assignment.number not in unfit and make.give(given[id(source)], name):
+                wrong_tie = wrong_ties and isinstance(source.assignment.value, Tie)
+                if wrong_tie or source.assignment.number in unfit:
+                    continue
+                if make.give(given[id(source)], name):
                     covered[source.assignment.number].append(name)
             elif self.settings.template_named and self.template.find(name):
                 make.give(rest, name)
