@@ -1,5 +1,5 @@
-"""The language model of a multimodal one is a model of its own: plain language models merge into it,
-and it comes out as one. Models made small by transformers, which also says what is right."""
+"""The language model of a multimodal one is a model of its own: plain language models merge into
+it, and it comes out as one. Models made small by transformers, which also says what is right."""
 
 from __future__ import annotations
 
