@@ -3,6 +3,7 @@ it, and it comes out as one. Models made small by transformers, which also says 
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +13,7 @@ import mergec
 import pytest
 import torch
 import transformers as tf
-from merging import merge_folders
+from merging import compile_folders, merge_folders
 from safetensors.torch import load_file
 
 TEXT: dict[str, Any] = {
@@ -328,3 +329,93 @@ def test_the_language_model_comes_out(case: Case, tmp_path: Path) -> None:
     merge_folders("output(like=math)\n* = linear(math, vlm.text)", tmp_path / "both", vlm=case.vlm, math=case.math)
     plain = loaded(case.plain, case.tied, case.math)
     same(loaded(case.plain, case.tied, tmp_path / "both"), put(plain, mean(plain, whole)))
+
+
+def test_vocabularies_of_unequal_sizes_are_left_or_reconciled(tmp_path: Path) -> None:
+    """A multimodal model has tokens for pictures that the language model lacks."""
+    vlm = save(llava, False, 1, tmp_path / "v")
+    math = save(language_model("LlamaForCausalLM", "LlamaConfig", TEXT | {"vocab_size": 60}), False, 2, tmp_path / "m")
+    with pytest.raises(mergec.MergecError) as caught:
+        compile_folders("output(like=vlm)\ntext = linear(vlm.text, math)", vlm=vlm, math=math)
+    (found,) = caught.value.diagnostics
+    assert (found.code, found.message) == ("E0311", "the vocabularies differ: 64 and 60 rows")
+    assert found.help[1] == "or keep those of one model: `embed = vlm` and `head = vlm`"
+    out = tmp_path / "kept"
+    merge_folders("output(like=vlm)\ntext = linear(vlm.text, math)\nhead = vlm\nembed = vlm", out, vlm=vlm, math=math)
+    one, two, made = (load_file(folder / "model.safetensors") for folder in (vlm, math, out))
+    for name, tensor in made.items():
+        plain = name.removeprefix("language_model.")
+        same = plain == name or tensor.shape[0] == 64
+        wanted = one[name] if same else ((one[name].double() + two[plain].double()) / 2).float()
+        torch.testing.assert_close(tensor, wanted, rtol=1e-6, atol=1e-7)
+    words = {f"w{k}": k for k in range(64)}
+    write_tokenizer(vlm, words)
+    write_tokenizer(math, {word: k for k, word in enumerate(reversed(list(words)[:60]))})
+    out = tmp_path / "moved"
+    recipe = "output(like=vlm, tokenizer=vlm)\ntext = linear(vlm.text, math)"
+    merge_folders(recipe, out, vlm=vlm, math=math)
+    made = load_file(out / "model.safetensors")
+    for end in ("model.embed_tokens.weight", "lm_head.weight"):
+        rows = made[f"language_model.{end}"]
+        ours, theirs = one[f"language_model.{end}"].double(), two[end].double()
+        for k in range(64):
+            # a token that the language model lacks gets the multimodal one's row in its place
+            wanted = (ours[k] + (theirs[59 - k] if k < 60 else ours[k])) / 2
+            torch.testing.assert_close(rows[k], wanted.float(), rtol=1e-6, atol=1e-7)
+
+
+def write_tokenizer(folder: Path, words: Mapping[str, int]) -> None:
+    text = {"model": {"type": "WordLevel", "vocab": dict(words), "unk_token": "w0"}, "added_tokens": []}
+    (folder / "tokenizer.json").write_text(json.dumps(text), "utf-8")
+
+
+def test_an_untied_head_is_not_dropped_where_the_multimodal_model_is_tied(tmp_path: Path) -> None:
+    vlm, math = save(llava, True, 1, tmp_path / "v"), save(LLAMA, False, 2, tmp_path / "m")
+    recipe = "output(like=vlm)\ntext = linear(vlm.text, math)"
+    with pytest.raises(mergec.MergecError) as caught:
+        compile_folders(recipe, vlm=vlm, math=math)
+    (found,) = caught.value.diagnostics
+    assert found.code == "E0310"
+    merge_folders(recipe + "\nhead = linear(vlm, math)", tmp_path / "own", vlm=vlm, math=math)
+    whole, plain = loaded(llava, True, vlm), loaded(LLAMA, False, math)
+    made = loaded(llava, False, tmp_path / "own")
+    torch.testing.assert_close(made.get_output_embeddings().weight, mean(whole, plain)["head"])
+    torch.testing.assert_close(made.get_input_embeddings().weight, mean(whole, plain)["embed_tokens.weight"])
+    # the other way round a tied model gives its embedding
+    both = save(llava, False, 3, tmp_path / "w"), save(LLAMA, True, 4, tmp_path / "n")
+    merge_folders(recipe, tmp_path / "untied", vlm=both[0], math=both[1])
+    whole, plain = loaded(llava, False, both[0]), loaded(LLAMA, True, both[1])
+    same(loaded(llava, False, tmp_path / "untied"), put(whole, mean(whole, plain)))
+
+
+def test_layers_that_the_output_lacks_are_not_dropped(tmp_path: Path) -> None:
+    vlm = save(llava, False, 1, tmp_path / "v")
+    deep = save(
+        language_model("LlamaForCausalLM", "LlamaConfig", TEXT | {"num_hidden_layers": 5}), False, 2, tmp_path / "m"
+    )
+    with pytest.raises(mergec.MergecError) as caught:
+        compile_folders("output(like=vlm)\ntext = linear(vlm.text, deep)", vlm=vlm, deep=deep)
+    (found,) = caught.value.diagnostics
+    assert found.code == "E0315"
+    assert "`text.layers[0..2] = …`" in found.help[0]
+    compile_folders(
+        "output(like=vlm)\ntext.layers[0..2] = linear(vlm, deep.layers[0..2])\nnorm = linear(vlm, deep)",
+        vlm=vlm,
+        deep=deep,
+    )
+
+
+def test_two_multimodal_models_of_other_wrapping_share_their_language_models(tmp_path: Path) -> None:
+    one, two = save(llava, False, 1, tmp_path / "one"), save(idefics3, False, 2, tmp_path / "two")
+    merge_folders("output(like=one)\ntext = linear(one.text, two.text)", tmp_path / "out", one=one, two=two)
+    whole, other = loaded(llava, False, one), loaded(idefics3, False, two)
+    same(loaded(llava, False, tmp_path / "out"), put(whole, mean(whole, other)))
+
+
+def test_a_language_model_alone_is_no_multimodal_model(tmp_path: Path) -> None:
+    vlm, math = save(llava, False, 1, tmp_path / "v"), save(LLAMA, False, 2, tmp_path / "m")
+    with pytest.raises(mergec.MergecError) as caught:
+        compile_folders("output(like=vlm)\n* = linear(vlm, math)", vlm=vlm, math=math)
+    (found,) = caught.value.diagnostics
+    assert found.code == "E0306"
+    assert found.help == ("`math` is a language model, which corresponds to `text`: `text = …`",)
