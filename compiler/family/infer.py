@@ -90,6 +90,7 @@ _MODALITIES = (
     ("text", ("text", "language", "llm")),
 )
 _HALVES = (("encoder", ("encoder",)), ("decoder", ("decoder",)))
+_LAYERS = ("layers", "layer", "blocks", "block", "h")
 _MAIN = ("text.layers", "decoder.layers", "layers", "encoder.layers")
 _PARTS = ("text", "vision", "audio", "encoder", "decoder")
 _DEPTH = ("num_hidden_layers", "n_layer", "num_layers", "n_layers", "encoder_layers", "decoder_layers", "depth")
@@ -187,7 +188,8 @@ class _Run:
     @property
     def attends(self) -> bool:
         """Whether its layers have attention, or what stands for it."""
-        return _module(self.modules, (*_ATTENTION, *_CROSS)) is not None
+        parts = {part.lower() for module in self.modules for part in module.split(".")}
+        return any("attn" in part or "attention" in part or part in _ATTENTION for part in parts)
 
 
 def _module_of(name: str) -> str:
@@ -225,19 +227,26 @@ def _name_stacks(runs: Mapping[str, _Run]) -> dict[str, str]:
         others = {prefix.rstrip("."): prefix for prefix in runs if prefix != main[0]}
         return {"layers": main[0], **others}
     sides = {prefix: _side(prefix) for prefix in main}
+    # a language model of two halves
+    for side in {side for side in sides.values() if side is not None}:
+        inner = {prefix: _half(prefix) for prefix in main if sides[prefix] == side}
+        if len(inner) == 2 and set(inner.values()) == {"encoder", "decoder"}:
+            sides |= inner
     said = set(sides.values())
     # the stack that says nothing beside an encoder is the decoder, beside a vision tower the text
     # model
     other = "decoder" if "encoder" in said and "decoder" not in said else "text" if said & {"vision", "audio"} else None
     silent = [prefix for prefix, side in sides.items() if side is None]
+    plain = [prefix for prefix in silent if prefix.rstrip(".").rpartition(".")[2] in _LAYERS]
+    silent = plain if len(plain) == 1 else silent
     if len(silent) == 1 and other and other not in said:
         sides[silent[0]] = other
     out: dict[str, str] = {}
     for prefix in runs:
         side = sides.get(prefix)
-        alike = [other for other in main if sides[other] == side]
+        alike = [each for each in main if sides[each] == side]
         # of several of one part the longest is its stack, where one is
-        depths = sorted((runs[other].length for other in alike), reverse=True)
+        depths = sorted((runs[each].length for each in alike), reverse=True)
         longest = len(alike) == 1 or (len(alike) > 1 and runs[prefix].length == depths[0] > depths[1])
         out[f"{side}.layers" if side is not None and longest else prefix.rstrip(".")] = prefix
     return out
@@ -246,6 +255,11 @@ def _name_stacks(runs: Mapping[str, _Run]) -> dict[str, str]:
 def _side(prefix: str) -> str | None:
     """What a module's path says of the part that it belongs to."""
     return next((side for side, _ in _said(prefix)), None)
+
+
+def _half(prefix: str) -> str | None:
+    """Whether a path names an encoder or a decoder."""
+    return next((side for side, _ in _said(prefix) if side in ("encoder", "decoder")), None)
 
 
 def _said(path: str) -> Iterator[tuple[str, str]]:
@@ -258,8 +272,7 @@ def _said(path: str) -> Iterator[tuple[str, str]]:
 
 
 def _says(part: str, words: Sequence[str]) -> bool:
-    part = part.lower()
-    return any(part.startswith(word) or f"_{word}" in part for word in words)
+    return any(word in words or word.removesuffix("s") in words for word in part.lower().split("_"))
 
 
 # --- roles ---------------------------------------------------------------------------------------

@@ -275,3 +275,33 @@ def test_the_final_norm_is_the_one_beside_the_layers() -> None:
         family = family_for(None, [*names, f"{other}.weight", "model.final_norm.weight"])
         assert family.places["norm"] == ("model.final_norm",)
     assert family_for(None, [*names, "model.embedding_norm.weight"]).places["norm"] == ("model.embedding_norm",)
+
+
+def test_a_language_model_of_two_halves_has_an_encoder_and_a_decoder() -> None:
+    names = [
+        *run("model.vision_tower.blocks", 4, "window_attn.qkv"),
+        *run("model.vision_tower.convs", 4, "conv"),
+        *run("model.language_model.encoder.layers", 2, *BLOCK),
+        *run("model.language_model.decoder.layers", 3, *BLOCK),
+    ]
+    found = stacks_of(names)
+    assert found["encoder.layers"] == "model.language_model.encoder.layers"
+    assert found["decoder.layers"] == "model.language_model.decoder.layers"
+    assert found["vision.layers"] == "model.vision_tower.blocks"
+
+
+def test_layers_put_between_others_are_no_second_language_model() -> None:
+    names = [
+        *run("model.vision_model.encoder.layers", 4, *BLOCK),
+        *run("model.layers", 3, *BLOCK),
+        *run("model.gated_cross_attn_layers", 3, *BLOCK),
+    ]
+    assert stacks_of(names)["text.layers"] == "model.layers"
+
+
+def test_a_word_within_another_says_nothing() -> None:
+    """SpeechT5 speaks and reads; its name is no part."""
+    names = [*run("speecht5.encoder.layers", 2, *BLOCK), *run("speecht5.decoder.layers", 3, *BLOCK)]
+    assert set(stacks_of(names)) == {"encoder.layers", "decoder.layers"}
+    family = family_for(None, [*names, "speecht5.decoder.prenet.embed_tokens.weight"])
+    assert family.places["embed"] == ("speecht5.decoder.prenet.embed_tokens",)
