@@ -227,9 +227,9 @@ def _name_stacks(runs: Mapping[str, _Run]) -> dict[str, str]:
         others = {prefix.rstrip("."): prefix for prefix in runs if prefix != main[0]}
         return {"layers": main[0], **others}
     sides = {prefix: _side(prefix) for prefix in main}
-    # a language model of two halves
-    for side in {side for side in sides.values() if side is not None}:
-        inner = {prefix: _half(prefix) for prefix in main if sides[prefix] == side}
+    # a model of two halves within
+    for modality in ("text", "audio"):
+        inner = {prefix: _half(prefix) for prefix in main if sides[prefix] == modality}
         if len(inner) == 2 and set(inner.values()) == {"encoder", "decoder"}:
             sides |= inner
     said = set(sides.values())
