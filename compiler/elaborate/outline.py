@@ -196,6 +196,7 @@ def _depths(recipe: Recipe, settings: Settings, errors: list[Diagnostic]) -> dic
     own |= built
     if settings.layers is not None:
         stacks = [s.name for s in settings.template.family.stacks if s.name in own]
+        stacks = ["layers"] if "layers" in stacks else stacks
         if len(stacks) == 1:
             own[stacks[0]] = settings.layers
         else:
