@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 
-from ...grammar.diagnostic import Label, MergecError, error
+from ...grammar.diagnostic import Diagnostic, Label, MergecError, error
 from ...grammar.records import dataclass
 from ...grammar.source import Span
 from ..checkpoint.bundles import codes_at
@@ -114,11 +114,13 @@ class Tensors:
                 raise error("E0311", f"`{other.label}` has no `{name}` to take rows from", other.span)
             view = found[1]
             if view.shape[1:] != shape[1:]:
-                raise error(
-                    "E0307",
-                    f"rows of `{name}` are {shape_text(shape[1:])} in `{model.label}`"
-                    f" and {shape_text(view.shape[1:])} in `{other.label}`",
-                    (Label(model.span), Label(other.span)),
+                raise MergecError(
+                    Diagnostic(
+                        "E0307",
+                        f"rows of `{name}` are {shape_text(shape[1:])} in `{model.label}`"
+                        f" and {shape_text(view.shape[1:])} in `{other.label}`",
+                        (Label(model.span), Label(other.span)),
+                    )
                 )
             inputs.append(self.stored(other, found[0], view))
             whole.append(view.shape[0])

@@ -70,7 +70,7 @@ def _unequal(term: Apply, *found: tuple[Node, Origin | None]) -> MergecError:
     else:
         code, message = "E0307", "the shapes differ"
         help_ = ('cut or fill what differs: `output(resize="base")`, or `"common"`',) if len(one) == len(other) else ()
-    return error(code, message, labels, notes=notes, help=help_)
+    return MergecError(Diagnostic(code, message, tuple(labels), tuple(notes), help_))
 
 
 # --- operations on whole tensors ------------------------------------------------------------------
