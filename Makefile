@@ -11,11 +11,12 @@ DEMO := demo-out
 TREE  := $(CURDIR)/$(VENV)/tree
 TEST  ?= tests
 
-.PHONY: help demo test quick check explore lint format types mutants bench-check bench install clean
+.PHONY: help demo test test-extras quick check explore lint format types mutants bench-check bench install clean
 
 help:
 	@echo 'make demo         train three tiny models, merge them, and see who can do what'
 	@echo 'make test         the tests, on an install as users have it'
+	@echo 'make test-extras  those with the tools that people use next: diffusers, sentence-transformers, peft'
 	@echo 'make quick        those that are not slow, on the source tree: about a minute'
 	@echo 'make check        TEST=tests/fmt or TEST="tests/fmt -k comments": some tests, on the source tree'
 	@echo 'make explore      drawn tests with other examples, 10 times as many, also of one TEST'
@@ -39,6 +40,9 @@ demo: install
 
 test: install
 	$(BIN)/pytest -n $(JOBS)
+
+test-extras: $(TREE)/.kernels $(VENV)/.extras
+	PYTHONPATH=$(TREE) $(BIN)/pytest -n $(JOBS) tests/extras
 
 quick: $(TREE)/.kernels
 	PYTHONPATH=$(TREE) $(BIN)/pytest -n $(JOBS) -m 'not slow'
@@ -79,6 +83,12 @@ $(VENV)/.dependencies: pyproject.toml constraints.txt
 	    echo 'this Python has no venv module (on Debian and Ubuntu: apt install python3-venv)' >&2; exit 1; }
 	$(PYTHON) -m venv --clear $(VENV)
 	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt setuptools '.[dev]'
+	touch $@
+
+# What tests/extras needs besides: large, and none of it is ours, so `make test` does without.
+$(VENV)/.extras: $(VENV)/.dependencies
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt $$($(BIN)/python -c \
+	    'import tomllib; print(*tomllib.load(open("pyproject.toml", "rb"))["project"]["optional-dependencies"]["extras"])')
 	touch $@
 
 # After an edit there is nothing to install: the tree is what is tested. Its kernels are compiled in place when their

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 
 from ...grammar.diagnostic import Diagnostic, Label, Severity, collecting, finding
 from ...grammar.records import dataclass
+from ..checkpoint.catalog import Part
 from ..checkpoint.layouts import View
 from ..checkpoint.model import Model
 from ..evaluate.settings import Settings
@@ -85,9 +86,11 @@ def uncovered(recipe: Recipe, settings: Settings, space: Space, missing: list[st
     )
 
 
-def unused(recipe: Recipe, settings: Settings, space: Space, graph: Graph) -> list[Diagnostic]:
+def unused(
+    recipe: Recipe, settings: Settings, space: Space, graph: Graph, left: Sequence[Part] = ()
+) -> list[Diagnostic]:
     """Inputs of which nothing is used, and tensors of an input that no output place corresponds to:
-    warnings, or errors under `--strict`."""
+    warnings, or errors under `--strict`. Nothing is said of parts that are `left` as they are."""
     found: list[Diagnostic] = []
     live = {n.attribute("range").model for n in graph.live() if n.op == "source"}
     severity = Severity.ERROR if settings.strict else Severity.WARNING
@@ -108,6 +111,7 @@ def unused(recipe: Recipe, settings: Settings, space: Space, graph: Graph) -> li
         if rest:
             have = have or {space.slot(n) for n in space.names}
         extra = [n for n in model.tensors if n in rest and model.space.slot(n) not in have]
+        extra = [n for n in extra if not any(n.startswith(part.prefix) for part in left)]
         if extra:
             # a pick from another place, or from a model of another family, may read them all the
             # same

@@ -3,10 +3,11 @@ tensors."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
 
 from ...grammar.diagnostic import Diagnostic, MergecError, error, finding
+from ..checkpoint.catalog import Part
 from ..checkpoint.layouts import CANONICAL, pack
 from ..evaluate.settings import Settings
 from ..evaluate.statements import Recipe
@@ -20,13 +21,15 @@ MAX_LAYERS = 10_000
 """The most layers that a stack of the output can have; real models have some hundreds."""
 
 
-def outline(recipe: Recipe, settings: Settings) -> tuple[Space, list[Diagnostic]]:
-    """The output's tensors as a space that places are resolved against; and what is wrong with its
-    depth."""
+def outline(
+    recipe: Recipe, settings: Settings, left: Sequence[Part] = ()
+) -> tuple[Space, list[Diagnostic]]:
+    """The output's tensors as a space that places are resolved against, without those of parts that
+    are `left` as they are; and what is wrong with its depth."""
     errors: list[Diagnostic] = []
     depth = _depths(recipe, settings, errors)
     _check_depth(recipe, settings, depth)
-    return _space(recipe, settings, depth), errors
+    return _space(recipe, settings, depth, left), errors
 
 
 def _check_depth(recipe: Recipe, settings: Settings, depth: Mapping[str, int]) -> None:
@@ -59,7 +62,7 @@ def check_places(recipe: Recipe, settings: Settings) -> list[Diagnostic]:
     return found
 
 
-def _space(recipe: Recipe, settings: Settings, depth: Mapping[str, int]) -> Space:
+def _space(recipe: Recipe, settings: Settings, depth: Mapping[str, int], left: Sequence[Part]) -> Space:
     """The output's canonical names, with those of its layout accepted as module paths.
 
     They are the template's, its layers cut or repeated to the output's depth, or those of the
@@ -69,7 +72,10 @@ def _space(recipe: Recipe, settings: Settings, depth: Mapping[str, int]) -> Spac
     family, layout = template.family, settings.layout or template.layout
     built = [found for stack in family.stacks if (found := _built(recipe, stack.name)) is not None]
     origins = {stack: stack_origins(value) for stack, value, _ in built}
-    space = template.space.over(output_names(template.space, depth, origins), depth, "the output", {})
+    names = output_names(template.space, depth, origins)
+    if left:
+        names = tuple(name for name in names if not any(name.startswith(part.prefix) for part in left))
+    space = template.space.over(names, depth, "the output", {})
     for _, value, path in built:
         space = with_optional(space, [value], partial(_has, value, path))
     # only which parts go together is asked for, so any shape will do, the same for all

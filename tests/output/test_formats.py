@@ -55,7 +55,7 @@ def _place(tensors: Sequence[FileTensor], metadata: Mapping[str, str]) -> Placem
     return Placement(tuple(tensors), tuple(starts), (FixedBytes(0, MARK), FixedBytes(end, foot)), end + len(foot))
 
 
-TABLED = OutputFormat("tabled", "weights", ".tbl", None, DTYPES, {"made": "here"}, _place)
+TABLED = OutputFormat("tabled", "weights", ".tbl", False, DTYPES, {"made": "here"}, _place)
 
 
 def read(path: Path) -> tuple[dict[str, str], dict[str, Any], bytes]:
