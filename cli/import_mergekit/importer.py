@@ -270,15 +270,19 @@ class _Writer:
         lines: list[RecipeLine] = []
         settings: list[tuple[str, ArgumentOrigin]] = []
         notes: list[str] = []
-        with collecting(errors):
+        try:
             lines = merger.lines()
             self.warnings.extend(merger.warnings)
+        except MergecError as error:
+            errors.extend(error.diagnostics)
         if merge.base is None or merge.base.path in named:
             first = self.names[template.plain.key]
             if merge.models()[0].path in named:
                 settings.append((f"like={first}", ArgumentOrigin(template.span)))
-        with collecting(errors):
+        try:
             settings.extend(self._dtypes(merge, named))
+        except MergecError as error:
+            errors.extend(error.diagnostics)
         if merger.layers is not None:
             settings.append((f"layers={merger.layers}", ArgumentOrigin(merge.modules[0].span)))
         for write in (tokenizer_settings, chat_settings):

@@ -10,8 +10,8 @@ from types import MappingProxyType
 from ...compiler.family.place import GlobStep, NameStep, Path
 from ...compiler.family.space import Space
 from ...compiler.terms.terms import before_layers
-from ...grammar.diagnostic import Diagnostic, Label, MergecError, collecting, error, finding
-from ...grammar.literals import bare, write_string
+from ...grammar.diagnostic import Diagnostic, Label, MergecError, error, finding
+from ...grammar.literals import write_string
 from ...grammar.records import dataclass
 from ...grammar.source import Source, Span
 from .calls import Operand, check_inputs, operands_of, write_call
@@ -69,7 +69,7 @@ class Merger:
         given = self.merge.method
         if given.value not in METHODS:
             names = ", ".join(f"`{name}`" for name in METHODS)
-            message = f"mergekit has no method `{bare(given.value)}`"
+            message = f"mergekit has no method `{write_string(given.value)[1:-1]}`"
             raise error("E0703", message, given.span, "unknown method", notes=f"it has {names}")
         return METHODS[given.value]
 
@@ -108,8 +108,10 @@ class Merger:
         errors: list[Diagnostic] = []
         out: list[Part] = []
         for module in self.merge.modules:
-            with collecting(errors):
+            try:
                 out.extend(self._module(module, inner))
+            except MergecError as error:
+                errors.extend(error.diagnostics)
         if errors:
             raise MergecError(errors)
         return out
@@ -140,7 +142,7 @@ class Merger:
         assert module.name is not None
         if module.name not in MODULES:
             names = ", ".join(f"`{name}`" for name in MODULES)
-            message = f"the module `{bare(module.name)}` is not known here"
+            message = f"the module `{write_string(module.name)[1:-1]}` is not known here"
             raise error("E0710", message, module.span, "a part of the model", notes=f"known are {names}")
         return MODULES[module.name]
 
@@ -205,10 +207,12 @@ class Merger:
         errors: list[Diagnostic] = []
         for part, (first, last) in zip(module.slices, bounds, strict=True):
             inside = _layers(space, stack, first, last) if space else None
-            with collecting(errors):
+            try:
                 frame = Frame((), (first, last), space, inside)
                 base = part.base or self.merge.base
                 parts.append(self._call(module, part, part.sources, (stack, first), frame, base))
+            except MergecError as error:
+                errors.extend(error.diagnostics)
         if errors:
             raise MergecError(errors)
         out = self._around(module, space, known)
@@ -249,8 +253,8 @@ class Merger:
     def _length(self, part: Slice) -> int:
         lengths = {i.layers[1] - i.layers[0] for i in part.sources if i.layers}
         if len(lengths) != 1:
-            labels = [Label(i.span, f"{i.layers[1] - i.layers[0]} layers") for i in part.sources if i.layers]
-            raise error("E0707", "the sources of a slice must have equally many layers", labels)
+            labels = tuple(Label(i.span, f"{i.layers[1] - i.layers[0]} layers") for i in part.sources if i.layers)
+            raise MergecError(Diagnostic("E0707", "the sources of a slice must have equally many layers", labels))
         return lengths.pop()
 
     def _output_space(self, known: Known | None, module: ModuleSpec, stack: str) -> Space | None:
