@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from ...grammar.diagnostic import Diagnostic, Label, MergecError, Severity, finding
+from ...grammar.diagnostic import Diagnostic, Label, Severity, collecting, finding
 from ...grammar.records import dataclass
 from ..checkpoint.catalog import Part
 from ..checkpoint.layouts import View
@@ -35,12 +35,9 @@ def coverings(recipe: Recipe, space: Space) -> tuple[list[Covering], list[Diagno
     out: list[Covering] = []
     errors: list[Diagnostic] = []
     for assignment in recipe.assignments:
-        try:
+        with collecting(errors):
             selection = space.select(assignment.path)
-        except MergecError as error:
-            errors.extend(error.diagnostics)
-            continue
-        out.append(Covering(assignment, selection.names, selection.counts))
+            out.append(Covering(assignment, selection.names, selection.counts))
     return out, errors
 
 
@@ -61,12 +58,11 @@ def shadowed(found: Sequence[Covering], owner: Mapping[str, Covering]) -> list[D
         labels = [Label(covering.assignment.path.span, "covered whole by later statements")]
         labels += [Label(c.assignment.path.span, "covers it") for _, c in sorted(later.items())[:3]]
         warnings.append(
-            Diagnostic(
+            finding(
                 "W0501",
                 f"the statement for `{covering.assignment.path}` has no effect",
-                tuple(labels),
-                help=("later statements win: put the general one first",),
-                severity=Severity.WARNING,
+                labels,
+                help="later statements win: put the general one first",
             )
         )
     return warnings
@@ -167,5 +163,5 @@ def _range(view: View) -> tuple[str, int]:
 
 
 def _idle(model: Model, severity: Severity) -> Diagnostic:
-    label = Label(model.span, "not needed by the output")
-    return Diagnostic("W0502", f"nothing of `{model.label}` is used", (label,), severity=severity)
+    message, label = f"nothing of `{model.label}` is used", "not needed by the output"
+    return finding("W0502", message, model.span, label, severity=severity)

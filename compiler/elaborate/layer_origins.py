@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from ...grammar.diagnostic import Diagnostic, Label
+from ...grammar.diagnostic import Diagnostic, Label, finding
 from ..checkpoint.model import Model
 from ..evaluate.settings import Settings
 from ..family.parts import stack_renamed
@@ -90,15 +90,13 @@ def _unfit(settings: Settings, space: Space, stack: str, covering: Covering, lay
             continue
         from_template = depth == settings.template.space.depths.get(stack)
         found.append(
-            Diagnostic(
+            finding(
                 "E0315",
                 f"{f'`{leaf.label}`' if leaf.label else 'this model'} has {have} layers and the output {depth}",
                 (Label(leaf.span, f"{have} layers"), Label(path.span, f"{depth} layers")),
-                notes=(f"the output's depth is that of `{settings.template.label}`",) if from_template else (),
-                help=(
-                    f"say which layers meet: `{stack}[0..{min(have, depth) - 1}] = …`,"
-                    f" or build the stack: `{stack} = stack(…)`",
-                ),
+                notes=f"the output's depth is that of `{settings.template.label}`" if from_template else (),
+                help=f"say which layers meet: `{stack}[0..{min(have, depth) - 1}] = …`,"
+                f" or build the stack: `{stack} = stack(…)`",
             )
         )
     return found
