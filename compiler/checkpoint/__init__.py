@@ -20,6 +20,7 @@ __all__ = [
     "layouts",
     "model",
     "quantised",
+    "renames",
     "shards",
     "ties",
     "tokenizer",

@@ -20,7 +20,7 @@ from ..evaluate.settings import Settings
 from ..evaluate.statements import Recipe
 from ..family.space import Space
 from ..graph.graph import Graph
-from ..terms.terms import Leaf
+from ..terms.terms import Leaf, Tie
 from .buffers import buffers_of
 from .coverage import Covering, coverings, owners, shadowed, uncovered, unused
 from .duplicates import output_duplicates
@@ -80,7 +80,7 @@ class _Elaborator:
         copied: list[str] = []
         missing: list[str] = []
         duplicates = output_duplicates(self.template, self.space, owner, ties, self.vocabulary)
-        make = OutputBuilder(self.settings, self.vocabulary, self.space, kept, self.errors, self.catalog)
+        make = OutputBuilder(self.settings, self.vocabulary, self.space, kept, self.errors, self.catalog, sources)
         given = {id(c): self.statement(c, owner, {**ties, **duplicates}) for c in found}
         rest = ValueSource(None, Leaf(self.template, None, self.template.span), self.template.span, {}, ())
         for name in self.space.names:
@@ -89,7 +89,10 @@ class _Elaborator:
             source = owner.get(name)
             if source is not None:
                 # what a statement gets wrong as a whole, it need not get wrong tensor by tensor
-                if source.assignment.number not in unfit and make.give(given[id(source)], name):
+                wrong_tie = wrong_ties and isinstance(source.assignment.value, Tie)
+                if wrong_tie or source.assignment.number in unfit:
+                    continue
+                if make.give(given[id(source)], name):
                     covered[source.assignment.number].append(name)
             elif self.settings.template_named and self.template.find(name):
                 make.give(rest, name)
@@ -111,6 +114,7 @@ class _Elaborator:
             make.finish()
             for diagnostic in unused(self.recipe, self.settings, self.space, make.graph, self.left):
                 (self.errors if diagnostic.severity is Severity.ERROR else warnings).append(diagnostic)
+        make.tell()
         if self.errors:
             raise MergecError([*self.errors, *warnings])
         warnings += make.absences.warnings(self.space)

@@ -10,7 +10,7 @@ from typing import Literal
 from ...compiler.checkpoint.catalog import CatalogError
 from ...compiler.emit.card import PROVENANCE
 from ...compiler.evaluate.extensions import Primitive
-from ...grammar.diagnostic import Diagnostic, MergecError
+from ...grammar.diagnostic import Diagnostic, error
 from ..catalog.extensions import Primitives
 from ..catalog.local import LocalCatalog
 from ..files.faults import show
@@ -58,7 +58,7 @@ def verify(
     """
     where = os.path.abspath(os.fspath(path))
     if not os.path.exists(where):
-        raise MergecError(Diagnostic("E0401", f"no output at `{show(where)}`", file=where))
+        raise error("E0401", f"no output at `{show(where)}`", file=where)
     record, said = _record(where) if os.path.isdir(where) else (None, None)
     copied = record.files - {weights.name for weights in record.weights} if record is not None else frozenset()
     contents, headers = read_contents(where, copied)

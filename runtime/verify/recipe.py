@@ -345,7 +345,7 @@ def check_companions(path: str, made: Recompiled) -> Check:
             continue  # gone from the input; what it was is not known
         looked += 1
         _compare(path, tagalong.name, wanted, found)
-    return check("papers", f"{looked:,} files beside the weights are as the recipe writes them", found)
+    return check("documents", f"{looked:,} files beside the weights are as the recipe writes them", found)
 
 
 def _compare(path: str, name: str, wanted: bytes, found: list[Diagnostic]) -> None:
