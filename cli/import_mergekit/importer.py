@@ -15,8 +15,8 @@ from ...compiler.checkpoint.dtypes import FLOATS, NAMES
 from ...compiler.evaluate.bindings import PLACE_WORDS
 from ...compiler.evaluate.builtins import BUILTINS
 from ...compiler.evaluate.standard_library import Library
-from ...grammar.diagnostic import Diagnostic, Label, MergecError, error, finding
-from ...grammar.literals import write_string
+from ...grammar.diagnostic import Diagnostic, Label, MergecError, collecting, error, finding
+from ...grammar.literals import bare, write_string
 from ...grammar.records import dataclass
 from ...grammar.source import Source, Span
 from ...grammar.suggest import near
@@ -49,10 +49,8 @@ def import_text(source: Source, catalog: Catalog, target: Path) -> Imported:
     merges: list[Merge] = []
     errors: list[Diagnostic] = []
     for document in read_documents(source):
-        try:
+        with collecting(errors):
             merges.append(read_merge(document))
-        except MergecError as found:
-            errors.extend(found.diagnostics)
     if errors:
         raise MergecError(errors)
     if not merges:
@@ -93,15 +91,13 @@ class _Writer:
         lines = self._lets(models, notes) + self._adapted([r for r in adapted if r.path not in named], named, notes)
         errors: list[Diagnostic] = []
         for merge in order:
-            try:
+            with collecting(errors):
                 if merge is final:
                     lines.extend(self._output(merge, named, template))
                 else:
                     lines.append(self._let(merge, named))
                     own = [r for r in adapted if merge.name and r.path == merge.name.value]
                     lines.extend(self._adapted(own, named, notes))
-            except MergecError as error:
-                errors.extend(error.diagnostics)
         if errors:
             raise MergecError(errors)
         if any("gradient(" in line.text for line in lines):
@@ -118,13 +114,13 @@ class _Writer:
         found: dict[str, Merge] = {}
         nameless = [m for m in self.merges if m.name is None]
         if len(nameless) > 1:
-            labels = tuple(Label(m.span, "has no name") for m in nameless)
-            raise MergecError(Diagnostic("E0711", "of several merges only one may be without a `name`", labels))
+            labels = [Label(m.span, "has no name") for m in nameless]
+            raise error("E0711", "of several merges only one may be without a `name`", labels)
         for merge in self.merges:
             if merge.name is None:
                 continue
             if merge.name.value in found:
-                message = f"two merges are called `{write_string(merge.name.value)[1:-1]}`"
+                message = f"two merges are called `{bare(merge.name.value)}`"
                 raise error("E0711", message, merge.name.span, "again here")
             found[merge.name.value] = merge
         return found
@@ -299,12 +295,10 @@ class _Writer:
         if merger.layers is not None:
             settings.append((f"layers={merger.layers}", ArgumentOrigin(merge.modules[0].span)))
         for write in (tokenizer_settings, chat_settings):
-            try:
+            with collecting(errors):
                 found, said = write(merge, lambda ref: self._region(ref.plain, named), self.shelf)
                 settings.extend(found)
                 notes.extend(said)
-            except MergecError as error:
-                errors.extend(error.diagnostics)
         if errors:
             raise MergecError(errors)
         out = []
@@ -320,7 +314,7 @@ class _Writer:
     def _dtypes(self, merge: Merge, named: dict[str, Merge]) -> list[tuple[str, ArgumentOrigin]]:
         for given in (merge.dtype, merge.out_dtype):
             if given is not None and given.value.removeprefix("torch.") not in _DTYPES:
-                message = f"`{write_string(given.value)[1:-1]}` is no dtype of a merge"
+                message = f"`{bare(given.value)}` is no dtype of a merge"
                 notes = (f"there are {', '.join(f'`{d}`' for d in _DTYPES)}",)
                 raise error("E0704", message, given.span, "unknown dtype", notes=notes)
         chosen = merge.out_dtype or merge.dtype
@@ -348,7 +342,7 @@ class _Writer:
             if comment.span.end > merge.root.span.start and _owner(comment, inputs) is None:
                 out.append(comment.text)
         for ignored in merge.ignored:
-            key = write_string(ignored.key)[1:-1]
+            key = bare(ignored.key)
             reason = "which stands again below" if ignored.again else "which mergekit passes over too"
             out.append(f"not carried over: `{key}`, {reason}")
             message = (
@@ -369,7 +363,7 @@ class _Writer:
             return
         for scope, own, base in _scopes(merge):
             for setting in scope:
-                name = write_string(setting.name)[1:-1]
+                name = bare(setting.name)
                 parameter = method.parameter(setting.name)
                 if parameter is None:
                     yield f"not carried over: `{name}`, which `{method.name}` does not have"

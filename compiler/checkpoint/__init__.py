@@ -16,6 +16,7 @@ __all__ = [
     "documents",
     "dtypes",
     "factors",
+    "image_models",
     "layouts",
     "model",
     "quantised",

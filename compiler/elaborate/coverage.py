@@ -5,8 +5,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from ...grammar.diagnostic import Diagnostic, Label, MergecError, Severity, finding
+from ...grammar.diagnostic import Diagnostic, Label, Severity, collecting, finding
 from ...grammar.records import dataclass
+from ..checkpoint.catalog import Part
 from ..checkpoint.layouts import View
 from ..checkpoint.model import Model
 from ..evaluate.settings import Settings
@@ -34,12 +35,9 @@ def coverings(recipe: Recipe, space: Space) -> tuple[list[Covering], list[Diagno
     out: list[Covering] = []
     errors: list[Diagnostic] = []
     for assignment in recipe.assignments:
-        try:
+        with collecting(errors):
             selection = space.select(assignment.path)
-        except MergecError as error:
-            errors.extend(error.diagnostics)
-            continue
-        out.append(Covering(assignment, selection.names, selection.counts))
+            out.append(Covering(assignment, selection.names, selection.counts))
     return out, errors
 
 
@@ -60,12 +58,11 @@ def shadowed(found: Sequence[Covering], owner: Mapping[str, Covering]) -> list[D
         labels = [Label(covering.assignment.path.span, "covered whole by later statements")]
         labels += [Label(c.assignment.path.span, "covers it") for _, c in sorted(later.items())[:3]]
         warnings.append(
-            Diagnostic(
+            finding(
                 "W0501",
                 f"the statement for `{covering.assignment.path}` has no effect",
-                tuple(labels),
-                help=("later statements win: put the general one first",),
-                severity=Severity.WARNING,
+                labels,
+                help="later statements win: put the general one first",
             )
         )
     return warnings
@@ -92,9 +89,11 @@ def uncovered(recipe: Recipe, settings: Settings, space: Space, missing: list[st
     )
 
 
-def unused(recipe: Recipe, settings: Settings, space: Space, graph: Graph) -> list[Diagnostic]:
+def unused(
+    recipe: Recipe, settings: Settings, space: Space, graph: Graph, left: Sequence[Part] = ()
+) -> list[Diagnostic]:
     """Inputs of which nothing is used, and tensors of an input that no output place corresponds to:
-    warnings, or errors under `--strict`."""
+    warnings, or errors under `--strict`. Nothing is said of parts that are `left` as they are."""
     found: list[Diagnostic] = []
     live = {n.attribute("range").model for n in graph.live() if n.op == "source"}
     severity = Severity.ERROR if settings.strict else Severity.WARNING
@@ -116,6 +115,7 @@ def unused(recipe: Recipe, settings: Settings, space: Space, graph: Graph) -> li
         if rest:
             have = have or {space.slot(n) for n in space.names}
         extra = [n for n in model.tensors if n in rest and model.space.slot(n) not in have]
+        extra = [n for n in extra if not any(n.startswith(part.prefix) for part in left)]
         if extra:
             # a pick from another place, or from a model of another family, may read them all the
             # same
@@ -163,5 +163,5 @@ def _range(view: View) -> tuple[str, int]:
 
 
 def _idle(model: Model, severity: Severity) -> Diagnostic:
-    label = Label(model.span, "not needed by the output")
-    return Diagnostic("W0502", f"nothing of `{model.label}` is used", (label,), severity=severity)
+    message, label = f"nothing of `{model.label}` is used", "not needed by the output"
+    return finding("W0502", message, model.span, label, severity=severity)

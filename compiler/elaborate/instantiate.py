@@ -7,7 +7,7 @@ import math
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from ...grammar.diagnostic import Diagnostic, Label, MergecError, error
+from ...grammar.diagnostic import MergecError, error
 from ...grammar.source import Span
 from ..checkpoint.model import Model
 from ..family.parts import renamed
@@ -326,8 +326,8 @@ class Instantiator:
             return self.graph.const(1.0)  # a tensor that is absent, so zero: it does not matter which elements
         if count.shape is not None or x.shape is None:
             odd, what = (1, "a tensor") if count.shape is not None else (0, "a number")
-            where = Label(term.args[odd].span, f"this is {what}")
-            raise MergecError(Diagnostic("E0208", "`rank_mask` takes a tensor and a number", (where,)))
+            message = "`rank_mask` takes a tensor and a number"
+            raise error("E0208", message, term.args[odd].span, f"this is {what}")
         known = self._constant(count)
         if known is None:
             check_arithmetic(self.tensors, term, (x,))

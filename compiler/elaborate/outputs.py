@@ -27,6 +27,8 @@ from .absences import Absences
 from .equivalence import RegionSignature, Sight, is_shared, read_twice
 from .faults import Fault, Faults, Found, Retell, integers, with_label
 from .instantiate import Instantiator
+from .layer_origins import Sources
+from .layer_shapes import LayerShapes
 from .resize import common_shape
 from .ties import KeptTie
 from .vocabulary import Vocabulary
@@ -80,8 +82,10 @@ class OutputBuilder:
         kept: Sequence[KeptTie],
         errors: list[Diagnostic],
         catalog: Catalog,
+        sources: Mapping[str, Sources],
     ) -> None:
         self.graph = Graph()
+        self._shapes = LayerShapes(settings.template, space, sources)
         self._settings, self._vocabulary, self._space, self._errors = settings, vocabulary, space, errors
         self._catalog = catalog
         self._template = settings.template
@@ -111,8 +115,8 @@ class OutputBuilder:
         sight = self._sight(given, name)
         if sight is None:
             return self._give_alone(given, name) is not None
-        expected = (like[1].shape, self._template.dtype(like[1])) if like is not None else None
-        key = (expected, self._template.family.vocabulary.get(name), sight.key)
+        stored = (like[1].shape, self._template.dtype(like[1])) if like is not None else None
+        key = (stored, self._shapes.expected(name), self._template.family.vocabulary.get(name), sight.key)
         kind = given.kinds.get(key)
         if kind is None:
             position = len(self.graph.outputs)
@@ -296,7 +300,7 @@ class OutputBuilder:
     def _output(self, name: str, node: Node, statement: int | None, span: Span) -> Output | None:
         """The output of this value, brought to the tensor's shape; None where it is wrong."""
         like = self._template.find(name)
-        expected = like[1].shape if like is not None else None
+        expected = self._shapes.expected(name)
         axis = self._template.family.vocabulary.get(name)
         if node.shape is None:
             if expected is None:
@@ -314,6 +318,8 @@ class OutputBuilder:
                 and len(node.shape) == len(expected)
                 and all(a == b for k, (a, b) in enumerate(zip(node.shape, expected, strict=True)) if k != axis)
             )
+            if self._shapes.allows(name, node.shape):
+                fits = True
             if self._settings.resize == "common" and common_shape((node.shape, expected)) == node.shape:
                 fits = True
             if not fits:

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from ...grammar.diagnostic import Diagnostic, Label, MergecError
+from ...grammar.diagnostic import Diagnostic, Label, MergecError, finding
 from ...grammar.records import dataclass
 from ...grammar.source import Span
 from ..checkpoint.adapter import Adapter, AdapterPart
@@ -58,7 +58,7 @@ class KeptTie:
             other = f"to keep it for both: `{first} = {whole}.{place}` and `{place} = tie({first})`"
         value = self.covering.assignment.statement.value.span
         accept = f"to accept that: `{place} = tie({first})`"
-        return Diagnostic("E0310", message, (Label(value, label), *more), (note,), (accept, other))
+        return finding("E0310", message, (Label(value, label), *more), notes=note, help=(accept, other))
 
 
 def output_ties(
@@ -95,7 +95,7 @@ class _Ties:
         return out
 
     def wrong(self, message: str, label: Label, *help: str) -> None:
-        self.errors.append(Diagnostic("E0312", message, (label,), help=help))
+        self.errors.append(finding("E0312", message, [label], help=help))
 
     def idle(self) -> None:
         """Statements for nothing but names that the family never stores by themselves."""
