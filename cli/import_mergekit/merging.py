@@ -206,6 +206,8 @@ class Merger:
         parts: list[Written] = []
         errors: list[Diagnostic] = []
         for part, (first, last) in zip(module.slices, bounds, strict=True):
+            if last < first:
+                continue
             inside = _layers(space, stack, first, last) if space else None
             try:
                 frame = Frame((), (first, last), space, inside)

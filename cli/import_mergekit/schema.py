@@ -7,7 +7,7 @@ import re
 from collections.abc import Callable
 from typing import TypeVar
 
-from ...grammar.diagnostic import Diagnostic, Label, MergecError, error
+from ...grammar.diagnostic import Diagnostic, Label, MergecError, error, finding
 from ...grammar.literals import write_string
 from ...grammar.source import Span
 from .configuration import (
@@ -105,7 +105,7 @@ class _Reader:
         if given.key == "modules":
             return tuple([self._module(e.key, e.value) for e in self._entries(given)])
         models = self._inputs(given, self._model) if given.key == "models" else ()
-        slices = tuple(self._each(given, self._slice)) if given.key == "slices" else ()
+        slices = self._slices(given) if given.key == "slices" else ()
         return (ModuleSpec(None, models, slices, (), given.key_span),)
 
     def _module(self, name: str, tree: Tree) -> ModuleSpec:
@@ -118,7 +118,7 @@ class _Reader:
         return ModuleSpec(
             name,
             self._inputs(models, self._model) if models else (),
-            tuple(self._each(slices, self._slice)) if slices else (),
+            self._slices(slices) if slices else (),
             self._parameters(tree),
             _first_line(tree),
         )
@@ -139,6 +139,18 @@ class _Reader:
                 self._errors.extend(error.diagnostics)
         return out
 
+    def _slices(self, entry: YamlEntry) -> tuple[Slice, ...]:
+        """The slices. The first and the last may be without layers: what is before or after the
+        layers comes from their models all the same."""
+        found = self._each(entry, self._slice)
+        full = [slice for slice in found if any(i.layers and i.layers[0] < i.layers[1] for i in slice.sources)]
+        for k, part in enumerate(found):
+            if part not in full and (not full or 0 < k < len(found) - 1):
+                place = next((i for i in part.sources if i.layers), None)
+                span = place.span if place is not None else part.span
+                self._errors.append(_empty("a slice has no layers", span))
+        return tuple(found)
+
     def _slice(self, tree: Tree) -> Slice:
         sources = _there(tree, "sources") if isinstance(tree, YamlMapping) else None
         if not isinstance(tree, YamlMapping) or sources is None:
@@ -158,10 +170,9 @@ class _Reader:
         if len(bounds) != 2 or None in bounds:
             raise _wrong("a `layer_range` is two whole numbers", given.value.span, "not such a range")
         first, end = bounds[0] or 0, bounds[1] or 0
-        if not 0 <= first < end:
-            message = f"the layer range {first} to {end} is empty" if first >= end else "layers count from 0"
-            notes = ("a range leaves out its end: `[0, 4]` is the layers 0 to 3",)
-            raise error("E0707", message, given.value.span, "no layers", notes=notes)
+        if not 0 <= first <= end:
+            message = f"the layer range {first} to {end} is empty" if first > end else "layers count from 0"
+            raise MergecError(_empty(message, given.value.span))
         return Input(found.model, (first, end), found.parameters, found.lines, found.span)
 
     def _model(self, tree: Tree, level: str = "model") -> Input:
@@ -375,6 +386,11 @@ def _show(text: str) -> str:
 
 def _wrong(message: str, span: Span, label: str) -> MergecError:
     return error("E0702", message, span, label)
+
+
+def _empty(message: str, span: Span) -> Diagnostic:
+    notes = "a range leaves out its end: `[0, 4]` is the layers 0 to 3"
+    return finding("E0707", message, span, "no layers", notes=notes)
 
 
 def _value(message: str, span: Span, label: str) -> MergecError:
