@@ -5,9 +5,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from ...grammar.diagnostic import Diagnostic, Label
+from ...grammar.diagnostic import Diagnostic, Label, finding
 from ..checkpoint.model import Model
 from ..evaluate.settings import Settings
+from ..family.parts import stack_renamed
 from ..family.place import IndexStep
 from ..family.space import Space
 from ..terms.assembly import stack_origins
@@ -45,7 +46,7 @@ def layer_sources(
             picked = _picked(value, stack, sorted(covered), own)
             for j, count in layers.items():
                 tally[j].setdefault(count, []).append(picked[j])
-            wrong = _unfit(settings, stack, depth, covering, sorted(layers))
+            wrong = _unfit(settings, space, stack, covering, sorted(layers))
             if wrong:
                 errors.setdefault(covering.assignment.number, []).extend(wrong)
         # of statements that give as much of a layer the last counts
@@ -75,29 +76,27 @@ def _picked(value: Region, stack: str, layers: Sequence[int], own: Sources) -> d
     return {j: own[j] or ((first, j) if first is not None and j < deep else None) for j in layers}
 
 
-def _unfit(settings: Settings, stack: str, depth: int, covering: Covering, layers: Sequence[int]) -> list[Diagnostic]:
+def _unfit(settings: Settings, space: Space, stack: str, covering: Covering, layers: Sequence[int]) -> list[Diagnostic]:
     """Models taken whole by a statement for all layers, of which layers would be dropped or are
     missing."""
-    path, found = covering.assignment.path, []
+    path, depth, found = covering.assignment.path, space.depths[stack], []
     if any(isinstance(s, IndexStep) and s.intervals for s in path.steps):
         return []
     # not by their labels, which two models of one folder name have in common
     whole = {id(leaf.space): leaf for leaf in picks(covering.assignment.value)[1]}
     for leaf in whole.values():
-        have = leaf.space.depths.get(stack)
+        have = leaf.space.depths.get(stack_renamed(stack, space.family, leaf.space.family))
         if have is None or not ((have > depth and settings.layers is None) or layers[-1] >= have):
             continue
         from_template = depth == settings.template.space.depths.get(stack)
         found.append(
-            Diagnostic(
+            finding(
                 "E0315",
                 f"{f'`{leaf.label}`' if leaf.label else 'this model'} has {have} layers and the output {depth}",
                 (Label(leaf.span, f"{have} layers"), Label(path.span, f"{depth} layers")),
-                notes=(f"the output's depth is that of `{settings.template.label}`",) if from_template else (),
-                help=(
-                    f"say which layers meet: `{stack}[0..{min(have, depth) - 1}] = …`,"
-                    f" or build the stack: `{stack} = stack(…)`",
-                ),
+                notes=f"the output's depth is that of `{settings.template.label}`" if from_template else (),
+                help=f"say which layers meet: `{stack}[0..{min(have, depth) - 1}] = …`,"
+                f" or build the stack: `{stack} = stack(…)`",
             )
         )
     return found

@@ -18,6 +18,7 @@ from ...grammar.records import dataclass
 from ..checkpoint.agreement import expert_counts
 from ..checkpoint.documents import json_text
 from ..checkpoint.dtypes import FLOATS, TORCH_NAMES
+from ..checkpoint.layouts import View
 from ..checkpoint.model import Model
 from ..checkpoint.ties import is_tied
 from ..elaborate.elaborate import Elaboration
@@ -47,7 +48,10 @@ def config_text(
         raise MergecError(errors)
     unknown += [*_experts(config, elaboration, origin), *_vocabulary(config, elaboration, origin)]
     _ties(config, elaboration, origin)
-    _dtype(config, elaboration.graph.outputs, origin)
+    own = tuple(part.prefix for part in origin.checkpoint.parts if part.folder)
+    outputs = [o for o in elaboration.graph.outputs if not (own and o.name.startswith(own))]
+    views = [view for name, view in origin.tensors.items() if not (own and name.startswith(own))]
+    set_dtype(config, outputs, origin, views)
     _merge(config, settings.config)
     warnings += [_warning(each, origin) for each in unknown if not _is_given(each, settings.config)]
     return json_text(config), warnings
@@ -206,10 +210,10 @@ def _untied(aliases: Sequence[str], stored: Iterable[str], tied: Iterable[str]) 
     return False if any(alias in tied for alias in aliases) else None
 
 
-def _dtype(config: dict[str, Any], outputs: Sequence[Output], origin: Model) -> None:
-    """The dtype that most floats have, under the keys that the config uses, where it is another
-    than the template's."""
-    before = _most((origin.dtype(view), elements(view.shape)) for view in origin.tensors.values())
+def set_dtype(config: dict[str, Any], outputs: Sequence[Output], origin: Model, views: Iterable[View]) -> None:
+    """Sets the dtype that most floats of the outputs have, under the keys that the config uses,
+    where it is another than that of the template's `views`."""
+    before = _most((origin.dtype(view), elements(view.shape)) for view in views)
     after = _most((output.dtype, elements(output.shape)) for output in outputs)
     if after is None or before == after:
         return

@@ -11,6 +11,7 @@ __all__ = [
     "family",
     "folding",
     "layer_facts",
+    "parts",
     "patterns",
     "place",
     "space",

@@ -206,7 +206,7 @@ def build(entry: Entry, *, inferred: bool = False) -> Family:
             )
             for name, s in entry.get("stacks", {}).items()
         ),
-        places=_paths(entry.get("places", {})),
+        places=_with_whole_text(_paths(entry.get("places", {})), entry.get("stacks", {})),
         roles=_paths(entry.get("roles", {})),
         stack_roles=MappingProxyType({s: _paths(roles) for s, roles in entry.get("stack_roles", {}).items()}),
         experts=entry.get("experts"),
@@ -286,6 +286,17 @@ def _strings(value: Any) -> tuple[str, ...]:
 
 def _paths(table: Mapping[str, Any]) -> Mapping[str, tuple[str, ...]]:
     return MappingProxyType({role: _strings(paths) for role, paths in table.items()})
+
+
+def _with_whole_text(places: Mapping[str, tuple[str, ...]], stacks: Collection[str]) -> Mapping[str, tuple[str, ...]]:
+    """The places, `text` of a multimodal model with its output head, wherever that is stored: it is
+    all that a language model has."""
+    text = places.get("text", ())
+    if not text or "text.layers" not in stacks:
+        return places
+    ends = [m for role in ("embed", "norm", "head") for m in places.get(role, ())]
+    rest = [m for m in ends if not any(m == top or m.startswith(top + ".") for top in text)]
+    return MappingProxyType({**places, "text": (*text, *dict.fromkeys(rest))})
 
 
 # --- which entry ---------------------------------------------------------------------------------
