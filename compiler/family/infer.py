@@ -230,6 +230,15 @@ def _side(prefix: str) -> str | None:
 # --- roles ---------------------------------------------------------------------------------------
 
 
+def roles_below(tails: Iterable[str]) -> tuple[dict[str, list[str]], str | None]:
+    """Roles below a layer, and the path of an expert, from the names that its tensors have there."""
+    run = _Run()
+    for tail in tails:
+        texts, numbers = split(f"layer.0.{tail}")
+        run.add(texts, numbers)
+    return _roles(run), run.experts
+
+
 def _roles(run: _Run) -> dict[str, list[str]]:
     """Roles below a layer, as module paths relative to it."""
     paths = list(run.modules)
