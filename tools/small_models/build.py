@@ -61,8 +61,8 @@ def small_config(
     are values of keys, those of nested configs under their path (`text_config.hidden_act`). What
     class defaults the config class derives from other keys, it derives from the small ones.
 
-    Raises NotBuilt where transformers can't build any, and what the config class raises at `changes`.
-    """
+    Raises NotBuilt where transformers can't build any, and what the config class raises at
+    `changes`."""
     values, _ = _found(kind, head, depth, vocabulary)
     values = copy.deepcopy(values)
     for path, value in (changes or {}).items():
@@ -78,8 +78,9 @@ def build(
     device: str = "cpu",
     seed: int = 0,
 ) -> PreTrainedModel:
-    """A model of `config` (None: of `small_config`), in float32 and evaluation mode, with the weights
-    that transformers initialises it with under `seed`; on `meta` without any. `config` is not changed."""
+    """A model of `config` (None: of `small_config`), in float32 and evaluation mode, with the
+    weights that transformers initialises it with under `seed`; on `meta` without any. `config` is
+    not changed."""
     config = copy.deepcopy(config) if config is not None else small_config(kind, head)
     torch.manual_seed(seed)
     with torch.device(device):
@@ -132,7 +133,8 @@ def _values(kind: str, head: str, size: Size) -> dict[str, Any]:
 
 
 def _override(values: dict[str, Any], kind: str) -> None:
-    """What the data file says of this type and of those nested in it; of these two the outer one counts."""
+    """What the data file says of this type and of those nested in it; of these two the outer one
+    counts."""
     for value in values.values():
         if isinstance(value, dict) and "model_type" in value:
             _override(value, value["model_type"])
@@ -144,10 +146,16 @@ def _merge(values: dict[str, Any], said: Mapping[str, Any]) -> None:
         if key == "without":
             for each in value:
                 values.pop(each, None)
-        elif isinstance(value, dict) and isinstance(values.get(key), dict) and "model_type" in values[key]:
+        elif isinstance(value, dict) and _same_type(values.get(key), value):
             _merge(values[key], value)
         else:
             values[key] = copy.deepcopy(value)
+
+
+def _same_type(config: Any, said: Mapping[str, Any]) -> bool:
+    """Whether `said` is about the type of a nested config, and does not put another in its place."""
+    own = config.get("model_type") if isinstance(config, dict) else None
+    return own is not None and said.get("model_type", own) == own
 
 
 def _put(values: dict[str, Any], path: str, value: Any) -> None:

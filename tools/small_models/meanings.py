@@ -101,7 +101,7 @@ def meaning(key: str, value: int, beside: Mapping[str, Any], vocabulary: int) ->
         (Meaning.DENSE_LAYERS, _DENSE.search(key)),
         (Meaning.VOCABULARY, _VOCABULARY.search(key) and "type_vocab" not in key and value > 400),
         (Meaning.TOKEN, TOKEN.search(key) and value >= vocabulary),
-        (Meaning.EXPERTS, EXPERTS.search(key) and "shared" not in key and "per" not in key),
+        (Meaning.EXPERTS, EXPERTS.search(key) and "shared" not in key and "_per_" not in key),
         (Meaning.CHOSEN_EXPERTS, _CHOSEN.search(key)),
         (Meaning.EXPERT_GROUPS, key in ("n_group", "num_expert_group", "n_groups") and value > 1 and moe),
         (Meaning.CHOSEN_GROUPS, key == "topk_group"),

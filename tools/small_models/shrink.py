@@ -41,7 +41,8 @@ SIDES = (
     (re.compile("encoder(?!.*decoder)|qformer|detector|backbone|prenet|adapter|resampler|perceiver"), 2),
     (re.compile("depth_dec|predictor|draft|assistant|tokenizer"), 2),
 )
-"""Depths of what stands beside the main stack. None is another's, so that no stack passes for another."""
+"""Depths of what stands beside the main stack. None is another's, so that no stack passes for
+another."""
 
 
 @dataclass(frozen=True)
@@ -274,7 +275,8 @@ class _Level:
 
 
 def one_of_each_kind(items: Sequence[Any], count: int) -> list[Any]:
-    """`count` of the items in their order, of as many kinds as there are. Repeats where they are fewer."""
+    """`count` of the items in their order, of as many kinds as there are. Repeats where they are
+    fewer."""
     texts = [repr(item) for item in items]
     first = [i for i, text in enumerate(texts) if text not in texts[:i]]
     chosen = sorted([*first, *(i for i in range(len(items)) if i not in first)][:count])

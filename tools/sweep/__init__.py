@@ -1,6 +1,6 @@
 """Checks mergec on every model type and head that the installed transformers builds.
 
-    python -m tools.sweep --jobs 2            # all, about twenty minutes; goes on where it was stopped
+    python -m tools.sweep --jobs 2            # all; goes on where it was stopped
     python -m tools.sweep --only llama,bart   # some, anew
 
 Each pair of type and head is built small, saved twice with other weights, and merged in a dozen

@@ -52,12 +52,14 @@ def main() -> int:
 
 
 def arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="sweep", description=about, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        prog="sweep", description=about, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--only", metavar="TYPES", help="model types, with commas: done anew, and shown in full")
     parser.add_argument("--heads", metavar="HEADS", help="heads, with commas, such as CausalLM,Model: done anew")
     parser.add_argument("--anew", action="store_true", help="all of them, also those that the file has")
     parser.add_argument("--jobs", type=int, default=2, metavar="N", help="processes at once (2)")
-    parser.add_argument("--out", type=Path, default=results.PATH, metavar="FILE", help="the table (that of the project)")
+    parser.add_argument("--out", type=Path, default=results.PATH, metavar="FILE", help="the table (the project's)")
     parser.add_argument("--seconds", type=float, default=150, metavar="S", help="for one pair (150)")
     parser.add_argument("--work", metavar="FOLDER", help="where models are written, in a folder of its own")
     return parser.parse_args()

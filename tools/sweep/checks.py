@@ -87,5 +87,9 @@ def failures(result: Result) -> str:
     """What is not as it should be, in short."""
     if result.not_built:
         return f"not built: {result.not_built[:100]}"
-    bad = {c: o for c, o in result.outcomes.items() if o.status not in (Status.PASS, Status.NONE, Status.PEER)}
+    bad = {
+        c: o
+        for c, o in result.outcomes.items()
+        if o.status not in (Status.PASS, Status.NONE, Status.PEER, Status.BARRED)
+    }
     return few([f"{column} {outcome.status.value}" for column, outcome in bad.items()], 9) or "ok"

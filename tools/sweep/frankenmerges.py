@@ -1,5 +1,5 @@
-"""Checks of the main stack put together anew: its blocks are the right ones, transformers loads them
-as what they are, and the logits are those of the model assembled by hand."""
+"""Checks of the main stack put together anew: its blocks are the right ones, transformers loads
+them as what they are, and the logits are those of the model assembled by hand."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from typing import Any
 import torch
 
 from .loading import load, state_of
-from .outcome import PASS, Outcome, Status, none, wrong
+from .outcome import PASS, Outcome, Status, none, worst, wrong
 from .recipes import Refused, findings, merged
-from .restacked import by_config, by_hand, logits
+from .restacked import by_config, by_hand, logits, only_numbers_differ
 from .stacks import Main
 from .subject import Subject, few, told
 
@@ -34,8 +34,7 @@ def kinds(subject: Subject) -> dict[str, Outcome]:
     main = subject.main
     last = main.stack.depth - 1 if main else 0
     outcomes = [_checked(subject, ((0, last), (0, last))), _checked(subject, ((1, last),))]
-    worst = [Status.NONE, Status.PEER, Status.PASS, Status.NAMED, Status.REFUSED, Status.WRONG]
-    return {"kinds": max(outcomes, key=lambda outcome: worst.index(outcome.status))}
+    return {"kinds": worst(outcomes)}
 
 
 def _checked(subject: Subject, ranges: Ranges) -> Outcome:
@@ -53,14 +52,14 @@ def _checked(subject: Subject, ranges: Ranges) -> Outcome:
 
 
 def _refused(subject: Subject, main: Main, order: Sequence[int], error: Refused) -> Outcome:
-    """Rightly, where there is no config of such a model: one that builds it, and answers as it should."""
-    model, reason = by_config(subject, main, order)
+    """Rightly, where there is no config of such a model: one that builds it, and answers as it
+    should."""
+    model = by_config(subject, main, order)
     if model is not None:
-        right, got = logits(subject.pair, by_hand(subject, main, order)), logits(subject.pair, model)
+        right, got = logits(by_hand(subject, main, order)), logits(model)
         if right is None or (got is not None and alike(right, got)):
             return Outcome(Status.REFUSED, f"{order}: {error}"[:300])
-        reason = "no config gives these blocks in this order"
-    return Outcome(Status.PEER, f"{order}: {reason}; {error}"[:300])
+    return Outcome(Status.BARRED, f"{order}: {error}"[:300])
 
 
 def _problem(subject: Subject, main: Main, ranges: Ranges, order: Sequence[int]) -> str | None:
@@ -99,9 +98,11 @@ def _loaded(subject: Subject, main: Main, out: Path, order: Sequence[int]) -> st
 
 
 def _answers(subject: Subject, main: Main, loaded: Any, order: Sequence[int]) -> str | None:
-    right = logits(subject.pair, by_hand(subject, main, order))
-    got = logits(subject.pair, loaded)
+    assembled = by_hand(subject, main, order)
+    right, got = logits(assembled), logits(loaded)
     if right is None or (got is not None and alike(right, got)):
+        return None
+    if got is not None and only_numbers_differ(assembled.get_submodule(main.path), loaded.get_submodule(main.path)):
         return None
     return "the logits are not those of the model assembled by hand" if got is not None else "no logits"
 

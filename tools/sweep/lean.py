@@ -1,5 +1,5 @@
-"""The same model under a config as old files on the Hub have them: without what the class's defaults
-say, without lists that transformers derives."""
+"""The same model under a config as old files on the Hub have them: without what the class's
+defaults say, without lists that transformers derives."""
 
 from __future__ import annotations
 
@@ -9,19 +9,19 @@ import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from shutil import copy2, rmtree
+from shutil import rmtree
 from typing import Any
 
 import transformers
 from transformers import PreTrainedConfig
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
-from ..small_models import ABSENT, Pair, build, small_config
+from ..small_models import ABSENT, build, small_config
 from .frankenmerges import depth, kinds
 from .loading import differences, tensors_in
-from .outcome import PASS, Outcome, Status, none, wrong
+from .outcome import PASS, Outcome, none, worst, wrong
 from .places import stacks
-from .recipes import Refused, inspected, merged
+from .recipes import inspected, merged
 from .subject import Subject, few, read_config, subject_of
 from .wholes import changes
 
@@ -79,12 +79,12 @@ def lean_kinds(subject: Subject) -> dict[str, Outcome]:
         outcomes = [*stacks(ruled).values(), *depth(ruled).values(), *kinds(ruled).values()]
     finally:
         rmtree(folder, ignore_errors=True)
-    worst = [Status.NONE, Status.PEER, Status.PASS, Status.NAMED, Status.REFUSED, Status.WRONG]
-    return {"lean kinds": max(outcomes, key=lambda outcome: worst.index(outcome.status))}
+    return {"lean kinds": worst(outcomes)}
 
 
 def lean_config(subject: Subject) -> dict[str, Any] | None:
-    """A's config.json without all that transformers completes to the same; None where that is nothing."""
+    """A's config.json without all that transformers completes to the same; None where that is
+    nothing."""
     whole = subject.config
     config = copy.deepcopy(whole)
     wanted = _completed(subject, config)
@@ -128,7 +128,8 @@ def _completed(subject: Subject, raw: dict[str, Any]) -> dict[str, Any] | None:
 
 
 def _by_rule(subject: Subject) -> PreTrainedConfig | None:
-    """A small config whose lists with one item a layer come from rules that take effect in few layers."""
+    """A small config whose lists with one item a layer come from rules that take effect in few
+    layers."""
     main = subject.main
     if main is None:
         return None

@@ -11,7 +11,7 @@ import torch
 
 from ..small_models import build
 from .loading import differences, load, state_of, tensors_in
-from .outcome import PASS, Outcome, Status, none, verdict, wrong
+from .outcome import PASS, Outcome, Status, none, verdict, worst, wrong
 from .recipes import Refused, merged
 from .stacks import DOCUMENTED, Main
 from .subject import Subject, few, spread, told
@@ -57,9 +57,8 @@ def _bare(name: str) -> str:
 
 def layer(subject: Subject) -> dict[str, Outcome]:
     """`layers[0] = b`, in each main stack: block 0."""
-    found = [_layer(subject, main) for main in subject.mains] or [none("no list of blocks")]
-    worst = [Status.NONE, Status.PASS, Status.PEER, Status.NAMED, Status.REFUSED, Status.WRONG]
-    return {"layer": max(found, key=lambda outcome: worst.index(outcome.status))}
+    found = [_layer(subject, main) for main in subject.mains]
+    return {"layer": worst(found) if found else none("no list of blocks")}
 
 
 def _layer(subject: Subject, main: Main) -> Outcome:

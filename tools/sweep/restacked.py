@@ -7,7 +7,6 @@ import copy
 import json
 import re
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -15,10 +14,10 @@ import transformers
 from torch import nn
 from transformers import PreTrainedConfig
 
-from ..small_models import Pair, build
+from ..small_models import build
 from .loading import Tensors, state_of
 from .stacks import Main
-from .subject import Subject, told
+from .subject import Subject
 
 IDS = torch.tensor([[3, 14, 15, 9, 26, 5, 35, 8]])
 
@@ -27,8 +26,9 @@ BESIDE = re.compile("vision|audio|rope|encoder")
 """Nested configs that are not of the main stack."""
 
 
-def logits(pair: Pair, model: Any) -> torch.Tensor | None:
-    """What a model answers to a text; None where a text alone is not enough, or no number comes of it."""
+def logits(model: Any) -> torch.Tensor | None:
+    """What a model answers to a text; None where a text alone is not enough, or no number comes of
+    it."""
     asked: dict[str, Any] = {"input_ids": IDS}
     if getattr(model.config, "is_encoder_decoder", False):
         asked["decoder_input_ids"] = IDS[:, :5]
@@ -49,8 +49,7 @@ def by_hand(subject: Subject, main: Main, order: Sequence[int]) -> Any:
     """A's model with its blocks in another order, each as it was made: of the kind of the layer that
     it comes from. Its config says the same where a config can."""
     model = copy.deepcopy(_with_state(subject))
-    blocks = model.get_submodule(main.path)
-    chosen = []
+    blocks, chosen = list(model.get_submodule(main.path)), []
     for position, source in enumerate(order):
         block = copy.deepcopy(blocks[source])
         for module in block.modules():
@@ -59,7 +58,11 @@ def by_hand(subject: Subject, main: Main, order: Sequence[int]) -> Any:
                     setattr(module, name, position)
         chosen.append(block)
     holder, _, name = main.path.rpartition(".")
-    setattr(model.get_submodule(holder), name, type(blocks)(chosen) if type(blocks) is nn.ModuleList else nn.ModuleList(chosen))
+    setattr(
+        model.get_submodule(holder),
+        name,
+        type(blocks)(chosen) if type(blocks) is nn.ModuleList else nn.ModuleList(chosen),
+    )
     for every in (False, True):
         try:
             config = reordered_config(subject, main, order, every)
@@ -89,19 +92,31 @@ def _become(config: PreTrainedConfig, other: PreTrainedConfig) -> None:
             vars(config)[key] = value
 
 
-def by_config(subject: Subject, main: Main, order: Sequence[int]) -> tuple[Any, str | None]:
-    """A model of a config that differs from A's in depth and in lists with one item a layer, with A's
-    weights; or None and why there is none whose blocks are what A's are."""
-    reason = None
+def by_config(subject: Subject, main: Main, order: Sequence[int]) -> Any:
+    """A model of a config that differs from A's in depth and in lists with one item a layer, with
+    A's weights; None where there is none whose blocks are what A's are."""
     for every in (False, True):
         try:
             model = build(subject.pair.kind, subject.pair.head, reordered_config(subject, main, order, every))
-            state = _reordered_state(state_of(model), subject.state_a, main, order)
-            model.load_state_dict(state)
-            return model, None
-        except Exception as error:
-            reason = reason or told(error)
-    return None, reason
+            model.load_state_dict(_reordered_state(state_of(model), subject.state_a, main, order))
+            return model
+        except Exception:
+            continue
+    return None
+
+
+def only_numbers_differ(blocks: nn.Module, others: nn.Module) -> bool:
+    """Whether blocks are alike but for numbers that a class computes from a layer's place in the
+    stack (a scale that grows with depth): those are of the place, and no kind of layer."""
+    pairs = zip(blocks.named_modules(), others.named_modules())
+    found = [
+        (vars(one).get(key), value)
+        for (path, one), (_, other) in pairs
+        for key, value in vars(other).items()
+        if path and isinstance(value, bool | int | float | str | None)
+    ]
+    unlike = [pair for pair in found if pair[0] != pair[1]]
+    return bool(unlike) and all(type(each) in (int, float) for pair in unlike for each in pair)
 
 
 def _reordered_state(wanted: Tensors, state: Tensors, main: Main, order: Sequence[int]) -> dict[str, torch.Tensor]:

@@ -1,4 +1,5 @@
-"""The stacks of a model as transformers builds it, and the names that the documentation gives them."""
+"""The stacks of a model as transformers builds it, and the names that the documentation gives
+them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""One model type with one head, as the checks meet it: two saved models, and what is true of them."""
+"""One model type with one head, as the checks meet it: two saved models, and what is true of
+them."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""Which saved tensor belongs to which part of a model, by transformers alone: every weight of a part
-is filled with a number that stands for the part, and the model is saved. Whatever the library does
-to names and tensors on the way is in the file then."""
+"""Which saved tensor belongs to which part of a model, by transformers alone: every weight of a
+part is filled with a number that stands for the part, and the model is saved. Whatever the library
+does to names and tensors on the way is in the file then."""
 
 from __future__ import annotations
 
@@ -53,10 +53,11 @@ def unique_tensors(model: nn.Module) -> Iterator[torch.Tensor]:
     """Tensors of floats, each storage once."""
     seen = set()
     for tensor in model.state_dict().values():
-        if isinstance(tensor, torch.Tensor) and tensor.is_floating_point() and tensor.numel():
-            if tensor.data_ptr() not in seen:
-                seen.add(tensor.data_ptr())
-                yield tensor
+        if not isinstance(tensor, torch.Tensor) or not tensor.is_floating_point() or not tensor.numel():
+            continue
+        if tensor.data_ptr() not in seen:
+            seen.add(tensor.data_ptr())
+            yield tensor
 
 
 def truth_of(model: Any, stacks: Sequence[Stack], norm: str | None, folder: Path) -> Truth:

@@ -44,9 +44,7 @@ def slerp64(x: torch.Tensor, y: torch.Tensor, t: float = 0.5) -> torch.Tensor:
     return (torch.sin((1 - t) * angle) * x + torch.sin(t * angle) * y) / torch.sin(angle)
 
 
-def _values(
-    subject: Subject, out: Path, reference: Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
-) -> str | None:
+def _values(subject: Subject, out: Path, reference: Callable[[torch.Tensor, torch.Tensor], torch.Tensor]) -> str | None:
     got, a, b = tensors_in(out), subject.saved_a, subject.saved_b
     problem = other_layout(got, a)
     if problem:

@@ -32,8 +32,8 @@ class _Child:
 def each_apart(
     work: Callable[[Task], Answer], tasks: Iterable[Task], jobs: int, seconds: float
 ) -> Iterator[tuple[Task, Answer | str]]:
-    """Runs `work` on each task in a forked process of its own, `jobs` at a time. Yields the tasks as they
-    end, with the answer or with what befell the process."""
+    """Runs `work` on each task in a forked process of its own, `jobs` at a time. Yields the tasks
+    as they end, with the answer or with what befell the process."""
     waiting, running = iter(tasks), {}
     with selectors.DefaultSelector() as selector:
         while True:
