@@ -7,6 +7,8 @@ import importlib
 import os
 import sys
 import time
+import tomllib
+from collections.abc import Iterator
 from pathlib import Path
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
@@ -31,24 +33,22 @@ takes an item away."""
 _IMPORTED = ("generation.utils", "modeling_utils", "models.clip.modeling_clip", "models.llama.modeling_llama")
 
 
-def sections(only: list[str] | None, jobs: int, seconds: float) -> dict[str, Section]:
-    """By type. What can't be built is told on standard error."""
+def sections(only: list[str] | None, jobs: int, seconds: float) -> Iterator[tuple[str, Section]]:
+    """By type, as they come. What can't be built is told on standard error."""
     torch.set_num_threads(1)
     transformers.logging.set_verbosity_error()
     for module in _IMPORTED:
         importlib.import_module(f"transformers.{module}")
     todo = [kind for kind in kinds() if not only or kind in only]
-    found: dict[str, Section] = {}
     started = time.monotonic()
     for number, (kind, answer) in enumerate(each_apart(_one, todo, jobs, seconds), 1):
         section, failed = answer if isinstance(answer, tuple) else (None, {"": answer})
         if section is not None:
-            found[kind] = section
+            yield kind, section
         for architecture, why in failed.items():
             print(f"{kind} {architecture}: {why}", file=sys.stderr)
         if number % 50 == 0:
             print(f"{number}/{len(todo)} {time.monotonic() - started:.0f} s", file=sys.stderr, flush=True)
-    return found
 
 
 def text(found: dict[str, Section]) -> str:
@@ -61,13 +61,15 @@ def _one(kind: str) -> tuple[Section | None, dict[str, str]]:
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="generate", description=about)
-    parser.add_argument("--only", metavar="TYPES", help="model types, with commas")
+    parser.add_argument("--only", metavar="TYPES", help="model types, with commas: done anew, others stay")
     parser.add_argument("--jobs", type=int, default=2, metavar="N", help="processes at once (2)")
     parser.add_argument("--seconds", type=float, default=300, metavar="S", help="for each type (300)")
     parser.add_argument("--out", type=Path, default=PATH, metavar="FILE")
     given = parser.parse_args()
-    found = sections(given.only.split(",") if given.only else None, given.jobs, given.seconds)
-    given.out.write_text(text(found), "utf-8")
+    found = tomllib.loads(given.out.read_text("utf-8")) if given.only and given.out.exists() else {}
+    for kind, section in sections(given.only.split(",") if given.only else None, given.jobs, given.seconds):
+        found[kind] = section
+        given.out.write_text(text(found), "utf-8")
     return 0
 
 

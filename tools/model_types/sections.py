@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from .entries import Entry, entry_of, subject_of
+from .layouts import NotExpressible, memory_layout
+from .stacks import found_stacks
 from .subject import Subject
 
 Section = dict[str, Any]
@@ -47,8 +49,15 @@ def section_of(kind: str, architectures: list[str]) -> tuple[Section | None, dic
     if base is None or first is None:
         return None, failed
     section: Section = {"architectures": own, **base}
-    if bare:
-        section["layouts"] = {"bare": _bare_layout(bare, base)}
+    layouts = {"bare": _bare_layout(bare, base)} if bare else {}
+    try:
+        memory = memory_layout(first, found_stacks(first))
+    except NotExpressible as error:
+        failed["memory"], memory = str(error), None
+    if memory is not None:
+        layouts["memory"] = memory
+    if layouts:
+        section["layouts"] = layouts
     if variants:
         section["variants"] = [{"architectures": names, **difference} for names, difference in variants]
     return section, failed

@@ -145,5 +145,11 @@ def per_layer_lists(config: PreTrainedConfig, deeper: PreTrainedConfig | None, k
         dotted(path, name)
         for name, value in level.to_dict().items()
         if isinstance(value, list) and len(value) == depth and isinstance(after.get(name), list)
-        if len(after[name]) == depth + 1 and not name.startswith("_")
+        if len(after[name]) == depth + 1 and not name.startswith("_") and not _are_numbers(value)
     ]
+
+
+def _are_numbers(items: list[Any]) -> bool:
+    """Whether a list is one of the numbers of layers, and not one with an item for each."""
+    whole = all(type(item) is int for item in items)
+    return whole and len(items) > 1 and items == sorted(set(items)) and items[-1] < len(items)

@@ -90,8 +90,11 @@ def config_of(kind: str, architecture: str) -> PreTrainedConfig:
 
 
 def made(architecture: str, config: PreTrainedConfig, device: str = "meta") -> PreTrainedModel:
-    """A model of a class. `config` is not changed."""
+    """A model of a class. `config` is not changed. Raises TypeError for a class that takes a part of the
+    config, whose type is another."""
     config = copy.deepcopy(config)
+    if not issubclass(type(config), getattr(transformers, architecture).config_class):
+        raise TypeError(f"{architecture} is not made from {type(config).__name__}")
     torch.manual_seed(0)
     with torch.device(device):
         model: PreTrainedModel = getattr(transformers, architecture)(config).eval()

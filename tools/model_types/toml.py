@@ -1,4 +1,5 @@
-"""Sections as TOML: sorted, a line an item."""
+"""Sections as TOML: sorted, a line an item. Tables stand after the other items of theirs; but the rules
+of a layout, whose order counts, are a line each."""
 
 from __future__ import annotations
 
@@ -42,7 +43,7 @@ def _table(path: list[str], table: Mapping[str, Any], double: bool = False) -> I
         tables = isinstance(what, list) and what and all(isinstance(each, Mapping) for each in what)
         if tables and len(path) == 1:
             inner.append((name, what))
-        elif isinstance(what, Mapping) and len(line) > _WIDTH:
+        elif isinstance(what, Mapping) and len(line) > _WIDTH and path[-1] != "rules":
             inner.append((name, what))
         elif isinstance(what, list) and len(line) > _WIDTH:
             lines += [f"{key(name)} = [", *(f"    {value(each)}," for each in what), "]"]
