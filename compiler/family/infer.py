@@ -258,6 +258,13 @@ def _roles(run: _Run) -> dict[str, list[str]]:
         roles |= _leaves("mlp", mlp, paths, _FEED)
         if "mlp.gate" in roles and "mlp.up" not in roles:
             roles["mlp.up"] = roles.pop("mlp.gate")  # w1 and w2 without w3: nothing is gated
+    else:
+        # in the layers of BART and its kin the two stand by themselves
+        direct = [path for path in paths if "." not in path]
+        two = {f"mlp.{name}": _module(direct, _FEED[name]) for name in ("up", "down")}
+        found = {role: [path] for role, path in two.items() if path is not None}
+        if len(found) == 2:
+            roles |= {"mlp": [path for (path,) in found.values()], **found}
     home = run.experts.removesuffix(".{e}") if run.experts else next((_module_of(name) for name in run.fused), None)
     if home is not None:
         roles["experts"] = [home]

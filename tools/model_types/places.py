@@ -41,7 +41,7 @@ def places_of(subject: Subject, stacks: Sequence[Found], embed: str | None, head
     main = next((s for s in mains if s.name in ("layers", "text.layers", "decoder.layers")), None)
     if main is not None and main.name in norms:
         places["norm"] = subject.module(norms[main.name])
-    if main is not None and embed is not None:
+    if embed is not None:
         places |= beside(subject, embed)
     sides = {stack.name.partition(".")[0]: stack for stack in mains if stack.name.partition(".")[0] in _PARTS}
     for side in _PARTS:
