@@ -96,8 +96,14 @@ def made(architecture: str, config: PreTrainedConfig, device: str = "meta") -> P
     if not issubclass(type(config), getattr(transformers, architecture).config_class):
         raise TypeError(f"{architecture} is not made from {type(config).__name__}")
     torch.manual_seed(0)
-    with torch.device(device):
-        model: PreTrainedModel = getattr(transformers, architecture)(config).eval()
+    try:
+        with torch.device(device):
+            model: PreTrainedModel = getattr(transformers, architecture)(config).eval()
+    except Exception:
+        # some can't do without weights
+        if device == "cpu":
+            raise
+        return made(architecture, config, "cpu")
     return model
 
 

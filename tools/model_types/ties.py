@@ -64,7 +64,9 @@ def ties_of(subject: Subject) -> list[dict[str, Any]]:
     without = {key: tied({k: k != key for k in keys}) for key in keys}
 
     def controls(pair: frozenset[str]) -> str | None:
-        if never is None or pair in never:
+        if never is None:
+            return keys[0] if keys else None
+        if pair in never:
             return None
         for key in keys:
             if (found := without[key]) is not None and pair not in found:

@@ -153,7 +153,8 @@ def _merge(values: dict[str, Any], said: Mapping[str, Any]) -> None:
 
 
 def _same_type(config: Any, said: Mapping[str, Any]) -> bool:
-    """Whether `said` is about the type of a nested config, and does not put another in its place."""
+    """Whether `said` is about the type of a nested config, and does not put another in its
+    place."""
     own = config.get("model_type") if isinstance(config, dict) else None
     return own is not None and said.get("model_type", own) == own
 

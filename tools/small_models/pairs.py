@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import transformers
@@ -29,7 +30,8 @@ ENCODERS = ("TEXT_ENCODING", "IMAGE", "ZERO_SHOT_IMAGE_CLASSIFICATION")
 
 
 class Pair(NamedTuple):
-    """A model type, a head, and the classes that AutoModelFor<head> may take, the preferred first."""
+    """A model type, a head, and the classes that AutoModelFor<head> may take, the preferred
+    first."""
 
     kind: str
     head: str
@@ -66,10 +68,10 @@ def auto_class(head: str) -> type:
     return found
 
 
-def _table(words: str) -> dict[str, str | tuple[str, ...]]:
-    found: dict[str, str | tuple[str, ...]] = getattr(modeling_auto, f"MODEL_FOR_{words}_MAPPING_NAMES")
+def _table(words: str) -> dict[str, str | Sequence[str]]:
+    found: dict[str, str | Sequence[str]] = getattr(modeling_auto, f"MODEL_FOR_{words}_MAPPING_NAMES")
     return found
 
 
-def _several(classes: str | tuple[str, ...]) -> tuple[str, ...]:
+def _several(classes: str | Sequence[str]) -> tuple[str, ...]:
     return (classes,) if isinstance(classes, str) else tuple(classes)

@@ -47,9 +47,10 @@ another."""
 
 @dataclass(frozen=True)
 class Size:
-    """How small. `depth` is the main stack's, others have those of SIDES; or `every` is that of all.
-    `lists`: widths in lists shrink too. `widths`: False leaves widths and heads. `whole_heads`:
-    heads keep their width, and there are fewer. `fill`: counts that are None become numbers."""
+    """How small. `depth` is the main stack's, others have those of SIDES; or `every` is that of
+    all. `lists`: widths in lists shrink too. `widths`: False leaves widths and heads.
+    `whole_heads`: heads keep their width, and there are fewer. `fill`: counts that are None become
+    numbers."""
 
     width: int = 32
     depth: int = 3
@@ -262,7 +263,7 @@ class _Level:
 
     def last_layer(self, made: Mapping[str, Any]) -> dict[str, Any]:
         """The first exception from the config, for the last layer."""
-        exception = next(iter(self.values["per_layer_config"].values()), {})
+        exception: dict[str, Any] = next(iter(self.values["per_layer_config"].values()), {})
         small = {}
         for key, value in exception.items():
             if value == self.values.get(key):

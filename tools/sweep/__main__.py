@@ -4,6 +4,7 @@ import argparse
 import functools
 import importlib
 import os
+import signal
 import sys
 import tempfile
 import time
@@ -20,7 +21,7 @@ import transformers
 from ..small_models import Pair, pairs
 from . import __doc__ as about
 from . import results
-from .checks import COLUMNS, checked, failures
+from .checks import checked, failures
 from .results import Result
 from .workers import each_apart
 
@@ -31,6 +32,8 @@ IMPORTED = ("generation.utils", "modeling_utils", "models.clip.modeling_clip", "
 def main() -> int:
     given = arguments()
     os.nice(max(0, 10 - os.nice(0)))
+    # an end by a signal is an exit like others, that ends the processes too
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
     quiet()
     done = stored(given.out) if not given.only and not given.heads and not given.anew else []
     have = {(result.kind, result.head) for result in done}
@@ -44,7 +47,7 @@ def main() -> int:
             done = [*(r for r in done if (r.kind, r.head) != (pair.kind, pair.head)), result]
             print(f"{number}/{len(todo)} {time.monotonic() - started:.0f}s {pair.name}: {failures(result)}", flush=True)
             if number % 20 == 0 or number == len(todo):
-                results.write(given.out, merged_with(given.out, done), tuple(COLUMNS))
+                results.write(given.out, merged_with(given.out, done), transformers.__version__)
             if given.only:
                 for column, outcome in result.outcomes.items():
                     print(f"    {column:11} {outcome.status.value:8} {outcome.why}")
@@ -71,7 +74,7 @@ def chosen(only: str | None, heads: str | None) -> list[Pair]:
 
 
 def stored(path: Path) -> list[Result]:
-    return results.read(path.read_text("utf-8")) if path.exists() else []
+    return results.read(path.read_text("utf-8"))[1] if path.exists() else []
 
 
 def merged_with(path: Path, done: list[Result]) -> list[Result]:

@@ -3,14 +3,13 @@ them as what they are, and the logits are those of the model assembled by hand."
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from .loading import load, state_of
+from .loading import complaint, load, state_of
 from .outcome import PASS, Outcome, Status, none, worst, wrong
 from .recipes import Refused, findings, merged
 from .restacked import by_config, by_hand, logits, only_numbers_differ
@@ -79,7 +78,7 @@ def _loaded(subject: Subject, main: Main, out: Path, order: Sequence[int]) -> st
     except Exception as error:
         return f"loading raises {told(error)}"
     if {k: v for k, v in problems.items() if k != "logged"} and problems != subject.peer:
-        return json.dumps(problems)[:250]
+        return complaint(problems)[:250]
     state = state_of(loaded)
     blocks = len(list(loaded.get_submodule(main.path)))
     if blocks != len(order):

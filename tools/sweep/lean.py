@@ -63,8 +63,8 @@ def _like_the_whole(subject: Subject, a: Path, b: Path, config: dict[str, Any]) 
 
 
 def lean_kinds(subject: Subject) -> dict[str, Outcome]:
-    """A model whose kinds of layers follow from a rule, by a config that has only the rule: depth and
-    kinds as in `frankenmerges`."""
+    """A model whose kinds of layers follow from a rule, by a config that has only the rule: depth
+    and kinds as in `frankenmerges`."""
     config = _by_rule(subject)
     if config is None:
         return {"lean kinds": none("no list of layers that follows from other keys")}
@@ -104,7 +104,8 @@ def lean_config(subject: Subject) -> dict[str, Any] | None:
 
 
 def _plain_keys(config: dict[str, Any]) -> Iterator[tuple[dict[str, Any], str]]:
-    """What may be left out: keys with what the class has by default, and lists, which it may derive."""
+    """What may be left out: keys with what the class has by default, and lists, which it may
+    derive."""
     kind = config.get("model_type")
     defaults = CONFIG_MAPPING[kind]().to_dict() if kind in CONFIG_MAPPING else {}
     for key, value in config.items():

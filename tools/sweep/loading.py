@@ -68,6 +68,13 @@ def _complaints() -> Iterator[list[str]]:
         transformers.logging.set_verbosity_error()
 
 
+def complaint(problems: Mapping[str, list[str]]) -> str:
+    """What `load` found wrong, in a line."""
+    words = {"missing_keys": "keys missing", "unexpected_keys": "keys left over", "mismatched_keys": "other shapes"}
+    said = [f"{words.get(what, what)}: {', '.join(names[:2])}" for what, names in problems.items()]
+    return "; ".join(said[: max(1, len(said) - ("logged" in problems))])
+
+
 def differences(one: Tensors, other: Tensors, close: bool = False) -> list[str]:
     """Names whose tensors are not the same in both; `close`: up to float32's rounding of a mean."""
     return sorted(n for n in one.keys() | other.keys() if not _alike(one.get(n), other.get(n), close))

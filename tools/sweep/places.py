@@ -10,7 +10,7 @@ from shutil import rmtree
 import torch
 
 from ..small_models import build
-from .loading import differences, load, state_of, tensors_in
+from .loading import complaint, differences, load, state_of, tensors_in
 from .outcome import PASS, Outcome, Status, none, verdict, worst, wrong
 from .recipes import Refused, merged
 from .stacks import DOCUMENTED, Main
@@ -148,7 +148,7 @@ def _not_untied(subject: Subject, out: Path) -> str | None:
     except Exception as error:
         return f"raises {told(error)}"
     if problems != subject.peer:
-        return json.dumps(problems)[:300]
+        return complaint(problems)[:300]
     path = subject.path_of(subject.model.get_output_embeddings())
     state = state_of(loaded)
     if not torch.equal(state[f"{path}.weight"], subject.state_b[f"{path}.weight"]):

@@ -22,6 +22,11 @@ from .subject import Subject
 IDS = torch.tensor([[3, 14, 15, 9, 26, 5, 35, 8]])
 
 DEPTH = re.compile(r"^(num_(hidden_|decoder_)?layers|n_layers?|decoder_layers|num_(transformer|text)_layers|depth)$")
+NUMBERS = re.compile(
+    "(only|moe|attention|attn|full|dense|sparse|global)_(attn_|attention_)?(layers?|layer_i.*|idxs|indices)$"
+)
+"""Keys of lists that name layers by their numbers."""
+
 BESIDE = re.compile("vision|audio|rope|encoder")
 """Nested configs that are not of the main stack."""
 
@@ -46,8 +51,8 @@ def logits(model: Any) -> torch.Tensor | None:
 
 
 def by_hand(subject: Subject, main: Main, order: Sequence[int]) -> Any:
-    """A's model with its blocks in another order, each as it was made: of the kind of the layer that
-    it comes from. Its config says the same where a config can."""
+    """A's model with its blocks in another order, each as it was made: of the kind of the layer
+    that it comes from. Its config says the same where a config can."""
     model = copy.deepcopy(_with_state(subject))
     blocks, chosen = list(model.get_submodule(main.path)), []
     for position, source in enumerate(order):
@@ -58,11 +63,7 @@ def by_hand(subject: Subject, main: Main, order: Sequence[int]) -> Any:
                     setattr(module, name, position)
         chosen.append(block)
     holder, _, name = main.path.rpartition(".")
-    setattr(
-        model.get_submodule(holder),
-        name,
-        type(blocks)(chosen) if type(blocks) is nn.ModuleList else nn.ModuleList(chosen),
-    )
+    setattr(model.get_submodule(holder), name, nn.ModuleList(chosen))
     for every in (False, True):
         try:
             config = reordered_config(subject, main, order, every)
@@ -138,7 +139,8 @@ def _shape(tensors: Tensors, name: str) -> Any:
 
 
 def reordered_config(subject: Subject, main: Main, order: Sequence[int], every: bool) -> PreTrainedConfig:
-    """`every`: all lists as long as the stack is deep, not only those that are called like layers."""
+    """`every`: all lists as long as the stack is deep, not only those that are called like
+    layers."""
     raw = _reordered(copy.deepcopy(subject.config), main.stack.depth, order, every)
     folder = subject.folder / "config"
     folder.mkdir(exist_ok=True)
@@ -154,6 +156,8 @@ def _reordered(level: dict[str, Any], depth: int, order: Sequence[int], every: b
         elif isinstance(value, dict):
             if not BESIDE.search(key):
                 _reordered(value, depth, order, every)
+        elif isinstance(value, list) and NUMBERS.search(key) and _numbers(value, depth):
+            level[key] = [at for at, source in enumerate(order) if source in value]
         elif isinstance(value, list) and len(value) == depth:
             named = re.search("layer|block|type|pattern|index|ratio|freq", key)
             if (every or named) and not re.search("vision|token_id", key):
@@ -161,3 +165,8 @@ def _reordered(level: dict[str, Any], depth: int, order: Sequence[int], every: b
         elif value == depth and not isinstance(value, bool) and DEPTH.match(key):
             level[key] = len(order)
     return level
+
+
+def _numbers(value: list[Any], depth: int) -> bool:
+    """Whether these can be numbers of layers."""
+    return len(set(map(repr, value))) == len(value) and all(type(v) is int and 0 <= v < depth for v in value)

@@ -7,18 +7,22 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from .columns import COLUMNS
 from .outcome import Outcome, Status
 
 PATH = Path(__file__).with_name("results.tsv")
 
 _FIRST = ("type", "head", "known by")
 _LAST = "why"
+_VERSION = "# transformers "
+_NOT_BUILT = "not built: "
+_BETWEEN = " ¶ "
 
 
 @dataclass(frozen=True)
 class Result:
-    """`known`: whether mergec takes the type from a table or from the names of tensors. `not_built`:
-    why there is no model to check. `outcomes` by the name of the column."""
+    """`known`: whether mergec takes the type from a table or from the names of tensors.
+    `not_built`: why there is no model to check. `outcomes` by the name of the column."""
 
     kind: str
     head: str
@@ -27,30 +31,18 @@ class Result:
     outcomes: Mapping[str, Outcome] = field(default_factory=dict)
 
 
-def heading(columns: Sequence[str]) -> str:
-    return "\t".join((*_FIRST, *columns, _LAST))
-
-
-def line(result: Result, columns: Sequence[str]) -> str:
-    """The statuses, and last the reasons of all that is neither right nor without object."""
-    cells = [result.outcomes[c].status.value if c in result.outcomes else "" for c in columns]
-    said = {c: o.why for c, o in result.outcomes.items() if o.status not in (Status.PASS, Status.NONE)}
-    why = "not built: " + result.not_built if result.not_built else " ¶ ".join(f"{c}: {w}" for c, w in said.items())
-    return "\t".join((result.kind, result.head, result.known, *cells, _plain(why)))
-
-
-def read(text: str) -> list[Result]:
-    """What `line` wrote. Raises ValueError where it is not that."""
-    first, *rest = text.splitlines()
-    columns = first.split("\t")[len(_FIRST) : -1]
-    return [_result(each.split("\t"), columns) for each in rest]
+def read(text: str) -> tuple[str, list[Result]]:
+    """The version of transformers, and what was found with it."""
+    first, heads, *rest = text.splitlines()
+    columns = heads.split("\t")[len(_FIRST) : -1]
+    return first.removeprefix(_VERSION), [_result(each.split("\t"), columns) for each in rest]
 
 
 def _result(cells: Sequence[str], columns: Sequence[str]) -> Result:
     kind, head, known, *statuses, why = cells
-    if why.startswith("not built: "):
-        return Result(kind, head, not_built=why.removeprefix("not built: "))
-    reasons = dict(each.split(": ", 1) for each in why.split(" ¶ ") if ": " in each)
+    if why.startswith(_NOT_BUILT):
+        return Result(kind, head, not_built=why.removeprefix(_NOT_BUILT))
+    reasons = dict(each.split(": ", 1) for each in why.split(_BETWEEN) if ": " in each)
     outcomes = {
         column: Outcome(Status(status), reasons.get(column, ""))
         for column, status in zip(columns, statuses, strict=True)
@@ -59,11 +51,19 @@ def _result(cells: Sequence[str], columns: Sequence[str]) -> Result:
     return Result(kind, head, known, outcomes=outcomes)
 
 
-def write(path: Path, results: Iterable[Result], columns: Sequence[str]) -> None:
+def write(path: Path, results: Iterable[Result], version: str) -> None:
     """In the order of types and heads."""
     ordered = sorted(results, key=lambda result: (result.kind, result.head))
-    text = "".join(f"{each}\n" for each in (heading(columns), *(line(r, columns) for r in ordered)))
-    path.write_text(text, "utf-8")
+    lines = [_VERSION + version, "\t".join((*_FIRST, *COLUMNS, _LAST)), *map(_line, ordered)]
+    path.write_text("".join(f"{line}\n" for line in lines), "utf-8")
+
+
+def _line(result: Result) -> str:
+    """The statuses, and last the reasons of all that is neither right nor without object."""
+    cells = [result.outcomes[c].status.value if c in result.outcomes else "" for c in COLUMNS]
+    said = {c: o.why for c, o in result.outcomes.items() if o.status not in (Status.PASS, Status.NONE)}
+    why = _NOT_BUILT + result.not_built if result.not_built else _BETWEEN.join(f"{c}: {w}" for c, w in said.items())
+    return "\t".join((result.kind, result.head, result.known, *cells, _plain(why)))
 
 
 def _plain(text: str) -> str:

@@ -25,8 +25,8 @@ _SIDES = {
 
 @dataclass(frozen=True)
 class Stack:
-    """A list of blocks. `mixes`: they have attention or the like. `side`: the part of the model that
-    its path tells of."""
+    """A list of blocks. `mixes`: they have attention or the like. `side`: the part of the model
+    that its path tells of."""
 
     path: str
     blocks: tuple[nn.Module, ...]
@@ -60,8 +60,9 @@ class Stack:
 
 @dataclass(frozen=True)
 class Main:
-    """A stack that users mean, under the names that are right for it, the best first. None are where
-    a model has so many stacks that the documentation has no name for each: any is right then."""
+    """A stack that users mean, under the names that are right for it, the best first. None are
+    where a model has so many stacks that the documentation has no name for each: any is right
+    then."""
 
     stack: Stack
     names: tuple[str, ...]

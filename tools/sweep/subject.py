@@ -23,8 +23,8 @@ from .truth import Truth, final_norm, truth_of, unique_tensors
 
 @dataclass(frozen=True)
 class Subject:
-    """`model` is of the class and config, its weights are of no meaning. `state_a` is what A holds in
-    memory, `peer` and `peer_state` what is wrong when transformers itself loads A again."""
+    """`model` is of the class and config, its weights are of no meaning. `state_a` is what A holds
+    in memory, `peer` and `peer_state` what is wrong when transformers itself loads A again."""
 
     pair: Pair
     folder: Path
@@ -81,7 +81,7 @@ def subject_of(pair: Pair, folder: Path, config: PreTrainedConfig | None = None)
     config = config if config is not None else small_config(pair.kind, pair.head)
     model = build(pair.kind, pair.head, config)
     folder.mkdir(parents=True, exist_ok=True)
-    states = []
+    states: list[Tensors] = []
     for seed, name in ((1, "a"), (2, "b")):
         spread(model, seed)
         states.append(state_of(model))
@@ -95,7 +95,7 @@ def subject_of(pair: Pair, folder: Path, config: PreTrainedConfig | None = None)
         peer_state = differences(state_of(loaded), states[0])
     except Exception as error:
         peer, peer_state = {"raised": [told(error)]}, []
-    return Subject(pair, folder, model, tuple(stacks), tuple(mains), truth, *states, peer, peer_state)
+    return Subject(pair, folder, model, tuple(stacks), tuple(mains), truth, states[0], states[1], peer, peer_state)
 
 
 def spread(model: Any, seed: int) -> None:

@@ -61,7 +61,8 @@ def unique_tensors(model: nn.Module) -> Iterator[torch.Tensor]:
 
 
 def truth_of(model: Any, stacks: Sequence[Stack], norm: str | None, folder: Path) -> Truth:
-    """Fills the model's weights. `norm`: the path of the final norm. The folder is used and removed."""
+    """Fills the model's weights. `norm`: the path of the final norm. The folder is used and
+    removed."""
     labels = _Labels()
     embed, head = _module(model, "get_input_embeddings"), _module(model, "get_output_embeddings")
     with torch.no_grad():
@@ -116,8 +117,8 @@ class _Labels:
 
 
 def final_norm(model: Any, main: Stack) -> str | None:
-    """The path of the norm beside the main stack: of the modules that hold the stack the innermost one
-    that has just one norm of its own after it. None where the model has none, or several."""
+    """The path of the norm beside the main stack: of the modules that hold the stack the innermost
+    one that has just one norm of its own after it. None where the model has none, or several."""
     parts = main.path.split(".")
     for depth in range(len(parts) - 1, -1, -1):
         holder = model.get_submodule(".".join(parts[:depth]))
@@ -163,7 +164,7 @@ def _ties(model: Any, saved: set[str]) -> dict[str, str]:
     for name, tensor in model.state_dict().items():
         if isinstance(tensor, torch.Tensor) and tensor.numel():
             groups.setdefault((tensor.data_ptr(), tensor.shape), []).append((name, tensor))
-    found = {}
+    found: dict[str, str] = {}
     for group in groups.values():
         names = [in_file(*each) for each in group] if len(group) > 1 else []
         kept = [name for name in names if name in saved]

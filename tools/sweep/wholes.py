@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from .loading import Tensors, differences, load, state_of, tensors_in
+from .loading import Tensors, complaint, differences, load, state_of, tensors_in
 from .outcome import PASS, Outcome, Status, none, verdict, wrong
 from .recipes import by_command, findings, merged
 from .subject import Subject, few, read_config, told
@@ -85,12 +85,12 @@ def loads(subject: Subject, out: Path, expected: Tensors) -> Outcome:
     except Exception as error:
         return wrong(f"raises {told(error)}")
     if problems != subject.peer:
-        return wrong(json.dumps(problems)[:300])
+        return wrong(complaint(problems)[:300])
     bad = [n for n in differences(state_of(loaded), expected, close=True) if n not in subject.peer_state]
     if bad:
         return wrong(f"the loaded state differs: {few(bad)}")
     if subject.peer or subject.peer_state:
-        return Outcome(Status.PEER, few(subject.peer or subject.peer_state))
+        return Outcome(Status.PEER, complaint(subject.peer) or few(subject.peer_state))
     return PASS
 
 

@@ -12,7 +12,7 @@ import signal
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
-from typing import TypeVar
+from typing import Any, TypeVar
 
 Task = TypeVar("Task")
 Answer = TypeVar("Answer")
@@ -34,25 +34,30 @@ def each_apart(
 ) -> Iterator[tuple[Task, Answer | str]]:
     """Runs `work` on each task in a forked process of its own, `jobs` at a time. Yields the tasks
     as they end, with the answer or with what befell the process."""
-    waiting, running = iter(tasks), {}
+    waiting = iter(tasks)
+    running: dict[int, tuple[Task, _Child]] = {}
     with selectors.DefaultSelector() as selector:
-        while True:
-            while len(running) < jobs and (task := next(waiting, None)) is not None:
-                child = _start(work, task, seconds)
-                running[child.reader] = task, child
-                selector.register(child.reader, selectors.EVENT_READ)
-            if not running:
-                return
-            for key, _ in selector.select(timeout=1):
-                piece = os.read(key.fd, 1 << 20)
-                running[key.fd][1].data += piece
-                if not piece:
-                    selector.unregister(key.fd)
-                    task, child = running.pop(key.fd)
-                    yield task, _answer(child, seconds)
+        try:
+            while True:
+                while len(running) < jobs and (task := next(waiting, None)) is not None:
+                    child = _start(work, task, seconds)
+                    running[child.reader] = task, child
+                    selector.register(child.reader, selectors.EVENT_READ)
+                if not running:
+                    return
+                for key, _ in selector.select(timeout=1):
+                    piece = os.read(key.fd, 1 << 20)
+                    running[key.fd][1].data += piece
+                    if not piece:
+                        selector.unregister(key.fd)
+                        task, child = running.pop(key.fd)
+                        yield task, _answer(child, seconds)
+                for _, child in running.values():
+                    if time.monotonic() > child.until:
+                        os.killpg(child.pid, signal.SIGKILL)
+        finally:
             for _, child in running.values():
-                if time.monotonic() > child.until:
-                    os.killpg(child.pid, signal.SIGKILL)
+                os.killpg(child.pid, signal.SIGKILL)
 
 
 def _start(work: Callable[[Task], Answer], task: Task, seconds: float) -> _Child:
@@ -61,6 +66,7 @@ def _start(work: Callable[[Task], Answer], task: Task, seconds: float) -> _Child
     if pid == 0:
         try:
             os.close(reader)
+            resource.setrlimit(resource.RLIMIT_CPU, (int(seconds) + 1, int(seconds) + 1))
             _answer_in(work, task, writer)
         finally:
             os._exit(1)
@@ -87,7 +93,7 @@ def _answer_in(work: Callable[[Task], Answer], task: Task, writer: int) -> None:
     os._exit(0)
 
 
-def _answer(child: _Child, seconds: float) -> object:
+def _answer(child: _Child, seconds: float) -> Any:
     os.close(child.reader)
     _, status = os.waitpid(child.pid, 0)
     if child.data and status == 0:
