@@ -91,9 +91,7 @@ def read_ties(catalog: Catalog, checkpoint: Checkpoint, family: Family, views: d
     return Ties(aliases, duplicates, tuple(differ), tuple(undetermined))
 
 
-def _has_part(
-    family: Family, rule: TieRule, alias: str, checkpoint: Checkpoint, views: Mapping[str, View]
-) -> bool:
+def _has_part(family: Family, rule: TieRule, alias: str, checkpoint: Checkpoint, views: Mapping[str, View]) -> bool:
     """Whether the model has the module of an alias that is not stored: a bare model has no head,
     and an encoder no decoder."""
     config = checkpoint.config or {}

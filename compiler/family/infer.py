@@ -39,7 +39,19 @@ _PROJECTIONS = {
 }
 _FEED = {
     "gate": ("gate_proj", "w1", "wi_0", "wg"),
-    "up": ("up_proj", "w3", "wi_1", "wi", "fc1", "c_fc", "dense_h_to_4h", "fc_in", "lin1", "linear_1", "intermediate_dense"),
+    "up": (
+        "up_proj",
+        "w3",
+        "wi_1",
+        "wi",
+        "fc1",
+        "c_fc",
+        "dense_h_to_4h",
+        "fc_in",
+        "lin1",
+        "linear_1",
+        "intermediate_dense",
+    ),
     "down": ("down_proj", "w2", "wo", "fc2", "c_proj", "dense_4h_to_h", "fc_out", "lin2", "linear_2", "output_dense"),
     "gate_up": ("gate_up_proj", "wi_fused"),
 }

@@ -89,9 +89,7 @@ def _per_layer(subject: Subject, stacks: list[Found], known: dict[str, str]) -> 
     if main is None:
         return []
     try:
-        deeper = small_config(
-            subject.kind, head_of(subject.kind, subject.architecture), depth=main.depth + 1
-        )
+        deeper = small_config(subject.kind, head_of(subject.kind, subject.architecture), depth=main.depth + 1)
     except Exception:
         return []
     return per_layer_lists(subject.config, deeper, known[main.path], main.depth)

@@ -25,9 +25,11 @@ def memory_layout(subject: Subject, stacks: list[Found]) -> dict[str, Any] | Non
     renamed: dict[str, str] = {}
     several: dict[str, list[str]] = {}
     for name, sources in subject.sources.items():
+        if not all(subject.stored[name]):
+            continue
         if len(sources) != 1:
             raise NotExpressible(f"{name} is made of {len(sources)} tensors")
-        several.setdefault(_stored(sources[0], subject), []).append(name)
+        several.setdefault(subject.primary(sources[0]), []).append(name)
     rules: dict[str, Any] = {}
     for source, names in several.items():
         if len(names) == 1 and tuple(subject.model.state_dict()[source].shape) == subject.stored[names[0]]:
@@ -39,11 +41,6 @@ def memory_layout(subject: Subject, stacks: list[Found]) -> dict[str, Any] | Non
     rules |= _renamings(renamed)
     detector = _detector(rules, set(subject.stored), stacks)
     return {"detector": detector, "rules": rules}
-
-
-def _stored(names: tuple[str, ...], subject: Subject) -> str:
-    tied = subject.model.all_tied_weights_keys
-    return next((name for name in names if name not in tied), names[0])
 
 
 def _fused(subject: Subject, source: str, names: list[str]) -> dict[str, Any]:

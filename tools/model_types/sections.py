@@ -69,12 +69,7 @@ def _bare_prefix(entry: Entry, base: Entry) -> str:
     theirs = [stack["prefix"] for stack in base.get("stacks", {}).values()]
     if not own or any(prefix in theirs for prefix in own):
         return ""
-    found = {
-        name.removesuffix(prefix)
-        for prefix in own
-        for name in theirs
-        if name.endswith("." + prefix)
-    }
+    found = {name.removesuffix(prefix) for prefix in own for name in theirs if name.endswith("." + prefix)}
     prefix = min(found, key=lambda each: (len(each), each), default="")
     return prefix if prefix and "{i}" not in prefix and all(prefix + each in theirs for each in own) else ""
 
@@ -87,9 +82,7 @@ def _top(name: str) -> str:
 def _bare_layout(tops: Mapping[str, str], base: Entry) -> dict[str, Any]:
     prefix = next(iter(tops.values())).removesuffix(next(iter(tops)))
     first = next(
-        stack["prefix"].removeprefix(prefix)
-        for stack in base["stacks"].values()
-        if stack["prefix"].startswith(prefix)
+        stack["prefix"].removeprefix(prefix) for stack in base["stacks"].values() if stack["prefix"].startswith(prefix)
     )
     return {
         "detector": f"{first}.*",

@@ -46,12 +46,18 @@ class Subject:
         return found.pop() if len(found) == 1 else path
 
     def below(self, path: str) -> list[str]:
-        """The stored tensors that are made of what lies below a module, and of nothing else."""
+        """The stored tensors that are made of what lies below a module, and of nothing else; not those
+        that are there only as tied to others."""
         return [
             name
             for name, sources in self.sources.items()
-            if sources and all(any(each.startswith(path + ".") for each in names) for names in sources)
+            if sources and all(self.primary(names).startswith(path + ".") for names in sources)
         ]
+
+    def primary(self, names: tuple[str, ...]) -> str:
+        """Of the names that one tensor has in memory the one that stands for it."""
+        tied = self.model.all_tied_weights_keys
+        return next((name for name in names if name not in tied), names[0])
 
     def container(self, path: str) -> str | None:
         """What a module with modules inside is called in a file; None where no one name covers it."""

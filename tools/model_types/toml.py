@@ -41,9 +41,7 @@ def _table(path: list[str], table: Mapping[str, Any], double: bool = False) -> I
     for name, what in table.items():
         line = f"{key(name)} = {value(what)}"
         tables = isinstance(what, list) and what and all(isinstance(each, Mapping) for each in what)
-        if tables and len(path) == 1:
-            inner.append((name, what))
-        elif isinstance(what, Mapping) and len(line) > _WIDTH and path[-1] != "rules":
+        if (tables and len(path) == 1) or (isinstance(what, Mapping) and len(line) > _WIDTH and path[-1] != "rules"):
             inner.append((name, what))
         elif isinstance(what, list) and len(line) > _WIDTH:
             lines += [f"{key(name)} = [", *(f"    {value(each)}," for each in what), "]"]
