@@ -19,7 +19,7 @@ from ...grammar.render import escape, render
 from ...grammar.render import to_json as diagnostics_json
 from ...grammar.source import Source, Span
 from ...runtime.catalog.local import LocalCatalog
-from ..explain.checkpoint import depths_text, dtypes, family_text, listed, nbytes, place_of, ties_text
+from ..explain.checkpoint import depths_text, dtypes, family_text, guesses, listed, nbytes, place_of, ties_text
 from ..terminal.amounts import count, size
 from ..terminal.arguments import ALLOW_PICKLE, Parser
 from ..terminal.columns import facts
@@ -68,6 +68,8 @@ def inspect_text(source: str, catalog: Catalog | None = None) -> str:
         ("layers", depths_text(model.space.depths)),
         ("files", f"{count(len(files), 'weight file')}, {size(sum(f.size for f in files))}"),
     ]
+    if guesses(model):
+        rows.append(("from names", escape("; ".join(guesses(model)))))
     if model.ignored:
         rows.append(("ignored", f"{count(len(model.ignored), 'buffer')}: {listed(map(escape, model.ignored))}"))
     lines = [escape(model.checkpoint.location), *facts(rows), "", "places"]
@@ -85,6 +87,8 @@ def inspect_json(source: str, catalog: Catalog | None = None) -> str:
         "location": model.checkpoint.location,
         "family": model.family.name,
         "inferred": model.family.inferred,
+        "guesses": guesses(model),
+        "transformers": model.family.version,
         "layout": model.layout,
         "parameters": model.parameters,
         "bytes": nbytes(model),
