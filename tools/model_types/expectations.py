@@ -1,0 +1,319 @@
+"""What a config makes transformers expect: found out by changing one key after the other."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import field
+from typing import Any
+
+from transformers import PreTrainedConfig
+
+from mergec.compiler.family.config_rules import Undecided, rule
+from mergec.grammar.records import dataclass
+
+from .names import Seen, read, runs_of
+from .probes import Data, Make, Path, Probe, Prober, get
+from .rules import Fitter, Point, keys_of, values_of
+
+_MOST_KEYS = 14
+_SMALL = 16  # a length that no key was seen to change
+
+
+@dataclass(slots=True, eq=False)
+class Expectations:
+    """`runs`: how many of what is numbered; `tensors`: shape and condition of each pattern;
+    `defaults` and `derived`: what a config that is silent about a key means. `unknown`: patterns
+    for which no rule was found."""
+
+    runs: dict[str, str] = field(default_factory=dict)
+    tensors: dict[str, tuple[str, str | None]] = field(default_factory=dict)
+    defaults: dict[str, Any] = field(default_factory=dict)
+    derived: dict[str, str] = field(default_factory=dict)
+    unknown: list[str] = field(default_factory=list)
+
+
+def expectations(config_class: type[PreTrainedConfig], make: Make, base: Data) -> Expectations:
+    """The expectations of one architecture: `base` is a small config of the type, rich in parts."""
+    prober = Prober(config_class, make, base)
+    prober.run()
+    return _Reader(prober).read() if prober.probes else Expectations()
+
+
+Where = tuple[int, int | None]
+"""The number of a probe and of a layer in it."""
+
+
+class _Reader:
+    def __init__(self, prober: Prober) -> None:
+        self.prober = prober
+        self.probes: Sequence[Probe] = prober.probes
+        self.runs = runs_of([p.tensors for p in self.probes])
+        read_ = [read(p.tensors, self.runs) for p in self.probes]
+        self.seen: list[dict[str, Seen]] = [r[0] for r in read_]
+        self.counts = [r[1] for r in read_]
+        self.flat = [dict(keys_of(p.config)) for p in self.probes]
+        self.singles = [k for k, p in enumerate(self.probes) if p.single]
+        self.moved = {k: self._differ(k, p.base) for k, p in enumerate(self.probes)}
+        self.memo: dict[Any, str | None] = {}
+        self.fitters: dict[Any, Fitter] = {}
+        self.out = Expectations()
+
+    def read(self) -> Expectations:
+        for head in sorted(self.runs):
+            found = self._count(head)
+            if found is None:
+                self.out.unknown.append(head)
+            else:
+                self.out.runs[head] = found
+        for text in dict.fromkeys(text for seen in self.seen for text in seen):
+            if any(text.startswith(f"{head}.{{") for head in self.out.unknown):
+                continue
+            made = self._tensor(text)
+            if made is None:
+                self.out.unknown.append(text)
+            else:
+                self.out.tensors[text] = made
+        self._derive()
+        self._silence()
+        return self.out
+
+    def _differ(self, k: int, base: int) -> set[str]:
+        """The keys in which two probes differ."""
+        here, there = self.flat[k], self.flat[base]
+        return {key for key in here.keys() | there.keys() if here.get(key) != there.get(key) and not _idle(key)}
+
+    # --- single things
+
+    def _count(self, head: str) -> str | None:
+        wanted: dict[Where, Any] = {}
+        for k, counts in enumerate(self.counts):
+            for i, count in counts.get(head, {}).items():
+                wanted[k, i] = count
+        return self._fit(head, wanted, lengths=True)
+
+    def _layers(self, k: int, text: str) -> range | tuple[None]:
+        """The layers in which a pattern could be, in a probe."""
+        if "{i}" not in text:
+            return (None,)
+        return range(self.counts[k].get(text.split(".{i}", 1)[0], {}).get(None, 0))
+
+    def _tensor(self, text: str) -> tuple[str, str | None] | None:
+        present: dict[Where, Any] = {}
+        shapes: dict[Where, Any] = {}
+        for k, seen in enumerate(self.seen):
+            at = seen[text].at if text in seen else {}
+            for i in self._layers(k, text):
+                present[k, i] = i in at
+                if i in at and at[i] is not None:
+                    shapes[k, i] = at[i]
+        ranks = {len(s) for s in shapes.values()}
+        if len(ranks) != 1:
+            return None
+        condition = self._fit(text, present, lengths=False)
+        if condition is None:
+            return None
+        dims = []
+        for axis in range(ranks.pop()):
+            found = self._fit(text, {w: s[axis] for w, s in shapes.items()}, lengths=True)
+            if found is None or (found.isdigit() and int(found) > _SMALL and self._unmoved(int(found))):
+                found = "?"
+            dims.append(found)
+        return ", ".join(dims), None if condition == "True" else condition
+
+    def _unmoved(self, value: int) -> bool:
+        """Whether a key that could not be changed, or changed nothing, holds this number."""
+        moved = set().union(*(self.moved[k] for k in self.singles)) if self.singles else set()
+        return any(type(v) is int and v == value and key not in moved for key, v in self.flat[0].items())
+
+    # --- rules
+
+    def _fit(self, text: str, wanted: Mapping[Where, Any], *, lengths: bool) -> str | None:
+        if not wanted:
+            return None
+        relevant = self._relevant(wanted)
+        found = self._with(text, wanted, relevant, lengths)
+        if found is None:
+            more = relevant | self._relevant_at_all(wanted)
+            if more != relevant and len(more) <= _MOST_KEYS:
+                found = self._with(text, wanted, more, lengths)
+        return found
+
+    def _relevant(self, wanted: Mapping[Where, Any]) -> frozenset[str]:
+        """Keys whose change alone changes it."""
+        keys: set[str] = set()
+        own: dict[int, dict[int | None, Any]] = {}
+        for (k, i), v in wanted.items():
+            own.setdefault(k, {})[i] = v
+        for k in self.singles:
+            each, first = own.get(k, {}), own.get(self.probes[k].base, {})
+            if any(i in each and each[i] != v for i, v in first.items()) or (first and each and len(each) > len(first) and set(each.values()) != set(first.values())):
+                keys |= self.moved[k]
+        for base, first in own.items():
+            if self.probes[base].base == base and len(set(first.values())) > 1:
+                for key, v in self.flat[base].items():
+                    if isinstance(v, (list, tuple)) and len(v) >= len(first) > 1 and not _idle(key):
+                        keys.add(key)
+        return frozenset(keys)
+
+    def _relevant_at_all(self, wanted: Mapping[Where, Any]) -> frozenset[str]:
+        """Keys of each probe in which it differs from its base."""
+        keys: set[str] = set()
+        for (k, i), v in wanted.items():
+            base = self.probes[k].base
+            if wanted.get((base, i), v) != v and len(self.moved[k]) < 6:
+                keys |= self.moved[k]
+        return frozenset(keys)
+
+    def _with(self, text: str, wanted: Mapping[Where, Any], keys: frozenset[str], lengths: bool) -> str | None:
+        at = tuple(wanted)
+        ask = (keys, at, tuple(wanted.values()), lengths)
+        if ask in self.memo:
+            return self.memo[ask]
+        pool: dict[Any, Where] = {}
+        sizes = {key for key in keys if type(self.flat[0].get(key)) is int} if lengths else set()
+        for (k, i), v in wanted.items():
+            if any(self.flat[k].get(key) is None for key in sizes):
+                continue  # see `_derive`
+            mark = (tuple(repr(self.flat[k].get(key)) for key in sorted(keys)), i, self._n(k, text) if i is not None else None, v)
+            pool.setdefault(mark, (k, i))
+        chosen = list(pool.values())[:400]
+        points = [Point(self.probes[k].config, i, self._n(k, text) if i is not None else None) for k, i in chosen]
+        values = tuple(wanted[w] for w in chosen)
+        fitter = Fitter(points, keys)
+        found = fitter.length(values) if lengths else fitter.condition(values)
+        if found is not None and values_of(found, points) != values:
+            found = None
+        self.memo[ask] = found
+        return found
+
+    def _n(self, k: int, text: str) -> int | None:
+        return self.counts[k].get(text.split(".{i}", 1)[0], {}).get(None)
+
+    # --- what a silent config means
+
+    def _keys(self) -> set[str]:
+        """The keys that the rules read."""
+        texts = [*self.out.runs.values()]
+        for shape, condition in self.out.tensors.values():
+            texts += [*shape.split(", "), condition or "?"]
+        return {key for text in texts if text != "?" for key in rule(text).keys}
+
+    def _derive(self) -> None:
+        """What a number is where the config has none, by the lengths that then result."""
+        nones = {
+            key: [k for k in range(len(self.probes)) if self.flat[k].get(key) is None]
+            for key in self._keys()
+            if type(self.flat[0].get(key)) is int
+        }
+        for key, probes in nones.items():
+            if not probes:
+                continue
+            points: list[Point] = []
+            values: list[int] = []
+            for text, (shape, _) in self.out.tensors.items():
+                for axis, length in enumerate(shape.split(", ")):
+                    if length == "?" or key not in rule(length).keys or " if " in length:
+                        continue
+                    for k in probes:
+                        for i, dims in (self.seen[k][text].at if text in self.seen[k] else {}).items():
+                            at = Point(self.probes[k].config, i, self._n(k, text))
+                            value = _solved(length, key, at, dims[axis]) if dims is not None else None
+                            if value is not None:
+                                points.append(at)
+                                values.append(value)
+                            break
+                if len(points) > 20:
+                    break
+            if not points:
+                continue
+            level = key.rpartition(".")[0]
+            columns = [dict(keys_of(p.config)) for p in points]
+            beside = [k for k, v in columns[0].items() if type(v) is int and k.rpartition(".")[0] == level and len({repr(c.get(k)) for c in columns}) > 1]
+            found = Fitter(points, beside).length(tuple(values))
+            if found is not None and not found.isdigit():
+                self.out.derived[key] = found
+
+    def _silence(self) -> None:
+        for key in sorted(self._keys()):
+            self._silent(key, tuple(key.split(".")))
+
+    def _silent(self, key: str, path: Path) -> None:
+        """What a key means where it is absent."""
+        points: list[Point] = []
+        values: list[Any] = []
+        done: set[str] = set()
+        for probe in self.probes:
+            given = _without(probe.given, path)
+            if given is None or repr(given) in done:
+                continue
+            done.add(repr(given))
+            config = self.prober.complete(given)
+            if config is None:
+                continue
+            try:
+                value = get(config, path)
+            except (KeyError, TypeError):
+                continue
+            points.append(Point({k: v for k, v in config.items()}))
+            values.append(value)
+            if len(points) > 150:
+                break
+        if not values:
+            return
+        first = values[0]
+        if all(type(v) is type(first) and v == first for v in values):
+            if isinstance(first, (int, float, bool, str)) or first is None:
+                self.out.defaults[key] = first
+            elif isinstance(first, (list, tuple)) and all(isinstance(v, (int, float, str)) for v in first):
+                self.out.defaults[key] = list(first)
+            return
+        if all(type(v) is int for v in values):
+            flat = [dict(keys_of(p.config)) for p in points]
+            moving = {k for f, v in zip(flat, values, strict=True) if v != first for k, w in f.items() if flat[0].get(k) != w and k != key and not _idle(k)}
+            beside = {k for k in moving if k.rpartition(".")[0] == key.rpartition(".")[0]}
+            for some in (beside, moving):
+                some = {k for k in some if len({f.get(k) for f in flat if not isinstance(f.get(k), (list, dict))}) > 1}
+                if 0 < len(some) <= 24:
+                    fitted = Fitter(points, some).length(tuple(values))
+                    if fitted is not None and values_of(fitted, points) == tuple(values):
+                        self.out.derived.setdefault(key, fitted)
+                        return
+
+
+def _solved(length: str, key: str, at: Point, wanted: int) -> int | None:
+    """The value of a key for which a rule gives this length."""
+    parsed = rule(length)
+
+    def with_(value: int) -> Any:
+        return parsed.value(lambda k: value if k == key else at.lookup(k), i=at.i, n=at.n)
+
+    try:
+        none, one = with_(0), with_(1)
+    except Undecided:
+        return None
+    step = one - none
+    if not step or (wanted - none) % step:
+        return None
+    return int((wanted - none) // step)
+
+
+def _without(given: Data, path: Path) -> Data | None:
+    if not path:
+        return None
+    if path[0] not in given:
+        return given if len(path) == 1 else None
+    if len(path) == 1:
+        return {k: v for k, v in given.items() if k != path[0]}
+    inner = given[path[0]]
+    if not isinstance(inner, dict):
+        return None
+    below = _without(inner, path[1:])
+    return None if below is None else {**given, path[0]: below}
+
+
+def _idle(key: str) -> bool:
+    last = key.rpartition(".")[2]
+    return last in {"architectures", "dtype", "torch_dtype", "transformers_version", "_name_or_path", "id2label", "label2id"}
+
+
+Maker = Callable[[Any], Any]
