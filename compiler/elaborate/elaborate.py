@@ -74,7 +74,7 @@ class _Elaborator:
         copied: list[str] = []
         missing: list[str] = []
         duplicates = output_duplicates(self.template, self.space, owner, ties, self.vocabulary)
-        make = OutputBuilder(self.settings, self.vocabulary, self.space, kept, self.errors, self.catalog)
+        make = OutputBuilder(self.settings, self.vocabulary, self.space, kept, self.errors, self.catalog, sources)
         given = {id(c): self.statement(c, owner, {**ties, **duplicates}) for c in found}
         rest = ValueSource(None, Leaf(self.template, None, self.template.span), self.template.span, {}, ())
         for name in self.space.names:

@@ -26,6 +26,8 @@ from ..terms.terms import Leaf, Where, has_adapter, is_region, models_in, where_
 from .absences import Absences
 from .equivalence import RegionSignature, Sight, is_shared, read_twice
 from .instantiate import Instantiator
+from .layer_origins import Sources
+from .layer_shapes import LayerShapes
 from .resize import common_shape
 from .ties import KeptTie
 from .vocabulary import Vocabulary
@@ -78,8 +80,10 @@ class OutputBuilder:
         kept: Sequence[KeptTie],
         errors: list[Diagnostic],
         catalog: Catalog,
+        sources: Mapping[str, Sources],
     ) -> None:
         self.graph = Graph()
+        self._shapes = LayerShapes(settings.template, space, sources)
         self._settings, self._vocabulary, self._space, self._errors = settings, vocabulary, space, errors
         self._catalog = catalog
         self._template = settings.template
@@ -108,6 +112,7 @@ class OutputBuilder:
         if sight is None:
             return self._give_alone(given, name) is not None
         expected = (like[1].shape, self._template.dtype(like[1])) if like is not None else None
+        expected = (expected, self._shapes.expected(name))
         key = (expected, self._template.family.vocabulary.get(name), sight.key)
         kind = given.kinds.get(key)
         if kind is None:
@@ -284,7 +289,7 @@ class OutputBuilder:
     def _output(self, name: str, node: Node, statement: int | None, span: Span) -> Output | None:
         """The output of this value, brought to the tensor's shape; None where it is wrong."""
         like = self._template.find(name)
-        expected = like[1].shape if like is not None else None
+        expected = self._shapes.expected(name)
         axis = self._template.family.vocabulary.get(name)
         if node.shape is None:
             if expected is None:

@@ -112,8 +112,7 @@ class Family:
       non-parameters.
     - `vocabulary`: tensors with a vocabulary axis, and which one; `vocab_key`: the config's key for
       its length.
-    - `per_layer_keys`: the config's lists with one item per layer. `experts_key`: its number of
-      experts.
+    - `experts_key`: the config's number of experts. `defaults`: what its silence about a key means.
     - `inferred`: from tensor names, not from the table.
 
     Config keys are dotted where nested.
@@ -132,8 +131,8 @@ class Family:
     ignored: tuple[str, ...]
     vocabulary: Mapping[str, int]
     vocab_key: str | None
-    per_layer_keys: tuple[str, ...]
     experts_key: str | None
+    defaults: Mapping[str, Any]
     layouts: tuple[Layout, ...]
     inferred: bool = False
 
@@ -219,8 +218,8 @@ def build(entry: Entry, *, inferred: bool = False) -> Family:
         ignored=_strings(entry.get("ignored", ())),
         vocabulary=MappingProxyType(dict(entry.get("vocabulary", {}))),
         vocab_key=entry.get("vocab_key"),
-        per_layer_keys=_strings(entry.get("per_layer_keys", ())),
         experts_key=entry.get("experts_key"),
+        defaults=MappingProxyType(dict(entry.get("defaults", {}))),
         layouts=tuple(_layout(name, data) for name, data in entry.get("layouts", {}).items()),
         inferred=inferred,
     )

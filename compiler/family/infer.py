@@ -102,6 +102,7 @@ def infer(names: Collection[str], config: Mapping[str, Any] | None) -> Entry:
     vocabulary, ties = _vocabulary(places, set(names), config)
     kind = config.get("model_type")
     extra = next(_keys(("num_nextn_predict_layers",), config, nested), None)
+    facts = _facts({stack: (prefix, runs[prefix].depth) for stack, prefix in stacks.items()}, extra, config, nested)
     return {
         "name": kind if isinstance(kind, str) and kind else "unknown",
         "stacks": {
@@ -109,6 +110,7 @@ def infer(names: Collection[str], config: Mapping[str, Any] | None) -> Entry:
                 "prefix": prefix + "{i}",
                 "depth_key": _depth_key(stack, prefix, runs[prefix].depth, extra, config, nested, len(stacks) == 1),
                 "extra_key": extra,
+                "facts": facts.get(stack, []),
             }
             for stack, prefix in stacks.items()
         },
@@ -120,7 +122,6 @@ def infer(names: Collection[str], config: Mapping[str, Any] | None) -> Entry:
         "ignored": ["*.rotary_emb.inv_freq", "*.position_ids"],
         "vocabulary": vocabulary,
         "vocab_key": next(_keys(["vocab_size"], config, _text_first(nested)), None),
-        "per_layer_keys": _lists(runs[stacks[main]].depth, config, nested) if main else [],
         "experts_key": next(_keys(_EXPERT_COUNT, config, nested), None),
     }
 
@@ -399,13 +400,63 @@ def _text_first(nested: Sequence[str]) -> list[str]:
     return sorted(nested, key=lambda key: _side(key) in ("vision", "audio"))
 
 
-def _lists(length: int, config: Mapping[str, Any], nested: Sequence[str]) -> list[str]:
-    """Lists that have one item per layer and say so in their names."""
-    keys = [key for key in config if "layer" in key and "." not in key]
-    keys += [
-        f"{outer}.{key}"
-        for outer in nested
-        for key in config[outer]
-        if isinstance(key, str) and "layer" in key and "." not in key
-    ]
-    return [key for key in keys if isinstance(value := config_value(config, key), list) and len(value) == length]
+def _facts(
+    stacks: Mapping[str, tuple[str, int]], extra: str | None, config: Mapping[str, Any], nested: Sequence[str]
+) -> dict[str, list[dict[str, str]]]:
+    """The lists of the config that have an item for each layer, by stack; `stacks` are prefixes and
+    depths."""
+    beyond = config_value(config, extra) if extra else 0
+    found: dict[str, list[dict[str, str]]] = {}
+    keys = [key for key in config if "." not in key]
+    keys += [f"{outer}.{key}" for outer in nested for key in config[outer] if isinstance(key, str) and "." not in key]
+    for key in keys:
+        value, name = config_value(config, key), key.rpartition(".")[2]
+        numbers = isinstance(value, list) and key.replace(".", "").isidentifier() and _has_numbers(name, value)
+        if not isinstance(value, list) or not (numbers or _has_item_each(name, value)):
+            continue
+        fits = {
+            stack: (_said_of(key, stack, prefix), depth)
+            for stack, (prefix, depth) in stacks.items()
+            if _may_say(key, prefix)
+            and (
+                max(value) < depth
+                if numbers
+                else len(value) in (depth, depth - beyond if type(beyond) is int else depth)
+            )
+        }
+        # of stacks that are as deep: the one that the key names, else the text model or the decoder
+        best = max(
+            fits, key=lambda stack: (fits[stack][0], stack.partition(".")[0] in ("text", "decoder")), default=None
+        )
+        if best is not None:
+            found.setdefault(best, []).append({"rule": f"i in {key}"} if numbers else {"items": key})
+    return found
+
+
+def _has_item_each(key: str, value: Sequence[Any]) -> bool:
+    """Whether a list whose length is that of a stack is no such by chance: its key says so, or it
+    is a long one that does not name tokens, classes or layers."""
+    words = key.lower()
+    if any(word in words for word in ("layer", "block", "types", "pattern")):
+        return len(value) < 2 or not _ascends(value)
+    named = any(word in words for word in ("token", "architectures", "label", "name", "ids", "index", "indices"))
+    return len(value) >= 4 and not named and not _ascends(value)
+
+
+def _has_numbers(key: str, value: Sequence[Any]) -> bool:
+    """Whether a list holds the numbers of layers that are of another kind; those that only hand on
+    what they computed are the same as the others."""
+    if any(word in key for word in ("out", "intermediate", "feature", "hidden")):
+        return False
+    return key.endswith(("_layers", "_idxs", "_layer_indices", "_layers_indices")) and bool(value) and _ascends(value)
+
+
+def _ascends(value: Sequence[Any]) -> bool:
+    """Whether these are numbers of layers."""
+    return all(type(each) is int for each in value) and list(value) == sorted(set(value))
+
+
+def _said_of(key: str, stack: str, prefix: str) -> bool:
+    """Whether a key names the stack: by the config that it lies in, or in its name."""
+    sides = {stack.partition(".")[0], _side(prefix)}
+    return any(side in key for side in sides if side is not None)
