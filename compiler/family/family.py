@@ -17,6 +17,7 @@ from types import MappingProxyType
 from typing import Any
 
 from ...grammar.records import dataclass
+from .expected import Expected, expected_of
 from .infer import Entry, infer
 from .patterns import any_of, kind_of, pattern, split
 
@@ -113,7 +114,8 @@ class Family:
     - `vocabulary`: tensors with a vocabulary axis, and which one; `vocab_key`: the config's key for
       its length.
     - `experts_key`: the config's number of experts. `defaults`: what its silence about a key means.
-    - `inferred`: from tensor names, not from the table.
+    - `inferred`: from tensor names, not from the table. `expected`: what a config makes a loader
+      expect, None where that is not known.
 
     Config keys are dotted where nested.
     """
@@ -135,6 +137,7 @@ class Family:
     defaults: Mapping[str, Any]
     layouts: tuple[Layout, ...]
     inferred: bool = False
+    expected: Expected | None = None
 
     def roles_of(self, stack: str) -> Mapping[str, tuple[str, ...]]:
         """The roles below a layer of the named stack."""
@@ -222,6 +225,7 @@ def build(entry: Entry, *, inferred: bool = False) -> Family:
         defaults=MappingProxyType(dict(entry.get("defaults", {}))),
         layouts=tuple(_layout(name, data) for name, data in entry.get("layouts", {}).items()),
         inferred=inferred,
+        expected=expected_of(entry),
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import field
 from typing import Any
@@ -11,6 +12,7 @@ from transformers import PreTrainedConfig
 from mergec.compiler.family.config_rules import Undecided, rule
 from mergec.grammar.records import dataclass
 
+from .facts import Fact, Lists, by_itself, position_rules
 from .names import Seen, read, runs_of
 from .probes import Data, Make, Path, Probe, Prober, get
 from .rules import Fitter, Point, keys_of, values_of
@@ -29,6 +31,8 @@ class Expectations:
     tensors: dict[str, tuple[str, str | None]] = field(default_factory=dict)
     defaults: dict[str, Any] = field(default_factory=dict)
     derived: dict[str, str] = field(default_factory=dict)
+    facts: dict[str, list[Fact]] = field(default_factory=dict)
+    unsaid: list[str] = field(default_factory=list)
     unknown: list[str] = field(default_factory=list)
 
 
@@ -73,6 +77,7 @@ class _Reader:
                 self.out.unknown.append(text)
             else:
                 self.out.tensors[text] = made
+        self._facts()
         self._derive()
         self._silence()
         return self.out
@@ -189,6 +194,91 @@ class _Reader:
     def _n(self, k: int, text: str) -> int | None:
         return self.counts[k].get(text.split(".{i}", 1)[0], {}).get(None)
 
+    # --- what layers are by themselves
+
+    def _facts(self) -> None:
+        for head, count in self.out.runs.items():
+            keys = rule(count).keys
+            if "{i}" in head or len(keys) != 1:
+                continue
+            level, _, key = keys[0].rpartition(".")
+            found: list[Fact] = []
+            if count == keys[0]:
+                lists = Lists(self.prober, tuple(level.split(".")) if level else (), key)
+                found += lists.facts()
+                self.out.defaults |= lists.defaults
+                self._numbers(head, lists)
+            elif count == f"len({keys[0]})":
+                found.append((keys[0], None))
+            points = [Point(p.config, i, n) for k, p in enumerate(self.probes) if (n := self.counts[k].get(head, {}).get(None)) for i in range(n)]
+            own = [c for text, (_, c) in self.out.tensors.items() if c and text.startswith(f"{head}.{{i}}.")]
+            items = self._items(head, [c for text, (s, c) in self.out.tensors.items() if text.startswith(f"{head}.{{i}}.") for c in (*s.split(", "), c or "?") if c != "?"])
+            found += [(each, None) for each in items if each not in {f for f, _ in found}]
+            rules = by_itself(points, position_rules(own))
+            found += [(None, text) for text in rules]
+            found += [(None, text) for text in self._marks(head, found)]
+            if found:
+                self.out.facts[head] = found
+
+    def _numbers(self, head: str, lists: Lists) -> None:
+        """Lists of layer numbers that the class makes by a rule where a config has none."""
+        below = [text for text, (_, c) in self.out.tensors.items() if text.startswith(f"{head}.{{i}}.") and c]
+        named = {key for text in below for key in rule(self.out.tensors[text][1] or "").keys}
+        for key in sorted(named):
+            if not any(f"in {key}" in (self.out.tensors[text][1] or "") for text in below):
+                continue
+            made = lists.membership(key.rpartition(".")[2])
+            if made is None:
+                continue
+            for text in below:
+                shape, condition = self.out.tensors[text]
+                either = f"(i in {key} if {key} is not None else {made})"
+                new = re.sub(rf"\bi not in {re.escape(key)}(?![\w.])", f"not {either}", condition or "")
+                new = re.sub(rf"(?<!\()\bi in {re.escape(key)}(?![\w.])", either, new)
+                self.out.tensors[text] = shape, new
+
+    def _items(self, head: str, texts: Sequence[str]) -> list[str]:
+        """Lists of which rules read the item of a layer."""
+        return sorted({key for text in texts for key in rule(text).keys if f"{key}[i]" in text})
+
+    def _marks(self, head: str, known: Sequence[Fact]) -> list[str]:
+        """Rules for what the modules of layers differ in and nothing else tells."""
+        lists = [items for items, _ in known if items]
+        rules = [text for items, text in known if items is None and text]
+        out: list[str] = []
+        done: set[Any] = set()
+        for mark in sorted({m for p in self.probes for m in p.marks.get(head, {})}):
+            wanted: dict[Where, Any] = {}
+            for k, probe in enumerate(self.probes):
+                values = probe.marks.get(head, {}).get(mark)
+                n = self.counts[k].get(head, {}).get(None)
+                if n is None or (values is not None and len(values) != n):
+                    continue
+                for i in range(n if values is not None else 0):
+                    wanted[k, i] = values[i] if values is not None else None
+            told: dict[Any, Any] = {}
+            alike = True
+            for (k, i), v in wanted.items():
+                at = Point(self.probes[k].config, i, self.counts[k][head][None])
+                key = (k, *(_item(at, items, i) for items in lists), *values_of_rules(rules, at))
+                alike = alike and told.setdefault(key, v) == v
+            if alike:
+                continue
+            marked = tuple((w, repr(v)) for w, v in wanted.items())
+            if marked in done or len({repr(v) for v in wanted.values()}) > 4:
+                continue
+            done.add(marked)
+            kinds = sorted({repr(v) for v in wanted.values()})
+            for kind in kinds[:-1]:
+                text = self._fit(f"{head}.{{i}}", {w: repr(v) == kind for w, v in wanted.items()}, lengths=False)
+                if text is None:
+                    self.out.unknown.append(f"{head}.{{i}}: {mark}")
+                    break
+                if text not in out and text not in ("True", "False") and _varies(text):
+                    out.append(text)
+                    rules.append(text)
+        return out
+
     # --- what a silent config means
 
     def _keys(self) -> set[str]:
@@ -196,34 +286,22 @@ class _Reader:
         texts = [*self.out.runs.values()]
         for shape, condition in self.out.tensors.values():
             texts += [*shape.split(", "), condition or "?"]
+        texts += [text for facts in self.out.facts.values() for _, text in facts if text]
         return {key for text in texts if text != "?" for key in rule(text).keys}
 
     def _derive(self) -> None:
         """What a number is where the config has none, by the lengths that then result."""
-        nones = {
-            key: [k for k in range(len(self.probes)) if self.flat[k].get(key) is None]
-            for key in self._keys()
-            if type(self.flat[0].get(key)) is int
-        }
-        for key, probes in nones.items():
-            if not probes:
+        keys = {k for p in range(len(self.probes)) for k, v in self.flat[p].items() if v is None}
+        keys |= {".".join(path) for path in self.prober.without}
+        for key in sorted(keys & self._keys()):
+            if type(self.flat[0].get(key)) is not int:
                 continue
             points: list[Point] = []
             values: list[int] = []
-            for text, (shape, _) in self.out.tensors.items():
-                for axis, length in enumerate(shape.split(", ")):
-                    if length == "?" or key not in rule(length).keys or " if " in length:
-                        continue
-                    for k in probes:
-                        for i, dims in (self.seen[k][text].at if text in self.seen[k] else {}).items():
-                            at = Point(self.probes[k].config, i, self._n(k, text))
-                            value = _solved(length, key, at, dims[axis]) if dims is not None else None
-                            if value is not None:
-                                points.append(at)
-                                values.append(value)
-                            break
-                if len(points) > 20:
-                    break
+            for probe in self.prober.silent(tuple(key.split("."))):
+                for at, value in self._implied(key, probe):
+                    points.append(at)
+                    values.append(value)
             if not points:
                 continue
             level = key.rpartition(".")[0]
@@ -233,9 +311,29 @@ class _Reader:
             if found is not None and not found.isdigit():
                 self.out.derived[key] = found
 
+    def _implied(self, key: str, probe: Probe) -> list[tuple[Point, int]]:
+        """The value of a key, by the first length that it is in."""
+        seen, counts = read(probe.tensors, self.runs)
+        for text, (shape, _) in self.out.tensors.items():
+            for axis, length in enumerate(shape.split(", ")):
+                if text not in seen or length == "?" or key not in rule(length).keys or " if " in length:
+                    continue
+                i, dims = next(iter(seen[text].at.items()))
+                n = counts.get(text.split(".{i}", 1)[0], {}).get(None)
+                at = Point(probe.config, i, n)
+                value = _solved(length, key, at, dims[axis]) if dims is not None else None
+                if value is not None:
+                    return [(at, value)]
+        return []
+
     def _silence(self) -> None:
+        self.said: set[str] = set()
         for key in sorted(self._keys()):
-            self._silent(key, tuple(key.split(".")))
+            if not any(f"{key} is not None else" in (c or "") for _, c in self.out.tensors.values()):
+                self._silent(key, tuple(key.split(".")))
+            else:
+                self.said.add(key)
+        self.out.unsaid = sorted(self._keys() - self.said - self.out.defaults.keys() - self.out.derived.keys())
 
     def _silent(self, key: str, path: Path) -> None:
         """What a key means where it is absent."""
@@ -262,7 +360,9 @@ class _Reader:
             return
         first = values[0]
         if all(type(v) is type(first) and v == first for v in values):
-            if isinstance(first, (int, float, bool, str)) or first is None:
+            if first is None:
+                self.said.add(key)
+            elif isinstance(first, (int, float, bool, str)):
                 self.out.defaults[key] = first
             elif isinstance(first, (list, tuple)) and all(isinstance(v, (int, float, str)) for v in first):
                 self.out.defaults[key] = list(first)
@@ -278,6 +378,21 @@ class _Reader:
                     if fitted is not None and values_of(fitted, points) == tuple(values):
                         self.out.derived.setdefault(key, fitted)
                         return
+
+
+def _item(at: Point, items: str, i: int | None) -> Any:
+    try:
+        return repr(at.lookup(items)[i])
+    except (KeyError, TypeError, IndexError):
+        return None
+
+
+def values_of_rules(rules: Sequence[str], at: Point) -> tuple[Any, ...]:
+    return tuple(values_of(text, [at])[0] for text in rules)
+
+
+def _varies(text: str) -> bool:
+    return bool(position_rules([text]))
 
 
 def _solved(length: str, key: str, at: Point, wanted: int) -> int | None:

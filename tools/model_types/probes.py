@@ -46,6 +46,8 @@ _WORDS = {
 _EXPERTS = re.compile(r"^(?!.*(per_tok|shared|top)).*experts?$|^expert_num$")
 _PERIOD = re.compile(r"period$|interval$|step$|every|freq|pattern$|offset$")
 _BY_POSITION = re.compile(r"period$|interval$|sparse_step$|_freq|pattern$|first_k|max_window|layer_step|kv_shared")
+_ABSENT = "absent"
+_NO_MARKS = frozenset(("training", "layer_idx", "layer_id", "layer_index", "p", "drop_prob", "layer_number"))
 _DEEP = 6
 _MOST_TENSORS = 5000
 _MOST_BASES = 5
@@ -63,15 +65,48 @@ class Probe:
     given: Data
     config: Mapping[str, Any]
     tensors: Mapping[str, tuple[int, ...]]
+    marks: Mapping[str, Mapping[str, tuple[Any, ...]]]
 
 
-def stored(model: Any) -> dict[str, tuple[int, ...]]:
-    """Names and shapes that `save_pretrained` would write."""
+def stored(model: Any) -> dict[str, torch.Tensor]:
+    """The tensors that `save_pretrained` would write."""
     state = {n: t for n, t in model.state_dict().items() if isinstance(t, torch.Tensor)}
     for name in model._keys_to_ignore_on_save or ():
         state.pop(name, None)
     state = remove_tied_weights_from_state_dict(state, model)
-    return {n: tuple(t.shape) for n, t in revert_weight_conversion(model, state).items()}
+    return dict(revert_weight_conversion(model, state))
+
+
+def marks(model: Any, tensors: Mapping[str, torch.Tensor]) -> dict[str, dict[str, tuple[Any, ...]]]:
+    """What the modules of layers differ in: for each list of layers, by the prefix of its tensors,
+    attributes with their values, a layer an item."""
+    own = [n for n, _ in (*model.named_parameters(), *model.named_buffers())]
+    out: dict[str, dict[str, tuple[Any, ...]]] = {}
+    for path, layers in model.named_modules():
+        if not isinstance(layers, torch.nn.ModuleList) or len(layers) < 2:
+            continue
+        inner = next((n for n in own if n.startswith(f"{path}.0.")), None)
+        if inner is None:
+            continue
+        head = path if inner in tensors else _renamed(path, inner, tensors)
+        found: dict[str, list[Any]] = {}
+        for k, layer in enumerate(layers):
+            for below, module in layer.named_modules():
+                values = {"": type(module).__name__, **vars(module)}
+                for name, value in values.items():
+                    if name[:1] == "_" or name in _NO_MARKS or type(value) not in (int, float, bool, str, type(None)):
+                        continue
+                    found.setdefault(f"{below}.{name}", [_ABSENT] * len(layers))[k] = value
+        telling = {n: tuple(v) for n, v in found.items() if len(set(map(repr, v))) > 1 and v != list(range(len(v)))}
+        if telling:
+            out[head] = telling
+    return out
+
+
+def _renamed(path: str, inner: str, tensors: Mapping[str, torch.Tensor]) -> str:
+    """What a list of layers is called in a file, by a tensor of its first layer."""
+    tail = inner[len(path) :]
+    return next((n.removesuffix(tail) for n in tensors if n.endswith(tail)), path)
 
 
 class Prober:
@@ -102,7 +137,8 @@ class Prober:
             return None
         if not tensors or len(tensors) > _MOST_TENSORS:
             return None
-        return Probe(base, single, given, model.config.to_dict(), tensors)
+        shapes = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
+        return Probe(base, single, given, model.config.to_dict(), shapes, marks(model, tensors))
 
     def run(self) -> None:
         """Probes the base, each key by itself, and several at a time; and the same from configs
@@ -121,7 +157,7 @@ class Prober:
                 break
             known |= new
             p = self.probes[k]
-            self.probes.append(Probe(len(self.probes), False, p.given, p.config, p.tensors))
+            self.probes.append(Probe(len(self.probes), False, p.given, p.config, p.tensors, p.marks))
             self._singles(len(self.probes) - 1)
         self._together()
 
@@ -155,7 +191,8 @@ class Prober:
                 if made is not None and _only_sizes(made.tensors, first.tensors):
                     first = made
                     self.without.add(path)
-        return Probe(0, False, first.given, first.config, first.tensors)
+        self.base = first.given
+        return Probe(0, False, first.given, first.config, first.tensors, first.marks)
 
     def _singles(self, base: int) -> None:
         start = self.probes[base]
@@ -213,6 +250,12 @@ class Prober:
                 made = self._changed(self.probes[base].given, each, base)
                 if made is not None:
                     self.probes.append(made)
+
+    def silent(self, path: Path) -> list[Probe]:
+        """The base without a key, under each change of a number."""
+        steps = [[], *(s for s in self.steps[0] if all(_is_int(v) and at != path for at, v in s))]
+        made = [self._changed(self.base, [(path, None), *each], 0) for each in steps]
+        return [probe for probe in made if probe is not None]
 
     def _changed(self, given: Data, steps: list[Step], base: int, *, single: bool = False) -> Probe | None:
         given = copy.deepcopy(given)
