@@ -11,14 +11,16 @@ DEMO := demo-out
 TREE  := $(CURDIR)/$(VENV)/tree
 TEST  ?= tests
 
-.PHONY: help demo test quick check explore lint format types mutants bench-check bench install clean
+.PHONY: help demo test test-extras quick check explore sweep lint format types mutants bench-check bench install clean
 
 help:
 	@echo 'make demo         train three tiny models, merge them, and see who can do what'
 	@echo 'make test         the tests, on an install as users have it'
+	@echo 'make test-extras  those with the tools that people use next: diffusers, sentence-transformers, GGUF'
 	@echo 'make quick        those that are not slow, on the source tree: about a minute'
 	@echo 'make check        TEST=tests/fmt or TEST="tests/fmt -k comments": some tests, on the source tree'
 	@echo 'make explore      drawn tests with other examples, 10 times as many, also of one TEST'
+	@echo 'make sweep        every model type of transformers, against transformers (ONLY=llama,bart for some)'
 	@echo 'make lint         ruff: rules and format'
 	@echo 'make format       let ruff rewrite the files'
 	@echo 'make types        mypy'
@@ -40,6 +42,12 @@ demo: install
 test: install
 	$(BIN)/pytest -n $(JOBS)
 
+# Of what generates from GGUF there are no wheels, and it takes longer to compile than all tests take: only where it is.
+test-extras: $(TREE)/.kernels $(VENV)/.extras
+	@$(BIN)/python -c 'import llama_cpp' 2>/dev/null || echo 'tests/extras/test_llama_cpp.py is skipped, as' \
+	    'llama-cpp-python is not installed: `$(BIN)/pip install llama-cpp-python==0.3.36` compiles it, in some 15 minutes'
+	PYTHONPATH=$(TREE) $(BIN)/pytest -n $(JOBS) tests/extras
+
 quick: $(TREE)/.kernels
 	PYTHONPATH=$(TREE) $(BIN)/pytest -n $(JOBS) -m 'not slow'
 
@@ -48,6 +56,11 @@ check: $(TREE)/.kernels
 
 explore: $(TREE)/.kernels
 	MERGEC_TEST_EXPLORE=10 PYTHONPATH=$(TREE) $(BIN)/pytest -n $(JOBS) $(TEST)
+
+# Goes on where it was stopped; ANEW=1 does all of them anew. What it finds is committed, and docs/families.md follows.
+sweep: $(TREE)/.kernels
+	PYTHONPATH=$(TREE) $(BIN)/python -m tools.sweep --jobs $(JOBS) $(if $(ONLY),--only $(ONLY)) $(if $(ANEW),--anew)
+	UPDATE_DOCS=1 PYTHONPATH=$(TREE) $(BIN)/pytest tests/docs/test_generated.py
 
 lint: $(VENV)/.dependencies
 	$(BIN)/ruff check
@@ -79,6 +92,12 @@ $(VENV)/.dependencies: pyproject.toml constraints.txt
 	    echo 'this Python has no venv module (on Debian and Ubuntu: apt install python3-venv)' >&2; exit 1; }
 	$(PYTHON) -m venv --clear $(VENV)
 	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt setuptools '.[dev]'
+	touch $@
+
+# What tests/extras needs besides: large, and none of it is ours, so `make test` does without.
+$(VENV)/.extras: $(VENV)/.dependencies
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt $$($(BIN)/python -c \
+	    'import tomllib; print(*tomllib.load(open("pyproject.toml", "rb"))["project"]["optional-dependencies"]["extras"])')
 	touch $@
 
 # After an edit there is nothing to install: the tree is what is tested. Its kernels are compiled in place when their

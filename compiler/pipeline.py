@@ -25,6 +25,7 @@ from ..grammar.source import Source
 from .check.bundles_whole import apart
 from .check.expectations import check_expectations
 from .check.loadable import unloadable
+from .check.parts import check_parts
 from .checkpoint.catalog import Catalog, InputFile
 from .checkpoint.model import Model
 from .elaborate.elaborate import Elaboration, elaborate
@@ -43,7 +44,7 @@ from .graph.passes.simplify import simplify
 from .graph.verifier import verify
 from .ops.shapes import elements
 from .pack.format import OutputFormat
-from .pack.packing import Packing, index_text, pack_outputs
+from .pack.packing import Packing, index_texts, pack_outputs
 from .pack.safetensors import SAFETENSORS
 from .plan.machine import Machine
 from .plan.plan import CHUNK, Document, Plan
@@ -162,7 +163,8 @@ def _compile(source: Source, catalog: Catalog, version: str, options: Options) -
         beside = companions(catalog, origin, settings, elaboration)
         found.extend(beside.warnings)
     shards = 1 << 62 if options.single else settings.shard_size
-    packing = pack_outputs(graph.outputs, elaboration.ties, family, layout, shards, metadata, options.format)
+    parts = check_parts(elaboration, origin, single=options.single)
+    packing = pack_outputs(graph.outputs, elaboration.ties, family, layout, shards, metadata, options.format, parts)
     parameters = sum(elements(o.shape) for o in graph.outputs)
     parted = apart(graph, packing, elaboration, settings)
     unfit = unloadable(elaboration, settings, origin, beside.documents)
@@ -233,8 +235,7 @@ def _assemble(
         if options.single:
             return ()
         documents = list(beside.documents)
-        if len(packing.files) > 1 and options.format.index is not None:
-            documents.append(Document(options.format.index, index_text(packing, parameters)))
+        documents += [Document(name, text) for name, text in index_texts(packing, options.format)]
         facts = [("Parameters", f"{parameters:,}"), ("Seed", str(settings.seed)), ("mergec", version)]
         documents.append(Document("README.md", model_card(recipe, source.text, settings, facts, options.title)))
         given = (options.defines, options.sets)

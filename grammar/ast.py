@@ -7,6 +7,9 @@ checkpoints are known.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from typing import Any
+
 from .records import dataclass
 from .source import Source, Span
 
@@ -291,3 +294,12 @@ class Module:
     source: Source
     statements: tuple[Statement, ...]
     comments: tuple[Comment, ...]
+
+
+def below(node: object) -> Iterator[Any]:
+    """What stands one step below a node, or in a tuple of nodes, in the order of the text; nothing
+    below anything else."""
+    if isinstance(node, tuple):
+        yield from node
+    elif hasattr(node, "__dataclass_fields__") and not isinstance(node, Span):
+        yield from (getattr(node, name) for name in node.__dataclass_fields__ if name != "span")

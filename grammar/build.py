@@ -215,7 +215,7 @@ class Builder:
             elif named is not None and not argument.splat:
                 message = "a positional argument follows one with a name"
                 labels = (Label(argument.span, "this has no name"), Label(named.span, "this has one"))
-                self.diagnostics.append(Diagnostic("E0112", message, labels, help=("put it before the named ones",)))
+                self.diagnostics.append(finding("E0112", message, labels, help="put it before the named ones"))
                 break
         return ast.Call(function, tuple(arguments), span)
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import enum
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 from .error_codes import Exit as Exit
 from .error_codes import exit_of
@@ -70,7 +71,7 @@ class MergecError(Exception):
 def finding(
     code: str,
     message: str,
-    span: Span | None = None,
+    where: Span | Iterable[Label] | None = None,
     label: str = "",
     *,
     notes: str | Iterable[str] = (),
@@ -78,17 +79,17 @@ def finding(
     file: str | None = None,
     severity: Severity | None = None,
 ) -> Diagnostic:
-    """A diagnostic with at most one label; W in a code makes it a warning, unless the severity is
-    given."""
+    """A diagnostic about one place, with a `label`, or about several, each with its own. W in a
+    code makes it a warning, unless the severity is given."""
     usual = Severity.WARNING if code.startswith("W") else Severity.ERROR
-    labels = () if span is None else (Label(span, label),)
+    labels = () if where is None else (Label(where, label),) if isinstance(where, Span) else tuple(where)
     return Diagnostic(code, message, labels, _texts(notes), _texts(help), severity or usual, file)
 
 
 def error(
     code: str,
     message: str,
-    span: Span | None = None,
+    where: Span | Iterable[Label] | None = None,
     label: str = "",
     *,
     notes: str | Iterable[str] = (),
@@ -96,8 +97,18 @@ def error(
     file: str | None = None,
     exit: Exit | None = None,
 ) -> MergecError:
-    """The exception for one finding with at most one label: what nearly everything raises."""
-    return MergecError(finding(code, message, span, label, notes=notes, help=help, file=file), exit)
+    """The exception for one finding, as `finding` makes it: what nearly everything raises."""
+    return MergecError(finding(code, message, where, label, notes=notes, help=help, file=file), exit)
+
+
+@contextlib.contextmanager
+def collecting(found: list[Diagnostic]) -> Iterator[None]:
+    """Adds what is raised inside to `found`, and goes on behind: what else is wrong is said at once
+    too."""
+    try:
+        yield
+    except MergecError as error:
+        found.extend(error.diagnostics)
 
 
 def _texts(given: str | Iterable[str]) -> tuple[str, ...]:

@@ -109,3 +109,8 @@ def write_string(value: str) -> str:
         else:
             out.append(f"\\u{ord(c):04x}" if ord(c) <= 0xFFFF else f"\\U{ord(c):08x}")
     return '"' + "".join(out) + '"'
+
+
+def bare(value: str) -> str:
+    """The same without its quotes: what messages show of a text."""
+    return write_string(value)[1:-1]

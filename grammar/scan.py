@@ -19,7 +19,7 @@ import re
 from dataclasses import field
 
 from .ast import Comment
-from .diagnostic import Diagnostic, Label
+from .diagnostic import Diagnostic, Label, finding
 from .records import dataclass
 from .source import Source, Span
 
@@ -230,7 +230,7 @@ class _Scanner:
 
     def _report(self, code: str, message: str, *labels: Label, help: str = "") -> None:
         self.broken = True
-        self.diagnostics.append(Diagnostic(code, message, labels, help=(help,) if help else ()))
+        self.diagnostics.append(finding(code, message, labels, help=help or ()))
 
     def _span(self, start: int, end: int) -> Span:
         return Span(self.source, start, end)

@@ -15,6 +15,7 @@ from mergec.compiler.graph.verifier import verify
 from stale_install import stale
 
 ROOT = Path(__file__).resolve().parent.parent
+EXTRAS = ROOT / "tests" / "extras"
 SLOW = (
     "adapters/test_ordinary_sizes.py",
     "docs/test_python.py",
@@ -26,6 +27,7 @@ SLOW = (
     "oracle/",
     "output/test_equivalence.py",
     "pickled/test_files.py",
+    "pickled/test_keys.py",
     "primitives/test_kernel_code.py",
     "primitives/test_own_code.py",
     "properties/",
@@ -53,6 +55,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--update-golden", action="store_true", help="write what the text cases of errors and passes expect"
     )
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """Leaves `extras/` out where it is not named: what it needs is not among the dependencies."""
+    named = any("extras" in Path(word.partition("::")[0]).parts for word in config.args)
+    return True if collection_path == EXTRAS and not named else None
 
 
 def pytest_configure() -> None:

@@ -65,9 +65,18 @@ class Tiny(LocalCatalog):
         super().__init__()
         self._folder = folder
 
-    def open(self, source: str, *, revision: str | None, subfolder: str | None, near: str) -> Checkpoint:
+    def open(
+        self,
+        source: str,
+        *,
+        revision: str | None,
+        subfolder: str | None,
+        near: str,
+        key: str | None = None,
+        variant: str | None = None,
+    ) -> Checkpoint:
         del revision
-        assert subfolder is None
+        assert (subfolder, key, variant) == (None, None, None)
         folder = self._folder / source.replace("/", "_").strip(".")
         if not folder.exists():
             seed = zlib.crc32(source.encode())

@@ -17,7 +17,7 @@ import re
 
 from ...compiler.family.place import GlobStep, NameStep, Path
 from ...compiler.family.space import Space
-from ...grammar.diagnostic import Diagnostic, Label, MergecError, error
+from ...grammar.diagnostic import MergecError, error
 from ...grammar.literals import write_string
 from ...grammar.records import dataclass
 from ...grammar.source import Source, Span
@@ -115,9 +115,8 @@ def _shifted(name: str, frame: Frame, shift: int) -> str:
 
 
 def _missing(parameter: MethodParameter, span: Span | None, tensor: str) -> MergecError:
-    labels = (Label(span, "not for all tensors"),) if span else ()
-    help_ = ("end the list with a value that has no `filter`",)
-    return MergecError(Diagnostic("E0705", f"`{parameter.name}` has no value for `{tensor}`", labels, help=help_))
+    help_ = "end the list with a value that has no `filter`"
+    return error("E0705", f"`{parameter.name}` has no value for `{tensor}`", span, "not for all tensors", help=help_)
 
 
 # --- filters --------------------------------------------------------------------------------------

@@ -15,14 +15,15 @@ from ...compiler.checkpoint.dtypes import FLOATS, NAMES
 from ...compiler.evaluate.bindings import PLACE_WORDS
 from ...compiler.evaluate.builtins import BUILTINS
 from ...compiler.evaluate.standard_library import Library
-from ...grammar.diagnostic import Diagnostic, Label, MergecError, error, finding
-from ...grammar.literals import write_string
+from ...grammar.diagnostic import Diagnostic, Label, MergecError, collecting, error, finding
+from ...grammar.literals import bare, write_string
 from ...grammar.records import dataclass
 from ...grammar.source import Source, Span
+from ...grammar.suggest import near
 from .checkpoints import Known, Shelf
 from .configuration import Key, Merge, ModelRef, Scope, first_of_each
 from .gradients import GRADIENT, unmatchable
-from .merging import Merger
+from .merging import Merger, has_modules
 from .methods import METHODS, Base, Reach
 from .recipe_text import ArgumentOrigin, Imported, RecipeLine, write_out
 from .schema import read_merge
@@ -48,10 +49,8 @@ def import_text(source: Source, catalog: Catalog, target: Path) -> Imported:
     merges: list[Merge] = []
     errors: list[Diagnostic] = []
     for document in read_documents(source):
-        try:
+        with collecting(errors):
             merges.append(read_merge(document))
-        except MergecError as found:
-            errors.extend(found.diagnostics)
     if errors:
         raise MergecError(errors)
     if not merges:
@@ -92,15 +91,13 @@ class _Writer:
         lines = self._lets(models, notes) + self._adapted([r for r in adapted if r.path not in named], named, notes)
         errors: list[Diagnostic] = []
         for merge in order:
-            try:
+            with collecting(errors):
                 if merge is final:
                     lines.extend(self._output(merge, named, template))
                 else:
                     lines.append(self._let(merge, named))
                     own = [r for r in adapted if merge.name and r.path == merge.name.value]
                     lines.extend(self._adapted(own, named, notes))
-            except MergecError as error:
-                errors.extend(error.diagnostics)
         if errors:
             raise MergecError(errors)
         if any("gradient(" in line.text for line in lines):
@@ -117,13 +114,13 @@ class _Writer:
         found: dict[str, Merge] = {}
         nameless = [m for m in self.merges if m.name is None]
         if len(nameless) > 1:
-            labels = tuple(Label(m.span, "has no name") for m in nameless)
-            raise MergecError(Diagnostic("E0711", "of several merges only one may be without a `name`", labels))
+            labels = [Label(m.span, "has no name") for m in nameless]
+            raise error("E0711", "of several merges only one may be without a `name`", labels)
         for merge in self.merges:
             if merge.name is None:
                 continue
             if merge.name.value in found:
-                message = f"two merges are called `{write_string(merge.name.value)[1:-1]}`"
+                message = f"two merges are called `{bare(merge.name.value)}`"
                 raise error("E0711", message, merge.name.span, "again here")
             found[merge.name.value] = merge
         return found
@@ -153,8 +150,16 @@ class _Writer:
         return out
 
     def _template(self, merge: Merge, named: dict[str, Merge]) -> ModelRef:
-        ref = merge.models()[0]
+        ref = self._like(merge, named)
         return self._template(named[ref.path], named) if ref.path in named else ref
+
+    def _like(self, merge: Merge, named: dict[str, Merge]) -> ModelRef:
+        """The model whose configuration the output has: the base, else the first that is listed;
+        of models of different kinds the first that has all modules that are named."""
+        refs = merge.models()
+        modules = [m for m in merge.modules if m.name is not None]
+        fits = (ref for ref in refs if (known := self._known(ref, named)) is None or has_modules(known, modules))
+        return next(fits, refs[0]) if modules else refs[0]
 
     def _known(self, ref: ModelRef, named: dict[str, Merge]) -> Known | None:
         """What is known of a model, or of a named merge, which resembles its first model except for
@@ -162,7 +167,7 @@ class _Writer:
         if ref.path not in named:
             return self.shelf.known(ref)
         merge = named[ref.path]
-        like = self._known(merge.models()[0], named)
+        like = self._known(self._like(merge, named), named)
         space = self._merger(merge, named).space()
         if like is None or space is None:
             return like
@@ -252,7 +257,8 @@ class _Writer:
     # --- merges
 
     def _merger(self, merge: Merge, named: dict[str, Merge]) -> Merger:
-        return Merger(merge, lambda ref: self._region(ref, named), lambda ref: self._known(ref, named))
+        like = self._like(merge, named)
+        return Merger(merge, like, lambda ref: self._region(ref, named), lambda ref: self._known(ref, named))
 
     def _let(self, merge: Merge, named: dict[str, Merge]) -> RecipeLine:
         assert merge.name is not None
@@ -279,10 +285,9 @@ class _Writer:
             self.warnings.extend(merger.warnings)
         except MergecError as error:
             errors.extend(error.diagnostics)
-        if merge.base is None or merge.base.path in named:
-            first = self.names[template.plain.key]
-            if merge.models()[0].path in named:
-                settings.append((f"like={first}", ArgumentOrigin(template.span)))
+        first, like = self.names[template.plain.key], self._like(merge, named)
+        if like.path in named or (merge.base is not None and like.key != merge.base.key):
+            settings.append((f"like={first}", ArgumentOrigin(template.span)))
         try:
             settings.extend(self._dtypes(merge, named))
         except MergecError as error:
@@ -290,12 +295,10 @@ class _Writer:
         if merger.layers is not None:
             settings.append((f"layers={merger.layers}", ArgumentOrigin(merge.modules[0].span)))
         for write in (tokenizer_settings, chat_settings):
-            try:
+            with collecting(errors):
                 found, said = write(merge, lambda ref: self._region(ref.plain, named), self.shelf)
                 settings.extend(found)
                 notes.extend(said)
-            except MergecError as error:
-                errors.extend(error.diagnostics)
         if errors:
             raise MergecError(errors)
         out = []
@@ -311,7 +314,7 @@ class _Writer:
     def _dtypes(self, merge: Merge, named: dict[str, Merge]) -> list[tuple[str, ArgumentOrigin]]:
         for given in (merge.dtype, merge.out_dtype):
             if given is not None and given.value.removeprefix("torch.") not in _DTYPES:
-                message = f"`{write_string(given.value)[1:-1]}` is no dtype of a merge"
+                message = f"`{bare(given.value)}` is no dtype of a merge"
                 notes = (f"there are {', '.join(f'`{d}`' for d in _DTYPES)}",)
                 raise error("E0704", message, given.span, "unknown dtype", notes=notes)
         chosen = merge.out_dtype or merge.dtype
@@ -339,7 +342,7 @@ class _Writer:
             if comment.span.end > merge.root.span.start and _owner(comment, inputs) is None:
                 out.append(comment.text)
         for ignored in merge.ignored:
-            key = write_string(ignored.key)[1:-1]
+            key = bare(ignored.key)
             reason = "which stands again below" if ignored.again else "which mergekit passes over too"
             out.append(f"not carried over: `{key}`, {reason}")
             message = (
@@ -360,11 +363,13 @@ class _Writer:
             return
         for scope, own, base in _scopes(merge):
             for setting in scope:
-                name = write_string(setting.name)[1:-1]
+                name = bare(setting.name)
                 parameter = method.parameter(setting.name)
                 if parameter is None:
                     yield f"not carried over: `{name}`, which `{method.name}` does not have"
-                    self._warn("W0711", f"`{method.name}` has no parameter `{name}`", setting.key_span, "passed over")
+                    meant = near(setting.name, [p.name for p in method.parameters])
+                    message = f"`{method.name}` has no parameter `{name}`"
+                    self._warn("W0711", message, setting.key_span, "passed over", meant)
                 elif own and parameter.reach is Reach.SHARED:
                     yield f"not carried over: `{name}` of a single model, for it is the whole merge's"
                     self._warn("W0711", f"`{name}` is not a model's own", setting.key_span, "passed over")
@@ -379,8 +384,9 @@ class _Writer:
                         yield f"not carried over: the filter {shown} fits no name, since a filter is plain text"
                         self._warn("W0712", f"the filter {shown} fits no tensor", branch.span, "no wildcards here")
 
-    def _warn(self, code: str, message: str, span: Span, label: str) -> None:
-        found = finding(code, message, span, label)
+    def _warn(self, code: str, message: str, span: Span, label: str, meant: Sequence[str] = ()) -> None:
+        help_ = f"did you mean {' or '.join(f'`{m}`' for m in meant)}?" if meant else ()
+        found = finding(code, message, span, label, help=help_)
         if found not in self.warnings:
             self.warnings.append(found)
 

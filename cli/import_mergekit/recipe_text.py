@@ -123,10 +123,6 @@ def _calls(node: Any) -> Iterator[ast.Call]:
         yield ast.Call(ast.Name("output", node.keyword), node.arguments, node.span)
     elif isinstance(node, ast.Call) and isinstance(node.function, ast.Name) and node.function.id in METHODS:
         yield node
-    elif isinstance(node, tuple):
-        for item in node:
+    else:
+        for item in ast.below(node):
             yield from _calls(item)
-    elif hasattr(node, "__dataclass_fields__") and not isinstance(node, Span):
-        for name in node.__dataclass_fields__:
-            if name != "span":
-                yield from _calls(getattr(node, name))

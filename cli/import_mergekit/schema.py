@@ -7,9 +7,10 @@ import re
 from collections.abc import Callable
 from typing import TypeVar
 
-from ...grammar.diagnostic import Diagnostic, Label, MergecError, error
-from ...grammar.literals import write_string
+from ...grammar.diagnostic import Diagnostic, Label, MergecError, collecting, error, finding
+from ...grammar.literals import bare, write_string
 from ...grammar.source import Span
+from ...grammar.suggest import near
 from .configuration import (
     Branch,
     Ignored,
@@ -66,19 +67,26 @@ class _Reader:
             raise _wrong("a configuration is a mapping of keys", root.span, "not one")
         self._look(root, "merge")
         given = [e for k in ("models", "slices", "modules") if (e := _there(root, k))]
+        if not given and (experts := _there(root, "experts")):
+            message = "this is a configuration of mergekit-moe, which makes a mixture of experts"
+            help_ = "merge its experts' models one by one, or let mergekit-moe make the mixture"
+            raise error("E0702", message, experts.key_span, "models that become experts", help=help_)
         if len(given) != 1:
-            labels = tuple(Label(e.key_span, "one of them") for e in given) or (Label(_first_line(root)),)
+            labels = [Label(e.key_span, "one of them") for e in given] or [Label(_first_line(root))]
             found = "give one alone" if given else "none of them is given"
-            message = f"what is merged stands under `models`, `slices` or `modules`: {found}"
-            raise MergecError(Diagnostic("E0702", message, labels))
+            raise error("E0702", f"what is merged stands under `models`, `slices` or `modules`: {found}", labels)
         method = _there(root, "merge_method")
         if method is None:
+            meant = next((e for e in root.entries if near(e.key, ["merge_method"])), None)
+            if meant is not None:
+                message = f"`merge_method` is missing, and `{_show(meant.key)}` is not known"
+                raise error("E0702", message, meant.key_span, "not a key", help="did you mean `merge_method`?")
             raise _wrong("`merge_method` is missing", _first_line(root), "in this configuration")
         modules = self._modules(given[0])
         source, tokenizer = _there(root, "tokenizer_source"), _there(root, "tokenizer")
         if source and tokenizer:
-            labels = (Label(tokenizer.key_span), Label(source.key_span))
-            self._errors.append(Diagnostic("E0702", "`tokenizer` and `tokenizer_source` exclude each other", labels))
+            labels = [Label(tokenizer.key_span), Label(source.key_span)]
+            self._errors.append(finding("E0702", "`tokenizer` and `tokenizer_source` exclude each other", labels))
         merge = Merge(
             name=self._text(_there(root, "name")),
             method=self._text(method) or Text("", method.key_span),
@@ -110,11 +118,11 @@ class _Reader:
 
     def _module(self, name: str, tree: Tree) -> ModuleSpec:
         if not isinstance(tree, YamlMapping):
-            raise _wrong(f"the module `{_show(name)}` is a mapping with `models` or `slices`", tree.span, "not one")
+            raise _wrong(f"the module `{bare(name)}` is a mapping with `models` or `slices`", tree.span, "not one")
         self._look(tree, "module")
         models, slices = _there(tree, "models"), _there(tree, "slices")
         if bool(models) == bool(slices):
-            raise _wrong(f"the module `{_show(name)}` has either `models` or `slices`", _first_line(tree), "here")
+            raise _wrong(f"the module `{bare(name)}` has either `models` or `slices`", _first_line(tree), "here")
         return ModuleSpec(
             name,
             self._inputs(models, self._model) if models else (),
@@ -129,14 +137,12 @@ class _Reader:
     def _each(self, entry: YamlEntry, read: Callable[[Tree], _T]) -> list[_T]:
         """The items of a list, those that are wrong reported and skipped."""
         if not isinstance(entry.value, YamlSequence) or not entry.value.items:
-            self._errors.append(_wrong(f"`{entry.key}` is a list", entry.key_span, "no list follows").diagnostics[0])
+            self._note(f"`{entry.key}` is a list", entry.key_span, "no list follows")
             return []
         out = []
         for item in entry.value.items:
-            try:
+            with collecting(self._errors):
                 out.append(read(item))
-            except MergecError as error:
-                self._errors.extend(error.diagnostics)
         return out
 
     def _slice(self, tree: Tree) -> Slice:
@@ -158,8 +164,8 @@ class _Reader:
         if len(bounds) != 2 or None in bounds:
             raise _wrong("a `layer_range` is two whole numbers", given.value.span, "not such a range")
         first, end = bounds[0] or 0, bounds[1] or 0
-        if not 0 <= first < end:
-            message = f"the layer range {first} to {end} is empty" if first >= end else "layers count from 0"
+        if not 0 <= first <= end:
+            message = f"the layer range {first} to {end} runs backwards" if first > end else "layers count from 0"
             notes = ("a range leaves out its end: `[0, 4]` is the layers 0 to 3",)
             raise error("E0707", message, given.value.span, "no layers", notes=notes)
         return Input(found.model, (first, end), found.parameters, found.lines, found.span)
@@ -176,11 +182,9 @@ class _Reader:
     def _reference_at(self, entry: YamlEntry | None) -> ModelRef | None:
         if entry is None:
             return None
-        try:
+        with collecting(self._errors):
             return self._reference(entry.value)
-        except MergecError as error:
-            self._errors.extend(error.diagnostics)
-            return None
+        return None
 
     def _reference(self, tree: Tree) -> ModelRef:
         if isinstance(tree, YamlMapping) and _there(tree, "model"):
@@ -219,13 +223,10 @@ class _Reader:
             return ()
         out = []
         for e in self._entries(entry):
-            try:
+            with collecting(self._errors):
                 branches = self._branches(e.value)
-            except MergecError as error:
-                self._errors.extend(error.diagnostics)
-                continue
-            if branches:  # an empty list leaves it to the next scope
-                out.append(ScopedParameter(e.key, branches, e.key_span, e.value.span))
+                if branches:  # an empty list leaves it to the next scope
+                    out.append(ScopedParameter(e.key, branches, e.key_span, e.value.span))
         return tuple(out)
 
     def _branches(self, tree: Tree) -> tuple[Branch, ...]:
@@ -272,15 +273,13 @@ class _Reader:
     def _tokenizer(self, entry: YamlEntry) -> TokenizerSpec | None:
         tree = entry.value
         if not isinstance(tree, YamlMapping):
-            self._errors.append(_wrong("`tokenizer` is a mapping", tree.span, "not one").diagnostics[0])
+            self._note("`tokenizer` is a mapping", tree.span, "not one")
             return None
         self._look(tree, "tokenizer")
         tokens, pad = _there(tree, "tokens"), _there(tree, "pad_to_multiple_of")
         size = _integer(pad.value) if pad else None
         if pad and (size is None or size < 1):
-            self._errors.append(
-                _value("`pad_to_multiple_of` is a whole number", pad.value.span, "not one").diagnostics[0]
-            )
+            self._errors.append(finding("E0704", "`pad_to_multiple_of` is a whole number", pad.value.span, "not one"))
         rules = [self._token(e) for e in self._entries(tokens)] if tokens else []
         return TokenizerSpec(self._vocabulary(_there(tree, "source")), tuple(rules), size, entry.key_span)
 
@@ -292,8 +291,7 @@ class _Reader:
             force = given is not None and isinstance(given.value, YamlScalar) and given.value.value is True
             source = _there(tree, "source")
         if source is None:
-            message = f"the token {write_string(entry.key)} needs a `source`"
-            self._errors.append(_wrong(message, entry.key_span, "has none").diagnostics[0])
+            self._note(f"the token {write_string(entry.key)} needs a `source`", entry.key_span, "has none")
             return TokenRule(entry.key, None, None, None, True, force, entry.key_span)
         inner = source.value
         if isinstance(inner, YamlMapping) and _there(inner, "kind"):
@@ -305,8 +303,7 @@ class _Reader:
             model = self._reference_at(_there(inner, "model"))
             id_ = _integer(number.value) if number else None
             if model is None or (token is None) == (id_ is None):
-                message = "a row is named by a `model` and either a `token` or a `token_id`"
-                self._errors.append(_wrong(message, inner.span, "here").diagnostics[0])
+                self._note("a row is named by a `model` and either a `token` or a `token_id`", inner.span, "here")
             return TokenRule(entry.key, model, token.value if token else None, id_, False, force, entry.key_span)
         return TokenRule(entry.key, self._reference_at(source), None, None, False, force, entry.key_span)
 
@@ -316,16 +313,20 @@ class _Reader:
         if isinstance(entry.value, YamlMapping):
             self._repeated(entry.value)
             return entry.value.entries
-        self._errors.append(_wrong(f"`{entry.key}` is a mapping", entry.value.span, "not one").diagnostics[0])
+        self._note(f"`{entry.key}` is a mapping", entry.value.span, "not one")
         return ()
 
     def _text(self, entry: YamlEntry | None) -> Text | None:
         if entry is None:
             return None
         if not isinstance(entry.value, YamlScalar) or isinstance(entry.value.value, bool):
-            self._errors.append(_wrong(f"`{entry.key}` is a word", entry.value.span, "not one").diagnostics[0])
+            self._note(f"`{entry.key}` is a word", entry.value.span, "not one")
             return None
         return Text(str(entry.value.value), entry.value.span)
+
+    def _note(self, message: str, span: Span, label: str) -> None:
+        """Notes what is wrong, and goes on."""
+        self._errors.append(finding("E0702", message, span, label))
 
     def _look(self, tree: YamlMapping, level: str) -> None:
         """Notes the keys that mergekit would pass over, and those that another of the same name
@@ -350,7 +351,7 @@ def _there(tree: Tree, key: str) -> YamlEntry | None:
 def _at(text: str, span: Span) -> tuple[str, str | None]:
     path, *revisions = text.split("@")
     if len(revisions) > 1 or not path:
-        raise _wrong(f"`{_show(text)}` is not of the form `path` or `path@revision`", span, "not a model")
+        raise _wrong(f"`{bare(text)}` is not of the form `path` or `path@revision`", span, "not a model")
     return path, revisions[0] if revisions else None
 
 
@@ -367,10 +368,6 @@ def _first_line(tree: Tree) -> Span:
     """The first line of a block, which is enough to point at it."""
     head = tree.span.text.split("\n", 1)[0].rstrip()
     return Span(tree.span.source, tree.span.start, tree.span.start + max(1, len(head)))
-
-
-def _show(text: str) -> str:
-    return write_string(text)[1:-1]
 
 
 def _wrong(message: str, span: Span, label: str) -> MergecError:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 from ...compiler.evaluate.settings import CHAT_TEMPLATES
 from ...grammar.diagnostic import error
-from ...grammar.literals import write_string
+from ...grammar.literals import bare, write_string
 from .checkpoints import Shelf
 from .configuration import Merge, ModelRef, Text, TokenRule, first_of_each
 from .recipe_text import ArgumentOrigin
@@ -89,7 +89,7 @@ def chat_settings(merge: Merge, name: Name, shelf: Shelf) -> tuple[Settings, lis
 def _check_text(given: Text) -> None:
     if given.value in CHAT_TEMPLATES or ("{" in given.value and len(given.value) >= 20):
         return
-    message = f"`{write_string(given.value[:40])[1:-1]}` is no chat template"
+    message = f"`{bare(given.value[:40])}` is no chat template"
     notes = ("mergekit 0.1.5 brings none of the templates that it knows by name",)
     help_ = ("write the template's text, or `auto` for that of the inputs",)
     raise error("E0712", message, given.span, "a name", notes=notes, help=help_)

@@ -22,7 +22,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import field
 from typing import Protocol
 
-from ...grammar.diagnostic import Diagnostic, Label, MergecError, error
+from ...grammar.diagnostic import Label, MergecError, error
 from ...grammar.records import dataclass
 from ...grammar.source import Span
 from .adapter_config import AdapterConfig
@@ -223,15 +223,12 @@ def _bind(adapter: Adapter, model: Model, span: Span) -> dict[str, AdapterPart]:
             notes.append(f"in `{model.label}` that may be `{_show(had + first.removeprefix(wanted))}`")
             names = f'{{"{_show(had)}{pattern}": "{_show(wanted)}{pattern}"}}'
             help = f"where only the prefix differs, open the model under the adapter's names: `rename={names}`"
-        raise MergecError(
-            Diagnostic(
-                "E0453",
-                f"`{model.label}` lacks {len(shown)} of the {len(adapter.changes)} tensors that"
-                f" `{adapter.label}` is for",
-                (Label(span, "applied here"), Label(adapter.model.span, "made for another model?")),
-                notes=tuple(notes),
-                help=(help,),
-            )
+        raise error(
+            "E0453",
+            f"`{model.label}` lacks {len(shown)} of the {len(adapter.changes)} tensors that `{adapter.label}` is for",
+            (Label(span, "applied here"), Label(adapter.model.span, "made for another model?")),
+            notes=notes,
+            help=help,
         )
     # a square weight does not show which way round it is, but others of the same model do
     shapes = {name: view[1].shape for name in found if (view := model.find(name))}

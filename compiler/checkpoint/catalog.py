@@ -71,6 +71,35 @@ class StoredTensor:
         return self.end - self.start
 
 
+@dataclass(frozen=True, slots=True)
+class Part:
+    """Weight files that lie together: in `folder`, relative to the checkpoint's (empty: there
+    itself), called `stem`, and by `variant` where that is none of None. `index` and `files` are
+    their names, `folder` included.
+
+    The names of tensors in a folder below begin with it: `2_Dense.linear.weight`.
+    """
+
+    folder: str
+    stem: str = "model"
+    variant: str | None = None
+    index: str | None = None
+    files: tuple[str, ...] = ()
+
+    @property
+    def prefix(self) -> str:
+        return prefix_of(self.folder)
+
+
+def prefix_of(folder: str) -> str:
+    """What the names of tensors begin with that lie in a folder below a checkpoint's."""
+    return folder.replace("/", ".") + "." if folder else ""
+
+
+OWN = Part("")
+"""The weights of a checkpoint that has one part, and no name of its own for it."""
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Checkpoint:
     """Everything about a checkpoint that can be known without reading a weight.
@@ -78,7 +107,9 @@ class Checkpoint:
     `location` is the absolute folder or file (or `memory:…`), `config` the parsed config.json or
     None (a raw file), `metadata` the headers' `__metadata__` merged, `extras` the names of the
     other files beside the weights. `shared`: two names may stand for the very same bytes of a file,
-    as in a pickle. `passed_over` names what is in the weight files beside tensors.
+    as in a pickle. `passed_over` names what is in the weight files beside tensors. `parts`: where
+    its weight files lie; those of a pipeline are all in folders below. `chosen`: what `key` and
+    `variant` were asked for.
     """
 
     location: str
@@ -90,6 +121,13 @@ class Checkpoint:
     revision: str | None = None
     shared: bool = False
     passed_over: tuple[str, ...] = ()
+    parts: tuple[Part, ...] = (OWN,)
+    chosen: tuple[str | None, str | None] = (None, None)
+
+    @property
+    def is_pipeline(self) -> bool:
+        """Whether its weights lie in folders below alone, each a model of its own."""
+        return all(part.folder for part in self.parts)
 
     @property
     def is_folder(self) -> bool:
@@ -132,8 +170,18 @@ def refuse_revision(source: str, revision: str | None) -> None:
 class Catalog(Protocol):
     """Answers the compiler's questions about the world outside the recipe."""
 
-    def open(self, source: str, *, revision: str | None, subfolder: str | None, near: str) -> Checkpoint:
-        """The checkpoint that `model(source)` names, `near` being the recipe's own path.
+    def open(
+        self,
+        source: str,
+        *,
+        revision: str | None,
+        subfolder: str | None,
+        near: str,
+        key: str | None = None,
+        variant: str | None = None,
+    ) -> Checkpoint:
+        """The checkpoint that `model(source)` names, `near` being the recipe's own path. `key` and
+        `variant` say which of several weights in a pickle, or in a folder, are meant.
 
         Raises CatalogError.
         """
@@ -189,8 +237,8 @@ class MemoryCatalog:
 
     Each checkpoint is a dict with `tensors` (name to (dtype, shape)) and optionally `config`,
     `metadata`, `equal` (pairs of names that hold the same bytes; None: that can't be told),
-    `documents` (name to text), `passed_over` (names of what is beside the tensors). `libraries`
-    maps paths to texts.
+    `documents` (name to text), `passed_over` (names of what is beside the tensors), `parts`.
+    `libraries` maps paths to texts.
     """
 
     def __init__(
@@ -200,7 +248,16 @@ class MemoryCatalog:
         self._libraries = dict(libraries or {})
         self._open: dict[str, Checkpoint] = {}
 
-    def open(self, source: str, *, revision: str | None, subfolder: str | None, near: str) -> Checkpoint:  # noqa: ARG002
+    def open(
+        self,
+        source: str,
+        *,
+        revision: str | None,
+        subfolder: str | None,  # noqa: ARG002
+        near: str,  # noqa: ARG002
+        key: str | None = None,  # noqa: ARG002
+        variant: str | None = None,  # noqa: ARG002
+    ) -> Checkpoint:
         if source not in self._specs:
             raise CatalogError("E0401", f"no checkpoint at `{source}`")
         refuse_revision(source, revision)
@@ -221,6 +278,7 @@ class MemoryCatalog:
                 metadata=spec.get("metadata", {}),
                 extras=tuple(spec.get("documents", {})),
                 passed_over=tuple(spec.get("passed_over", ())),
+                parts=tuple(spec.get("parts", (OWN,))),
             )
         return self._open[source]
 

@@ -4,14 +4,14 @@ one."""
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import field
 from typing import Any
 
 from ...grammar.diagnostic import Diagnostic, finding
 from ...grammar.records import dataclass
 from ...grammar.source import Span
-from ..family.family import Family, family_for
+from ..family.family import Family, build, family_for
 from ..family.space import Space
 from .bundles import Bundles
 from .catalog import Catalog, Checkpoint
@@ -21,6 +21,9 @@ from .quantised import quantisation
 from .ties import read_ties
 
 _MOST_NAMED = 5
+
+_PIPELINE = build({"name": "pipeline"})
+"""A pipeline has no places but its components, and their modules below them."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -95,8 +98,10 @@ def bind(
     precedent = next((m for m in known if _same_tensors(m.checkpoint, checkpoint)), None)
     if precedent is not None and precedent.checkpoint.config == checkpoint.config:
         family = precedent.family
+    elif checkpoint.is_pipeline:
+        family = _PIPELINE
     else:
-        family = family_for(checkpoint.config, checkpoint.tensors)
+        family = family_for(checkpoint.config, _own_names(checkpoint))
     if precedent is not None and precedent.family is family:
         seen = precedent.recognised
     else:
@@ -126,6 +131,18 @@ def bind(
         )
         for primary, alias in ties.undetermined
     ]
+    taken = next((part for part in checkpoint.parts if part.variant and checkpoint.chosen[1] is None), None)
+    if taken is not None:
+        where = f"`{taken.folder}` of `{label}`" if taken.folder else f"`{label}`"
+        warnings.append(
+            finding(
+                "W0595",
+                f"{where} has its weights in the variant `{taken.variant}` alone",
+                span,
+                "that one is read, and the output is called by it too",
+                help=f'say so: `variant="{taken.variant}"`',
+            )
+        )
     if checkpoint.passed_over:
         count = len(checkpoint.passed_over)
         some = ", ".join(f"`{name}`" for name in checkpoint.passed_over[:_MOST_NAMED]) + ", …" * (count > _MOST_NAMED)
@@ -167,6 +184,12 @@ def bind(
         duplicates=ties.duplicates,
     )
     return model, warnings
+
+
+def _own_names(checkpoint: Checkpoint) -> Collection[str]:
+    """The tensors that tell a checkpoint's family: not those in folders of their own."""
+    prefixes = tuple(part.prefix for part in checkpoint.parts if part.folder)
+    return [n for n in checkpoint.tensors if not n.startswith(prefixes)] if prefixes else checkpoint.tensors
 
 
 def _same_tensors(one: Checkpoint, other: Checkpoint) -> bool:

@@ -139,13 +139,11 @@ class Adapted:
                 continue
             like = (stored.dtype, stored.shape) == (again.dtype, again.shape)
             if not like or not one.same_bytes(stored.name, again.name, other=two.model.checkpoint):
-                raise MergecError(
-                    Diagnostic(
-                        "E0463",
-                        f"`{one.label}` and `{two.label}` both replace `{where.name}`, by different tensors",
-                        (Label(other.span, "the second"), Label(term.span, "the first")),
-                        help=(keep("first", term), keep("second", other)),
-                    )
+                raise error(
+                    "E0463",
+                    f"`{one.label}` and `{two.label}` both replace `{where.name}`, by different tensors",
+                    (Label(other.span, "the second"), Label(term.span, "the first")),
+                    help=(keep("first", term), keep("second", other)),
                 )
         shape, first = node.shape or (), part.first
         if elements(shape) + first > elements(stored.shape) or (

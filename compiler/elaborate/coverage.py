@@ -5,15 +5,19 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from ...grammar.diagnostic import Diagnostic, Label, MergecError, Severity, finding
+from ...grammar.diagnostic import Diagnostic, Label, Severity, collecting, finding
 from ...grammar.records import dataclass
+from ..checkpoint.catalog import Part
 from ..checkpoint.layouts import View
 from ..checkpoint.model import Model
 from ..evaluate.settings import Settings
 from ..evaluate.statements import Assignment, Recipe
 from ..family.folding import fold, listed
+from ..family.parts import MODALITIES
+from ..family.place import NameStep
 from ..family.space import Coordinate, Space
 from ..graph.graph import Graph
+from ..terms.terms import is_region, leaves
 from .equivalence import Range, sources_below
 
 
@@ -31,12 +35,9 @@ def coverings(recipe: Recipe, space: Space) -> tuple[list[Covering], list[Diagno
     out: list[Covering] = []
     errors: list[Diagnostic] = []
     for assignment in recipe.assignments:
-        try:
+        with collecting(errors):
             selection = space.select(assignment.path)
-        except MergecError as error:
-            errors.extend(error.diagnostics)
-            continue
-        out.append(Covering(assignment, selection.names, selection.counts))
+            out.append(Covering(assignment, selection.names, selection.counts))
     return out, errors
 
 
@@ -57,12 +58,11 @@ def shadowed(found: Sequence[Covering], owner: Mapping[str, Covering]) -> list[D
         labels = [Label(covering.assignment.path.span, "covered whole by later statements")]
         labels += [Label(c.assignment.path.span, "covers it") for _, c in sorted(later.items())[:3]]
         warnings.append(
-            Diagnostic(
+            finding(
                 "W0501",
                 f"the statement for `{covering.assignment.path}` has no effect",
-                tuple(labels),
-                help=("later statements win: put the general one first",),
-                severity=Severity.WARNING,
+                labels,
+                help="later statements win: put the general one first",
             )
         )
     return warnings
@@ -89,9 +89,11 @@ def uncovered(recipe: Recipe, settings: Settings, space: Space, missing: list[st
     )
 
 
-def unused(recipe: Recipe, settings: Settings, space: Space, graph: Graph) -> list[Diagnostic]:
+def unused(
+    recipe: Recipe, settings: Settings, space: Space, graph: Graph, left: Sequence[Part] = ()
+) -> list[Diagnostic]:
     """Inputs of which nothing is used, and tensors of an input that no output place corresponds to:
-    warnings, or errors under `--strict`."""
+    warnings, or errors under `--strict`. Nothing is said of parts that are `left` as they are."""
     found: list[Diagnostic] = []
     live = {n.attribute("range").model for n in graph.live() if n.op == "source"}
     severity = Severity.ERROR if settings.strict else Severity.WARNING
@@ -99,19 +101,21 @@ def unused(recipe: Recipe, settings: Settings, space: Space, graph: Graph) -> li
         if adapter.model.number not in live:
             found.append(_idle(adapter.model, severity))
     names = frozenset(space.names)
+    parts = _taken_in_parts(recipe)
     have: set[tuple[str, str]] = set()
     read: set[Range] = set()
     for model in recipe.models:
         if model.number not in live and model.number != settings.template.number:
             found.append(_idle(model, severity))
             continue
-        if model.number not in live:
+        if model.number not in live or model.number in parts:
             continue
         # nearly always all are there by name, and nothing is asked of 100,000 tensors
         rest = model.tensors.keys() - names if model.space.family is space.family else model.tensors.keys()
         if rest:
             have = have or {space.slot(n) for n in space.names}
         extra = [n for n in model.tensors if n in rest and model.space.slot(n) not in have]
+        extra = [n for n in extra if not any(n.startswith(part.prefix) for part in left)]
         if extra:
             # a pick from another place, or from a model of another family, may read them all the
             # same
@@ -131,6 +135,18 @@ def unused(recipe: Recipe, settings: Settings, space: Space, graph: Graph) -> li
     return found
 
 
+def _taken_in_parts(recipe: Recipe) -> set[int]:
+    """The models of which the recipe asks for a part that is a model of its own, and nothing else:
+    what lies beside it is not expected anywhere."""
+    whole: dict[int, bool] = {}
+    for assignment in recipe.assignments:
+        for leaf in leaves(assignment.value) if is_region(assignment.value) else ():
+            first = leaf.path.steps[0] if leaf.path is not None and leaf.path.steps else None
+            part = isinstance(first, NameStep) and first.name in MODALITIES
+            whole[leaf.model.number] = whole.get(leaf.model.number, False) or not part
+    return {number for number, all_of_it in whole.items() if not all_of_it}
+
+
 def _read(graph: Graph) -> set[Range]:
     """What the output is made of."""
     lone = sources_below(o.node for o in graph.outputs if o.equivalence is None)
@@ -147,5 +163,5 @@ def _range(view: View) -> tuple[str, int]:
 
 
 def _idle(model: Model, severity: Severity) -> Diagnostic:
-    label = Label(model.span, "not needed by the output")
-    return Diagnostic("W0502", f"nothing of `{model.label}` is used", (label,), severity=severity)
+    message, label = f"nothing of `{model.label}` is used", "not needed by the output"
+    return finding("W0502", message, model.span, label, severity=severity)

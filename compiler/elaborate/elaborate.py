@@ -13,19 +13,21 @@ from dataclasses import field
 
 from ...grammar.diagnostic import Diagnostic, MergecError, Severity
 from ...grammar.records import dataclass
-from ..checkpoint.catalog import Catalog
+from ..checkpoint.catalog import Catalog, Part
+from ..checkpoint.image_models import check_one_form
 from ..checkpoint.model import Model
 from ..evaluate.settings import Settings
 from ..evaluate.statements import Recipe
 from ..family.space import Space
 from ..graph.graph import Graph
-from ..terms.terms import Leaf
+from ..terms.terms import Leaf, Tie
 from .buffers import buffers_of
 from .coverage import Covering, coverings, owners, shadowed, uncovered, unused
 from .duplicates import output_duplicates
 from .layer_origins import Sources, layer_sources
 from .outline import outline
 from .outputs import OutputBuilder, ValueSource
+from .parts import left_parts
 from .ties import output_ties
 from .vocabulary import Vocabulary
 
@@ -36,7 +38,8 @@ class Elaboration:
 
     `ties` maps each output name that is not stored to the name it shares; `copied` are names that
     no statement covered, taken from the template. `layer_sources` says for each stack which (model,
-    layer) each output layer came from.
+    layer) each output layer came from. `left` are parts of the template that are copied as they
+    are.
     """
 
     graph: Graph
@@ -48,6 +51,7 @@ class Elaboration:
     copied: list[str]
     layer_sources: dict[str, Sources]
     vocabulary: Vocabulary | None
+    left: tuple[Part, ...] = ()
     diagnostics: list[Diagnostic] = field(default_factory=list)
 
 
@@ -61,12 +65,14 @@ class _Elaborator:
     def __init__(self, recipe: Recipe, settings: Settings, vocabulary: Vocabulary | None, catalog: Catalog) -> None:
         self.recipe, self.settings, self.vocabulary, self.catalog = recipe, settings, vocabulary, catalog
         self.template = settings.template
-        self.space, self.errors = outline(recipe, settings)
+        check_one_form(recipe.models)
+        self.left, self.told = left_parts(recipe, self.template)
+        self.space, self.errors = outline(recipe, settings, self.left)
 
     def run(self) -> Elaboration:
         found, wrong = coverings(self.recipe, self.space)
         owner = owners(found)
-        warnings = shadowed(found, owner)
+        warnings = [*self.told, *shadowed(found, owner)]
         ties, kept, wrong_ties = output_ties(self.template, self.space, owner, self.vocabulary)
         sources, unfit = layer_sources(self.settings, self.space, found, owner)
         self.errors += [*wrong, *wrong_ties, *(d for diagnostics in unfit.values() for d in diagnostics)]
@@ -83,7 +89,10 @@ class _Elaborator:
             source = owner.get(name)
             if source is not None:
                 # what a statement gets wrong as a whole, it need not get wrong tensor by tensor
-                if source.assignment.number not in unfit and make.give(given[id(source)], name):
+                wrong_tie = wrong_ties and isinstance(source.assignment.value, Tie)
+                if wrong_tie or source.assignment.number in unfit:
+                    continue
+                if make.give(given[id(source)], name):
                     covered[source.assignment.number].append(name)
             elif self.settings.template_named and self.template.find(name):
                 make.give(rest, name)
@@ -103,8 +112,9 @@ class _Elaborator:
             self.errors.append(uncovered(self.recipe, self.settings, self.space, missing))
         if not self.errors:
             make.finish()
-            for diagnostic in unused(self.recipe, self.settings, self.space, make.graph):
+            for diagnostic in unused(self.recipe, self.settings, self.space, make.graph, self.left):
                 (self.errors if diagnostic.severity is Severity.ERROR else warnings).append(diagnostic)
+        make.tell()
         if self.errors:
             raise MergecError([*self.errors, *warnings])
         warnings += make.absences.warnings(self.space)
@@ -118,6 +128,7 @@ class _Elaborator:
             copied,
             sources,
             self.vocabulary,
+            self.left,
             warnings,
         )
 

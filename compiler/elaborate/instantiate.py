@@ -7,9 +7,10 @@ import math
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from ...grammar.diagnostic import Diagnostic, Label, MergecError, error
+from ...grammar.diagnostic import MergecError, error
 from ...grammar.source import Span
 from ..checkpoint.model import Model
+from ..family.parts import renamed
 from ..graph.graph import Graph, Node
 from ..graph.masks import mask_key
 from ..ops.shapes import elements
@@ -249,6 +250,9 @@ class Instantiator:
             for lora in loras:
                 node = self.graph.apply("add", (node, self.adapted.delta(lora, where)))
             return node
+        name = renamed(where.name, where.space.family, found[0].space.family)
+        if name != where.name:
+            where = where.at(coordinate=where.coordinate, counts=where.counts, name=name, space=found[0].space)
         try:
             made = self.adapted.applied(loras, other, node, found[0].model, where)
         except MergecError:
@@ -322,8 +326,8 @@ class Instantiator:
             return self.graph.const(1.0)  # a tensor that is absent, so zero: it does not matter which elements
         if count.shape is not None or x.shape is None:
             odd, what = (1, "a tensor") if count.shape is not None else (0, "a number")
-            where = Label(term.args[odd].span, f"this is {what}")
-            raise MergecError(Diagnostic("E0208", "`rank_mask` takes a tensor and a number", (where,)))
+            message = "`rank_mask` takes a tensor and a number"
+            raise error("E0208", message, term.args[odd].span, f"this is {what}")
         known = self._constant(count)
         if known is None:
             check_arithmetic(self.tensors, term, (x,))

@@ -46,6 +46,12 @@ class LayerShapes:
             return found[1].shape
         return own if own is not None or len(known) != 1 else next(iter(known))
 
+    def allows(self, name: str, shape: Shape) -> bool:
+        """Whether a tensor may have a shape because another layer of the template has it, in a
+        stack some of whose layers are from elsewhere."""
+        at = self._space.layer_of(name) if self._moved else None
+        return at is not None and shape in self._of_slot(at[0], at[2])
+
     def _of_slot(self, stack: LayerStack, rest: str) -> frozenset[Shape]:
         """The shapes that the template's layers have of a tensor."""
         key = (stack.name, rest)

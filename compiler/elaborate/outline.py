@@ -3,15 +3,16 @@ tensors."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from functools import partial
 
 from ...grammar.diagnostic import Diagnostic, MergecError, error, finding
+from ..checkpoint.catalog import Part
 from ..checkpoint.layouts import CANONICAL, pack
 from ..evaluate.settings import Settings
 from ..evaluate.statements import Assignment, Recipe
 from ..family.family import Family, LayerStack
-from ..family.place import IndexStep, NameStep
+from ..family.place import GlobStep, IndexStep, NameStep, Path
 from ..family.space import Space
 from ..terms.assembly import below_layers, output_names, stack_origins, with_optional
 from ..terms.lookup import exists
@@ -23,13 +24,13 @@ MAX_LAYERS = 10_000
 """The most layers that a stack of the output can have; real models have some hundreds."""
 
 
-def outline(recipe: Recipe, settings: Settings) -> tuple[Space, list[Diagnostic]]:
-    """The output's tensors as a space that places are resolved against; and what is wrong with its
-    depth."""
+def outline(recipe: Recipe, settings: Settings, left: Sequence[Part] = ()) -> tuple[Space, list[Diagnostic]]:
+    """The output's tensors as a space that places are resolved against, without those of parts that
+    are `left` as they are; and what is wrong with its depth."""
     errors: list[Diagnostic] = []
     depth = _depths(recipe, settings, errors)
     _check_depth(recipe, settings, depth)
-    return _space(recipe, settings, depth), errors
+    return _space(recipe, settings, depth, left), errors
 
 
 def _check_depth(recipe: Recipe, settings: Settings, depth: Mapping[str, int]) -> None:
@@ -62,7 +63,7 @@ def check_places(recipe: Recipe, settings: Settings) -> list[Diagnostic]:
     return found
 
 
-def _space(recipe: Recipe, settings: Settings, depth: Mapping[str, int]) -> Space:
+def _space(recipe: Recipe, settings: Settings, depth: Mapping[str, int], left: Sequence[Part]) -> Space:
     """The output's canonical names, with those of its layout accepted as module paths.
 
     They are the template's, its layers cut or repeated to the output's depth, or those of the
@@ -72,7 +73,10 @@ def _space(recipe: Recipe, settings: Settings, depth: Mapping[str, int]) -> Spac
     family, layout = template.family, settings.layout or template.layout
     built = [found for stack in family.stacks if (found := _built(recipe, stack.name)) is not None]
     origins = {stack: stack_origins(value) for stack, value in built}
-    space = template.space.over(output_names(template.space, depth, origins), depth, "the output", {})
+    names = output_names(template.space, depth, origins)
+    if left:
+        names = tuple(name for name in names if not any(name.startswith(part.prefix) for part in left))
+    space = template.space.over(names, depth, "the output", {})
     if any(_takes_layers(assignment) for assignment in recipe.assignments):
         space = _of_its_own(recipe, settings, space)
     if built:
@@ -92,7 +96,7 @@ def _takes_layers(assignment: Assignment) -> bool:
 
 def _of_its_own(recipe: Recipe, settings: Settings, space: Space) -> Space:
     """The space with the names of those layers that come from layers of another kind."""
-    found, _ = coverings(recipe, space)
+    found = [c for c in coverings(recipe, space)[0] if _of_whole_layers(c.assignment.path, space.family)]
     sources, _ = layer_sources(settings, space, found, owners(found))
     theirs: dict[tuple[int, str], dict[int, list[str]]] = {}
     changed: dict[tuple[str, int], list[str]] = {}
@@ -118,6 +122,15 @@ def _of_its_own(recipe: Recipe, settings: Settings, space: Space) -> Space:
         elif own[0] not in names:
             names.extend(own)
     return space.over(tuple(names), space.depths, space.owner, space.stored)
+
+
+def _of_whole_layers(path: Path, family: Family) -> bool:
+    """Whether a place is that of a stack, of some of its layers, or of everything."""
+    words = ".".join(s.name for s in path.steps if isinstance(s, NameStep))
+    ends = all(isinstance(s, NameStep) for s in path.steps[:-1]) and not any(
+        isinstance(s, GlobStep) for s in path.steps
+    )
+    return not path.steps or (ends and any(words == stack.name for stack in family.stacks))
 
 
 def _is_optional(family: Family, stack: LayerStack, rest: str) -> bool:
@@ -183,6 +196,7 @@ def _depths(recipe: Recipe, settings: Settings, errors: list[Diagnostic]) -> dic
     own |= built
     if settings.layers is not None:
         stacks = [s.name for s in settings.template.family.stacks if s.name in own]
+        stacks = ["layers"] if "layers" in stacks else stacks
         if len(stacks) == 1:
             own[stacks[0]] = settings.layers
         else:

@@ -20,6 +20,7 @@ from ..evaluate.settings import Settings
 from ..plan.plan import Document, Tagalong
 from .chat_template import CONFIGS, FILES, KEY, chat_templates, templates_of, written
 from .config import config_text
+from .part_configs import part_configs
 from .token_ids import CONFIG, GENERATION, TokenIds, past_rows
 from .tokenizer_files import tokenizer_files
 
@@ -87,6 +88,8 @@ def companions(catalog: Catalog, origin: Model, settings: Settings, elaboration:
     vocabulary = elaboration.vocabulary
     owner = vocabulary.origin if vocabulary is not None else origin
     copied = _from(origin, tokenizer=False) | _from(owner, tokenizer=True)
+    for part in elaboration.left:
+        copied |= {name: f"{origin.checkpoint.location}/{name}" for name in part.files}
     documents: dict[str, str] = {}
     warnings: list[Diagnostic] = []
     config = origin.checkpoint.config
@@ -109,6 +112,7 @@ def companions(catalog: Catalog, origin: Model, settings: Settings, elaboration:
         text, uncounted = config_text(elaboration, settings, origin, config)
         documents = {CONFIG: text, **documents}
         warnings += uncounted
+    documents |= part_configs(catalog, elaboration, origin)
     _chat_template(catalog, origin, owner, settings, copied, documents)
     return Companions(
         tuple(Tagalong(path, name) for name, path in sorted(copied.items()) if name not in documents),
@@ -128,7 +132,10 @@ def _from(model: Model, *, tokenizer: bool) -> dict[str, str]:
 
 
 def _is(name: str, patterns: tuple[str, ...]) -> bool:
-    return any(fnmatch.fnmatchcase(name, p) for p in patterns)
+    """Whether a file is one of those that the patterns mean. What lies in a folder below goes along
+    with the checkpoint, whatever it is called: it is only meant where a pattern has a folder
+    too."""
+    return any(fnmatch.fnmatchcase(name, p) for p in patterns if ("/" in name) == ("/" in p))
 
 
 # --- ids of tokens

@@ -13,11 +13,12 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-from ...grammar.diagnostic import Diagnostic, MergecError, finding
+from ...grammar.diagnostic import Diagnostic, MergecError, Severity, finding
 from ...grammar.records import dataclass
 from ..checkpoint.agreement import expert_counts
 from ..checkpoint.documents import json_text
 from ..checkpoint.dtypes import FLOATS, TORCH_NAMES
+from ..checkpoint.layouts import View
 from ..checkpoint.model import Model
 from ..checkpoint.ties import is_tied
 from ..elaborate.elaborate import Elaboration
@@ -31,24 +32,29 @@ from .layer_config import StackOrder, follow_layers, stack_order
 def config_text(
     elaboration: Elaboration, settings: Settings, origin: Model, given: Mapping[str, Any]
 ) -> tuple[str, list[Diagnostic]]:
-    """The text of config.json, and warnings (W0580).
+    """The text of config.json, and warnings (W0580, W0591).
 
     Depth, what each layer is, experts, vocabulary, ties and dtype follow the tensors; `given` is
     what it starts from, that of the model `origin`; `output(config=…)` is merged in last. Raises
-    MergecError: E0474, E0476, E0477 where no config can say what the layers are.
+    MergecError: E0474 to E0477 where no config can say what the layers are.
     """
     config = copy.deepcopy(dict(given))
     orders, errors = _orders(elaboration, origin)
     unknown = list(_layers(config, orders, origin))
     for order in orders:
         errors += follow_layers(config, order, elaboration, origin, settings.config)
-    if errors:
+    warnings = [each for each in errors if each.severity is Severity.WARNING]
+    if len(warnings) < len(errors):
         raise MergecError(errors)
     unknown += [*_experts(config, elaboration, origin), *_vocabulary(config, elaboration, origin)]
     _ties(config, elaboration, origin)
-    _dtype(config, elaboration.graph.outputs, origin)
+    own = tuple(part.prefix for part in origin.checkpoint.parts if part.folder)
+    outputs = [o for o in elaboration.graph.outputs if not (own and o.name.startswith(own))]
+    views = [view for name, view in origin.tensors.items() if not (own and name.startswith(own))]
+    set_dtype(config, outputs, origin, views)
     _merge(config, settings.config)
-    return json_text(config), [_warning(each, origin) for each in unknown if not _is_given(each, settings.config)]
+    warnings += [_warning(each, origin) for each in unknown if not _is_given(each, settings.config)]
+    return json_text(config), warnings
 
 
 def _orders(elaboration: Elaboration, origin: Model) -> tuple[list[StackOrder], list[Diagnostic]]:
@@ -143,6 +149,10 @@ def _layers(config: dict[str, Any], orders: Sequence[StackOrder], origin: Model)
         ):
             if not origin.family.inferred and config_value(config, stack.depth_key or "") == order.ordinary:
                 continue
+            listed = [config_value(origin.config, fact.items) for fact in stack.facts if fact.items is not None]
+            silent = stack.depth_key is None or config_value(config, stack.depth_key) is None
+            if silent and any(isinstance(each, list) and len(each) == order.before for each in listed):
+                continue  # a list that goes along with the layers says how many there are
             yield _Uncounted(stack.name, stack.depth_key, "layers", stored, len(order.sources))
 
 
@@ -200,10 +210,10 @@ def _untied(aliases: Sequence[str], stored: Iterable[str], tied: Iterable[str]) 
     return False if any(alias in tied for alias in aliases) else None
 
 
-def _dtype(config: dict[str, Any], outputs: Sequence[Output], origin: Model) -> None:
-    """The dtype that most floats have, under the keys that the config uses, where it is another
-    than the template's."""
-    before = _most((origin.dtype(view), elements(view.shape)) for view in origin.tensors.values())
+def set_dtype(config: dict[str, Any], outputs: Sequence[Output], origin: Model, views: Iterable[View]) -> None:
+    """Sets the dtype that most floats of the outputs have, under the keys that the config uses,
+    where it is another than that of the template's `views`."""
+    before = _most((origin.dtype(view), elements(view.shape)) for view in views)
     after = _most((output.dtype, elements(output.shape)) for output in outputs)
     if after is None or before == after:
         return

@@ -9,7 +9,9 @@ keys. Where no value does, the order is refused.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from ...grammar.diagnostic import Diagnostic, finding
@@ -20,6 +22,7 @@ from ..family.config_keys import config_value, homes, place_of
 from ..family.config_rules import Undecided, rule
 from ..family.family import Family, LayerFact, LayerStack
 from ..family.layer_facts import StackFacts, lookup, ordinary_depth
+from .layer_parts import Mixed, Origin, Parts, about, layer_parts, settled
 from .rule_keys import fitting, key_uses
 
 _MOST_SHOWN = 4
@@ -70,11 +73,8 @@ def stack_order(stack: LayerStack, elaboration: Elaboration, origin: Model) -> S
 def follow_layers(
     config: dict[str, Any], order: StackOrder, elaboration: Elaboration, origin: Model, given: Mapping[str, Any]
 ) -> list[Diagnostic]:
-    """Makes a config say of each layer what it is where it comes from; the errors are E0474 and
-    E0477. What `output(config=…)` gives stays to its author."""
-    before = origin.space.depths.get(order.stack.name, 0)
-    if list(order.sources) == [(origin, j) for j in range(before)]:
-        return []
+    """Makes a config say of each layer what it is where it comes from. Errors are E0474, E0475 and
+    E0477, warnings W0591. What `output(config=…)` gives stays to its author."""
     return list(_Following(config, order, elaboration, origin, given).run())
 
 
@@ -90,15 +90,27 @@ class _Following:
         self.config, self.order, self.elaboration, self.origin = config, order, elaboration, origin
         self.family = origin.family
         self.stack = order.stack
+        self.known: dict[tuple[LayerFact, int], tuple[StackFacts, LayerFact] | None] = {}
+        self.parts: dict[int, Parts] | None = None
         self.facts = [fact for fact in self.stack.facts if not any(any(homes(given, key)) for key in _keys(fact))]
-        self.wanted = {fact: self._wanted(fact) for fact in self.facts}
+        self.sources: dict[LayerFact, list[Origin | None]] = {}
+        self.wanted: dict[LayerFact, list[Any]] = {}
 
     def run(self) -> Iterator[Diagnostic]:
+        own = [(self.origin, j) for j in range(self.origin.space.depths.get(self.stack.name, 0))]
+        moved: list[LayerFact] = []
         for fact in self.facts:
+            self.sources[fact] = list(self.order.sources)
+            if self._differ(fact):
+                yield from self._settle(fact)
+            self.wanted[fact] = [self._of(fact, source) for source in self.sources[fact]]
+            if self.sources[fact] != own:
+                moved.append(fact)
+        for fact in moved:
             for key in _carried(fact):
                 yield from self._carry(fact, key)
         done: list[LayerFact] = []
-        for fact in self.facts:
+        for fact in moved:
             done.append(fact)
             if self._wrong(self.config, [fact]) is None:
                 continue
@@ -108,23 +120,55 @@ class _Following:
 
     # --- what is wanted, what there is
 
-    def _wanted(self, fact: LayerFact) -> list[Any]:
-        """What each layer is where it comes from."""
-        known: dict[int, tuple[StackFacts, LayerFact] | None] = {}
-        out: list[Any] = []
-        for source in self.order.sources:
-            if source is None:
-                out.append(_ANY)
-                continue
-            model, layer = source
-            if model.number not in known:
-                known[model.number] = _same_fact(self.family, self.stack, fact, model)
-            found = known[model.number]
-            try:
-                out.append(_ANY if found is None else found[0].value(found[1], layer))
-            except Undecided:
-                out.append(_UNTOLD)
-        return out
+    def _of(self, fact: LayerFact, source: Origin | None) -> Any:
+        """What a layer is where it comes from."""
+        if source is None:
+            return _ANY
+        model, layer = source
+        key = (fact, model.number)
+        if key not in self.known:
+            self.known[key] = _same_fact(self.family, self.stack, fact, model)
+        found = self.known[key]
+        try:
+            return _ANY if found is None else found[0].value(found[1], layer)
+        except Undecided:
+            return _UNTOLD
+
+    def _said(self, fact: LayerFact, source: Origin) -> Any:
+        """The same; None where nothing is said of it."""
+        value = self._of(fact, source)
+        return None if value is _ANY or value is _UNTOLD else value
+
+    def _differ(self, fact: LayerFact) -> bool:
+        """Whether layers of the models that are merged differ in a fact at all."""
+        first: Any = None
+        for model in self.elaboration.models:
+            for layer in range(_ordinary(self.stack.name, model)):
+                value = self._said(fact, (model, layer))
+                if value is not None and first is not None and value != first:
+                    return True
+                first = value if first is None else first
+        return False
+
+    def _settle(self, fact: LayerFact) -> Iterator[Diagnostic]:
+        """Finds where each layer has a fact from; of layers that are made of two kinds one message
+        each of those that stay apart, and those that are blended."""
+        if self.parts is None:
+            self.parts = layer_parts(self.elaboration, self.stack)
+        sources = self.sources[fact]
+        mixed: list[tuple[int, Mixed]] = []
+        for layer in range(self.order.ordinary):
+            parts = self.parts.get(layer, {})
+            every = [origin for origins in parts.values() for origin in origins]
+            values = [self._said(fact, origin) for origin in every]
+            concerned = about(self.family, self.stack, parts, [value for value in values if value is not None])
+            sources[layer], found = settled(concerned, layer, sources[layer], partial(self._said, fact))
+            if found is not None:
+                mixed.append((layer, found))
+        for apart in (True, False):
+            some = [each for each in mixed if each[1].apart is apart]
+            if some:
+                yield self._two_kinds(fact, *some[0], others=len(some) - 1)
 
     def _now(self, config: Mapping[str, Any]) -> StackFacts:
         return StackFacts(self.family, self.stack, config, self.order.ordinary)
@@ -159,7 +203,7 @@ class _Following:
             for j in range(count):
                 item = self._item(fact, key, row, j)
                 if item is _UNTOLD:
-                    yield self._untold(key, j)
+                    yield self._untold(fact, key, j)
                     return
                 items.append(item)
             if isinstance(row, list):
@@ -168,7 +212,7 @@ class _Following:
                 home[inner] = "".join(items)
 
     def _item(self, fact: LayerFact, key: str, row: Sequence[Any], j: int) -> Any:
-        source = self.order.sources[j]
+        source = self.sources[fact][j]
         wanted = self.wanted[fact][j]
         if source is not None and (key != fact.items or wanted is _UNTOLD):
             own = config_value(source[0].config, key)
@@ -232,13 +276,35 @@ class _Following:
                 home[name] = value
         return True
 
-    # --- refusals
+    # --- messages
+
+    def _two_kinds(self, fact: LayerFact, layer: int, mixed: Mixed, others: int) -> Diagnostic:
+        (one, i), (other, k) = mixed.one, mixed.other
+        said = [_shown(self._said(fact, origin)) for origin in (mixed.one, mixed.other)]
+        key = _main_key(fact)
+        place = f"`{self.stack.name}[{layer}]`"
+        notes = [
+            f"by `{key}`, layer {i} of `{one.label}` is {said[0]}, and layer {k} of `{other.label}` is {said[1]}"
+            if fact.items is not None
+            else f"by `{fact.rule}`, it is {said[0]} for layer {i} of `{one.label}`, and {said[1]} for layer {k} of"
+            f" `{other.label}`"
+        ]
+        if others:
+            notes.append(f"so {'is one more layer' if others == 1 else f'are {others} more layers'}")
+        span = _span(self.elaboration, self.stack, layer) or self.origin.span
+        if mixed.apart:
+            message = f"{place} is put together of layers of two kinds, and config.json can say only one"
+            help_ = ["take such layers whole", f"say what each layer is to be: `output(config={{{key}: …}})`"]
+            return finding("E0475", message, span, "parts of both", notes=notes, help=help_)
+        message = f"{place} is made of layers that are of two kinds by the models' config.json"
+        help_ = [f"if it is to be another, say so: `output(config={{{key}: …}})`"]
+        return finding("W0591", message, span, f"it goes out as that of `{one.label}`", notes=notes, help=help_)
 
     def _refused(self, fact: LayerFact) -> Diagnostic:
         wrong = self._wrong(self.config, [fact])
         assert wrong is not None
         layer = wrong[1]
-        model, number = self.order.sources[layer] or (self.origin, layer)
+        model, number = self.sources[fact][layer] or (self.origin, layer)
         place = f"{model.label}.{self.stack.name}"
         key = _main_key(fact)
         notes = [f"the rule is `{fact.rule}`"] if fact.rule is not None else []
@@ -261,8 +327,8 @@ class _Following:
             help=help_,
         )
 
-    def _untold(self, key: str, layer: int) -> Diagnostic:
-        model, number = self.order.sources[layer] or (self.origin, layer)
+    def _untold(self, fact: LayerFact, key: str, layer: int) -> Diagnostic:
+        model, number = self.sources[fact][layer] or (self.origin, layer)
         return finding(
             "E0477",
             f"`{key}` has an item for each layer, and none is known for layer {number} of `{model.label}`",
@@ -292,6 +358,11 @@ def stack_of(model: Model, name: str) -> LayerStack | None:
     stacks = {stack.name: stack for stack in model.family.stacks}
     found = stacks.get(name) or stacks.get("text.layers")
     return found or (next(iter(stacks.values())) if len(stacks) == 1 else None)
+
+
+def _shown(value: Any) -> str:
+    text = json.dumps(value, ensure_ascii=False)
+    return text if len(text) <= 40 else f"{text[:39]}…"
 
 
 def _is(facts: StackFacts, fact: LayerFact, layer: int, value: Any) -> bool:

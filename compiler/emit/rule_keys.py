@@ -92,12 +92,13 @@ def _nearest(now: int, count: int) -> list[int]:
 
 
 def _numbers(wanted: Sequence[Any]) -> Iterator[list[int]]:
-    """The layers of each kind that is wanted."""
+    """The layers of each kind that is wanted, and none."""
     seen: list[Any] = []
     for value in wanted:
         if value not in seen:
             seen.append(value)
             yield [layer for layer, each in enumerate(wanted) if each == value]
+    yield []
 
 
 def _rows(now: Any, wanted: Sequence[Any]) -> Iterator[Any]:

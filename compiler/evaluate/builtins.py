@@ -31,8 +31,11 @@ class Builtin:
     run: Callable[[dict[str, Any], Span], Any]
 
 
-def _unary(name: str, op: str, function: Callable[[float], float], doc: str) -> Builtin:
-    return Builtin(name, (Parameter("x"),), doc, lambda given, span: lift(op, function, (given["x"],), span, name))
+def _unary(name: str, function: Callable[[float], float], doc: str, op: str = "") -> Builtin:
+    def run(given: dict[str, Any], span: Span) -> Any:
+        return lift(op or name, function, (given["x"],), span, name)
+
+    return Builtin(name, (Parameter("x"),), doc, run)
 
 
 def _fold(name: str, op: str, function: Callable[[Any, Any], Any], doc: str, empty: Any = None) -> Builtin:
@@ -59,9 +62,11 @@ def _sorted(given: dict[str, Any], span: Span) -> Any:
     return tuple(values)
 
 
-def _tensor(name: str, op: str, names: tuple[str, ...], doc: str) -> Builtin:
+def _tensor(name: str, names: tuple[str, ...], doc: str, op: str = "") -> Builtin:
+    """A function that is an operation on tensors: `op`, or the one of its name."""
+
     def run(given: dict[str, Any], span: Span) -> Any:
-        return Apply(op, tuple(as_region(given[n], span) for n in names), span)
+        return Apply(op or name, tuple(as_region(given[n], span) for n in names), span)
 
     return Builtin(name, tuple(Parameter(n) for n in names), doc, run)
 
@@ -160,16 +165,16 @@ def _table(*rows: Builtin) -> Mapping[str, Builtin]:
 
 
 BUILTINS: Mapping[str, Builtin] = _table(
-    _unary("abs", "abs", abs, "absolute value"),
-    _unary("sign", "sign", lambda x: (x > 0) - (x < 0), "-1, 0 or 1"),
-    _unary("sqrt", "sqrt", math.sqrt, "square root"),
-    _unary("exp", "exp", math.exp, "exponential"),
-    _unary("log", "log", math.log, "natural logarithm"),
-    _unary("sin", "sin", math.sin, "sine of radians"),
-    _unary("cos", "cos", math.cos, "cosine of radians"),
-    _unary("tanh", "tanh", math.tanh, "hyperbolic tangent"),
-    _unary("acos", "acos", math.acos, "arc cosine, in radians"),
-    _unary("int", "trunc", math.trunc, "a number without its fraction"),
+    _unary("abs", abs, "absolute value"),
+    _unary("sign", lambda x: (x > 0) - (x < 0), "-1, 0 or 1"),
+    _unary("sqrt", math.sqrt, "square root"),
+    _unary("exp", math.exp, "exponential"),
+    _unary("log", math.log, "natural logarithm"),
+    _unary("sin", math.sin, "sine of radians"),
+    _unary("cos", math.cos, "cosine of radians"),
+    _unary("tanh", math.tanh, "hyperbolic tangent"),
+    _unary("acos", math.acos, "arc cosine, in radians"),
+    _unary("int", math.trunc, "a number without its fraction", op="trunc"),
     _fold("sum", "add", lambda a, b: a + b, "the sum of a list, tensor by tensor, in listed order", 0),
     _fold("min", "min", min, "the smallest, element by element"),
     _fold("max", "max", max, "the largest, element by element"),
@@ -185,34 +190,32 @@ BUILTINS: Mapping[str, Builtin] = _table(
         "`then` where the condition holds, else `other`, element by element",
         _where,
     ),
-    _tensor("total", "sum", ("x",), "the sum of a tensor's elements: one number per tensor"),
-    _tensor("dot", "dot", ("x", "y"), "the inner product of two tensors: one number per tensor"),
-    _tensor("count", "count", ("mask",), "how many elements a condition holds for: one number per tensor"),
-    _tensor("largest", "maximum", ("x",), "a tensor's largest element"),
-    _tensor("smallest", "minimum", ("x",), "a tensor's smallest element"),
+    _tensor("total", ("x",), "the sum of a tensor's elements: one number per tensor", op="sum"),
+    _tensor("dot", ("x", "y"), "the inner product of two tensors: one number per tensor"),
+    _tensor("count", ("mask",), "how many elements a condition holds for: one number per tensor"),
+    _tensor("largest", ("x",), "a tensor's largest element", op="maximum"),
+    _tensor("smallest", ("x",), "a tensor's smallest element", op="minimum"),
     _tensor(
-        "quantile",
         "quantile",
         ("x", "q"),
         "the element with int(q·(n - 1)) others before it in ascending order: one number per tensor; `q` from 0 to 1",
     ),
     _tensor(
         "across",
-        "across_sum",
         ("x",),
         "the sum of one number per tensor over all tensors that the statement gives a value to: one number per model",
+        op="across_sum",
     ),
-    _tensor("across_max", "across_max", ("x",), "the largest such number"),
-    _tensor("across_min", "across_min", ("x",), "the smallest such number"),
+    _tensor("across_max", ("x",), "the largest such number"),
+    _tensor("across_min", ("x",), "the smallest such number"),
     _tensor(
-        "model_threshold",
         "model_threshold",
         ("x", "density"),
         "the magnitude that a share `density` of all elements reaches, over all tensors that the statement covers",
     ),
-    _tensor("numel", "numel", ("x",), "a tensor's number of elements"),
-    _tensor("row_length", "row_length", ("x",), "the length of a tensor's rows, its last axis"),
-    _tensor("ndim", "ndim", ("x",), "a tensor's number of axes"),
+    _tensor("numel", ("x",), "a tensor's number of elements"),
+    _tensor("row_length", ("x",), "the length of a tensor's rows, its last axis"),
+    _tensor("ndim", ("x",), "a tensor's number of axes"),
     Builtin("in_layers", (), "whether the tensor belongs to a layer", _in_layers),
     Builtin(
         "has_vocabulary",
@@ -220,20 +223,17 @@ BUILTINS: Mapping[str, Builtin] = _table(
         "whether the tensor that is being made has an entry for each token, as embeddings and heads do",
         _has_vocabulary,
     ),
-    _tensor("row_sum", "row_sum", ("x",), "the sum of each row (along the last axis), at each of its elements"),
-    _tensor("row_max", "row_max", ("x",), "the largest of each row, at each of its elements"),
-    _tensor("row_rank", "row_rank", ("x",), "each element's ascending rank in its row, from 0 to 1"),
+    _tensor("row_sum", ("x",), "the sum of each row (along the last axis), at each of its elements"),
+    _tensor("row_max", ("x",), "the largest of each row, at each of its elements"),
+    _tensor("row_rank", ("x",), "each element's ascending rank in its row, from 0 to 1"),
+    _tensor("column_sum", ("x",), "the sum of each column (along the first axis), at each of its elements"),
+    _tensor("svd_truncate", ("x", "rank"), "a matrix with its `rank` largest singular values alone"),
     _tensor(
-        "column_sum", "column_sum", ("x",), "the sum of each column (along the first axis), at each of its elements"
-    ),
-    _tensor("svd_truncate", "svd_truncate", ("x", "rank"), "a matrix with its `rank` largest singular values alone"),
-    _tensor(
-        "svd_nuclear",
         "svd_nuclear",
         ("x", "share"),
         "a matrix with the fewest singular values that add up to a `share` of all, scaled up to their sum",
     ),
-    _tensor("svd_flatten", "svd_flatten", ("x",), "a matrix with each singular value replaced by their mean"),
+    _tensor("svd_flatten", ("x",), "a matrix with each singular value replaced by their mean"),
     _whole("singular_merge", (), "the leading singular triplets of several matrices, made orthogonal to each other"),
     _whole(
         "isotropic_merge",
@@ -248,15 +248,13 @@ BUILTINS: Mapping[str, Builtin] = _table(
         "x = `matmul(basis, coordinates)`; rows of singular values up to `tolerance` are 0",
         _shared,
     ),
-    _tensor("matmul", "matmul", ("x", "y"), "the product of two matrices"),
+    _tensor("matmul", ("x", "y"), "the product of two matrices"),
     _tensor(
-        "procrustes_blend",
         "procrustes_blend",
         ("a", "b", "alignment", "alpha"),
         "the rows of `a` turned towards those of `b`; see `rotate`",
     ),
     _tensor(
-        "spectral_blend",
         "spectral_blend",
         ("a", "b", "alpha", "tilt"),
         "the low frequencies of `a` and the high ones of `b`; see `crossover`",
@@ -265,12 +263,10 @@ BUILTINS: Mapping[str, Builtin] = _table(
     _whole("interference_solve", (), "the least squares that `interference_descent` goes for, solved"),
     _tensor(
         "topk_mask",
-        "topk_mask",
         ("x", "density"),
         "1 for the max(1, int(density·n)) elements of largest magnitude, 0 elsewhere; of equals the first are kept",
     ),
     _tensor(
-        "rank_mask",
         "rank_mask",
         ("x", "k"),
         "1 for the `k` elements of largest magnitude, 0 elsewhere; `k` is a number and may come of the weights",

@@ -6,11 +6,12 @@ from collections.abc import Sequence
 from typing import Any
 
 from ...grammar import ast
-from ...grammar.diagnostic import Diagnostic, Label, MergecError, error
+from ...grammar.diagnostic import error
 from ...grammar.records import dataclass
 from ...grammar.source import Span
 from ...grammar.suggest import near
 from ..terms.kinds import KINDS, article, kind_of
+from ..terms.map_keys import given_twice
 from ..terms.terms import PlaceMap, Vary, Where, is_region
 
 
@@ -94,8 +95,7 @@ def match(function: str, parameters: Sequence[Parameter], given: Sequence[Given]
                 help=f"did you mean `{likely[0]}`?" if likely else (),
             )
         if argument.name in out:
-            labels = (Label(argument.where, "again here"), Label(out[argument.name].where, "first here"))
-            raise MergecError(Diagnostic("E0205", f"`{argument.name}` is given twice", labels))
+            raise given_twice(argument.name, argument.where, out[argument.name].where)
         out[argument.name] = argument
     absent = [p.name for p in positional if p.name not in out and isinstance(p.default, Missing) and p.name != "base"]
     if absent:

@@ -31,6 +31,8 @@ _MODEL = (
     Parameter("revision", None, kind="string"),
     Parameter("subfolder", None, kind="string"),
     Parameter("rename", None),
+    Parameter("key", None, kind="string"),
+    Parameter("variant", None, kind="string"),
 )
 
 
@@ -71,14 +73,19 @@ class Models:
             raise error("E0182", message, node.span, "one too many")
         try:
             checkpoint = self.catalog.open(
-                source, revision=values.get("revision"), subfolder=values.get("subfolder"), near=self.near
+                source,
+                revision=values.get("revision"),
+                subfolder=values.get("subfolder"),
+                near=self.near,
+                key=values.get("key"),
+                variant=values.get("variant"),
             )
         except CatalogError as fault:
             raise _unopened(fault, given) from None
         rename = None
         if isinstance(values.get("rename"), PlaceMap):
             rename = {key: str(value) for key, value in plain(values["rename"].entries).items()}
-        key = (checkpoint.location, checkpoint.revision, repr(rename))
+        key = (checkpoint.location, checkpoint.revision, repr((rename, *checkpoint.chosen)))
         number = self._numbers.setdefault(key, len(self._numbers))
         try:
             model, warnings = bind(
@@ -156,12 +163,13 @@ def _given(
     return dict(given), {k: g.value for k, g in given.items()}
 
 
-_BLAMED = {"E0438": "rename", "E0464": "revision"}
-"""The argument at which an error is shown, where it is not the source."""
+_BLAMED = {"E0438": "rename", "E0464": "revision", "E0483": "variant", "E0484": "key"}
+"""The argument at which an error is shown, where it is given and not the source."""
 
 
 def _unopened(fault: CatalogError, given: Mapping[str, Given]) -> MergecError:
-    return MergecError(catalog_diagnostic(fault, given[_BLAMED.get(fault.code, "source")].span))
+    blamed = _BLAMED.get(fault.code, "source")
+    return MergecError(catalog_diagnostic(fault, given[blamed if blamed in given else "source"].span))
 
 
 def _last(source: str) -> str:

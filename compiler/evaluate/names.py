@@ -7,7 +7,6 @@ from typing import Any
 
 from ...grammar import ast
 from ...grammar.diagnostic import Diagnostic, finding
-from ...grammar.source import Span
 
 _MOST_SHOWN = 12  # of a circle of defs; of a longer one the ends
 
@@ -61,10 +60,8 @@ def bound_and_free(body: ast.Block) -> tuple[set[str], list[ast.Name]]:
             todo.append(item.value)
         elif isinstance(item, ast.Call) and isinstance(item.function, ast.Name) and item.function.id == "tie":
             continue
-        elif isinstance(item, tuple):
-            todo.extend(item)
-        elif hasattr(item, "__dataclass_fields__") and not isinstance(item, Span):
-            todo.extend(getattr(item, f) for f in item.__dataclass_fields__ if f != "span")
+        else:
+            todo.extend(ast.below(item))
     return bound, free
 
 
@@ -76,8 +73,6 @@ def names_in(node: Any) -> list[ast.Name]:
         item = todo.pop()
         if isinstance(item, ast.Name):
             out.append(item)
-        elif isinstance(item, tuple):
-            todo.extend(item)
-        elif hasattr(item, "__dataclass_fields__") and not isinstance(item, Span):
-            todo.extend(getattr(item, f) for f in item.__dataclass_fields__ if f != "span")
+        else:
+            todo.extend(ast.below(item))
     return out

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from ...grammar.diagnostic import Diagnostic, MergecError, finding
+from ...grammar.diagnostic import Diagnostic, MergecError, collecting, finding
 from ...grammar.literals import parse_size
 from ...grammar.records import dataclass
 from ...grammar.source import Source, Span
@@ -149,12 +149,8 @@ def _template(recipe: Recipe, check: _Checker) -> tuple[Model, bool]:
         if model.label == "base":
             return model, True
     if not recipe.models:
-        raise MergecError(
-            [
-                *check.errors,
-                finding("E0220", "the recipe names no model", help='name one: `let base = model("…")`'),
-            ]
-        )
+        none = finding("E0220", "the recipe names no model", help='name one: `let base = model("…")`')
+        raise MergecError([*check.errors, none])
     return recipe.models[0], False
 
 
@@ -167,19 +163,10 @@ class _Checker:
     def wrong(self, key: str, wanted: str, *help: str) -> None:
         """Reports a setting that is not `wanted`: a noun with its article, or the values that are
         allowed."""
-        argument = self.given[key]
-        self.errors.append(
-            finding(
-                "E0208",
-                f"`{key}` must be {wanted}, not {kind_of(argument.value)}"
-                if not isinstance(argument.value, str)
-                else f'`{key}` must be {wanted}, not "{argument.value}"',
-                argument.span,
-                "not allowed here",
-                notes=f"`{key}` is {KEYS[key]}" if key in KEYS else (),
-                help=help,
-            )
-        )
+        value, span = self.given[key].value, self.given[key].span
+        found = f'"{value}"' if isinstance(value, str) else kind_of(value)
+        message, notes = f"`{key}` must be {wanted}, not {found}", f"`{key}` is {KEYS[key]}" if key in KEYS else ()
+        self.errors.append(finding("E0208", message, span, "not allowed here", notes=notes, help=help))
 
     def text(self, key: str) -> str | None:
         if key not in self.given:
@@ -267,23 +254,15 @@ class _Checker:
         if not isinstance(value, PlaceMap):
             self.wrong(key, "a map `{…}`")
             return {}
-        try:
+        with collecting(self.errors):
             return {name: _plain(inner) for name, inner in plain(value.entries).items()}
-        except MergecError as error:
-            self.errors.extend(error.diagnostics)
-            return {}
+        return {}
 
     def token(self, key: str, value: Any) -> bool:
         if isinstance(value, Token | Leaf) or value == "zero":
             return True
-        span = self.given["tokens"].span
-        self.errors.append(
-            finding(
-                "E0208",
-                f'the row of `{key}` must be a model, "zero" or `token(model, "…")`, not {kind_of(value)}',
-                span,
-            )
-        )
+        message = f'the row of `{key}` must be a model, "zero" or `token(model, "…")`, not {kind_of(value)}'
+        self.errors.append(finding("E0208", message, self.given["tokens"].span))
         return False
 
 

@@ -12,7 +12,7 @@ from dataclasses import field
 from typing import Any
 
 from ...grammar import ast
-from ...grammar.diagnostic import Diagnostic, Label, MergecError, error, finding
+from ...grammar.diagnostic import Diagnostic, MergecError, collecting, error, finding
 from ...grammar.records import dataclass
 from ...grammar.source import Span
 from ..checkpoint.adapter import Adapter
@@ -21,6 +21,7 @@ from ..checkpoint.documents import catalog_diagnostic
 from ..checkpoint.model import Model
 from ..family.place import Path
 from ..terms.kinds import kind_of
+from ..terms.map_keys import given_twice
 from ..terms.terms import is_region, named
 from .bindings import VARYING, Cascade, declare, unknown
 from .budget import Budget
@@ -147,13 +148,11 @@ class _Evaluator:
         """Defs are known in the whole file, whatever the order."""
         for statement in module.statements:
             if isinstance(statement, ast.Def):
-                try:
+                with collecting(self.result.diagnostics):
                     declare(statement.name, scope)
                     scope.values[statement.name.id] = Poison()
                     check_declared(statement.parameters)
                     scope.values[statement.name.id] = Function(statement, scope, library)
-                except MergecError as error:
-                    self.result.diagnostics.extend(error.diagnostics)
         found = cycles(module)
         if found:
             self.result.diagnostics.extend(found)
@@ -259,11 +258,7 @@ class _Evaluator:
             if argument.name is None:
                 raise error("E0205", "settings of the output are written `key=value`", argument.span)
             if argument.name in self.result.settings:
-                labels = (
-                    Label(argument.span, "again here"),
-                    Label(self.result.settings[argument.name].where, "first here"),
-                )
-                raise MergecError(Diagnostic("E0205", f"`{argument.name}` is given twice", labels))
+                raise given_twice(argument.name, argument.span, self.result.settings[argument.name].where)
             scope = Scope({"zero": "zero"}, self.root) if argument.name == "tokens" else self.root
             given = argument.value
             plain = self.expressions.setting if isinstance(given, ast.MapExpr) else self.expressions.value

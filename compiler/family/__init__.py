@@ -12,6 +12,7 @@ __all__ = [
     "family",
     "folding",
     "layer_facts",
+    "parts",
     "patterns",
     "place",
     "space",

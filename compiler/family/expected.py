@@ -7,8 +7,11 @@ with the names, and not with layers times experts times patterns.
 
 from __future__ import annotations
 
+import functools
+import tomllib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import field
+from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
@@ -86,10 +89,28 @@ class Difference:
         return self.of if self.layer is None else self.of.replace("{i}", str(self.layer)).replace("{e}", "0")
 
 
-def expected_of(entry: Mapping[str, Any]) -> Expected | None:
-    """What an entry's data says is expected; None where it says nothing of it."""
-    if not entry.get("tensors"):
+def entry_of(architecture: str) -> Mapping[str, Any] | None:
+    """The section of an architecture in `expectations.toml`, which `tools/model_types` generates;
+    None where it has none.
+
+    The file is not parsed: a section is found by its heading and ends at the next empty line.
+    """
+    text = _text()
+    at = text.find(f"\n\n[{architecture}]\n")
+    if at < 0 or not architecture.isidentifier():
         return None
+    end = text.find("\n\n", at + 2)
+    data: Mapping[str, Mapping[str, Any]] = tomllib.loads(text[at:] if end < 0 else text[at:end])
+    return data[architecture]
+
+
+@functools.cache
+def _text() -> str:
+    return Path(__file__).with_name("expectations.toml").read_text("utf-8")
+
+
+def expected_of(entry: Mapping[str, Any]) -> Expected:
+    """What an entry's data says is expected."""
     return Expected(
         MappingProxyType(dict(entry.get("runs", {}))),
         MappingProxyType({name: _tensor(said) for name, said in entry["tensors"].items()}),

@@ -8,6 +8,7 @@ layouts (`layouts.py`).
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import tomllib
 from collections.abc import Collection, Iterator, Mapping
@@ -17,7 +18,7 @@ from types import MappingProxyType
 from typing import Any
 
 from ...grammar.records import dataclass
-from .expected import Expected, expected_of
+from .expected import Expected, entry_of, expected_of
 from .infer import Entry, infer
 from .patterns import any_of, kind_of, pattern, split
 
@@ -181,10 +182,12 @@ def family_for(config: Mapping[str, Any] | None, names: Collection[str]) -> Fami
     config, and that of a text model which is a part of this one, lead to inference and not to a
     family whose stacks hold no tensor. Raises nothing on strange configs.
     """
+    given = config.get("architectures") if config else None
+    architecture = given[0] if isinstance(given, list) and given and isinstance(given[0], str) else None
     for claim in _claims(config):
         if _bears_out(claim, names):
-            return claim
-    return build(infer(names, config), inferred=True)
+            return _informed(claim, architecture)
+    return _informed(build(infer(names, config), inferred=True), architecture)
 
 
 def families() -> Mapping[str, Family]:
@@ -209,7 +212,7 @@ def build(entry: Entry, *, inferred: bool = False) -> Family:
             )
             for name, s in entry.get("stacks", {}).items()
         ),
-        places=_paths(entry.get("places", {})),
+        places=_with_whole_text(_paths(entry.get("places", {})), entry.get("stacks", {})),
         roles=_paths(entry.get("roles", {})),
         stack_roles=MappingProxyType({s: _paths(roles) for s, roles in entry.get("stack_roles", {}).items()}),
         experts=entry.get("experts"),
@@ -225,7 +228,6 @@ def build(entry: Entry, *, inferred: bool = False) -> Family:
         defaults=MappingProxyType(dict(entry.get("defaults", {}))),
         layouts=tuple(_layout(name, data) for name, data in entry.get("layouts", {}).items()),
         inferred=inferred,
-        expected=expected_of(entry),
     )
 
 
@@ -290,6 +292,36 @@ def _strings(value: Any) -> tuple[str, ...]:
 
 def _paths(table: Mapping[str, Any]) -> Mapping[str, tuple[str, ...]]:
     return MappingProxyType({role: _strings(paths) for role, paths in table.items()})
+
+
+def _with_whole_text(places: Mapping[str, tuple[str, ...]], stacks: Collection[str]) -> Mapping[str, tuple[str, ...]]:
+    """The places, `text` of a multimodal model with its output head, wherever that is stored: it is
+    all that a language model has."""
+    text = places.get("text", ())
+    if not text or "text.layers" not in stacks:
+        return places
+    ends = [m for role in ("embed", "norm", "head") for m in places.get(role, ())]
+    rest = [m for m in ends if not any(m == top or m.startswith(top + ".") for top in text)]
+    return MappingProxyType({**places, "text": (*text, *dict.fromkeys(rest))})
+
+
+@functools.lru_cache(maxsize=64)
+def _informed(family: Family, architecture: str | None) -> Family:
+    """A family with what is known of an architecture: what it expects, what its layers are by the
+    config, and what silence of that means."""
+    entry = entry_of(architecture) if architecture is not None else None
+    if entry is None:
+        return family
+    facts = entry.get("facts", {})
+    stacks = []
+    for stack in family.stacks:
+        own = facts.get(stack.prefix.removesuffix(".{i}"))
+        if own is not None and (family.inferred or not stack.facts):
+            known = tuple(LayerFact(fact.get("items"), fact.get("rule")) for fact in own)
+            stack = dataclasses.replace(stack, facts=known)
+        stacks.append(stack)
+    defaults = MappingProxyType({**entry.get("defaults", {}), **family.defaults})
+    return dataclasses.replace(family, stacks=tuple(stacks), defaults=defaults, expected=expected_of(entry))
 
 
 # --- which entry ---------------------------------------------------------------------------------

@@ -21,6 +21,7 @@ from __future__ import annotations
 import math
 import operator
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from types import MappingProxyType
 
 from ...grammar.records import dataclass
@@ -115,6 +116,23 @@ def _table(*rows: Op) -> Mapping[str, Op]:
     return MappingProxyType({row.name: row for row in rows})
 
 
+_THRESHOLD = Op(
+    "threshold",
+    "reduction",
+    "v",
+    "threshold",
+    ("k",),
+    accumulator="magnitudes",
+    scratch=2,
+    chunk=50,
+    fixed=8 << 16,
+    device_scratch=16,
+    state=8 << 16,
+)
+"""Its state is a histogram of 16 bits, one more is counted into; a chunk has bits, mask, five words
+per picked one. Whatever else counts bit patterns needs the like."""
+
+
 OPS: Mapping[str, Op] = _table(
     # arithmetic
     Op("add", "elementwise", "vv", commutes=True, unit=0.0, scalar=operator.add, c="x + y", array="add"),
@@ -147,31 +165,10 @@ OPS: Mapping[str, Op] = _table(
     Op("trunc", "elementwise", "v", scalar=scalars.trunc, c="truncf(x)", array="trunc"),
     Op("exp", "elementwise", "v", scalar=scalars.exp, c="(float)exp_of(x)", array="exp"),
     Op("log", "elementwise", "v", scalar=scalars.log, c="(float)log_of_any(x)", array="log"),
-    Op(
-        "sin",
-        "elementwise",
-        "v",
-        scalar=scalars.within(math.sin),
-        c="SIN(x, 0)",
-        array="sin",
-    ),
-    Op(
-        "cos",
-        "elementwise",
-        "v",
-        scalar=scalars.within(math.cos),
-        c="SIN(x, 1)",
-        array="cos",
-    ),
+    Op("sin", "elementwise", "v", scalar=scalars.within(math.sin), c="SIN(x, 0)", array="sin"),
+    Op("cos", "elementwise", "v", scalar=scalars.within(math.cos), c="SIN(x, 1)", array="cos"),
     Op("tanh", "elementwise", "v", scalar=math.tanh, c="(float)tanh_of(x)", array="tanh"),
-    Op(
-        "acos",
-        "elementwise",
-        "v",
-        scalar=scalars.within(math.acos),
-        c="(float)acos_of(x)",
-        array="acos",
-    ),
+    Op("acos", "elementwise", "v", scalar=scalars.within(math.acos), c="(float)acos_of(x)", array="acos"),
     # comparison and choice
     Op("lt", "elementwise", "vv", "mask", scalar=scalars.truth(operator.lt), c="x < y", array="lt"),
     Op("le", "elementwise", "vv", "mask", scalar=scalars.truth(operator.le), c="x <= y", array="le"),
@@ -195,17 +192,7 @@ OPS: Mapping[str, Op] = _table(
     Op("row_max", "elementwise", "v", attributes=("row",), zero=True),
     Op("row_rank", "elementwise", "v", attributes=("row",), costly=True, chunk=24, device_scratch=24),
     # reductions
-    Op(
-        "sum",
-        "reduction",
-        "v",
-        c="x",
-        accumulator="sum",
-        finds="sums",
-        zero=True,
-        chunk=8,
-        device_scratch=8,
-    ),
+    Op("sum", "reduction", "v", c="x", accumulator="sum", finds="sums", zero=True, chunk=8, device_scratch=8),
     Op(
         "dot",
         "reduction",
@@ -222,64 +209,23 @@ OPS: Mapping[str, Op] = _table(
     Op("count", "reduction", "m", accumulator="count", finds="counts", zero=True),
     Op("maximum", "reduction", "v", accumulator="largest", finds="the largest"),
     Op("minimum", "reduction", "v", accumulator="smallest", finds="the smallest"),
-    # its state is a histogram of 16 bits, one more is counted into; a chunk has bits, mask, five
-    # words per picked one
-    Op(
-        "threshold",
-        "reduction",
-        "v",
-        "threshold",
-        ("k",),
-        accumulator="magnitudes",
-        scratch=2,
-        chunk=50,
-        fixed=8 << 16,
-        device_scratch=16,
-        state=8 << 16,
-    ),
+    _THRESHOLD,
     # the same where k is known only from an earlier reduction
-    Op(
-        "threshold_at",
-        "reduction",
-        "vn",
-        "threshold",
-        numbers=("k",),
-        accumulator="magnitudes",
-        scratch=2,
-        chunk=50,
-        fixed=8 << 16,
-        device_scratch=16,
-        state=8 << 16,
-    ),
-    # the number that `k` elements precede in ascending order; its state and scratch are those of
-    # `threshold`
-    Op(
-        "kth_smallest",
-        "reduction",
-        "v",
-        attributes=("k",),
-        accumulator="order",
-        zero=True,
-        chunk=50,
-        fixed=8 << 16,
-        device_scratch=17,
-        state=8 << 16,
+    replace(_THRESHOLD, name="threshold_at", takes="vn", attributes=(), numbers=("k",)),
+    # the number that `k` elements precede in ascending order
+    replace(
+        _THRESHOLD, name="kth_smallest", result="number", accumulator="order", zero=True, scratch=0, device_scratch=17
     ),
     # counts of a digit of bit patterns (`radix.py`)
-    Op(
-        "digits",
-        "reduction",
-        "vn",
-        "counts",
-        ("shift",),
-        ("prefix",),
+    replace(
+        _THRESHOLD,
+        name="digits",
+        takes="vn",
+        result="counts",
+        attributes=("shift",),
+        numbers=("prefix",),
         accumulator="digits",
         finds="a threshold, 16 bits of it",
-        scratch=2,
-        chunk=50,
-        fixed=8 << 16,
-        device_scratch=16,
-        state=8 << 16,
     ),
     # along columns, the first axis: a column's sum stands at each of its elements. Room for four
     # rows of a chunk's width

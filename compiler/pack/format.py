@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 
 from ...grammar.records import dataclass
+from ..checkpoint.catalog import OWN, Part
 from ..plan.plan import FixedBytes
 
 
@@ -46,8 +47,9 @@ class Placement:
 class OutputFormat:
     """A format of weight files, `name` in messages.
 
-    Files are called by `stem` and `suffix`. `index` is the name of the document that says which
-    file of several a tensor is in; None where the format has none. `dtypes` are those it can hold,
+    Files are called by `suffix` and a stem: `stem`, or that of the template's files where this is
+    one of its `stems`. `indexed`: a document says which file of several a tensor is in. `dtypes`
+    are those it can hold,
     as it calls them. `metadata` is what its loaders look for in every file. `place` puts tensors
     and metadata into one file, in an order and with the alignment that suits the format.
     """
@@ -55,13 +57,27 @@ class OutputFormat:
     name: str
     stem: str
     suffix: str
-    index: str | None
+    indexed: bool
     dtypes: Mapping[str, str]
     metadata: Mapping[str, str]
     place: Callable[[Sequence[FileTensor], Mapping[str, str]], Placement]
+    stems: tuple[str, ...] = ()
 
-    def file_name(self, number: int, count: int) -> str:
-        """The name of file `number` (from 0) of `count`."""
-        return (
-            f"{self.stem}{self.suffix}" if count == 1 else f"{self.stem}-{number + 1:05d}-of-{count:05d}{self.suffix}"
-        )
+    def file_name(self, number: int, count: int, part: Part = OWN) -> str:
+        """The name of file `number` (from 0) of `count` of a part."""
+        stem = self._called(part) + (f".{part.variant}" if part.variant else "")
+        numbered = "" if count == 1 else f"-{number + 1:05d}-of-{count:05d}"
+        return _in(part, f"{stem}{numbered}{self.suffix}")
+
+    def index_name(self, part: Part = OWN) -> str | None:
+        """The name of a part's index."""
+        if not self.indexed:
+            return None
+        return _in(part, f"{self._called(part)}{self.suffix}.index{f'.{part.variant}' if part.variant else ''}.json")
+
+    def _called(self, part: Part) -> str:
+        return part.stem if part.stem in self.stems else self.stem
+
+
+def _in(part: Part, name: str) -> str:
+    return f"{part.folder}/{name}" if part.folder else name

@@ -39,9 +39,10 @@ SAFETENSORS = OutputFormat(
     name="safetensors",
     stem="model",
     suffix=".safetensors",
-    index="model.safetensors.index.json",
+    indexed=True,
     dtypes={dtype: dtype for dtype in SIZES},
     metadata={"format": "pt"},
     place=_place,
+    stems=("model", "diffusion_pytorch_model"),
 )
 """Our dtypes have its names. transformers loads no file whose metadata lack `format`."""

@@ -6,7 +6,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from ...grammar.diagnostic import Diagnostic, Label, MergecError
+from ...grammar.diagnostic import Label, MergecError, error
+from ...grammar.source import Span
 from ..family.place import Path
 from ..family.space import Space
 
@@ -30,6 +31,12 @@ def counting(entries: Sequence[Entry], name: str, space: Space) -> Entry | None:
     return found
 
 
+def given_twice(key: str, again: Span | None, first: Span | None) -> MergecError:
+    """The error (E0205) for a name that comes twice."""
+    spans = ((again, "again here"), (first, "first here"))
+    return error("E0205", f"`{key}` is given twice", [Label(span, text) for span, text in spans if span is not None])
+
+
 def plain(entries: Sequence[Entry]) -> dict[str, Any]:
     """A map whose keys are words, as in `output(config={…})`. Raises MergecError (E0205) for a key
     that comes twice."""
@@ -37,7 +44,6 @@ def plain(entries: Sequence[Entry]) -> dict[str, Any]:
     for path, key, value in entries:
         if key in out:
             first = next(p for p, k, _ in entries if k == key)
-            labels = [Label(p.span, text) for p, text in ((path, "again here"), (first, "first here")) if p is not None]
-            raise MergecError(Diagnostic("E0205", f"`{key}` is given twice", tuple(labels)))
+            raise given_twice(key, path.span if path else None, first.span if first else None)
         out[key] = value
     return out

@@ -11,70 +11,102 @@ import os
 import re
 from collections.abc import Mapping
 
-from ...compiler.checkpoint.catalog import CatalogError
+from ...compiler.checkpoint.catalog import CatalogError, Part
 from ...grammar.records import dataclass
 from ..files.faults import show, unreadable
 from ..formats.containers import container_error
 from .documents import read_json
 from .shards import check_complete
+from .subfolders import look_below
+from .weight_names import PICKLED, SAFETENSORS, Kind, choose, is_weight, no_variant, pickled
 
-INDEX_SUFFIX = ".safetensors.index.json"
-PICKLED_INDEX = "pytorch_model.bin.index.json"
 MAX_INDEX = 100 << 20
 """The longest index.json accepted, in bytes."""
 
-_PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
-_OTHER_WEIGHTS = (*_PICKLES, ".safetensors", ".gguf", ".h5", ".msgpack", ".onnx", ".npz", ".ot")
-_PICKLED_STATES = re.compile(
-    r"(training_args|optimizer(_\d+)?|scheduler(_\d+)?|scaler|sampler(_\d+)?|rng_state.*|random_states.*"
-    r"|.*_optim_states|.*zero_pp_rank_.*)\.(bin|pt|pth|pkl)"
-)
 _BLOB = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
-_TEMPLATES = "additional_chat_templates"
+
+
+@dataclass(frozen=True, slots=True)
+class Weights:
+    """The weight files of one part of a checkpoint, with the index's tensor-to-file map (empty
+    where there is none), whose names are relative to the part's folder."""
+
+    part: Part
+    weights: tuple[str, ...]
+    listed: Mapping[str, str]
 
 
 @dataclass(frozen=True, slots=True)
 class Folder:
-    """What a folder holds: names of weight files in order, the index's tensor-to-file map (empty
-    where there is none) with its name, and the names of the other files."""
+    """What a folder holds: weights of all its parts, and the names of the other files."""
 
-    weights: tuple[str, ...]
-    index: str | None
-    listed: Mapping[str, str]
+    weights: tuple[Weights, ...]
     extras: tuple[str, ...]
 
 
-def survey(folder: str, allow_pickle: bool = False) -> Folder:
+def survey(folder: str, allow_pickle: bool = False, variant: str | None = None) -> Folder:
     """Looks through `folder`, an absolute path. Pickles are its weights where it has no others and
-    they are allowed.
+    they are allowed. `variant`: those that are called so, where there are such.
 
     Raises CatalogError: E0405 where it holds pickles alone, E0406 where it holds no weights, E0408
     for a link that leaves it, E0431 to E0433 for an index that is not sound, E0460 where some of
-    its shards are missing, E0462 where its weights are in a format that is not read.
+    its shards are missing, E0462 where its weights are in a format that is not read, E0483 where it
+    has no such variant, or several and nothing else.
     """
+    names = _files(folder)
+    below = look_below(folder, names)
+    own = None if below.pipeline else _weights(folder, "", names, allow_pickle, variant)
+    found = [own] if own is not None else []
+    for name in below.named:
+        inside = os.path.join(folder, name)
+        check_inside(folder, name)
+        there = _files(inside)
+        weights = _weights(inside, name, there, allow_pickle, variant)
+        if weights is None:
+            _fail_unread(inside, there)
+        else:
+            found.append(weights)
+    if not found:
+        _fail_empty(folder, names)
+    if variant is not None and all(weights.part.variant is None for weights in found):
+        raise no_variant(folder, variant, ())
+    extras = [name for name in names if not name.startswith(".") and not is_weight(name)]
+    extras += [name for name in below.files if name not in extras]
+    for weights in found:
+        place = os.path.join(folder, *weights.part.folder.split("/")) if weights.part.folder else folder
+        for name in (*weights.weights, *([os.path.basename(weights.part.index)] if weights.part.index else [])):
+            check_inside(place, name)
+    for name in extras:
+        check_inside(folder, name)
+    return Folder(tuple(found), tuple(extras))
+
+
+def _files(folder: str) -> list[str]:
     try:
-        names = sorted(entry.name for entry in os.scandir(folder) if not entry.is_dir())
+        return sorted(entry.name for entry in os.scandir(folder) if not entry.is_dir())
     except OSError as error:
         raise unreadable(folder, error) from error
-    index = _index_name(names)
-    listed: Mapping[str, str] = {}
-    if "model.safetensors" in names:
-        weights, index = ["model.safetensors"], None
-    elif index is not None:
-        listed = _read_index(os.path.join(folder, index))
-        weights = sorted(set(listed.values()))
-        _check_shards(folder, index, weights)
-    else:
-        weights = [name for name in names if name.endswith(".safetensors") and not name.startswith((".", "adapter_"))]
-    if not weights and allow_pickle:
-        weights, index, listed = _pickles(folder, names)
-    if not weights:
-        _fail_empty(folder, names)
-    check_complete(folder, weights, index)
-    extras = [name for name in names if not name.startswith(".") and not _is_weight(name)] + _templates(folder)
-    for name in (*weights, *extras, *([index] if index else [])):
-        check_inside(folder, name)
-    return Folder(tuple(weights), index, listed, tuple(extras))
+
+
+def _weights(folder: str, name: str, names: list[str], allow_pickle: bool, variant: str | None) -> Weights | None:
+    """The weights in a folder of these files; `name` is its name in the checkpoint's. None where
+    there are none, of whatever variant, or pickles that are not allowed."""
+    for kind in (SAFETENSORS, PICKLED) if allow_pickle else (SAFETENSORS,):
+        chosen = choose(folder, names, kind, variant)
+        if chosen is None:
+            continue
+        listed: Mapping[str, str] = {}
+        weights = list(chosen.files)
+        if chosen.index is not None:
+            listed = _read_index(os.path.join(folder, chosen.index))
+            weights = sorted(set(listed.values()))
+            _check_shards(folder, chosen.index, weights, kind)
+        check_complete(folder, weights, chosen.index)
+        at = f"{name}/" if name else ""
+        own = tuple(at + each for each in (*weights, *([chosen.index] if chosen.index else [])))
+        index = at + chosen.index if chosen.index else None
+        return Weights(Part(name, chosen.stem, chosen.variant, index, own), tuple(weights), listed)
+    return None
 
 
 def check_inside(folder: str, name: str) -> str:
@@ -108,11 +140,6 @@ def check_inside(folder: str, name: str) -> str:
     )
 
 
-def pickled(name: str) -> bool:
-    """Whether a file of this name or path holds weights as a pickle."""
-    return name.endswith(_PICKLES) and not _PICKLED_STATES.fullmatch(os.path.basename(name))
-
-
 def pickle_error(path: str, name: str) -> CatalogError:
     """The refusal of weights in PyTorch's pickle format."""
     return CatalogError(
@@ -126,36 +153,6 @@ def pickle_error(path: str, name: str) -> CatalogError:
     )
 
 
-def _pickles(folder: str, names: list[str]) -> tuple[list[str], str | None, Mapping[str, str]]:
-    """The pickled weights of a folder, their index and what it lists."""
-    if "pytorch_model.bin" in names:
-        return ["pytorch_model.bin"], None, {}
-    if PICKLED_INDEX in names:
-        listed = _read_index(os.path.join(folder, PICKLED_INDEX))
-        weights = sorted(set(listed.values()))
-        _check_shards(folder, PICKLED_INDEX, weights)
-        return weights, PICKLED_INDEX, listed
-    return [name for name in names if pickled(name) and not name.startswith((".", "adapter_"))], None, {}
-
-
-def _is_weight(name: str) -> bool:
-    return name.endswith((*_OTHER_WEIGHTS, ".index.json"))
-
-
-def _index_name(names: list[str]) -> str | None:
-    indexes = [name for name in names if name.endswith(INDEX_SUFFIX) and not name.startswith(".")]
-    if "model" + INDEX_SUFFIX in indexes:
-        return "model" + INDEX_SUFFIX
-    return indexes[0] if len(indexes) == 1 else None
-
-
-def _templates(folder: str) -> list[str]:
-    try:
-        return sorted(f"{_TEMPLATES}/{e.name}" for e in os.scandir(os.path.join(folder, _TEMPLATES)) if e.is_file())
-    except OSError:
-        return []  # most models have no such folder
-
-
 def _read_index(path: str) -> dict[str, str]:
     index = read_json(path, limit=MAX_INDEX, code="E0431")
     listed = index.get("weight_map")
@@ -164,12 +161,12 @@ def _read_index(path: str) -> dict[str, str]:
     return listed
 
 
-def _check_shards(folder: str, index: str, shards: list[str]) -> None:
-    kind = "pickled weight" if index == PICKLED_INDEX else "safetensors"
+def _check_shards(folder: str, index: str, shards: list[str], form: Kind) -> None:
+    kind = "safetensors" if form is SAFETENSORS else "pickled weight"
     for shard in shards:
         parts = shard.split("/")
         plain = all(part not in ("", ".", "..") for part in parts) and shard.isprintable() and "\\" not in shard
-        right = pickled(shard) if index == PICKLED_INDEX else shard.endswith(".safetensors")
+        right = form.holds(shard)
         if not plain or os.path.isabs(shard) or not right:
             message = f"index names `{show(shard)}`, which is not a {kind} file inside the folder"
             raise CatalogError("E0432", message, file=os.path.join(folder, index))
@@ -195,3 +192,14 @@ def _fail_empty(folder: str, names: list[str]) -> None:
     if any(name.startswith("adapter_") for name in names):
         help = "this is an adapter: name its base with `model(…)`, and add `lora(…)` of this folder to it"
     raise CatalogError("E0406", "no safetensors file in this folder", file=folder, help=(help,))
+
+
+def _fail_unread(folder: str, names: list[str]) -> None:
+    """Raises CatalogError for a part of a checkpoint whose weights can't be read; one that has none
+    is as good as any file beside them."""
+    container = container_error(folder, training=False)
+    if container is not None:
+        raise container
+    pickles = [name for name in names if pickled(name)]
+    if pickles:
+        raise pickle_error(os.path.join(folder, pickles[0]), pickles[0])

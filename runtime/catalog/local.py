@@ -10,10 +10,11 @@ import math
 import os
 import re
 import shlex
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
-from ...compiler.checkpoint.catalog import CatalogError, Checkpoint, StoredTensor, refuse_revision
+from ...compiler.checkpoint.catalog import OWN, CatalogError, Checkpoint, Part, StoredTensor, refuse_revision
 from ...compiler.checkpoint.dtypes import SIZES
 from ..files.compare import is_transpose, same_ranges
 from ..files.faults import show, unreadable
@@ -23,7 +24,8 @@ from ..formats.containers import container_of
 from ..formats.safetensors import Header
 from .adapter_files import ADAPTER_CONFIG, ADAPTER_PICKLE, ADAPTER_WEIGHTS, no_adapter
 from .documents import read_beginning, read_json, read_text
-from .folders import Folder, check_inside, pickle_error, pickled, survey
+from .folders import Weights, check_inside, pickle_error, survey
+from .weight_names import pickled
 from .weights import read_weights
 
 MAX_CONFIG = 10 << 20
@@ -45,21 +47,32 @@ class LocalCatalog:
 
     def __init__(self, *, allow_pickle: bool = False) -> None:
         self._allow_pickle = allow_pickle
-        self._open: dict[str, Checkpoint] = {}
+        self._open: dict[tuple[str, str | None, str | None], Checkpoint] = {}
 
-    def open(self, source: str, *, revision: str | None, subfolder: str | None, near: str) -> Checkpoint:
+    def open(
+        self,
+        source: str,
+        *,
+        revision: str | None,
+        subfolder: str | None,
+        near: str,
+        key: str | None = None,
+        variant: str | None = None,
+    ) -> Checkpoint:
         """The checkpoint in the folder or file `source`, relative to the folder of the recipe
         `near`.
 
         Raises CatalogError: E0401 where there is nothing, E0464 for a revision, E0403 to E0409
         where it can't be used, E0410 to E0429 for an unsound header, E0430 to E0435 for an unsound
-        config or index, E0440 to E0448 for an unsound pickle.
+        config or index, E0440 to E0448 for an unsound pickle, E0483 and E0484 for a variant or a
+        key that is not there.
         """
         location = _location(source, revision, subfolder, near)
-        if location not in self._open:
+        which = (location, key, variant)
+        if which not in self._open:
             read = _read_folder if os.path.isdir(location) else _read_file
-            self._open[location] = read(location, self._allow_pickle)
-        return self._open[location]
+            self._open[which] = read(location, self._allow_pickle, key, variant)
+        return self._open[which]
 
     def adapter(self, source: str, *, revision: str | None, subfolder: str | None, near: str) -> Checkpoint:
         """The adapter in the folder `source`: adapter_config.json and adapter_model.safetensors, or
@@ -80,7 +93,7 @@ class LocalCatalog:
                 raise no_adapter(location, source, name)
         config = read_json(check_inside(location, ADAPTER_CONFIG), limit=MAX_CONFIG, code="E0451")
         weights = check_inside(location, stored)
-        return _checkpoint(location, (read_weights(weights),), config)
+        return _checkpoint(location, [(OWN, (read_weights(weights),))], config)
 
     def same_bytes(
         self,
@@ -200,7 +213,7 @@ def _below(location: str, subfolder: str) -> str:
 # --- from location to checkpoint ------------------------------------------------------------------
 
 
-def _read_file(path: str, allow_pickle: bool) -> Checkpoint:
+def _read_file(path: str, allow_pickle: bool, key: str | None, variant: str | None) -> Checkpoint:
     name = os.path.basename(path)
     if pickled(name) and not allow_pickle:
         raise pickle_error(path, name)
@@ -209,20 +222,29 @@ def _read_file(path: str, allow_pickle: bool) -> Checkpoint:
         notes = (f"by its name it is {found[0].title}",) if found else ()
         help = found[0].convert if found else "name a folder, or a file that ends in `.safetensors`"
         raise CatalogError("E0407", f"`{show(name)}` is not a safetensors file", file=path, notes=notes, help=(help,))
-    return _checkpoint(path, (read_weights(path),))
+    if variant is not None:
+        way = "name the file of that variant, without `variant`"
+        raise CatalogError("E0483", "one file has no variants: those are files of a folder", file=path, help=(way,))
+    return _checkpoint(path, [(OWN, (read_weights(path, 0, key),))], chosen=(key, variant))
 
 
-def _read_folder(location: str, allow_pickle: bool) -> Checkpoint:
-    folder = survey(location, allow_pickle)
-    headers = tuple(read_weights(os.path.join(location, name), file) for file, name in enumerate(folder.weights))
-    _check_agreement(location, folder, headers)
+def _read_folder(location: str, allow_pickle: bool, key: str | None, variant: str | None) -> Checkpoint:
+    folder = survey(location, allow_pickle, variant)
+    parts: list[tuple[Part, tuple[Header, ...]]] = []
+    count = 0
+    for found in folder.weights:
+        place = os.path.join(location, *found.part.folder.split("/")) if found.part.folder else location
+        headers = tuple(read_weights(os.path.join(place, n), count + k, key) for k, n in enumerate(found.weights))
+        _check_agreement(place, found, headers)
+        parts.append((found.part, headers))
+        count += len(headers)
     config = None
     if "config.json" in folder.extras:
         config = read_json(os.path.join(location, "config.json"), limit=MAX_CONFIG, code="E0430")
-    return _checkpoint(location, headers, config, folder.extras)
+    return _checkpoint(location, parts, config, folder.extras, (key, variant))
 
 
-def _check_agreement(location: str, folder: Folder, headers: tuple[Header, ...]) -> None:
+def _check_agreement(location: str, folder: Weights, headers: tuple[Header, ...]) -> None:
     """Sees that each tensor is in one file alone, and in that which the index says."""
     owner: dict[str, int] = {}
     for file, header in enumerate(headers):
@@ -233,7 +255,7 @@ def _check_agreement(location: str, folder: Folder, headers: tuple[Header, ...])
             for name in header.tensors:
                 if name in seen:
                     message = f"tensor `{show(name)}` is in both `{show(seen[name])}` and `{show(weights)}`"
-                    help = () if folder.index else ("name one file in `model(…)` instead of the folder",)
+                    help = () if folder.part.index else ("name one file in `model(…)` instead of the folder",)
                     raise CatalogError("E0435", message, file=location, help=help)
                 seen[name] = weights
     for name, weights in folder.listed.items():
@@ -241,21 +263,35 @@ def _check_agreement(location: str, folder: Folder, headers: tuple[Header, ...])
         if file < 0 or folder.weights[file] != weights:
             where = "in no file" if file < 0 else f"in `{show(folder.weights[file])}`"
             message = f"the index puts tensor `{show(name)}` in `{show(weights)}`, but it is {where}"
-            raise CatalogError("E0434", message, file=os.path.join(location, folder.index or ""))
+            index = os.path.basename(folder.part.index or "")
+            raise CatalogError("E0434", message, file=os.path.join(location, index))
 
 
 def _checkpoint(
     location: str,
-    headers: tuple[Header, ...],
+    parts: Sequence[tuple[Part, tuple[Header, ...]]],
     config: Mapping[str, Any] | None = None,
     extras: tuple[str, ...] = (),
+    chosen: tuple[str | None, str | None] = (None, None),
 ) -> Checkpoint:
     tensors: dict[str, StoredTensor] = {}
     metadata: dict[str, str] = {}
+    headers = [header for _, some in parts for header in some]
+    for part, some in parts:
+        for header in some:
+            if not part.folder:
+                tensors.update(header.tensors)
+                continue
+            for name, tensor in header.tensors.items():
+                full = part.prefix + name
+                if full in tensors:
+                    message = f"tensor `{show(name)}` in `{show(part.folder)}` is called as one of the folder above it"
+                    raise CatalogError("E0435", message, file=location)
+                tensors[full] = replace(tensor, name=full)
     for header in headers:
-        tensors.update(header.tensors)
         metadata.update(header.metadata)
     files = tuple(header.file for header in headers)
     shared = any(header.shared for header in headers)
     passed_over = tuple(dict.fromkeys(name for header in headers for name in header.passed_over))
-    return Checkpoint(location, files, tensors, config, metadata, extras, None, shared, passed_over)
+    where = tuple(part for part, _ in parts)
+    return Checkpoint(location, files, tensors, config, metadata, extras, None, shared, passed_over, where, chosen)

@@ -18,7 +18,7 @@ from ..resume.journal import Done, Journal, head_of
 from .conditions import check_inputs, check_parent, check_space
 from .partial import Partial
 from .swap import Swap
-from .trees import remove
+from .trees import remove_but
 from .unfinished import Remains, Unfinished, remains, unfinished
 
 HOPELESS = ("E0606", "E0607", "E0612", "E0614", "E0662")
@@ -96,9 +96,7 @@ class Target:
         weight files."""
         keep = {self._plan.outputs[k].name for k in files}
         with writing(self.folder):
-            for name in os.listdir(self.folder):
-                if name not in keep:
-                    remove(os.path.join(self.folder, name))
+            remove_but(self.folder, keep)
 
     def commit(self) -> None:
         """Puts the result in place of the target; everything in `folder` must be on disk

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+from collections.abc import Collection
 from contextlib import suppress
 
 
@@ -24,6 +25,18 @@ def remove(path: str) -> None:
         shutil.rmtree(path)
     elif os.path.lexists(path):
         os.unlink(path)
+
+
+def remove_but(folder: str, keep: Collection[str]) -> None:
+    """Removes all that is in a folder but these files, whose names are relative to it. Raises
+    OSError."""
+    for name in os.listdir(folder):
+        path = os.path.join(folder, name)
+        inside = {kept.removeprefix(f"{name}/") for kept in keep if kept.startswith(f"{name}/")}
+        if inside and is_folder(path):
+            remove_but(path, inside)
+        elif name not in keep:
+            remove(path)
 
 
 def on_disk(folder: str) -> int:

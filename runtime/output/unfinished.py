@@ -60,7 +60,10 @@ def _present(folder: str, plan: Plan, entries: Sequence[Done]) -> tuple[Done, ..
     ours = set()
     for number, output in enumerate(plan.outputs):
         with suppress(OSError):
-            status = os.lstat(os.path.join(folder, output.name))
+            place = os.path.join(folder, output.name)
+            status = os.lstat(place)
+            if not is_folder(os.path.dirname(place)):
+                continue
             if stat.S_ISREG(status.st_mode) and status.st_nlink == 1 and status.st_size == output.size:
                 ours.add(number)
     return tuple(e for e in entries if plan.tensors[e.tensor].file in ours)

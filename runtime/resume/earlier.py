@@ -16,7 +16,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import replace
 
-from ...compiler.checkpoint.catalog import CatalogError, StoredTensor
+from ...compiler.checkpoint.catalog import CatalogError, StoredTensor, prefix_of
 from ...compiler.emit.card import PROVENANCE
 from ...compiler.plan.plan import OutputTensor, Plan, PlannedOutput
 from ...compiler.plan.prune import Found
@@ -97,7 +97,8 @@ def examine(path: str, plan: Plan) -> Earlier | None:
             # its status changes with the names that runs give it, of which one that was stopped may
             # have left some
             file = replace(header.file, ctime_ns=0)
-            for name, tensor in header.tensors.items():
+            for inside, tensor in header.tensors.items():
+                name = prefix_of(os.path.dirname(weights.name)) + inside
                 if name in record.tensors and record.tensors[name].key:
                     recorded = record.tensors[name]
                     by_name[name] = (recorded, tensor, Found(file, tensor.start), trusted)
@@ -111,7 +112,7 @@ def examine(path: str, plan: Plan) -> Earlier | None:
                 tensors[index] = Reused(held[2], held[0].checksum, held[0].non_finite, held[3])
                 break
     same = _same_files(plan, tensors)
-    in_place = all(os.path.basename(file) == plan.outputs[k].name for k, file in same.items())
+    in_place = all(os.path.relpath(file, path) == plan.outputs[k].name for k, file in same.items())
     changed = tuple([named(code) for code in changed_code(record.made_with, plan.made_by)])
     same_companions = in_place and _same_companions(path, plan, record)
     return Earlier(tensors, same, same_companions, len(plan.outputs), changed=changed)

@@ -5,7 +5,7 @@ The compiler writes what is known before the run (`compiler/emit/card.py`). At i
 
     made_with       versions, device and processor (`environment.py`)
     files           names of all files of the output
-    weights         name of the weight file: [size, mtime_ns, device, inode]
+    weights         name of the weight file, its folder included: [size, mtime_ns, device, inode]
     tensors         name: [key, checksum or null, numbers that are not finite, dtype, shape]
     record_sha256   SHA-256 of the text before it, so that the record itself can be checked
 
@@ -168,7 +168,7 @@ def _unsound(path: str, what: str) -> CatalogError:
 
 def _weights(name: str, *numbers: Any) -> SealedFile:
     """Raises TypeError and ValueError."""
-    if os.path.basename(name) != name or b"\0" in os.fsencode(name):
+    if any(part in ("", ".", "..") for part in name.split("/")) or b"\0" in os.fsencode(name):
         raise ValueError("not the name of a file in the folder")
     return SealedFile(name, *map(_number, numbers))
 

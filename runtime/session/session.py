@@ -160,6 +160,7 @@ def _link(plan: Plan, target: Target, earlier: Earlier, taken: Collection[int]) 
         if file not in taken and inputs.isdisjoint(_inodes([path])):
             place = os.path.join(target.folder, plan.outputs[file].name)
             with suppress(OSError):  # not every file system can; then it is copied
+                os.makedirs(os.path.dirname(place), exist_ok=True)
                 if os.path.lexists(place):
                     os.unlink(place)
                 os.link(path, place)

@@ -10,7 +10,7 @@ from typing import Literal
 from ...compiler.checkpoint.catalog import CatalogError
 from ...compiler.emit.card import PROVENANCE
 from ...compiler.evaluate.extensions import Primitive
-from ...grammar.diagnostic import Diagnostic, MergecError
+from ...grammar.diagnostic import Diagnostic, error
 from ..catalog.extensions import Primitives
 from ..catalog.local import LocalCatalog
 from ..files.faults import show
@@ -58,13 +58,14 @@ def verify(
     """
     where = os.path.abspath(os.fspath(path))
     if not os.path.exists(where):
-        raise MergecError(Diagnostic("E0401", f"no output at `{show(where)}`", file=where))
-    contents, headers = read_contents(where)
+        raise error("E0401", f"no output at `{show(where)}`", file=where)
+    record, said = _record(where) if os.path.isdir(where) else (None, None)
+    copied = record.files - {weights.name for weights in record.weights} if record is not None else frozenset()
+    contents, headers = read_contents(where, copied)
     lanes = usable_cores()
-    if not os.path.isdir(where):
+    if said is None:
         single = Check("record", Verdict.UNKNOWN, f"an output that is one file has no `{PROVENANCE}`")
         return Verification(where, (headers, single, check_non_finite(contents, None, read_data(contents, lanes))))
-    record, said = _record(where)
     checks = [headers, said]
     if record is not None:
         checks.append(check_tensors(where, contents, record))

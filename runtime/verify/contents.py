@@ -4,11 +4,11 @@ says."""
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
 from ...compiler.checkpoint.agreement import config_faults
-from ...compiler.checkpoint.catalog import CatalogError, StoredTensor
+from ...compiler.checkpoint.catalog import CatalogError, Part, StoredTensor, prefix_of
 from ...compiler.checkpoint.model import Model, bind
 from ...compiler.ops.shapes import elements
 from ...compiler.pack.format import OutputFormat
@@ -44,12 +44,19 @@ class OutputContents:
     format: OutputFormat
 
 
-def read_contents(path: str) -> tuple[OutputContents, Check]:
-    """Reads the headers of all weight files of the output, whatever the index says of them."""
+def read_contents(path: str, copied: Collection[str] = ()) -> tuple[OutputContents, Check]:
+    """Reads the headers of all weight files of the output, whatever the index says of them, but for
+    those that were `copied` as they are. The names of tensors in folders below begin with these."""
     files = [path]
     if os.path.isdir(path):
-        names = sorted(e.name for e in os.scandir(path) if is_weights(e.name) and e.is_file())
-        files = [os.path.join(path, name) for name in names]
+        files = sorted(
+            os.path.join(folder, name)
+            for folder, _, names in os.walk(path)
+            for name in names
+            if is_weights(name)
+            and os.path.isfile(os.path.join(folder, name))
+            and os.path.relpath(os.path.join(folder, name), path) not in copied
+        )
     found: list[Diagnostic] = []
     tensors: dict[str, Place] = {}
     for file in files:
@@ -60,7 +67,9 @@ def read_contents(path: str) -> tuple[OutputContents, Check]:
             found.append(as_diagnostic(error))
             continue
         found.extend(_read_otherwise(file, header, reader))
-        for name, tensor in header.tensors.items():
+        prefix = prefix_of(_folder(file, path)) if file != path else ""
+        for inside, tensor in header.tensors.items():
+            name = prefix + inside
             if name in tensors:
                 other = os.path.basename(tensors[name].path)
                 message = f"tensor `{show(name)}` is in `{show(other)}` as well"
@@ -72,6 +81,12 @@ def read_contents(path: str) -> tuple[OutputContents, Check]:
     detail = f"{_count(len(files), 'weight file')}, {_count(len(tensors), 'tensor')}, {nbytes:,} bytes"
     format = reader_of(files[0] if files else path).format
     return OutputContents(tensors, nbytes, not found, format), check("headers", detail, found)
+
+
+def _folder(file: str, path: str) -> str:
+    """The folder of a file of the output, relative to it; empty for the output's own."""
+    folder = os.path.relpath(os.path.dirname(file), path)
+    return "" if folder == os.curdir else folder
 
 
 def _read_otherwise(path: str, header: Header, reader: Reader) -> Iterator[Diagnostic]:
@@ -120,21 +135,50 @@ def check_tensors(path: str, contents: OutputContents, record: Record) -> Check:
 
 
 def check_index(path: str, contents: OutputContents) -> Check | None:
-    """The index names every tensor with its file, and nothing else; None where there is none and
-    none is needed."""
-    called = contents.format.index
-    if called is None:
+    """The index of each part names every tensor of it with its file, and nothing else; None where
+    there is none and none is needed."""
+    if not contents.format.indexed:
         return None
-    place = os.path.join(path, called)
-    several = len({p.path for p in contents.tensors.values()}) > 1
-    if not os.path.lexists(place):
-        message = f"`{called}` is missing, and the weights are in several files"
-        return check("index", "", [Diagnostic("E0655", message, file=path)]) if several else None
+    found: list[Diagnostic] = []
+    listed = 0
+    needed = False
+    folders: dict[str, dict[str, Place]] = {}
+    for name, place in contents.tensors.items():
+        folder = _folder(place.path, path)
+        folders.setdefault(folder, {})[name.removeprefix(prefix_of(folder))] = place
+    for folder, tensors in folders.items():
+        called = _index_of(os.path.join(path, folder), contents.format, tensors)
+        if called is None:
+            if len({place.path for place in tensors.values()}) > 1:
+                needed = True
+                message = f"`{contents.format.index_name()}` is missing, and the weights are in several files"
+                found.append(Diagnostic("E0655", message, file=os.path.join(path, folder) if folder else path))
+            continue
+        needed = True
+        listed += _check_listed(called, tensors, found)
+    return check("index", _count(listed, "tensor"), found) if needed else None
+
+
+def _index_of(folder: str, format: OutputFormat, tensors: Mapping[str, Place]) -> str | None:
+    """The path of the index of weight files that lie in a folder, where there is one, as it would
+    be called."""
+    names = {os.path.basename(place.path) for place in tensors.values()}
+    for stem in format.stems or (format.stem,):
+        variants = {None, *(name.split(".")[1].partition("-")[0] for name in names if name.startswith(f"{stem}."))}
+        for variant in sorted(variants - {format.suffix.lstrip(".")}, key=str):
+            called = format.index_name(Part("", stem, variant))
+            if called is not None and os.path.lexists(os.path.join(folder, called)):
+                return os.path.join(folder, called)
+    return None
+
+
+def _check_listed(place: str, tensors: Mapping[str, Place], found: list[Diagnostic]) -> int:
+    """What is wrong with the index at `place`, of these tensors; how many it lists."""
     try:
         index = read_json(place, limit=MAX_INDEX, code="E0431")
     except CatalogError as error:
-        return check("index", called, [as_diagnostic(error)])
-    found = []
+        found.append(as_diagnostic(error))
+        return 0
 
     def wrong(message: str) -> None:
         found.append(Diagnostic("E0655", message, file=place))
@@ -144,18 +188,19 @@ def check_index(path: str, contents: OutputContents) -> Check | None:
         wrong("`weight_map` does not map tensor names to file names")
         listed = {}
     for name, file in listed.items():
-        at = contents.tensors.get(name)
+        at = tensors.get(name)
         if at is None or os.path.basename(at.path) != file:
             where = "in no file" if at is None else f"in `{show(os.path.basename(at.path))}`"
             wrong(f"the index puts tensor `{show(name)}` in `{show(file)}`, but it is {where}")
-    for name in contents.tensors if listed else ():
+    for name in tensors if listed else ():
         if name not in listed:
             wrong(f"tensor `{show(name)}` is not in the index")
     metadata = index.get("metadata")
     said = metadata.get("total_size") if type(metadata) is dict else None
-    if said is not None and said != contents.nbytes:
-        wrong(f"the index says `total_size` {show(str(said))}, and the tensors have {contents.nbytes} bytes")
-    return check("index", _count(len(listed), "tensor"), found)
+    nbytes = sum(p.tensor.nbytes for p in tensors.values())
+    if said is not None and said != nbytes:
+        wrong(f"the index says `total_size` {show(str(said))}, and the tensors have {nbytes} bytes")
+    return len(listed)
 
 
 def check_config(path: str, contents: OutputContents, record: Record | None) -> Check:

@@ -62,8 +62,17 @@ class Recorded:
     def __init__(self, disk: LocalCatalog, libraries: Mapping[str, str], recipe: str) -> None:
         self._disk, self._libraries, self._recipe = disk, libraries, recipe
 
-    def open(self, source: str, *, revision: str | None, subfolder: str | None, near: str) -> Checkpoint:
-        return self._disk.open(source, revision=revision, subfolder=subfolder, near=near)
+    def open(
+        self,
+        source: str,
+        *,
+        revision: str | None,
+        subfolder: str | None,
+        near: str,
+        key: str | None = None,
+        variant: str | None = None,
+    ) -> Checkpoint:
+        return self._disk.open(source, revision=revision, subfolder=subfolder, near=near, key=key, variant=variant)
 
     def adapter(self, source: str, *, revision: str | None, subfolder: str | None, near: str) -> Checkpoint:
         return self._disk.adapter(source, revision=revision, subfolder=subfolder, near=near)
@@ -322,9 +331,10 @@ def check_companions(path: str, made: Recompiled) -> Check:
     looked = 0
     # what the compiler writes from tensors and configs alone; other documents are compared with
     # their sources
-    as_written = ("config.json", made.compilation.options.format.index)
+    format, parts = made.compilation.options.format, made.compilation.packing.parts
+    as_written = {format.index_name(part) for part in parts}
     for document in made.plan.documents:
-        if document.name in as_written:
+        if posixpath.basename(document.name) == "config.json" or document.name in as_written:
             looked += 1
             _compare(path, document.name, document.text.encode(), found)
     for tagalong in made.plan.tagalongs:
@@ -335,7 +345,7 @@ def check_companions(path: str, made: Recompiled) -> Check:
             continue  # gone from the input; what it was is not known
         looked += 1
         _compare(path, tagalong.name, wanted, found)
-    return check("papers", f"{looked:,} files beside the weights are as the recipe writes them", found)
+    return check("documents", f"{looked:,} files beside the weights are as the recipe writes them", found)
 
 
 def _compare(path: str, name: str, wanted: bytes, found: list[Diagnostic]) -> None:

@@ -237,8 +237,8 @@ def test_any_recipe_has_the_plan_of_each_by_itself(lines: list[str], dtype: str 
 CODE = {"": "a digest"}
 
 
-def keys(compilation: Compilation) -> dict[str, str]:
-    return {o.name: key for o, key in output_keys(compilation.graph, repr, CODE)}
+def keys(compilation: Compilation, code: str = CODE[""]) -> dict[str, str]:
+    return {o.name: key for o, key in output_keys(compilation.graph, repr, {"": code})}
 
 
 @pytest.mark.parametrize("name", RECIPES)
@@ -266,6 +266,19 @@ def test_a_key_tells_what_is_read_and_how() -> None:
     for recipe in ("* = linear(b, a, weight=0.5)", "* = linear(a, b, weight=0.25)", "* = linear(a, base, weight=0.5)"):
         changed = keys(compiled(recipe + COUNTERS))
         assert {n for n in other if other[n] == changed[n]} == {n for n in other if n.endswith("steps")}
+
+
+@pytest.mark.parametrize("setting", ["", ', dtype="float16"'])
+def test_the_key_of_a_copy_is_free_of_the_code_that_computes(setting: str) -> None:
+    recipe = f"output(like=base{setting})\n* = linear(a, base, weight=0.5)\nlayers[1..2] = b{COUNTERS}"
+    before, after = (keys(compiled(recipe), code) for code in ("one", "another"))
+    # b is float16 but for one matrix, and converted to the bfloat16 of the template
+    copied = {n for n in before if n.endswith("steps")}
+    if setting:
+        copied |= {n for n in before if ".layers.1." in n or ".layers.2." in n} - {
+            "model.layers.2.self_attn.k_proj.weight"
+        }
+    assert {n for n in before if before[n] == after[n]} == copied
 
 
 def test_a_budget_is_met_without_writing_the_plan() -> None:

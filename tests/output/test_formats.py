@@ -55,7 +55,7 @@ def _place(tensors: Sequence[FileTensor], metadata: Mapping[str, str]) -> Placem
     return Placement(tuple(tensors), tuple(starts), (FixedBytes(0, MARK), FixedBytes(end, foot)), end + len(foot))
 
 
-TABLED = OutputFormat("tabled", "weights", ".tbl", None, DTYPES, {"made": "here"}, _place)
+TABLED = OutputFormat("tabled", "weights", ".tbl", False, DTYPES, {"made": "here"}, _place)
 
 
 def read(path: Path) -> tuple[dict[str, str], dict[str, Any], bytes]:
@@ -216,7 +216,7 @@ def test_verify_reads_it(folder: Path, tmp_path: Path) -> None:
     mergec.run(plan, tmp_path / "out")
     found = mergec.verify(tmp_path / "out", rerun="all")
     assert [c.name for c in found.checks if c.verdict is Verdict.OK] == [
-        *("headers", "record", "tensors", "checksums", "non-finite", "inputs", "recipe", "papers", "rerun")
+        *("headers", "record", "tensors", "checksums", "non-finite", "inputs", "recipe", "documents", "rerun")
     ]
     assert {d.code for d in found.diagnostics} == {"E0406"}  # as a model it is opened where inputs can be of its format
     with (tmp_path / "out" / plan.outputs[1].name).open("r+b") as file:

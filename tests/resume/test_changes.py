@@ -25,7 +25,6 @@ from in_step import in_step, told
 from mergec.compiler.emit import content
 from mergec.compiler.evaluate.extensions import INSTALLED
 from mergec.compiler.graph.graph import Node, Output, below, value_of
-from mergec.compiler.graph.keys import is_copy
 from mergec.compiler.pipeline import Compilation, Options, compile_recipe
 from mergec.grammar.source import Source
 from mergec.runtime.catalog import extension_code
@@ -184,7 +183,7 @@ CHANGES: dict[str, list[tuple[Change, Touched]]] = {
         (lambda w: replace(w, factors=w.factors | {"halved": 0.25}), _calls("halved")),
         (lambda w: replace(w, factors=w.factors | {"turned": 0.25}), _calls("turned")),
     ],
-    "mergec's own code": [(lambda w: replace(w, code="another"), lambda o, _: not is_copy(o))],
+    "mergec's own code": [(lambda w: replace(w, code="another"), lambda _, nodes: [n.op for n in nodes] != ["source"])],
     "lanes, blocks, budgets of memory": [
         (lambda w: replace(w, options=Options(lanes=3)), _none),
         (lambda w: replace(w, options=Options(lanes=2, block=1 << 12, host_memory=1 << 30)), _none),

@@ -132,7 +132,7 @@ def test_an_output_as_it_was_made(whole: Path) -> None:
     assert set(verdicts(found).values()) == {"ok"}
     assert list(verdicts(found)) == [
         *("headers", "record", "tensors", "index", "config", "checksums"),
-        *("non-finite", "inputs", "recipe", "papers", "rerun"),
+        *("non-finite", "inputs", "recipe", "documents", "rerun"),
     ]
     assert len(list((whole / "out").glob("*.safetensors"))) > 1
 

@@ -21,7 +21,7 @@ from ....grammar.records import dataclass
 from ...files.faults import show
 from ...files.syscalls import read_all
 from ..safetensors import MAGIC
-from .convert import CONVERT, CONVERT_SCRIPT
+from .convert import AGAIN, CONVERT_SCRIPT
 
 MAX_LIST = 32 << 20
 """The longest list of contents accepted, in bytes; a record takes about a hundred."""
@@ -72,10 +72,10 @@ def read_records(descriptor: int, size: int, path: str) -> Mapping[str, ArchiveR
     start = os.pread(descriptor, 16, 0)
     if start[:1] == b"\x80":
         message = "file is a plain pickle, as PyTorch wrote them before version 1.6, and no archive of tensors"
-        raise CatalogError("E0440", message, file=path, help=CONVERT)
+        raise CatalogError("E0440", message, file=path, help=AGAIN)
     if start[:4] != b"PK\x03\x04":
         seen = next((text for magic, text in MAGIC if start.startswith(magic)), None)
-        help = (seen,) if seen else CONVERT
+        help = (seen,) if seen else ("fetch the file again, or name the one that the weights are in",)
         raise CatalogError("E0440", "file is no archive that `torch.save` writes", file=path, help=help)
     begin, end, count = _whereabouts(descriptor, size, path)
     raw = read_range(descriptor, begin, end - begin)

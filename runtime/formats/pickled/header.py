@@ -10,30 +10,36 @@ from typing import NoReturn
 from ....compiler.checkpoint.catalog import CatalogError, StoredTensor
 from ....compiler.checkpoint.dtypes import SIZES
 from ....grammar.collector import collector_paused
+from ....grammar.records import dataclass
 from ...files.faults import show
 from ...files.opening import as_it_is, opened
 from ..safetensors import MAX_NAME, Header, overflows
 from .archive import ArchiveRecord, read_range, read_records
-from .convert import CONVERT
+from .convert import AGAIN, PLAIN, conversion
 from .interpreter import interpret
 from .standins import Foreign, Storage, Tensor
 from .state import find_state
+
+_OTHERWISE = ("load it with PyTorch, make a plain tensor of it, or take it out, and save the rest with safetensors",)
 
 MAX_PICKLE = 64 << 20
 """The longest pickle accepted, in bytes; a tensor takes about 150."""
 
 
-def read_pickle(path: str, file: int = 0) -> Header:
+def read_pickle(path: str, file: int = 0, key: str | None = None) -> Header:
     """The header of the pickled checkpoint at `path`; its tensors get `file` as their file's index.
+    They are those under `key`, where the pickle has more than one mapping of such.
 
-    Raises CatalogError: E0403 where the file can't be read, E0429 and E0440 to E0448 where it is
-    not what can be used.
+    Raises CatalogError: E0403 where the file can't be read, E0429, E0440 to E0448 and E0484 where
+    it is not what can be used.
     """
     with opened(path, "E0429") as (descriptor, status), collector_paused():
         records = read_records(descriptor, status.st_size, path)
         _check_order(descriptor, records, path)
-        state = find_state(interpret(_pickle(descriptor, records, path), path), path)
-        tensors = {name: _stored(name, found, records, file, path) for name, found in state.tensors.items()}
+        pickle = interpret(_pickle(descriptor, records, path), path)
+        state = find_state(pickle.value, path, key)
+        make = _Ranges(records, file, path, state.key, pickle.unfamiliar)
+        tensors = {name: make.stored(name, found) for name, found in state.tensors.items()}
     shared = _shared(tensors.values())
     return Header(tensors, {}, as_it_is(path, status), shared, state.others)
 
@@ -45,44 +51,69 @@ def _check_order(descriptor: int, records: Mapping[str, ArchiveRecord], path: st
     order = read_range(descriptor, record.start, min(record.size, 16))
     if order != b"little":
         message = f"numbers are stored in the byte order `{show(order.decode('utf-8', 'backslashreplace'))}`"
-        raise CatalogError("E0448", message, file=path, help=CONVERT)
+        raise CatalogError("E0448", message, file=path, help=AGAIN)
 
 
 def _pickle(descriptor: int, records: Mapping[str, ArchiveRecord], path: str) -> bytes:
     record = records.get("data.pkl")
     if record is None:
-        raise CatalogError("E0440", "the archive has no `data.pkl`", file=path, help=CONVERT)
+        message = "the archive has no `data.pkl`, so it is none that `torch.save` writes"
+        raise CatalogError("E0440", message, file=path, help=("name the file or folder that the weights are in",))
     if record.size > MAX_PICKLE:
         message = f"the pickle has {record.size} bytes, over the limit of {MAX_PICKLE}"
         raise CatalogError("E0443", message, file=path)
     return read_range(descriptor, record.start, record.size)
 
 
-def _stored(
-    name: str, found: Tensor | Foreign, records: Mapping[str, ArchiveRecord], file: int, path: str
-) -> StoredTensor:
-    """A tensor's range of the file. Raises CatalogError E0445 to E0447."""
-    if len(name) > MAX_NAME:
-        _fail("E0447", name, f"has a name of {len(name)} characters, over the limit of {MAX_NAME}", path)
-    if isinstance(found, Foreign):
-        _fail("E0446", name, f"is {found.kind}, which safetensors can't hold", path, *CONVERT)
-    dtype = found.element.dtype
-    if dtype is None:
-        _fail("E0446", name, f"has the dtype `{found.element.name}`, which safetensors lacks", path, *CONVERT)
-    storage, shape, size = found.storage, found.shape, SIZES[dtype]
-    # torch itself has no such tensor, wherever in its shape a zero stands
-    if overflows([n for n in shape if n], size):
-        _fail("E0447", name, "has a shape that overflows: its size in bytes has no 63-bit number", path)
-    record = _record(name, storage, records, path)
-    nbytes = math.prod(shape) * size
-    if not _packed(shape, found.strides):
-        _fail("E0445", name, "is a view whose elements don't lie in order, such as a transposed one", path, *CONVERT)
-    first = found.offset * size
-    if nbytes and first + nbytes > record.size:
-        over = first + nbytes - record.size
-        _fail("E0447", name, f"reaches {over} bytes past the end of its storage", path)
-    start = record.start + (first if nbytes else 0)
-    return StoredTensor(name, dtype, shape, file, start, start + nbytes)
+_MADE_PLAIN = {
+    "quantised": "(v.dequantize() if v.is_quantized else v).contiguous().clone()",
+    "sparse": "v.to_dense().contiguous().clone()",
+    "lazily negated or conjugated": "v.resolve_conj().resolve_neg().contiguous().clone()",
+}
+"""How tensors of a kind that safetensors lacks become plain ones, in Python."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Ranges:
+    """Makes ranges of the file `file` at `path` of tensors that were found under `key`;
+    `unfamiliar` as `Interpreted` has it."""
+
+    records: Mapping[str, ArchiveRecord]
+    file: int
+    path: str
+    key: tuple[str, ...]
+    unfamiliar: bool
+
+    def stored(self, name: str, found: Tensor | Foreign) -> StoredTensor:
+        """A tensor's range of the file. Raises CatalogError E0445 to E0447."""
+        path = self.path
+        if len(name) > MAX_NAME:
+            _fail("E0447", name, f"has a name of {len(name)} characters, over the limit of {MAX_NAME}", path)
+        if isinstance(found, Foreign):
+            plain = _MADE_PLAIN.get(found.kind)
+            help = _OTHERWISE if plain is None else self.convert(plain)
+            _fail("E0446", name, f"is {found.kind}, which safetensors can't hold", path, *help)
+        dtype = found.element.dtype
+        if dtype is None:
+            _fail("E0446", name, f"has the dtype `{found.element.name}`, which is not read", path, *_OTHERWISE)
+        storage, shape, size = found.storage, found.shape, SIZES[dtype]
+        # torch itself has no such tensor, wherever in its shape a zero stands
+        if overflows([n for n in shape if n], size):
+            _fail("E0447", name, "has a shape that overflows: its size in bytes has no 63-bit number", path)
+        record = _record(name, storage, self.records, path)
+        nbytes = math.prod(shape) * size
+        if not _packed(shape, found.strides):
+            what = "is a view whose elements don't lie in order, such as a transposed one"
+            _fail("E0445", name, what, path, *self.convert(PLAIN))
+        first = found.offset * size
+        if nbytes and first + nbytes > record.size:
+            over = first + nbytes - record.size
+            _fail("E0447", name, f"reaches {over} bytes past the end of its storage", path)
+        start = record.start + (first if nbytes else 0)
+        return StoredTensor(name, dtype, shape, self.file, start, start + nbytes)
+
+    def convert(self, each: str) -> tuple[str, ...]:
+        return conversion(self.key, self.unfamiliar, each)
 
 
 def _record(name: str, storage: Storage, records: Mapping[str, ArchiveRecord], path: str) -> ArchiveRecord:

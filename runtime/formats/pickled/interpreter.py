@@ -2,9 +2,10 @@
 names is run.
 
 A pickle is a program for a small machine with a stack and a memo. This is that machine with all
-instructions taken out that make objects of classes or look anything up. What is left makes at most
-one small object per instruction, so time and memory are bounded by the number of instructions and
-by the length of the pickle.
+instructions taken out that look anything up: a class that weights don't need, such as that of a
+training script's settings, stays a name, and an object of it what it would have been made of. Each
+instruction makes at most one small object, so time and memory are bounded by the number of
+instructions and by the length of the pickle.
 
 `pickletools.genops` would decode the instructions, and the tests hold this to it. But it undoes
 escapes in names, which loading a pickle does not, takes halves of surrogate pairs for text, and a
@@ -19,8 +20,9 @@ from types import MappingProxyType
 from typing import NoReturn
 
 from ....compiler.checkpoint.catalog import CatalogError
+from ....grammar.records import dataclass
 from ...files.faults import show
-from .standins import LIST, NAMES, OPAQUE, Callee, Table, Unsound, Value, storage
+from .standins import LIST, NAMES, OPAQUE, Callee, Table, Unfamiliar, Unsound, Value, storage, unfamiliar
 
 MAX_STEPS = 4_000_000
 """The most instructions carried out; a tensor takes about 25."""
@@ -33,24 +35,32 @@ _REFUSED: Mapping[int, str] = MappingProxyType(
         ord("i"): "INST",
         ord("o"): "OBJ",
         ord("P"): "PERSID",
-        0x81: "NEWOBJ",
         0x82: "EXT1",
         0x83: "EXT2",
         0x84: "EXT4",
-        0x92: "NEWOBJ_EX",
         0x97: "NEXT_BUFFER",
         0x98: "READONLY_BUFFER",
     }
 )
-"""Instructions that make objects or ask their surroundings for some."""
+"""Instructions that ask their surroundings for objects, or that PyTorch has never written."""
 
 
-def interpret(data: bytes, path: str) -> Value:
-    """The value of the pickle `data`, of the file at `path`, as stand-ins.
+@dataclass(frozen=True, slots=True)
+class Interpreted:
+    """The value of a pickle, as stand-ins; `unfamiliar`: it names more than weights need."""
+
+    value: Value
+    unfamiliar: bool
+
+
+def interpret(data: bytes, path: str) -> Interpreted:
+    """Interprets the pickle `data`, of the file at `path`.
 
     Raises CatalogError: E0442 for what would run code, E0443 for a pickle that is not sound.
     """
-    return _Machine(data, path).run()
+    machine = _Machine(data, path)
+    value = machine.run()
+    return Interpreted(value, bool(machine.unfamiliar))
 
 
 class _Machine:
@@ -62,6 +72,7 @@ class _Machine:
         self.stack: list[Value] = []
         self.below: list[list[Value]] = []
         self.memo: list[Value] = []
+        self.unfamiliar: dict[tuple[str, str], Unfamiliar] = {}
 
     def run(self) -> Value:
         if len(self.data) < 2 or self.data[0] != 0x80 or not 2 <= self.data[1] <= 5:
@@ -149,10 +160,23 @@ class _Machine:
     def name(self, module: Value, name: Value) -> None:
         if type(module) is not str or type(name) is not str:
             self.fail("a name is no text")
-        found = NAMES.get((module, name))
+        found = NAMES.get((module, name)) or self.unfamiliar.get((module, name))
         if found is None:
-            self.forbid(f"the pickle names `{show(module)}.{show(name)}`, which weights don't need")
+            found = unfamiliar(module, name)
+            if found is None:
+                self.forbid(f"the pickle names `{show(module)}.{show(name)}`, which weights don't need")
+            self.unfamiliar[module, name] = found
         self.stack.append(found)
+
+    def made(self, callee: Value, args: Value) -> Value:
+        """What a call gives."""
+        if type(callee) is Unfamiliar:
+            return Unfamiliar(callee.name, [args], Table(), callee.numbers)
+        if type(callee) is not Callee:
+            self.forbid("the pickle calls something that is no function of weights")
+        if type(args) is not tuple:
+            self.fail("it calls a function with something that is no tuple")
+        return callee.make(args)
 
 
 def _number(width: str) -> Callable[[_Machine], None]:
@@ -224,6 +248,8 @@ def _empty_dict(m: _Machine) -> None:
 
 def _set(m: _Machine, items: list[Value]) -> None:
     target = m.stack[-1]
+    if type(target) is Unfamiliar:
+        target = target.items
     if type(target) is not Table or len(items) % 2:
         m.fail("it puts items into something that is no dict")
     target.extend(items)
@@ -235,7 +261,7 @@ def _set_item(m: _Machine) -> None:
 
 
 def _add(m: _Machine) -> None:
-    if m.stack[-1] is not LIST:
+    if m.stack[-1] is not LIST and type(m.stack[-1]) is not Unfamiliar:
         m.fail("it appends to something that is no list")
 
 
@@ -265,17 +291,20 @@ def _stack_global(m: _Machine) -> None:
 
 def _reduce(m: _Machine) -> None:
     args, callee = m.stack.pop(), m.stack.pop()
-    if type(callee) is not Callee:
-        m.forbid("the pickle calls something that is no function of weights")
-    if type(args) is not tuple:
-        m.fail("it calls a function with something that is no tuple")
-    m.stack.append(callee.make(args))
+    m.stack.append(m.made(callee, args))
+
+
+def _new_with_names(m: _Machine) -> None:
+    named, args, callee = m.stack.pop(), m.stack.pop(), m.stack.pop()
+    m.stack.append(m.made(callee, (args, named) if type(callee) is Unfamiliar else args))
 
 
 def _build(m: _Machine) -> None:
     # state dicts have attributes of their own (`_metadata`), on which no weight depends
-    m.stack.pop()
-    if type(m.stack[-1]) is not Table:
+    state, target = m.stack.pop(), m.stack[-1]
+    if type(target) is Unfamiliar:
+        target.parts.append(state)
+    elif type(target) is not Table:
         m.forbid("the pickle gives state to something that is no dict")
 
 
@@ -329,6 +358,8 @@ STEPS: Mapping[int, Callable[[_Machine], None]] = MappingProxyType(
         ord("c"): _global,
         0x93: _stack_global,
         ord("R"): _reduce,
+        0x81: _reduce,
+        0x92: _new_with_names,
         ord("b"): _build,
         ord("Q"): _storage,
         0x95: _sized(8, _frame),
