@@ -67,9 +67,16 @@ def _by_rules(
     written: Shapes,
     given: Shapes,
 ) -> Iterator[Diagnostic]:
-    usual = {each.of for each in differences(expected, origin.config, given.items())}
+    usual = list(differences(expected, origin.config, given.items()))
+    patterns = {each.of for each in usual}
+    # keys that the template itself does not follow, such as a width that its config leaves out
+    doubted = {key for each in usual for key in each.keys}
     ignored = origin.family.is_ignored
-    found = [d for d in differences(expected, config, written.items()) if d.of not in usual and not ignored(d.name)]
+    found = [
+        d
+        for d in differences(expected, config, written.items())
+        if d.of not in patterns and doubted.isdisjoint(d.keys) and not ignored(d.name)
+    ]
     if not found:
         return
     counts = [d for d in found if isinstance(d.found, int)]
@@ -78,13 +85,14 @@ def _by_rules(
     told = [_sentence(d) for d in rest[:_MOST_TOLD]]
     if len(rest) > _MOST_TOLD:
         told.append(f"and {len(rest) - _MOST_TOLD} more")
-    own = [key for key in first.keys if any(homes(settings.config, key))]
+    names = [name for key in first.keys for name in (key, *expected.aliases.get(key, ()))]
+    own = [name for name in names if any(homes(settings.config, name))]
     yield finding(
         "E0471" if first.said is None or first.found is None else "E0472",
         f"the output's config.json does not fit its tensors: {_sentence(first)}",
         settings.spans["config"] if own and "config" in settings.spans else origin.span,
         "given here" if own else "its config.json goes out with the output",
-        notes=[*_because(first, config), *told],
+        notes=[*_because(first, config, expected), *told],
         help=_ways_out(first, own, expected, origin, config, written),
     )
 
@@ -105,10 +113,14 @@ def _shown(shape: int | tuple[int | None, ...]) -> str:
     return f"[{', '.join('?' if n is None else str(n) for n in shape)}]"
 
 
-def _because(d: Difference, config: Mapping[str, Any]) -> list[str]:
+def _because(d: Difference, config: Mapping[str, Any], expected: Expected) -> list[str]:
     """The keys that it follows from."""
-    said = [f"`{key}` {_value(config_value(config, key))}" for key in d.keys]
-    rule = f", by `{d.rule}`" if d.rule is not None and d.rule not in d.keys and d.rule != "?" else ""
+    said = []
+    for key in d.keys:
+        names = (key, *expected.aliases.get(key, ()))
+        name = next((n for n in names if config_value(config, n) is not None), key)
+        said.append(f"`{name}` {_value(config_value(config, name))}")
+    rule = f", by `{d.rule}`" if d.rule is not None and len(d.keys) > 1 else ""
     return [f"{', '.join(said)}{rule}"] if said else []
 
 

@@ -40,7 +40,7 @@ class Expected:
     `runs`: how many there are of what is numbered, by the name before the number
     (`model.layers`, `model.layers.{i}.mlp.experts`). `tensors` by pattern: `{i}` is the number of
     the first run, `{e}` of one inside. `defaults` and `derived`: what silence about a key means;
-    of the `unsaid` nothing is known.
+    of the `unsaid` nothing is known. `aliases`: by which other names a config may say a key.
     """
 
     runs: Mapping[str, str]
@@ -48,12 +48,14 @@ class Expected:
     defaults: Mapping[str, Any]
     derived: Mapping[str, str]
     unsaid: frozenset[str]
+    aliases: Mapping[str, Sequence[str]]
 
     def lookup(self, config: Mapping[str, Any]) -> Lookup:
         """A config with what its silence means. Raises KeyError for what is not known."""
 
         def value(key: str) -> Any:
-            said = config_value(config, key)
+            names = (key, *self.aliases.get(key, ()))
+            said = next((v for name in names if (v := config_value(config, name)) is not None), None)
             if said is not None:
                 return said
             if key in self.derived:
@@ -117,6 +119,7 @@ def expected_of(entry: Mapping[str, Any]) -> Expected:
         MappingProxyType(dict(entry.get("defaults", {}))),
         MappingProxyType(dict(entry.get("derived", {}))),
         frozenset(entry.get("unsaid", ())),
+        MappingProxyType(dict(entry.get("aliases", {}))),
     )
 
 

@@ -46,7 +46,7 @@ def sections(text: str) -> dict[str, str]:
 
 def section(architecture: str, found: Expectations) -> str:
     lines = [f"[{architecture}]"]
-    for name in ("runs", "derived", "defaults"):
+    for name in ("runs", "derived", "defaults", "aliases"):
         table = getattr(found, name)
         if table:
             lines.append(f"{name} = {_value(table)}")

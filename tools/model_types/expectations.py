@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import field
 from typing import Any
 
 from transformers import PreTrainedConfig
+from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
 from mergec.compiler.family.config_rules import Undecided, rule
 from mergec.grammar.records import dataclass
@@ -31,6 +32,7 @@ class Expectations:
     tensors: dict[str, tuple[str, str | None]] = field(default_factory=dict)
     defaults: dict[str, Any] = field(default_factory=dict)
     derived: dict[str, str] = field(default_factory=dict)
+    aliases: dict[str, list[str]] = field(default_factory=dict)
     facts: dict[str, list[Fact]] = field(default_factory=dict)
     unsaid: list[str] = field(default_factory=list)
     unknown: list[str] = field(default_factory=list)
@@ -80,6 +82,7 @@ class _Reader:
         self._facts()
         self._derive()
         self._silence()
+        self.out.aliases = aliases(self.prober.config_class, self.prober.base, self._keys())
         return self.out
 
     def _differ(self, k: int, base: int) -> set[str]:
@@ -380,6 +383,22 @@ class _Reader:
                         return
 
 
+def aliases(config_class: type[PreTrainedConfig], given: Data, keys: Iterable[str]) -> dict[str, list[str]]:
+    """By which other names a class knows its keys."""
+    out: dict[str, list[str]] = {}
+    for key in sorted(keys):
+        *level, last = key.split(".")
+        kind: Any = config_class
+        for name in level:
+            nested = get(given, tuple(level))
+            kind = getattr(kind, "sub_configs", {}).get(name)
+            kind = CONFIG_MAPPING.get(nested.get("model_type", ""), kind) if isinstance(nested, dict) else kind
+        names = [alias for alias, real in getattr(kind, "attribute_map", {}).items() if real == last]
+        if names:
+            out[key] = [".".join((*level, name)) for name in names]
+    return out
+
+
 def _item(at: Point, items: str, i: int | None) -> Any:
     try:
         return repr(at.lookup(items)[i])
@@ -430,5 +449,3 @@ def _idle(key: str) -> bool:
     last = key.rpartition(".")[2]
     return last in {"architectures", "dtype", "torch_dtype", "transformers_version", "_name_or_path", "id2label", "label2id"}
 
-
-Maker = Callable[[Any], Any]
