@@ -24,6 +24,7 @@ from ..grammar.records import dataclass
 from ..grammar.source import Source
 from .check.bundles_whole import apart
 from .check.expectations import check_expectations
+from .check.loadable import unloadable
 from .check.parts import check_parts
 from .checkpoint.catalog import Catalog, InputFile
 from .checkpoint.model import Model
@@ -167,8 +168,9 @@ def _compile(source: Source, catalog: Catalog, version: str, options: Options) -
     packing = pack_outputs(graph.outputs, elaboration.ties, family, layout, shards, metadata, options.format, parts)
     parameters = sum(elements(o.shape) for o in graph.outputs)
     parted = apart(graph, packing, elaboration, settings)
-    if parted:
-        raise MergecError(in_order([*found, *recipe.advice, *parted]))
+    unfit = unloadable(elaboration, settings, origin, beside.documents)
+    if parted or unfit:
+        raise MergecError(in_order([*found, *recipe.advice, *parted, *unfit]))
     check_expectations(recipe, elaboration, library, parameters)
     found.extend(recipe.advice)
     made, draft = _assemble(source, version, options, recipe, settings, elaboration, graph, packing, beside, parameters)

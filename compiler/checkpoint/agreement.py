@@ -9,6 +9,7 @@ from typing import Any
 
 from ...grammar.records import dataclass
 from ..family.config_keys import config_value
+from ..family.expected import differences
 from ..family.family import Family, stack_index
 from ..family.layer_facts import ordinary_depth
 from ..family.patterns import pattern
@@ -75,8 +76,26 @@ def config_faults(model: Model) -> list[str]:
     broken = [(alias, rule.primary) for rule in tied for alias in rule.aliases if alias in model.tensors]
     return [
         *(found.text for found in disagreements(model)),
+        *_unexpected(model),
         *(f"`{alias}` and `{primary}` are tied, but hold different bytes" for alias, primary in broken),
     ]
+
+
+def _unexpected(model: Model) -> Iterator[str]:
+    """Tensors that are otherwise than the config makes a loader expect, by their patterns."""
+    expected = model.family.expected
+    if expected is None or model.bundles:
+        return
+    shapes = ((name, view.shape) for name, view in model.tensors.items())
+    for found in differences(expected, model.config, shapes):
+        if isinstance(found.found, int) or model.family.is_ignored(found.name):
+            continue  # counts are among the disagreements
+        if found.said is None:
+            yield f"`{found.of}` is stored, and config.json does not expect it"
+        elif found.found is None:
+            yield f"`{found.of}` is not stored, and config.json expects it"
+        else:
+            yield f"`{found.of}` has another shape than config.json says"
 
 
 def _looked(model: Model) -> list[Disagreement]:

@@ -9,6 +9,7 @@ to these by the family's layouts (`layouts.py`).
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import tomllib
 from collections.abc import Collection, Iterator, Mapping
@@ -19,6 +20,7 @@ from typing import Any
 
 from ...grammar.records import dataclass
 from .architectures import architecture_of, has_head, names_head
+from .expected import Expected, expected_of, section_of
 from .infer import infer
 from .model_types import Entry, entry_of, overlaid, transformers_version, type_of
 from .patterns import any_of, kind_of, pattern, split
@@ -116,7 +118,8 @@ class Family:
     - `vocabulary`: tensors with a vocabulary axis, and which one; `vocab_key`: the config's key for
       its length.
     - `experts_key`: the config's number of experts. `defaults`: what its silence about a key means.
-    - `inferred`: from tensor names, not from a table.
+    - `inferred`: from tensor names, not from a table. `expected`: what a config makes a loader
+      expect, None where that is not known.
     - `version`: of transformers, where the entry was generated from it. It is that of one
       architecture then, if `architectures` has the model's.
 
@@ -141,6 +144,7 @@ class Family:
     layouts: tuple[Layout, ...]
     inferred: bool = False
     version: str | None = None
+    expected: Expected | None = None
 
     def roles_of(self, stack: str) -> Mapping[str, tuple[str, ...]]:
         """The roles below a layer of the named stack."""
@@ -198,10 +202,12 @@ def family_for(config: Mapping[str, Any] | None, names: Collection[str]) -> Fami
     text model which is a part of this one, lead to inference and not to a family whose stacks hold
     no tensor. Raises nothing on strange configs.
     """
+    given = config.get("architectures") if config else None
+    architecture = given[0] if isinstance(given, list) and given and isinstance(given[0], str) else None
     for claim in _claims(config):
         if _bears_out(claim, names):
-            return claim
-    return build(infer(names, config), inferred=True)
+            return _informed(claim, architecture)
+    return _informed(build(infer(names, config), inferred=True), architecture)
 
 
 def families() -> Mapping[str, Family]:
@@ -314,6 +320,25 @@ def _with_whole_text(places: Mapping[str, tuple[str, ...]], stacks: Collection[s
     ends = [m for role in ("embed", "norm", "head") for m in places.get(role, ())]
     rest = [m for m in ends if not any(m == top or m.startswith(top + ".") for top in text)]
     return MappingProxyType({**places, "text": (*text, *dict.fromkeys(rest))})
+
+
+@functools.lru_cache(maxsize=64)
+def _informed(family: Family, architecture: str | None) -> Family:
+    """A family with what is known of an architecture: what it expects, what its layers are by the
+    config, and what silence of that means."""
+    entry = section_of(architecture) if architecture is not None else None
+    if entry is None:
+        return family
+    facts = entry.get("facts", {})
+    stacks = []
+    for stack in family.stacks:
+        own = facts.get(stack.prefix.removesuffix(".{i}"))
+        if own is not None and (family.inferred or not stack.facts):
+            known = tuple(LayerFact(fact.get("items"), fact.get("rule")) for fact in own)
+            stack = dataclasses.replace(stack, facts=known)
+        stacks.append(stack)
+    defaults = MappingProxyType({**entry.get("defaults", {}), **family.defaults})
+    return dataclasses.replace(family, stacks=tuple(stacks), defaults=defaults, expected=expected_of(entry))
 
 
 # --- which entry ---------------------------------------------------------------------------------
