@@ -389,6 +389,30 @@ def test_a_link_that_leaves_the_folder_is_refused(tmp_path: Path) -> None:
     assert codes(caught) == ["E0408"]
 
 
+def test_a_snapshot_in_the_hubs_cache(tmp_path: Path) -> None:
+    """It consists of links into the folder of blobs beside it."""
+    a = pipeline(tmp_path / "plain", 1)
+    repository = tmp_path / "models--org--pipe"
+    snapshot = repository / "snapshots/abc"
+    (repository / "blobs").mkdir(parents=True)
+    for number, name in enumerate(files(tmp_path / "plain")):
+        blob = repository / "blobs" / f"{number:040x}"
+        (tmp_path / "plain" / name).rename(blob)
+        (snapshot / name).parent.mkdir(parents=True, exist_ok=True)
+        (snapshot / name).symlink_to(os.path.relpath(blob, (snapshot / name).parent))
+    compiled(f'let a = model("{snapshot}")\n* = 0*a + a').run(tmp_path / "out")
+    assert_mean(tmp_path / "out", a, a)
+    assert (tmp_path / "out/tokenizer/vocab.json").is_file()
+    assert not (tmp_path / "out/tokenizer/vocab.json").is_symlink()
+    # a link to another place is none of the cache's
+    (tmp_path / "secret").write_text("{}")
+    (snapshot / "tokenizer/vocab.json").unlink()
+    (snapshot / "tokenizer/vocab.json").symlink_to(tmp_path / "secret")
+    with pytest.raises(MergecError) as caught:
+        compiled(f'let a = model("{snapshot}")\n* = a')
+    assert codes(caught) == ["E0408"]
+
+
 @pytest.mark.parametrize(
     ("name", "text"), [("modules.json", "["), ("model_index.json", "{]"), ("modules.json", "[" * 99_999)]
 )
