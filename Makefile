@@ -11,7 +11,7 @@ DEMO := demo-out
 TREE  := $(CURDIR)/$(VENV)/tree
 TEST  ?= tests
 
-.PHONY: help demo test test-extras quick check explore lint format types mutants bench-check bench install clean
+.PHONY: help demo test test-extras quick check explore sweep lint format types mutants bench-check bench install clean
 
 help:
 	@echo 'make demo         train three tiny models, merge them, and see who can do what'
@@ -20,6 +20,7 @@ help:
 	@echo 'make quick        those that are not slow, on the source tree: about a minute'
 	@echo 'make check        TEST=tests/fmt or TEST="tests/fmt -k comments": some tests, on the source tree'
 	@echo 'make explore      drawn tests with other examples, 10 times as many, also of one TEST'
+	@echo 'make sweep        every model type of transformers, against transformers (ONLY=llama,bart for some)'
 	@echo 'make lint         ruff: rules and format'
 	@echo 'make format       let ruff rewrite the files'
 	@echo 'make types        mypy'
@@ -55,6 +56,11 @@ check: $(TREE)/.kernels
 
 explore: $(TREE)/.kernels
 	MERGEC_TEST_EXPLORE=10 PYTHONPATH=$(TREE) $(BIN)/pytest -n $(JOBS) $(TEST)
+
+# Goes on where it was stopped; ANEW=1 does all of them anew. What it finds is committed, and docs/families.md follows.
+sweep: $(TREE)/.kernels
+	PYTHONPATH=$(TREE) $(BIN)/python -m tools.sweep --jobs $(JOBS) $(if $(ONLY),--only $(ONLY)) $(if $(ANEW),--anew)
+	UPDATE_DOCS=1 PYTHONPATH=$(TREE) $(BIN)/pytest tests/docs/test_generated.py
 
 lint: $(VENV)/.dependencies
 	$(BIN)/ruff check

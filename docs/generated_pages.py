@@ -1,9 +1,9 @@
 """What these pages show of the sources: methods, functions, settings, families and errors, as
 markdown.
 
-errors.md is all of it made here; other pages hold such text between `<!-- NAME -->` and `<!-- end
-NAME -->`. The tests see that it is up to date, and `UPDATE_DOCS=1 pytest tests/docs` writes it
-anew.
+errors.md is all of it made here, and families.md of what `make sweep` found; other pages hold such
+text between `<!-- NAME -->` and `<!-- end NAME -->`. The tests see that it is up to date, and
+`UPDATE_DOCS=1 pytest tests/docs` writes it anew.
 """
 
 from __future__ import annotations
@@ -19,6 +19,9 @@ from mergec.grammar import ast
 from mergec.grammar.error_codes import ERRORS, GROUPS, CodeGroup, Exit
 from mergec.grammar.parse import parse
 from mergec.grammar.source import Source
+
+from tools.sweep import results
+from tools.sweep.page import page as families_page
 
 
 def methods_markdown() -> str:
@@ -61,6 +64,8 @@ def refreshed(page: str, text: str) -> str:
     marker has no end."""
     if page == "errors.md":
         return errors_markdown()
+    if page == "families.md":
+        return families_page(*results.read(results.PATH.read_text("utf-8")))
     for name, markdown in SECTIONS.items():
         start, end = f"<!-- {name} -->\n", f"<!-- end {name} -->"
         if start in text:

@@ -27,6 +27,7 @@ SLOW = (
     "oracle/",
     "output/test_equivalence.py",
     "pickled/test_files.py",
+    "pickled/test_keys.py",
     "primitives/test_kernel_code.py",
     "primitives/test_own_code.py",
     "properties/",

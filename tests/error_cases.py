@@ -9,6 +9,7 @@ config {"model_type": "llama"}
 model.layers.{0..1}.mlp.{gate,up}_proj.weight  F32 [6, 4]
 equal lm_head.weight model.embed_tokens.weight   or: equal unknown
 beside epoch optimizer        what a pickle has beside tensors
+part 2_Dense                  weights in a folder; `.` is the checkpoint's own, `. fp16` a variant
 metadata notes 1000           so many characters under a key of the header's metadata
 --- file lib.mrg              a file that the recipe uses
 --- document NAME FILE        a small file beside a checkpoint's weights
@@ -28,6 +29,7 @@ from pathlib import Path
 from typing import Any
 
 import mergec
+from mergec.compiler.checkpoint.catalog import Part
 from mergec.grammar.diagnostic import MergecError
 from mergec.grammar.render import render
 
@@ -103,6 +105,9 @@ def checkpoint(table: str) -> dict[str, Any]:
             out["config"] = json.loads(rest)
         elif word == "beside":
             out["passed_over"] = rest.split()
+        elif word == "part":
+            folder, _, variant = rest.partition(" ")
+            out.setdefault("parts", []).append(Part(folder.strip("."), variant=variant or None))
         elif word == "metadata":
             key, _, length = rest.partition(" ")
             out.setdefault("metadata", {})[key] = "x" * int(length)

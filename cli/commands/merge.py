@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from ...grammar.diagnostic import MergecError
 from ...grammar.error_codes import Exit
+from ...grammar.suggest import near
 from ..terminal.arguments import COMMANDS, Arguments, UsageError, parse_arguments
 from ..terminal.reporter import Reporter
 from ..terminal.streams import piped_recipe, say, tell
@@ -46,7 +47,25 @@ def run(arguments: Arguments, reporter: Reporter) -> Exit:
         raise UsageError(
             "no output given", f"`mergec {words[0]} -o ./out`", f"or only check it: `mergec --check {words[0]}`"
         )
+    if arguments.output is not None:
+        _check_ending(arguments.output)
     return _compile(arguments, looks, reporter)
+
+
+_ENDINGS = (".bin", ".pt", ".pth", ".ckpt", ".gguf", ".onnx", ".npz", ".h5", ".msgpack", ".st", ".sft")
+"""How weight files are called that mergec does not write."""
+
+
+def _check_ending(output: str) -> None:
+    """Sees that nobody who meant one file gets a folder. Raises UsageError."""
+    stem, ending = os.path.splitext(output)
+    if ending == ".safetensors" or not (ending in _ENDINGS or near(ending, [".safetensors"], 1, 0.8)):
+        return
+    raise UsageError(
+        f"`{output}` is called as a weight file is, and only one that ends in `.safetensors` is written as such",
+        f"one file: `-o {stem}.safetensors`",
+        f"a folder of that name: `-o {output}{os.sep}`",
+    )
 
 
 def _meant(arguments: Arguments) -> tuple[str, ...]:
@@ -85,6 +104,10 @@ def _compile(arguments: Arguments, looks: bool, reporter: Reporter) -> Exit:
         if arguments.explain == "text":
             return Exit.DONE  # warnings are part of the text
     reporter.show(compiled.diagnostics)
+    if arguments.check and arguments.output is not None:
+        from ...runtime.output.conditions import check_parent
+
+        check_parent(os.path.abspath(arguments.output))
     if arguments.check and not arguments.quiet and arguments.explain is None:
         tensors = len(compiled.compilation.packing.tensors)
         say(f"{arguments.words[0]}: ok, {compiled.parameters:,} parameters in {tensors:,} tensors")

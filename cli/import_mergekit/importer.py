@@ -19,10 +19,11 @@ from ...grammar.diagnostic import Diagnostic, Label, MergecError, collecting, er
 from ...grammar.literals import bare, write_string
 from ...grammar.records import dataclass
 from ...grammar.source import Source, Span
+from ...grammar.suggest import near
 from .checkpoints import Known, Shelf
 from .configuration import Key, Merge, ModelRef, Scope, first_of_each
 from .gradients import GRADIENT, unmatchable
-from .merging import Merger
+from .merging import Merger, has_modules
 from .methods import METHODS, Base, Reach
 from .recipe_text import ArgumentOrigin, Imported, RecipeLine, write_out
 from .schema import read_merge
@@ -149,8 +150,16 @@ class _Writer:
         return out
 
     def _template(self, merge: Merge, named: dict[str, Merge]) -> ModelRef:
-        ref = merge.models()[0]
+        ref = self._like(merge, named)
         return self._template(named[ref.path], named) if ref.path in named else ref
+
+    def _like(self, merge: Merge, named: dict[str, Merge]) -> ModelRef:
+        """The model whose configuration the output has: the base, else the first that is listed;
+        of models of different kinds the first that has all modules that are named."""
+        refs = merge.models()
+        modules = [m for m in merge.modules if m.name is not None]
+        fits = (ref for ref in refs if (known := self._known(ref, named)) is None or has_modules(known, modules))
+        return next(fits, refs[0]) if modules else refs[0]
 
     def _known(self, ref: ModelRef, named: dict[str, Merge]) -> Known | None:
         """What is known of a model, or of a named merge, which resembles its first model except for
@@ -158,7 +167,7 @@ class _Writer:
         if ref.path not in named:
             return self.shelf.known(ref)
         merge = named[ref.path]
-        like = self._known(merge.models()[0], named)
+        like = self._known(self._like(merge, named), named)
         space = self._merger(merge, named).space()
         if like is None or space is None:
             return like
@@ -248,7 +257,8 @@ class _Writer:
     # --- merges
 
     def _merger(self, merge: Merge, named: dict[str, Merge]) -> Merger:
-        return Merger(merge, lambda ref: self._region(ref, named), lambda ref: self._known(ref, named))
+        like = self._like(merge, named)
+        return Merger(merge, like, lambda ref: self._region(ref, named), lambda ref: self._known(ref, named))
 
     def _let(self, merge: Merge, named: dict[str, Merge]) -> RecipeLine:
         assert merge.name is not None
@@ -275,10 +285,9 @@ class _Writer:
             self.warnings.extend(merger.warnings)
         except MergecError as error:
             errors.extend(error.diagnostics)
-        if merge.base is None or merge.base.path in named:
-            first = self.names[template.plain.key]
-            if merge.models()[0].path in named:
-                settings.append((f"like={first}", ArgumentOrigin(template.span)))
+        first, like = self.names[template.plain.key], self._like(merge, named)
+        if like.path in named or (merge.base is not None and like.key != merge.base.key):
+            settings.append((f"like={first}", ArgumentOrigin(template.span)))
         try:
             settings.extend(self._dtypes(merge, named))
         except MergecError as error:
@@ -358,7 +367,9 @@ class _Writer:
                 parameter = method.parameter(setting.name)
                 if parameter is None:
                     yield f"not carried over: `{name}`, which `{method.name}` does not have"
-                    self._warn("W0711", f"`{method.name}` has no parameter `{name}`", setting.key_span, "passed over")
+                    meant = near(setting.name, [p.name for p in method.parameters])
+                    message = f"`{method.name}` has no parameter `{name}`"
+                    self._warn("W0711", message, setting.key_span, "passed over", meant)
                 elif own and parameter.reach is Reach.SHARED:
                     yield f"not carried over: `{name}` of a single model, for it is the whole merge's"
                     self._warn("W0711", f"`{name}` is not a model's own", setting.key_span, "passed over")
@@ -373,8 +384,9 @@ class _Writer:
                         yield f"not carried over: the filter {shown} fits no name, since a filter is plain text"
                         self._warn("W0712", f"the filter {shown} fits no tensor", branch.span, "no wildcards here")
 
-    def _warn(self, code: str, message: str, span: Span, label: str) -> None:
-        found = finding(code, message, span, label)
+    def _warn(self, code: str, message: str, span: Span, label: str, meant: Sequence[str] = ()) -> None:
+        help_ = f"did you mean {' or '.join(f'`{m}`' for m in meant)}?" if meant else ()
+        found = finding(code, message, span, label, help=help_)
         if found not in self.warnings:
             self.warnings.append(found)
 

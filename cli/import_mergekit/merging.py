@@ -3,6 +3,7 @@ around it."""
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import field
 from types import MappingProxyType
@@ -14,6 +15,7 @@ from ...grammar.diagnostic import Diagnostic, Label, MergecError, error, finding
 from ...grammar.literals import write_string
 from ...grammar.records import dataclass
 from ...grammar.source import Source, Span
+from ...grammar.suggest import near
 from .calls import Operand, check_inputs, operands_of, write_call
 from .checkpoints import Known
 from .configuration import Input, Merge, ModelRef, ModuleSpec, Scope, Slice
@@ -25,15 +27,23 @@ MODULES: Mapping[str, tuple[tuple[str, ...], str | None]] = MappingProxyType(
     {
         "default": (("*",), None),
         "text_decoder": (("text",), "text.layers"),
+        "language_model": (("text",), "text.layers"),
         "vision_tower": (("vision",), "vision.layers"),
         "vision_model": (("vision",), "vision.layers"),
+        "audio_tower": (("audio",), "audio.layers"),
         "multi_modal_projector": (("projector",), None),
-        "encoder": (('"encoder.*"',), "encoder.layers"),
-        "decoder": (('"decoder.*"',), "decoder.layers"),
+        "encoder": (("encoder",), "encoder.layers"),
+        "decoder": (("decoder",), "decoder.layers"),
         "shared": (("embed", "head"), None),
     }
 )
 """mergekit's names of modules: the places that they are, and their stack of layers."""
+
+
+def has_modules(known: Known, modules: Sequence[ModuleSpec]) -> bool:
+    """Whether a model has all parts of these names, as far as they are known."""
+    places = [place for module in modules for place in MODULES.get(module.name or "", ((), None))[0] if place != "head"]
+    return all(_covered(known.space, place) for place in places)
 
 
 Part = tuple[str, Written]
@@ -50,13 +60,15 @@ class WholeModelMerge:
 
 @dataclass(slots=True)
 class Merger:
-    """Writes a merge. `region` names a model in the recipe, `known` gives what is known of one.
+    """Writes a merge. `like` is the model whose configuration the output has, `region` names a
+    model in the recipe, `known` gives what is known of one.
 
     `remarks` gathers what is to be said above the statements, `warnings` what is to be said at
     once; `layers` is the output's depth where it must be set.
     """
 
     merge: Merge
+    like: ModelRef
     region: Callable[[ModelRef], str]
     known: Callable[[ModelRef], Known | None]
     remarks: list[str] = field(default_factory=list)
@@ -70,13 +82,10 @@ class Merger:
         if given.value not in METHODS:
             names = ", ".join(f"`{name}`" for name in METHODS)
             message = f"mergekit has no method `{write_string(given.value)[1:-1]}`"
-            raise error("E0703", message, given.span, "unknown method", notes=f"it has {names}")
+            meant = near(given.value, list(METHODS))
+            help_ = f"did you mean {' or '.join(f'`{m}`' for m in meant)}?" if meant else ()
+            raise error("E0703", message, given.span, "unknown method", notes=f"it has {names}", help=help_)
         return METHODS[given.value]
-
-    @property
-    def like(self) -> ModelRef:
-        """The model whose configuration the output has: the base, else the first that is listed."""
-        return self.merge.models()[0]
 
     def lines(self) -> list[RecipeLine]:
         """The statements of the output. Raises MergecError."""
@@ -141,6 +150,9 @@ class Merger:
     def _named(self, module: ModuleSpec) -> tuple[tuple[str, ...], str | None]:
         assert module.name is not None
         if module.name not in MODULES:
+            known = self.known(self.like)
+            if known is not None and module.name.isidentifier() and _covered(known.space, module.name):
+                return (module.name,), None
             names = ", ".join(f"`{name}`" for name in MODULES)
             message = f"the module `{write_string(module.name)[1:-1]}` is not known here"
             raise error("E0710", message, module.span, "a part of the model", notes=f"known are {names}")
@@ -159,7 +171,9 @@ class Merger:
                 continue
             if place != "*" and not _covered(known.space, place):
                 message = f"the family `{known.family.name}` has no place for the module `{module.name}`"
-                raise error("E0710", message, module.span, f"no `{place}` there")
+                stacks = ", ".join(f"`{s.name}`" for s in known.family.stacks if known.depths.get(s.name))
+                notes = f"its layers are {stacks}" if stacks else ()
+                raise error("E0710", message, module.span, f"no `{place}` there", notes=notes)
             found.append(place)
         return tuple(found)
 
@@ -202,17 +216,21 @@ class Merger:
         for part in module.slices:
             bounds.append((reached, reached + self._length(part) - 1))
             reached = bounds[-1][1] + 1
+        if not reached:
+            raise error("E0707", "the slices have no layer at all", module.slices[0].span, "an empty range")
         space = self._output_space(known, module, stack)
         parts: list[Written] = []
         errors: list[Diagnostic] = []
         for part, (first, last) in zip(module.slices, bounds, strict=True):
+            if last < first:
+                continue  # at an end of the stack it says where the embedding, or norm and head, come from
             inside = _layers(space, stack, first, last) if space else None
             try:
                 frame = Frame((), (first, last), space, inside)
                 base = part.base or self.merge.base
                 parts.append(self._call(module, part, part.sources, (stack, first), frame, base))
-            except MergecError as error:
-                errors.extend(error.diagnostics)
+            except MergecError as found:
+                errors.extend(found.diagnostics)
         if errors:
             raise MergecError(errors)
         out = self._around(module, space, known)
@@ -293,9 +311,15 @@ class Merger:
         """The method over the inputs; `at` is the stack and the output's layer at which picked
         layers begin."""
         method, span = self.method, self.merge.method.span
+        base, beside = (None, True) if self._lies_beside(module, base) else (base, False)
         given = operands_of(inputs, base, append=part is None)
         where = part.span if part is not None else span
-        found = check_inputs(method, [m for m, _ in given], base if method.base is not Base.IGNORED else None, where)
+        models = [m for m, _ in given]
+        found = check_inputs(method, models, base if method.base is not Base.IGNORED else None, where)
+        if beside and len(models) == 1:
+            found = []
+        if found and module.name is not None:
+            found = [_of_module(d, module, method, len(models)) for d in found]
         if found:
             raise MergecError(found)
         operands = []
@@ -307,8 +331,32 @@ class Merger:
                 region, shift = f"{region}.{at[0]}[{picked}]", first - at[1]
             own: Scope = source.parameters if source is not None else ()
             operands.append(Operand(region, model, own, source.span if source is not None else model.span, shift))
+        if beside and len(operands) == 1:
+            return Written(operands[0].region)
         scopes = [*([part.parameters] if part is not None else []), module.parameters, self.merge.parameters]
         return write_call(method, operands, base, scopes, frame, span)
+
+    def _lies_beside(self, module: ModuleSpec, base: ModelRef | None) -> bool:
+        """Whether a module is a part that the base, a language model, does not have at all."""
+        known = self.known(base) if base is not None else None
+        if known is None or base == self.like or module.name in (None, "default"):
+            return False
+        places, _ = self._named(module)
+        return "text" not in places and not any(_covered(known.space, place) for place in places)
+
+
+def _of_module(found: Diagnostic, module: ModuleSpec, method: Method, inputs: int) -> Diagnostic:
+    """What is wrong with the inputs of a named module, and a way out where one is all that it
+    has."""
+    helps = found.help
+    if inputs == 1 and method.parameter("t") is not None:
+        helps = (*helps, "list both models there; `parameters: {t: 0}` takes the first as it is")
+    return dataclasses.replace(
+        found,
+        message=f"the module `{module.name}`: {found.message}",
+        labels=(Label(module.span, found.labels[0].text), Label(found.labels[0].span, "asked for here")),
+        help=helps,
+    )
 
 
 def _layers(space: Space, stack: str, first: int, last: int) -> tuple[str, ...]:

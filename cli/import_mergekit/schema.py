@@ -10,6 +10,7 @@ from typing import TypeVar
 from ...grammar.diagnostic import Diagnostic, Label, MergecError, collecting, error, finding
 from ...grammar.literals import bare, write_string
 from ...grammar.source import Span
+from ...grammar.suggest import near
 from .configuration import (
     Branch,
     Ignored,
@@ -66,12 +67,20 @@ class _Reader:
             raise _wrong("a configuration is a mapping of keys", root.span, "not one")
         self._look(root, "merge")
         given = [e for k in ("models", "slices", "modules") if (e := _there(root, k))]
+        if not given and (experts := _there(root, "experts")):
+            message = "this is a configuration of mergekit-moe, which makes a mixture of experts"
+            help_ = "merge its experts' models one by one, or let mergekit-moe make the mixture"
+            raise error("E0702", message, experts.key_span, "models that become experts", help=help_)
         if len(given) != 1:
             labels = [Label(e.key_span, "one of them") for e in given] or [Label(_first_line(root))]
             found = "give one alone" if given else "none of them is given"
             raise error("E0702", f"what is merged stands under `models`, `slices` or `modules`: {found}", labels)
         method = _there(root, "merge_method")
         if method is None:
+            meant = next((e for e in root.entries if near(e.key, ["merge_method"])), None)
+            if meant is not None:
+                message = f"`merge_method` is missing, and `{_show(meant.key)}` is not known"
+                raise error("E0702", message, meant.key_span, "not a key", help="did you mean `merge_method`?")
             raise _wrong("`merge_method` is missing", _first_line(root), "in this configuration")
         modules = self._modules(given[0])
         source, tokenizer = _there(root, "tokenizer_source"), _there(root, "tokenizer")
@@ -155,8 +164,8 @@ class _Reader:
         if len(bounds) != 2 or None in bounds:
             raise _wrong("a `layer_range` is two whole numbers", given.value.span, "not such a range")
         first, end = bounds[0] or 0, bounds[1] or 0
-        if not 0 <= first < end:
-            message = f"the layer range {first} to {end} is empty" if first >= end else "layers count from 0"
+        if not 0 <= first <= end:
+            message = f"the layer range {first} to {end} runs backwards" if first > end else "layers count from 0"
             notes = ("a range leaves out its end: `[0, 4]` is the layers 0 to 3",)
             raise error("E0707", message, given.value.span, "no layers", notes=notes)
         return Input(found.model, (first, end), found.parameters, found.lines, found.span)

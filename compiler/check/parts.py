@@ -1,5 +1,5 @@
-"""What the output of a checkpoint of several parts must keep: a folder for each, whose documents still
-fit what is in it."""
+"""What the output of a checkpoint of several parts must keep: a folder for each, whose documents
+still fit what is in it."""
 
 from __future__ import annotations
 

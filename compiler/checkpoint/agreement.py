@@ -4,12 +4,14 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from ...grammar.records import dataclass
 from ..family.architectures import has_head, names_head
 from ..family.config_keys import config_value
+from ..family.family import Family, stack_index
+from ..family.layer_facts import ordinary_depth
 from ..family.patterns import pattern
 from .model import Model
 from .ties import is_tied
@@ -139,13 +141,37 @@ def _parts(model: Model) -> Iterator[Disagreement]:
 
 
 def _lists(model: Model) -> Iterator[Disagreement]:
-    if len(model.space.depths) != 1:
-        return
-    ((stack, depth),) = model.space.depths.items()
-    for key in model.family.per_layer_keys:
-        said = config_value(model.config, key)
-        if isinstance(said, list) and len(said) != depth:
-            yield Disagreement(f"`{key}` has {len(said)} items, but the tensors have {depth} of `{stack}`")
+    for stack in model.family.stacks:
+        depth = model.space.depths.get(stack.name)
+        if depth is None:
+            continue
+        counted = {depth, ordinary_depth(stack, model.config, depth)}
+        for key in dict.fromkeys(fact.items for fact in stack.facts if fact.items is not None):
+            said = config_value(model.config, key)
+            if isinstance(said, list) and len(said) not in counted:
+                text = f"`{key}` has {len(said)} items, but the tensors have {depth} of `{stack.name}`"
+                yield Disagreement(text)
+
+
+def expert_counts(family: Family, shapes: Mapping[str, Sequence[int]]) -> set[int]:
+    """How many experts the layers have, of tensors with these shapes: numbered, or along the first
+    axis of one tensor."""
+    if family.experts is None:
+        fused = (n for n, shape in shapes.items() if ".experts." in n and len(shape) == 3)
+        return {shapes[name][0] for name in fused if stack_index(family, name)}
+    return {len(numbers) for numbers in _numbered(family, shapes).values()}
+
+
+def _numbered(family: Family, names: Iterable[str]) -> dict[tuple[str, int], set[str]]:
+    """The numbers of the experts of each layer."""
+    found: dict[tuple[str, int], set[str]] = {}
+    expert = pattern(f"{family.experts}.*", "[0-9]+")
+    for name in names:
+        at = stack_index(family, name)
+        match = expert.match(at[2]) if at is not None else None
+        if at is not None and match is not None:
+            found.setdefault((at[0].name, at[1]), set()).add(match["e"])
+    return found
 
 
 def _experts(model: Model) -> Iterator[Disagreement]:
@@ -154,19 +180,14 @@ def _experts(model: Model) -> Iterator[Disagreement]:
     said = config_value(model.config, family.experts_key) if family.experts_key else None
     if type(said) is not int or family.experts is None:
         return
-    expert = pattern(family.experts + ".*", "[0-9]+")
-    counts: dict[str, set[str]] = {}
-    for name in model.space.names:
-        at = model.space.layer_of(name)
-        found = expert.match(at[2]) if at is not None else None
-        if at is not None and found is not None:
-            counts.setdefault(f"{at[0].name}[{at[1]}]", set()).add(found["e"])
-    wrong = next(((layer, len(found)) for layer, found in counts.items() if len(found) != said), None)
+    counts = {layer: len(numbers) for layer, numbers in _numbered(family, model.space.names).items()}
+    wrong = next(((layer, count) for layer, count in counts.items() if count != said), None)
     if wrong is not None:
-        layer, count = wrong
-        text = f"`{family.experts_key}` is {said}, but `{layer}` has {count} experts"
-        same = {len(found) for found in counts.values()} == {count}
-        yield Disagreement(text, said > count, f"`{family.experts_key}` {count}" if same else "")
+        (stack, layer), count = wrong
+        text = f"`{family.experts_key}` is {said}, but `{stack}[{layer}]` has {count} experts"
+        yield Disagreement(
+            text, said > count, f"`{family.experts_key}` {count}" if set(counts.values()) == {count} else ""
+        )
 
 
 def _fused_experts(model: Model) -> Iterator[Disagreement]:

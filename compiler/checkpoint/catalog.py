@@ -237,8 +237,8 @@ class MemoryCatalog:
 
     Each checkpoint is a dict with `tensors` (name to (dtype, shape)) and optionally `config`,
     `metadata`, `equal` (pairs of names that hold the same bytes; None: that can't be told),
-    `documents` (name to text), `passed_over` (names of what is beside the tensors). `libraries`
-    maps paths to texts.
+    `documents` (name to text), `passed_over` (names of what is beside the tensors), `parts`.
+    `libraries` maps paths to texts.
     """
 
     def __init__(
@@ -278,6 +278,7 @@ class MemoryCatalog:
                 metadata=spec.get("metadata", {}),
                 extras=tuple(spec.get("documents", {})),
                 passed_over=tuple(spec.get("passed_over", ())),
+                parts=tuple(spec.get("parts", (OWN,))),
             )
         return self._open[source]
 

@@ -13,8 +13,11 @@ from ..checkpoint.model import Model
 from ..evaluate.settings import Settings
 from ..evaluate.statements import Assignment, Recipe
 from ..family.folding import fold, listed
+from ..family.parts import MODALITIES
+from ..family.place import NameStep
 from ..family.space import Coordinate, Space
 from ..graph.graph import Graph
+from ..terms.terms import is_region, leaves
 from .equivalence import Range, sources_below
 
 
@@ -98,13 +101,14 @@ def unused(
         if adapter.model.number not in live:
             found.append(_idle(adapter.model, severity))
     names = frozenset(space.names)
+    parts = _taken_in_parts(recipe)
     have: set[tuple[str, str]] = set()
     read: set[Range] = set()
     for model in recipe.models:
         if model.number not in live and model.number != settings.template.number:
             found.append(_idle(model, severity))
             continue
-        if model.number not in live:
+        if model.number not in live or model.number in parts:
             continue
         # nearly always all are there by name, and nothing is asked of 100,000 tensors
         rest = model.tensors.keys() - names if model.space.family is space.family else model.tensors.keys()
@@ -129,6 +133,18 @@ def unused(
                 )
             )
     return found
+
+
+def _taken_in_parts(recipe: Recipe) -> set[int]:
+    """The models of which the recipe asks for a part that is a model of its own, and nothing else:
+    what lies beside it is not expected anywhere."""
+    whole: dict[int, bool] = {}
+    for assignment in recipe.assignments:
+        for leaf in leaves(assignment.value) if is_region(assignment.value) else ():
+            first = leaf.path.steps[0] if leaf.path is not None and leaf.path.steps else None
+            part = isinstance(first, NameStep) and first.name in MODALITIES
+            whole[leaf.model.number] = whole.get(leaf.model.number, False) or not part
+    return {number for number, all_of_it in whole.items() if not all_of_it}
 
 
 def _read(graph: Graph) -> set[Range]:

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 
 from ...grammar.diagnostic import MergecError
 from ..checkpoint.model import Model
+from ..family.parts import renamed
 from ..family.space import Space
 from ..terms.terms import (
     Apply,
@@ -54,9 +55,9 @@ def output_duplicates(
         if not is_region(value) or isinstance(value, Tie) or not models or picks(value)[0]:
             continue
         if vocabulary is not None:
-            models = vocabulary.read_for(models, (name, other))
+            models = vocabulary.read_for(models, (name, other), space.family)
         if (
-            all(model.are_one(name, other) for model in models)
+            all(model.are_one(*(renamed(n, space.family, model.family) for n in (name, other))) for model in models)
             and _same_value(value, covering, space, name, other)
             and _same_changes(value, template, name, other)
         ):
@@ -66,7 +67,7 @@ def output_duplicates(
 
 def _same_value(value: Region, covering: Covering, space: Space, name: str, other: str) -> bool:
     """Whether a value's numbers, conditions and places are the same for both tensors."""
-    signature = RegionSignature(value, None)
+    signature = RegionSignature(value, None, space.family)
     first, second = (signature.at(where_of(space, covering.names, covering.counts, n)) for n in (name, other))
     return first is not None and second is not None and first.key == second.key
 

@@ -14,12 +14,13 @@ from dataclasses import field
 from ...grammar.diagnostic import Diagnostic, MergecError, Severity
 from ...grammar.records import dataclass
 from ..checkpoint.catalog import Catalog, Part
+from ..checkpoint.image_models import check_one_form
 from ..checkpoint.model import Model
 from ..evaluate.settings import Settings
 from ..evaluate.statements import Recipe
 from ..family.space import Space
 from ..graph.graph import Graph
-from ..terms.terms import Leaf
+from ..terms.terms import Leaf, Tie
 from .buffers import buffers_of
 from .coverage import Covering, coverings, owners, shadowed, uncovered, unused
 from .duplicates import output_duplicates
@@ -37,7 +38,8 @@ class Elaboration:
 
     `ties` maps each output name that is not stored to the name it shares; `copied` are names that
     no statement covered, taken from the template. `layer_sources` says for each stack which (model,
-    layer) each output layer came from. `left` are parts of the template that are copied as they are.
+    layer) each output layer came from. `left` are parts of the template that are copied as they
+    are.
     """
 
     graph: Graph
@@ -63,6 +65,7 @@ class _Elaborator:
     def __init__(self, recipe: Recipe, settings: Settings, vocabulary: Vocabulary | None, catalog: Catalog) -> None:
         self.recipe, self.settings, self.vocabulary, self.catalog = recipe, settings, vocabulary, catalog
         self.template = settings.template
+        check_one_form(recipe.models)
         self.left, self.told = left_parts(recipe, self.template)
         self.space, self.errors = outline(recipe, settings, self.left)
 
@@ -77,7 +80,7 @@ class _Elaborator:
         copied: list[str] = []
         missing: list[str] = []
         duplicates = output_duplicates(self.template, self.space, owner, ties, self.vocabulary)
-        make = OutputBuilder(self.settings, self.vocabulary, self.space, kept, self.errors, self.catalog)
+        make = OutputBuilder(self.settings, self.vocabulary, self.space, kept, self.errors, self.catalog, sources)
         given = {id(c): self.statement(c, owner, {**ties, **duplicates}) for c in found}
         rest = ValueSource(None, Leaf(self.template, None, self.template.span), self.template.span, {}, ())
         for name in self.space.names:
@@ -86,7 +89,10 @@ class _Elaborator:
             source = owner.get(name)
             if source is not None:
                 # what a statement gets wrong as a whole, it need not get wrong tensor by tensor
-                if source.assignment.number not in unfit and make.give(given[id(source)], name):
+                wrong_tie = wrong_ties and isinstance(source.assignment.value, Tie)
+                if wrong_tie or source.assignment.number in unfit:
+                    continue
+                if make.give(given[id(source)], name):
                     covered[source.assignment.number].append(name)
             elif self.settings.template_named and self.template.find(name):
                 make.give(rest, name)
@@ -108,6 +114,7 @@ class _Elaborator:
             make.finish()
             for diagnostic in unused(self.recipe, self.settings, self.space, make.graph, self.left):
                 (self.errors if diagnostic.severity is Severity.ERROR else warnings).append(diagnostic)
+        make.tell()
         if self.errors:
             raise MergecError([*self.errors, *warnings])
         warnings += make.absences.warnings(self.space)

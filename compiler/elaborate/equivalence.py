@@ -18,6 +18,8 @@ from collections.abc import Hashable, Iterable, Mapping
 from ...grammar.diagnostic import MergecError
 from ...grammar.records import dataclass
 from ..checkpoint.layouts import View
+from ..family.family import Family
+from ..family.parts import renamed
 from ..graph.graph import EquivalenceClass, Node, StoredRange, below
 from ..graph.masks import mask_key
 from ..terms.lookup import corresponding, relocated
@@ -70,10 +72,10 @@ class _Part:
 
 
 class RegionSignature:
-    """What a region's value depends on."""
+    """What a region's value depends on, at tensors of an output of this family."""
 
-    def __init__(self, region: Region, vocabulary: Vocabulary | None) -> None:
-        self._region, self._vocabulary = region, vocabulary
+    def __init__(self, region: Region, vocabulary: Vocabulary | None, family: Family) -> None:
+        self._region, self._vocabulary, self._family = region, vocabulary, family
         self._parts: dict[int, _Part] = {}
         terms = list(walk(region))
         asked = {id(t): t for m in (m for t in terms if isinstance(t, Among) for m in t.models) for t in walk(m)}
@@ -108,7 +110,8 @@ class RegionSignature:
         found: list[Hashable] = []
         reads: list[tuple[int, View]] = []
         for leaf in self._part(self._region).leaves:
-            if not self._leaf(leaf, name, name, found, reads):
+            own = renamed(name, self._family, leaf.model.family)
+            if not self._leaf(leaf, own, name, found, reads):
                 return None
         return self._sight(found, reads)
 
@@ -145,8 +148,9 @@ class RegionSignature:
     def _look(self, region: Region, where: Where, found: list[Hashable], reads: list[tuple[int, View]]) -> bool:
         part = self._part(region)
         for leaf in part.leaves:
-            name: str | None = where.name
-            if leaf.path is not None:
+            if leaf.path is None:
+                name: str | None = renamed(where.name, where.space.family, leaf.model.family)
+            else:
                 try:
                     name = corresponding(leaf, leaf.path, leaf.span, where)
                 except MergecError as error:

@@ -10,6 +10,7 @@ from typing import Any
 from ...grammar.diagnostic import MergecError, error
 from ...grammar.source import Span
 from ..checkpoint.model import Model
+from ..family.parts import renamed
 from ..graph.graph import Graph, Node
 from ..graph.masks import mask_key
 from ..ops.shapes import elements
@@ -249,6 +250,9 @@ class Instantiator:
             for lora in loras:
                 node = self.graph.apply("add", (node, self.adapted.delta(lora, where)))
             return node
+        name = renamed(where.name, where.space.family, found[0].space.family)
+        if name != where.name:
+            where = where.at(coordinate=where.coordinate, counts=where.counts, name=name, space=found[0].space)
         try:
             made = self.adapted.applied(loras, other, node, found[0].model, where)
         except MergecError:

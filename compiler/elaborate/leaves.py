@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 
-from ...grammar.diagnostic import Diagnostic, Label, MergecError, error
+from ...grammar.diagnostic import Diagnostic, Label, MergecError, error, finding
 from ...grammar.records import dataclass
 from ...grammar.source import Span
 from ..checkpoint.bundles import codes_at
 from ..checkpoint.dtypes import FLOATS
 from ..checkpoint.layouts import View
 from ..checkpoint.model import Model
+from ..family.parts import renamed
 from ..graph.graph import Graph, Node, StoredRange
 from ..ops.shapes import shape_text
 from ..terms.terms import Where
+from .faults import Fault, lacking
 from .resize import common_shape, units
 from .vocabulary import Vocabulary
 
@@ -38,7 +40,7 @@ class Tensors:
     """
 
     def __init__(self, graph: Graph, vocabulary: Vocabulary | None, template: Model, resize: str) -> None:
-        self._graph, self._vocabulary, self._template, self._resize = graph, vocabulary, template, resize
+        self._graph, self._vocabulary, self.template, self._resize = graph, vocabulary, template, resize
         self._origins: dict[int, Origin] = {}
 
     def node(self, model: Model, name: str, span: Span, where: Where, beside: Lookups) -> Node:
@@ -60,11 +62,11 @@ class Tensors:
                     f"{depth} layers, 0 to {depth - 1}",
                     help=f"layers of another number are picked so: `{model.label}.{at[0].name}[…]`",
                 )
-            like = self._template.find(where.output)
-            codes = codes_at(self._template.bundles, like[1].stored) if like is not None else None
+            like = self.template.find(where.output)
+            codes = codes_at(self.template.bundles, like[1].stored) if like is not None else None
             if like is not None and codes is not None:
-                raise MergecError(codes.replaced(self._template.label, self._template.span, like[1].stored, span))
-            raise error(
+                raise MergecError(codes.replaced(self.template.label, self.template.span, like[1].stored, span))
+            plain = finding(
                 "E0306",
                 f"`{model.label}` has no tensor for `{where.output}`",
                 model.span,
@@ -74,6 +76,7 @@ class Tensors:
                 if model.bundles
                 else (f'leave it to another model: `"{where.output}" = …` in a later statement',),
             )
+            raise Fault(plain, lacking(model, self.template, plain))
         stored_name, view = found
         if self._vocabulary is not None and name in model.family.vocabulary and model.family.vocabulary[name] == 0:
             return self._gather(model, name, view.shape)
@@ -84,9 +87,9 @@ class Tensors:
         width, runs = units(view.shape, target)
         inputs = [node]
         if any(source for _, terms in runs for source, _ in terms):
-            own = self._template.find(where.output)
+            own = self.template.find(where.output)
             assert own is not None
-            inputs.append(self.stored(self._template, *own))
+            inputs.append(self.stored(self.template, *own))
         return self._graph.add("gather", tuple(inputs), (("runs", runs), ("width", width)), "tensor", target)
 
     def stored(self, model: Model, name: str, view: View) -> Node:
@@ -100,7 +103,7 @@ class Tensors:
     def _target(self, where: Where, beside: Lookups) -> tuple[int, ...] | None:
         """The shape that the tensors of a statement are brought to at an output tensor."""
         if self._resize == "base":
-            own = self._template.find(where.output)
+            own = self.template.find(where.output)
             return own[1].shape if own is not None else None
         tensors = [found[0].find(found[1]) for found in beside(where) if found is not None]
         return common_shape([tensor[1].shape for tensor in tensors if tensor is not None])
@@ -109,7 +112,7 @@ class Tensors:
         assert self._vocabulary is not None
         inputs, runs, whole = [], self._vocabulary.runs(model, name), []
         for other in runs.models:
-            found = other.find(name)
+            found = other.find(renamed(name, model.family, other.family))
             if found is None:
                 raise error("E0311", f"`{other.label}` has no `{name}` to take rows from", other.span)
             view = found[1]

@@ -12,6 +12,7 @@ from ..graph.graph import Graph, Node
 from ..ops.shapes import shape_text, shared_parts
 from ..ops.table import OPS
 from ..terms.terms import Apply
+from .faults import Fault, integers, unequal
 from .leaves import Origin, Tensors
 
 
@@ -42,20 +43,16 @@ def check_arithmetic(tensors: Tensors, term: Apply, nodes: Sequence[Node]) -> No
         if node.op == "source" and node.attribute("range").dtype not in FLOATS:
             origin = tensors.origin(node)
             assert origin is not None
-            name, label = origin.name, origin.model.label
-            raise error(
-                "E0309",
-                f"`{name}` of `{label}` is {origin.dtype} and may only be copied",
-                term.span,
-                "arithmetic on integers",
-                help=f'copy it from one model: `"{name}" = {label}`',
-            )
+            retell = integers(origin.model, origin.dtype, term.span)
+            raise Fault(retell((origin.name,), origin.model.space), retell)
     if len({n.shape for n in given}) > 1:
         second = next(n for n in given if n.shape != given[0].shape)
-        raise _unequal(term, (given[0], tensors.origin(given[0])), (second, tensors.origin(second)))
+        found = ((given[0], tensors.origin(given[0])), (second, tensors.origin(second)))
+        plain = _unequal(term, *found)
+        raise Fault(plain, unequal(plain, tensors.template))
 
 
-def _unequal(term: Apply, *found: tuple[Node, Origin | None]) -> MergecError:
+def _unequal(term: Apply, *found: tuple[Node, Origin | None]) -> Diagnostic:
     """The error for two nodes of unequal shapes, each with the tensor that it is made from."""
     (first, owner), (second, _) = found
     labels = [Label(term.span, "shapes meet here")]
@@ -65,12 +62,12 @@ def _unequal(term: Apply, *found: tuple[Node, Origin | None]) -> MergecError:
     ]
     one, other = first.shape or (), second.shape or ()
     if owner is not None and owner.name in owner.model.family.vocabulary and one[1:] == other[1:]:
-        code, message = "E0311", "the vocabularies differ"
+        code, message = "E0311", f"the vocabularies differ: {one[0]} and {other[0]} rows"
         help_: tuple[str, ...] = ("say how to reconcile them: `output(tokenizer=…)`, a model or `union(a, b)`",)
     else:
         code, message = "E0307", "the shapes differ"
         help_ = ('cut or fill what differs: `output(resize="base")`, or `"common"`',) if len(one) == len(other) else ()
-    return MergecError(Diagnostic(code, message, tuple(labels), tuple(notes), help_))
+    return Diagnostic(code, message, tuple(labels), tuple(notes), help_)
 
 
 # --- operations on whole tensors ------------------------------------------------------------------

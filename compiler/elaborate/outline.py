@@ -3,27 +3,28 @@ tensors."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from functools import partial
 
 from ...grammar.diagnostic import Diagnostic, MergecError, error, finding
 from ..checkpoint.catalog import Part
 from ..checkpoint.layouts import CANONICAL, pack
 from ..evaluate.settings import Settings
-from ..evaluate.statements import Recipe
-from ..family.place import IndexStep, NameStep, Path
+from ..evaluate.statements import Assignment, Recipe
+from ..family.family import Family, LayerStack
+from ..family.place import GlobStep, IndexStep, NameStep, Path
 from ..family.space import Space
-from ..terms.assembly import output_names, stack_origins, with_optional
+from ..terms.assembly import below_layers, output_names, stack_origins, with_optional
 from ..terms.lookup import exists
 from ..terms.terms import Assembly, Stack, is_region, picks, where_of
+from .coverage import coverings, owners
+from .layer_origins import layer_sources
 
 MAX_LAYERS = 10_000
 """The most layers that a stack of the output can have; real models have some hundreds."""
 
 
-def outline(
-    recipe: Recipe, settings: Settings, left: Sequence[Part] = ()
-) -> tuple[Space, list[Diagnostic]]:
+def outline(recipe: Recipe, settings: Settings, left: Sequence[Part] = ()) -> tuple[Space, list[Diagnostic]]:
     """The output's tensors as a space that places are resolved against, without those of parts that
     are `left` as they are; and what is wrong with its depth."""
     errors: list[Diagnostic] = []
@@ -71,22 +72,99 @@ def _space(recipe: Recipe, settings: Settings, depth: Mapping[str, int], left: S
     template = settings.template
     family, layout = template.family, settings.layout or template.layout
     built = [found for stack in family.stacks if (found := _built(recipe, stack.name)) is not None]
-    origins = {stack: stack_origins(value) for stack, value, _ in built}
+    origins = {stack: stack_origins(value) for stack, value in built}
     names = output_names(template.space, depth, origins)
     if left:
         names = tuple(name for name in names if not any(name.startswith(part.prefix) for part in left))
     space = template.space.over(names, depth, "the output", {})
-    for _, value, path in built:
-        space = with_optional(space, [value], partial(_has, value, path))
+    if any(_takes_layers(assignment) for assignment in recipe.assignments):
+        space = _of_its_own(recipe, settings, space)
+    if built:
+        space = _with_its_optional(recipe, space, frozenset(origins))
     # only which parts go together is asked for, so any shape will do, the same for all
     packed = () if layout == CANONICAL else pack(family, layout, dict.fromkeys(space.names, (1,)))
     stored = {p.name: p.parts for p in packed if p.parts != (p.name,)}
     return space.over(space.names, depth, space.owner, stored)
 
 
-def _has(value: Stack, path: Path, name: str, space: Space) -> bool:
-    selection = space.select(path)
-    return name in selection.names and exists(value, where_of(space, selection.names, selection.counts, name))
+def _takes_layers(assignment: Assignment) -> bool:
+    """Whether a statement gives some layers, by number, the value of others."""
+    steps = assignment.path.steps
+    numbered = bool(steps) and isinstance(steps[-1], IndexStep) and bool(steps[-1].intervals)
+    return numbered and is_region(assignment.value) and bool(picks(assignment.value)[0])
+
+
+def _of_its_own(recipe: Recipe, settings: Settings, space: Space) -> Space:
+    """The space with the names of those layers that come from layers of another kind."""
+    found = [c for c in coverings(recipe, space)[0] if _of_whole_layers(c.assignment.path, space.family)]
+    sources, _ = layer_sources(settings, space, found, owners(found))
+    theirs: dict[tuple[int, str], dict[int, list[str]]] = {}
+    changed: dict[tuple[str, int], list[str]] = {}
+    for stack in space.family.stacks:
+        optional = partial(_is_optional, space.family, stack)
+        mine = below_layers(space, stack.name)
+        for j, source in enumerate(sources.get(stack.name, ())):
+            if source is None:
+                continue
+            model, layer = source
+            known = theirs.setdefault((model.number, stack.name), below_layers(model.space, stack.name))
+            rests = known.get(layer, [])
+            if rests and {r for r in rests if not optional(r)} != {r for r in mine.get(j, []) if not optional(r)}:
+                changed[stack.name, j] = [f"{stack.head}{j}.{rest}" for rest in rests]
+    if not changed:
+        return space
+    names: list[str] = []
+    for name in space.names:
+        at = space.layer_of(name)
+        own = changed.get((at[0].name, at[1])) if at is not None else None
+        if own is None:
+            names.append(name)
+        elif own[0] not in names:
+            names.extend(own)
+    return space.over(tuple(names), space.depths, space.owner, space.stored)
+
+
+def _of_whole_layers(path: Path, family: Family) -> bool:
+    """Whether a place is that of a stack, of some of its layers, or of everything."""
+    words = ".".join(s.name for s in path.steps if isinstance(s, NameStep))
+    ends = all(isinstance(s, NameStep) for s in path.steps[:-1]) and not any(
+        isinstance(s, GlobStep) for s in path.steps
+    )
+    return not path.steps or (ends and any(words == stack.name for stack in family.stacks))
+
+
+def _is_optional(family: Family, stack: LayerStack, rest: str) -> bool:
+    return family.is_optional(f"{stack.head}0.{rest}")
+
+
+def _with_its_optional(recipe: Recipe, space: Space, stacks: Collection[str]) -> Space:
+    """The space with those optional tensors in the layers of stacks that what finally gives the
+    layer its value has."""
+    has = partial(_has, recipe)
+    space = with_optional(space, [a.value for a in recipe.assignments if is_region(a.value)], has)
+
+    def stays(name: str) -> bool:
+        at = space.layer_of(name)
+        if at is None or at[0].name not in stacks or not space.family.is_optional(name):
+            return True
+        try:
+            return has(name, space)
+        except (MergecError, RecursionError):
+            return True  # making it says what is wrong
+
+    return space.over(tuple(filter(stays, space.names)), space.depths, space.owner, space.stored)
+
+
+def _has(recipe: Recipe, name: str, space: Space) -> bool:
+    """Whether the statement that counts for an optional tensor of a layer has one to give."""
+    if space.layer_of(name) is None:
+        return False
+    for assignment in reversed(recipe.assignments):
+        selection = space.find(assignment.path)
+        if selection is not None and name in selection.names:
+            where = where_of(space, selection.names, selection.counts, name)
+            return not is_region(assignment.value) or exists(assignment.value, where)
+    return False
 
 
 def _depths(recipe: Recipe, settings: Settings, errors: list[Diagnostic]) -> dict[str, int]:
@@ -118,6 +196,7 @@ def _depths(recipe: Recipe, settings: Settings, errors: list[Diagnostic]) -> dic
     own |= built
     if settings.layers is not None:
         stacks = [s.name for s in settings.template.family.stacks if s.name in own]
+        stacks = ["layers"] if "layers" in stacks else stacks
         if len(stacks) == 1:
             own[stacks[0]] = settings.layers
         else:
@@ -134,15 +213,15 @@ def _depths(recipe: Recipe, settings: Settings, errors: list[Diagnostic]) -> dic
     return own
 
 
-def _built(recipe: Recipe, stack: str) -> tuple[str, Stack, Path] | None:
-    """The `stack(…)` that a stack is built by, and its place; None where a later statement gives
-    all of the layers another value."""
+def _built(recipe: Recipe, stack: str) -> tuple[str, Stack] | None:
+    """The stack and the `stack(…)` that it is built by; None where a later statement gives all of
+    the layers another value."""
     for assignment in reversed(recipe.assignments):
         steps = assignment.path.steps
         words = [s.name for s in steps if isinstance(s, NameStep)]
         every = all(isinstance(s, NameStep) or (isinstance(s, IndexStep) and not s.intervals) for s in steps)
         if isinstance(assignment.value, Stack) and ".".join(words) == stack:
-            return stack, assignment.value, assignment.path
+            return stack, assignment.value
         if every and (not steps or ".".join(words) == stack):
             return None
     return None

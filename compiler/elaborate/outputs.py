@@ -25,7 +25,10 @@ from ..ops.shapes import shape_text
 from ..terms.terms import Leaf, Where, has_adapter, is_region, models_in, where_of
 from .absences import Absences
 from .equivalence import RegionSignature, Sight, is_shared, read_twice
+from .faults import Fault, Faults, Found, Retell, integers, with_label
 from .instantiate import Instantiator
+from .layer_origins import Sources
+from .layer_shapes import LayerShapes
 from .resize import common_shape
 from .ties import KeptTie
 from .vocabulary import Vocabulary
@@ -62,6 +65,7 @@ class OutputKind:
     first: Output | None
     position: int
     sight: Sight
+    faults: Sequence[Found] = ()
     equivalence: EquivalenceClass | None = None
     slots: tuple[int, ...] = ()
 
@@ -78,8 +82,10 @@ class OutputBuilder:
         kept: Sequence[KeptTie],
         errors: list[Diagnostic],
         catalog: Catalog,
+        sources: Mapping[str, Sources],
     ) -> None:
         self.graph = Graph()
+        self._shapes = LayerShapes(settings.template, space, sources)
         self._settings, self._vocabulary, self._space, self._errors = settings, vocabulary, space, errors
         self._catalog = catalog
         self._template = settings.template
@@ -92,6 +98,8 @@ class OutputBuilder:
             wide=settings.compute == "F64",
             resize=settings.resize,
         )
+        self._faults = Faults(errors, space)
+        self._hit: list[Found] = []
         self._givers: list[tuple[ValueSource, str] | None] = []
 
     @property
@@ -107,15 +115,18 @@ class OutputBuilder:
         sight = self._sight(given, name)
         if sight is None:
             return self._give_alone(given, name) is not None
-        expected = (like[1].shape, self._template.dtype(like[1])) if like is not None else None
-        key = (expected, self._template.family.vocabulary.get(name), sight.key)
+        stored = (like[1].shape, self._template.dtype(like[1])) if like is not None else None
+        key = (stored, self._shapes.expected(name), self._template.family.vocabulary.get(name), sight.key)
         kind = given.kinds.get(key)
         if kind is None:
             position = len(self.graph.outputs)
-            kind = given.kinds[key] = OutputKind(self._give_alone(given, name), position, sight)
+            self._hit = []
+            kind = given.kinds[key] = OutputKind(self._give_alone(given, name), position, sight, self._hit)
             return kind.first is not None
         first = kind.first
         if first is None:
+            for fault in kind.faults:
+                fault.names[name] = None
             return False
         if kind.equivalence is None:
             kind.equivalence, kind.slots = self._common(given, kind, first)
@@ -138,7 +149,7 @@ class OutputBuilder:
         except MergecError:
             return  # nothing asks for this value
         for diagnostic in dropped if node is not stored else ():
-            self._report(diagnostic)
+            self._report(diagnostic, tie.name)
 
     def again(self, name: str, other: str) -> bool:
         """Adds an output tensor with the value of another one; False where that is wrong."""
@@ -154,6 +165,10 @@ class OutputBuilder:
         node = self._instantiator.tensors.stored(model, name, view)
         self.graph.outputs.append(Output(name, node, model.dtype(view), view.shape, None, self._template.span))
         self._givers.append(None)
+
+    def tell(self) -> None:
+        """Tells each error of all tensors at which it was found."""
+        self._faults.finish()
 
     def finish(self) -> None:
         """Gives nodes of their own to outputs that read something which others read too, so that
@@ -182,7 +197,7 @@ class OutputBuilder:
         if not is_region(given.value) or isinstance(given.value, Leaf):
             return False
         if given.signature is None:
-            given.signature = RegionSignature(given.value, self._vocabulary)
+            given.signature = RegionSignature(given.value, self._vocabulary, self._space.family)
         sight = given.signature.at(self._where(given, name))
         models = {model.number: model for model in models_in(given.value)}
         if sight is None or len(set(sight.models)) < 2 or not models.keys() >= set(sight.models):
@@ -201,7 +216,7 @@ class OutputBuilder:
         if given.signature is None:
             if not is_region(given.value):
                 return None
-            given.signature = RegionSignature(given.value, self._vocabulary)
+            given.signature = RegionSignature(given.value, self._vocabulary, self._space.family)
         if given.signature.shared or given.signature.adapted:
             return None
         # what is brought to another size is put together of several tensors
@@ -238,12 +253,15 @@ class OutputBuilder:
         try:
             node = self._value(given, name)
         except MergecError as error:
+            retell = error.retell if isinstance(error, Fault) else None
             for diagnostic in error.diagnostics:
                 labels = diagnostic.labels
                 inside = any(given.span.start <= label.span.start < given.span.end for label in labels)
                 if labels and not inside:
-                    diagnostic = dataclasses.replace(diagnostic, labels=(*labels, Label(given.span, "needed here")))
-                self._report(diagnostic)
+                    needed = Label(given.span, "needed here")
+                    diagnostic = dataclasses.replace(diagnostic, labels=(*labels, needed))
+                    retell = with_label(retell, needed) if retell is not None else None
+                self._report(diagnostic, name, retell)
             return None
         output = self._output(name, node, given.number, given.span)
         if output is not None:
@@ -274,23 +292,21 @@ class OutputBuilder:
     def _where(self, given: ValueSource, name: str) -> Where:
         return where_of(self._space, given.names, given.counts, name)
 
-    def _report(self, diagnostic: Diagnostic) -> None:
+    def _report(self, diagnostic: Diagnostic, name: str, retell: Retell | None = None) -> None:
         """Collects an error, once per code and place: a wrong statement goes wrong at many
         tensors."""
-        where = diagnostic.labels[0].span if diagnostic.labels else None
-        if not any(d.code == diagnostic.code and d.labels and d.labels[0].span == where for d in self._errors):
-            self._errors.append(diagnostic)
+        self._hit.append(self._faults.report(diagnostic, name, retell))
 
     def _output(self, name: str, node: Node, statement: int | None, span: Span) -> Output | None:
         """The output of this value, brought to the tensor's shape; None where it is wrong."""
         like = self._template.find(name)
-        expected = like[1].shape if like is not None else None
+        expected = self._shapes.expected(name)
         axis = self._template.family.vocabulary.get(name)
         if node.shape is None:
             if expected is None:
                 message = f"a plain number can't tell the shape of `{name}`"
                 help = f'give it a tensor: `"{name}" = …`'
-                self._report(finding("E0307", message, span, "a number", help=help))
+                self._report(finding("E0307", message, span, "a number", help=help), name)
                 return None
             node = self.graph.add("fill", (node,), (), "tensor", expected)
         elif node.kind == "mask":
@@ -302,6 +318,8 @@ class OutputBuilder:
                 and len(node.shape) == len(expected)
                 and all(a == b for k, (a, b) in enumerate(zip(node.shape, expected, strict=True)) if k != axis)
             )
+            if self._shapes.allows(name, node.shape):
+                fits = True
             if self._settings.resize == "common" and common_shape((node.shape, expected)) == node.shape:
                 fits = True
             if not fits:
@@ -314,21 +332,14 @@ class OutputBuilder:
                             Label(self._template.span, f"{shape_text(expected)}"),
                         ),
                         help=("take the shape from another model: `output(like=…)`",),
-                    )
+                    ),
+                    name,
                 )
                 return None
         dtype = self._dtype(node, like)
         if dtype not in FLOATS and node.op != "source":
-            self._report(
-                self._of_codes(node, like, span)
-                or finding(
-                    "E0309",
-                    f"`{name}` is {dtype} and may only be copied",
-                    span,
-                    "arithmetic on integers",
-                    help=f'copy it from one model: `"{name}" = {self._template.label}`',
-                )
-            )
+            codes, retell = self._of_codes(node, like, span), integers(self._template, dtype, span)
+            self._report(codes or retell((name,), self._space), name, None if codes else retell)
             return None
         return Output(name, node, dtype, node.shape, statement, span)
 

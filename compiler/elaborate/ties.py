@@ -19,6 +19,7 @@ from ...grammar.source import Span
 from ..checkpoint.adapter import Adapter, AdapterPart
 from ..checkpoint.catalog import StoredTensor
 from ..checkpoint.model import Model
+from ..family.parts import renamed
 from ..family.space import Space
 from ..ops.shapes import shape_text
 from ..terms.terms import Tie, is_region, models_in, picks
@@ -173,9 +174,9 @@ class _Ties:
             models = models_in(tie.covering.assignment.value)
             primary = tie.other if tie.name == tie.alias else tie.name
             if vocabulary is not None:
-                models = vocabulary.read_for(models, (tie.name, tie.other))
+                models = vocabulary.read_for(models, (tie.name, tie.other), self.space.family)
             # equal bytes under both names are not lost under one
-            model = next((m for m in models if tie.alias in m.tensors and not m.are_one(tie.alias, primary)), None)
+            model = next((m for m in models if self.has_own(m, tie.alias, primary)), None)
             if model is not None and tie.alias not in seen:
                 seen.add(tie.alias)
                 place, first = tie.places
@@ -187,6 +188,11 @@ class _Ties:
                         Label(model.span, "stores its own"),
                     )
                 )
+
+    def has_own(self, model: Model, alias: str, primary: str) -> bool:
+        """Whether a model stores a tensor of its own where the output ties two names."""
+        one, other = (renamed(name, self.space.family, model.family) for name in (alias, primary))
+        return one in model.tensors and not model.are_one(one, other)
 
     def place(self, name: str) -> str:
         """The role that a tensor has, or its name as a glob."""

@@ -13,6 +13,8 @@ from ..checkpoint.catalog import Catalog
 from ..checkpoint.documents import said_of
 from ..checkpoint.model import Model
 from ..checkpoint.tokenizer import Tokenizer, read_tokenizer
+from ..family.family import Family
+from ..family.parts import renamed
 from ..terms.terms import Leaf, Token, Union
 from .token_rows import fewest_rows, rows_of, without_rows
 
@@ -80,18 +82,20 @@ class Vocabulary:
         A token whose id is past the rows of a model's tensor counts there as one that the model
         lacks.
         """
-        rows = {m.number: rows_of(m, name) for m in self.models}
+        rows = {m.number: rows_of(m, renamed(name, model.family, m.family)) for m in self.models}
         key = (model.number, tuple(rows.values()))
         if key not in self._runs:
             have = {number: _Held(self.tokenizers[number].ids, count) for number, count in rows.items()}
             self._runs[key] = self._compress([self._row(model, token, have) for token in self.tokens])
         return self._runs[key]
 
-    def read_for(self, models: Iterable[Model], names: Iterable[str]) -> list[Model]:
-        """Models, and those that rows of their tensors of these names are taken from."""
+    def read_for(self, models: Iterable[Model], names: Iterable[str], family: Family) -> list[Model]:
+        """Models, and those that rows of their tensors are taken from which `family` calls by these
+        names."""
         found = {m.number: m for m in models}
-        for name in names:
+        for wanted in names:
             for model in tuple(found.values()):
+                name = renamed(wanted, family, model.family)
                 if model.find(name) is not None and model.family.vocabulary.get(name) == 0:
                     found |= {m.number: m for m in self.runs(model, name).models}
         return list(found.values())

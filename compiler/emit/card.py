@@ -21,6 +21,8 @@ from .content import file_key
 PROVENANCE = "mergec.json"
 """Name of the provenance file in an output folder."""
 
+_MODULES = "modules.json"
+
 RECORDED: Mapping[str, tuple[type, ...]] = {
     "mergec": (str,),
     "stdlib_sha256": (str,),
@@ -126,7 +128,7 @@ def model_card(recipe: Recipe, text: str, settings: Settings, facts: Sequence[tu
     sources = list(dict.fromkeys(m.source for m in recipe.inputs))
     front: Mapping[str, Any] = {
         "base_model": sources,
-        "library_name": "transformers",
+        "library_name": _library(settings.template),
         "license": settings.license,
         "tags": ["merge", "mergec"],
     }
@@ -147,6 +149,13 @@ def model_card(recipe: Recipe, text: str, settings: Settings, facts: Sequence[tu
     lines += ["", "The recipe:", "", fence, text.rstrip("\n"), fence, ""]
     lines += [f"- {name}: {value}" for name, value in facts]
     return "\n".join(lines) + "\n"
+
+
+def _library(template: Model) -> str:
+    """The library that loads what the output is like."""
+    if _MODULES in template.checkpoint.extras:
+        return "sentence-transformers"
+    return "diffusers" if template.checkpoint.is_pipeline or "_class_name" in template.config else "transformers"
 
 
 def _escape(text: str) -> str:

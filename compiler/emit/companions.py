@@ -132,8 +132,9 @@ def _from(model: Model, *, tokenizer: bool) -> dict[str, str]:
 
 
 def _is(name: str, patterns: tuple[str, ...]) -> bool:
-    """Whether a file is one of those that the patterns mean. What lies in a folder of the checkpoint
-    belongs to it, and so with the checkpoint: it is only meant where a pattern has a folder too."""
+    """Whether a file is one of those that the patterns mean. What lies in a folder below goes along
+    with the checkpoint, whatever it is called: it is only meant where a pattern has a folder
+    too."""
     return any(fnmatch.fnmatchcase(name, p) for p in patterns if ("/" in name) == ("/" in p))
 
 

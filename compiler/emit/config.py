@@ -13,8 +13,9 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-from ...grammar.diagnostic import Diagnostic, finding
+from ...grammar.diagnostic import Diagnostic, MergecError, Severity, finding
 from ...grammar.records import dataclass
+from ..checkpoint.agreement import expert_counts
 from ..checkpoint.documents import json_text
 from ..checkpoint.dtypes import FLOATS, TORCH_NAMES
 from ..checkpoint.layouts import View
@@ -25,34 +26,53 @@ from ..evaluate.settings import Settings
 from ..family.config_keys import config_value, homes, place_of
 from ..graph.graph import Output
 from ..ops.shapes import elements
+from .layer_config import StackOrder, follow_layers, stack_order
 
 
 def config_text(
     elaboration: Elaboration, settings: Settings, origin: Model, given: Mapping[str, Any]
 ) -> tuple[str, list[Diagnostic]]:
-    """The text of config.json, and warnings (W0580).
+    """The text of config.json, and warnings (W0580, W0591).
 
-    Depth, per-layer lists, vocabulary, ties and dtype follow the tensors; `given` is what it starts
-    from, that of the model `origin`; `output(config=…)` is merged in last.
+    Depth, what each layer is, experts, vocabulary, ties and dtype follow the tensors; `given` is
+    what it starts from, that of the model `origin`; `output(config=…)` is merged in last. Raises
+    MergecError: E0474 to E0477 where no config can say what the layers are.
     """
     config = copy.deepcopy(dict(given))
-    unknown = [*_layers(config, elaboration, origin), *_vocabulary(config, elaboration, origin)]
+    orders, errors = _orders(elaboration, origin)
+    unknown = list(_layers(config, orders, origin))
+    for order in orders:
+        errors += follow_layers(config, order, elaboration, origin, settings.config)
+    warnings = [each for each in errors if each.severity is Severity.WARNING]
+    if len(warnings) < len(errors):
+        raise MergecError(errors)
+    unknown += [*_experts(config, elaboration, origin), *_vocabulary(config, elaboration, origin)]
     _ties(config, elaboration, origin)
     own = tuple(part.prefix for part in origin.checkpoint.parts if part.folder)
     outputs = [o for o in elaboration.graph.outputs if not (own and o.name.startswith(own))]
     views = [view for name, view in origin.tensors.items() if not (own and name.startswith(own))]
     set_dtype(config, outputs, origin, views)
     _merge(config, settings.config)
-    # whoever gives keys by hand knows what they count
-    return json_text(config), [] if settings.config else [_warning(each, origin) for each in unknown]
+    warnings += [_warning(each, origin) for each in unknown if not _is_given(each, settings.config)]
+    return json_text(config), warnings
+
+
+def _orders(elaboration: Elaboration, origin: Model) -> tuple[list[StackOrder], list[Diagnostic]]:
+    found = [
+        stack_order(stack, elaboration, origin)
+        for stack in origin.family.stacks
+        if stack.name in elaboration.space.depths
+    ]
+    return [o for o in found if isinstance(o, StackOrder)], [o for o in found if isinstance(o, Diagnostic)]
 
 
 @dataclass(frozen=True, slots=True)
 class _Uncounted:
     """A number that the recipe changes, of which no key is known: `what`, such as a stack, has
-    `after` of `items`."""
+    `after` of `items`. `key` should count them, but says something else."""
 
     what: str
+    key: str | None
     items: str
     before: int
     after: int
@@ -69,6 +89,21 @@ def _warning(found: _Uncounted, origin: Model) -> Diagnostic:
     )
 
 
+def _is_given(found: _Uncounted, given: Mapping[str, Any]) -> bool:
+    """Whether `output(config=…)` says the number: under the key that should, or under one that
+    whoever wrote it knows."""
+    said = config_value(given, found.key) if found.key is not None else None
+    return said is not None or found.after in _numbers(given)
+
+
+def _numbers(given: Mapping[str, Any]) -> Iterator[int]:
+    for value in given.values():
+        if isinstance(value, Mapping):
+            yield from _numbers(value)
+        elif type(value) is int:
+            yield value
+
+
 def _replace(config: dict[str, Any], keys: Iterable[str], before: object, after: object) -> bool:
     """Sets the keys to what they count now, wherever they said what it was before; False where none
     did."""
@@ -83,47 +118,59 @@ def _add(config: dict[str, Any], key: str, value: object) -> bool:
     """Sets a key of a listed family, which is known to count this, where the config leaves it to
     the default."""
     target, inner = place_of(config, key)
-    if not isinstance(target, dict) or any(homes(config, key)):
+    if not isinstance(target, dict) or config_value(config, key) is not None:
         return False
     target[inner] = value
     return True
 
 
-def _layers(config: dict[str, Any], elaboration: Elaboration, origin: Model) -> Iterator[_Uncounted]:
-    stacks = [s for s in origin.family.stacks if s.name in elaboration.space.depths]
+def _layers(config: dict[str, Any], orders: Sequence[StackOrder], origin: Model) -> Iterator[_Uncounted]:
+    """Depths, and the numbers of layers that are counted apart."""
     layouts = [layout.depth_key for layout in origin.family.layouts if layout.depth_key]
-    changes = {s.name: (origin.space.depths.get(s.name, 0), elaboration.space.depths[s.name]) for s in stacks}
-    for stack in stacks:
-        before, after = changes[stack.name]
-        if before == after:
+    if not origin.family.inferred and any(order.before != order.ordinary for order in orders):
+        for order in orders:
+            # of two stacks one may be as deep as the other where the config does not say
+            if order.stack.depth_key is not None:
+                _add(config, order.stack.depth_key, order.ordinary)
+    for order in orders:
+        stack, stored = order.stack, origin.space.depths.get(order.stack.name, 0)
+        if stack.extra_key is not None and order.extra != stored - order.before:
+            _replace(config, [stack.extra_key], stored - order.before, order.extra)
+        if stored == len(order.sources) and order.before == order.ordinary:
             continue
-        same_key = [changes[s.name] for s in stacks if s.depth_key is not None and s.depth_key == stack.depth_key]
-        # layers that the config counts apart are among the stored ones, or are not
-        extra = config_value(config, stack.extra_key) if stack.extra_key else None
-        beyond = {0, extra} if type(extra) is int else {0}
+        same_key = {
+            (o.before, o.ordinary)
+            for o in orders
+            if o.stack.depth_key is not None and o.stack.depth_key == stack.depth_key
+        }
         keys = [stack.depth_key, *layouts] if stack.depth_key else []
-        if len(set(same_key)) > 1 or not any(_replace(config, keys, before - n, after - n) for n in beyond):
-            if not origin.family.inferred and stack.depth_key and _add(config, stack.depth_key, after):
+        if len(same_key) > 1 or not (
+            _replace(config, keys, order.before, order.ordinary) or _replace(config, keys, stored, len(order.sources))
+        ):
+            if not origin.family.inferred and config_value(config, stack.depth_key or "") == order.ordinary:
                 continue
-            yield _Uncounted(stack.name, "layers", before, after)
-    if len(stacks) != 1:
+            listed = [config_value(origin.config, fact.items) for fact in stack.facts if fact.items is not None]
+            silent = stack.depth_key is None or config_value(config, stack.depth_key) is None
+            if silent and any(isinstance(each, list) and len(each) == order.before for each in listed):
+                continue  # a list that goes along with the layers says how many there are
+            yield _Uncounted(stack.name, stack.depth_key, "layers", stored, len(order.sources))
+
+
+def _experts(config: dict[str, Any], elaboration: Elaboration, origin: Model) -> Iterator[_Uncounted]:
+    """The number of experts, where all layers have as many and the template's layers had others."""
+    key, family = origin.family.experts_key, origin.family
+    if key is None:
         return
-    ((stack, (before, _)),) = zip(stacks, changes.values(), strict=True)
-    sources = elaboration.layer_sources.get(stack.name, [])
-    if sources == [(origin, j) for j in range(before)]:
+    before = expert_counts(family, {name: view.shape for name, view in origin.tensors.items()})
+    after = expert_counts(family, {output.name: output.shape for output in elaboration.graph.outputs})
+    if before == after or len(before) != 1 or not after:
         return
-    for key in origin.family.per_layer_keys:
-        for home, inner in homes(config, key):
-            if not isinstance(home[inner], list) or len(home[inner]) != before:
-                continue
-            entries = []
-            for source in sources:
-                own = config_value(source[0].config, key) if source else None
-                if source is None or not isinstance(own, list) or source[1] >= len(own):
-                    break
-                entries.append(own[source[1]])
-            if len(entries) == len(sources):
-                home[inner] = entries
+    if len(after) > 1:
+        yield _Uncounted("a layer", key, "experts", min(before), max(after))
+    elif not _replace(config, [key], min(before), min(after)) and (
+        family.inferred or not _add(config, key, min(after))
+    ):
+        yield _Uncounted("each layer", key, "experts", min(before), min(after))
 
 
 def _vocabulary(config: dict[str, Any], elaboration: Elaboration, origin: Model) -> Iterator[_Uncounted]:
@@ -137,7 +184,7 @@ def _vocabulary(config: dict[str, Any], elaboration: Elaboration, origin: Model)
         listed = key if key is not None and not family.inferred else None
         counted = before == after or (key is not None and _replace(config, [key], before, after))
         if not counted and not (listed is not None and _add(config, listed, after)):
-            yield _Uncounted(output.name, "rows", before, after)
+            yield _Uncounted(output.name, key, "rows", before, after)
         return
 
 
@@ -151,8 +198,9 @@ def _ties(config: dict[str, Any], elaboration: Elaboration, origin: Model) -> No
         if after is None or after == before:
             continue
         if is_tied(config, rule) is after:
-            for home, key in list(homes(config, rule.config_key)) or [(config, rule.config_key)]:
-                home[key] = not after
+            for home, key in list(homes(config, rule.config_key)) or [place_of(config, rule.config_key)]:
+                if isinstance(home, dict):
+                    home[key] = not after
 
 
 def _untied(aliases: Sequence[str], stored: Iterable[str], tied: Iterable[str]) -> bool | None:

@@ -97,7 +97,9 @@ class Functions:
                     checks.extend(self._expect(statement, scope, span))
             return _checked(self._value(function.definition.body.result, scope), checks, span)
         except MergecError as error:
-            raise (_inside(error, name, span) if function.library and outer_origin is None else error) from None
+            lists = [p.name for p in parameters if p.kind == "number" and _listed(scope.values.get(p.name))]
+            given = {name: scope.spans[name] for name in lists}
+            raise (_inside(error, name, span, given) if function.library and outer_origin is None else error) from None
         finally:
             self.origin = outer_origin
 
@@ -179,17 +181,29 @@ def _fewer(
     return out
 
 
-def _inside(error: MergecError, function: str, span: Span) -> MergecError:
+def _listed(value: Any) -> bool:
+    """Whether an argument is a list of plain numbers."""
+    return isinstance(value, tuple) and bool(value) and all(type(v) in (int, float) for v in value)
+
+
+def _inside(error: MergecError, function: str, span: Span, lists: Mapping[str, Span]) -> MergecError:
     """The error with a word on where it arose, if it can only point at the call of a library
-    function."""
-    return error.retold(
-        [
-            dataclasses.replace(d, notes=(*d.notes, f"inside `{function}`"))
-            if d.code in ("E0208", "E0216") and d.labels and d.labels[0].span == span
-            else d
-            for d in error.diagnostics
-        ]
-    )
+    function. `lists` are numbers that are given as lists, each with its place."""
+    out = []
+    for d in error.diagnostics:
+        if d.code in ("E0208", "E0216") and d.labels and d.labels[0].span == span:
+            d = dataclasses.replace(d, notes=(*d.notes, f"inside `{function}`"))
+            if len(lists) == 1 and d.labels[0].text == "a list here":
+                ((parameter, where),) = lists.items()
+                d = finding(
+                    "E0208",
+                    f"`{parameter}` of `{function}` is one number, not a list",
+                    where,
+                    "a list here",
+                    help=f"a number that follows the depth of the layer: `{parameter}=curve({where.text})`",
+                )
+        out.append(d)
+    return error.retold(out)
 
 
 def _checked(value: Any, checks: list[Vary], span: Span) -> Any:

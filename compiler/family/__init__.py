@@ -4,4 +4,15 @@ In: tensor names, and a config's `model_type`. Out: canonical names, stacks, lay
 what the places of a recipe cover. `families/` holds a table for each family that is known.
 """
 
-__all__ = ["architectures", "config_keys", "family", "folding", "patterns", "place", "space"]
+__all__ = [
+    "architectures",
+    "config_keys",
+    "config_rules",
+    "family",
+    "folding",
+    "layer_facts",
+    "parts",
+    "patterns",
+    "place",
+    "space",
+]

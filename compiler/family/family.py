@@ -112,8 +112,7 @@ class Family:
       non-parameters.
     - `vocabulary`: tensors with a vocabulary axis, and which one; `vocab_key`: the config's key for
       its length.
-    - `per_layer_keys`: the config's lists with one item per layer. `experts_key`: its number of
-      experts.
+    - `experts_key`: the config's number of experts. `defaults`: what its silence about a key means.
     - `inferred`: from tensor names, not from the table.
 
     Config keys are dotted where nested.
@@ -132,8 +131,8 @@ class Family:
     ignored: tuple[str, ...]
     vocabulary: Mapping[str, int]
     vocab_key: str | None
-    per_layer_keys: tuple[str, ...]
     experts_key: str | None
+    defaults: Mapping[str, Any]
     layouts: tuple[Layout, ...]
     inferred: bool = False
 
@@ -207,7 +206,7 @@ def build(entry: Entry, *, inferred: bool = False) -> Family:
             )
             for name, s in entry.get("stacks", {}).items()
         ),
-        places=_paths(entry.get("places", {})),
+        places=_with_whole_text(_paths(entry.get("places", {})), entry.get("stacks", {})),
         roles=_paths(entry.get("roles", {})),
         stack_roles=MappingProxyType({s: _paths(roles) for s, roles in entry.get("stack_roles", {}).items()}),
         experts=entry.get("experts"),
@@ -219,8 +218,8 @@ def build(entry: Entry, *, inferred: bool = False) -> Family:
         ignored=_strings(entry.get("ignored", ())),
         vocabulary=MappingProxyType(dict(entry.get("vocabulary", {}))),
         vocab_key=entry.get("vocab_key"),
-        per_layer_keys=_strings(entry.get("per_layer_keys", ())),
         experts_key=entry.get("experts_key"),
+        defaults=MappingProxyType(dict(entry.get("defaults", {}))),
         layouts=tuple(_layout(name, data) for name, data in entry.get("layouts", {}).items()),
         inferred=inferred,
     )
@@ -287,6 +286,17 @@ def _strings(value: Any) -> tuple[str, ...]:
 
 def _paths(table: Mapping[str, Any]) -> Mapping[str, tuple[str, ...]]:
     return MappingProxyType({role: _strings(paths) for role, paths in table.items()})
+
+
+def _with_whole_text(places: Mapping[str, tuple[str, ...]], stacks: Collection[str]) -> Mapping[str, tuple[str, ...]]:
+    """The places, `text` of a multimodal model with its output head, wherever that is stored: it is
+    all that a language model has."""
+    text = places.get("text", ())
+    if not text or "text.layers" not in stacks:
+        return places
+    ends = [m for role in ("embed", "norm", "head") for m in places.get(role, ())]
+    rest = [m for m in ends if not any(m == top or m.startswith(top + ".") for top in text)]
+    return MappingProxyType({**places, "text": (*text, *dict.fromkeys(rest))})
 
 
 # --- which entry ---------------------------------------------------------------------------------

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Sequence
 
 from .space import Space
 
@@ -40,3 +40,29 @@ def fold(names: Iterable[str], space: Space) -> list[str]:
         else:
             out.extend(f"{whole}.{rest}" for rest in rests)
     return out
+
+
+def globs(names: Collection[str], others: Iterable[str]) -> list[str]:
+    """Globs that cover these names and none of the others: by what the names end in, or by what
+    they begin with, whichever takes fewer.
+
+    >>> globs(["a.0.steps", "a.1.steps"], ["a.0.weight", "a.1.weight"])
+    ['*.steps']
+    """
+    kept = [name.split(".") for name in others]
+    wanted = [name.split(".") for name in names]
+    ends = _shortest([parts[::-1] for parts in wanted], [parts[::-1] for parts in kept])
+    starts = _shortest(wanted, kept)
+    by_end = dict.fromkeys(".".join(("*", *part[::-1])) if more else ".".join(part[::-1]) for part, more in ends)
+    by_start = dict.fromkeys(".".join((*part, "*")) if more else ".".join(part) for part, more in starts)
+    return list(by_end if len(by_end) <= len(by_start) else by_start)
+
+
+def _shortest(names: Sequence[Sequence[str]], others: Sequence[Sequence[str]]) -> list[tuple[tuple[str, ...], bool]]:
+    """For each name its shortest beginning that no other has, and whether it goes on."""
+    taken = {tuple(parts[:k]) for parts in others for k in range(1, len(parts) + 1)}
+    found = []
+    for parts in names:
+        length = next((k for k in range(1, len(parts)) if tuple(parts[:k]) not in taken), len(parts))
+        found.append((tuple(parts[:length]), length < len(parts)))
+    return found

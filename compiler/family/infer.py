@@ -16,7 +16,7 @@ from typing import Any
 from ...grammar.records import dataclass
 from .architectures import has_head, tied_head
 from .config_keys import config_value
-from .patterns import split
+from .patterns import enclosing, split
 
 Entry = dict[str, Any]
 """The data of an entry, of the same form as `families/*.toml`."""
@@ -70,16 +70,29 @@ _EMBED = (
     "shared", "embedding", "embeddings", "embed", "emb",
 )  # fmt: skip
 _HEAD = ("lm_head", "embed_out", "output_layer", "output", "head")
-_NORM = ("norm", "ln_f", "final_layernorm", "final_layer_norm", "final_norm", "norm_f", "ln_final", "ln_out")
+_NORM = (
+    "norm", "ln_f", "final_layernorm", "final_layer_norm", "final_norm", "norm_f", "ln_final", "ln_out",
+    "embedding_norm",
+)  # fmt: skip
+# of an encoder, a decoder or a tower
+_PART_NORM = (*_NORM, "post_layernorm", "layernorm_post", "ln_post", "layer_norm", "layernorm")
+_PART_EMBED = (*_EMBED, "patch_embedding", "patch_embed", "patch_embeddings", "patch_conv")
+_PROJECTOR = (
+    "multi_modal_projector", "multimodal_projector", "mm_projector", "projector", "connector", "aligner",
+    "audio_projector", "merger",
+)  # fmt: skip
 
-# what a part of a stack's prefix says about it, the first that fits
-_SIDES = (
+# what a part of a module's path says about it: the first that fits of what is made out, then of
+# encoder and decoder the outer one, as a decoder may be a model that calls its own stack an encoder
+_MODALITIES = (
     ("vision", ("vision", "visual", "image", "vit")),
     ("audio", ("audio", "speech")),
     ("text", ("text", "language", "llm")),
-    ("encoder", ("encoder",)),
-    ("decoder", ("decoder",)),
 )
+_HALVES = (("encoder", ("encoder",)), ("decoder", ("decoder",)))
+_LAYERS = ("layers", "layer", "blocks", "block", "h")
+_MAIN = ("text.layers", "decoder.layers", "layers", "encoder.layers")
+_PARTS = ("text", "vision", "audio", "encoder", "decoder")
 _DEPTH = ("num_hidden_layers", "n_layer", "num_layers", "n_layers", "encoder_layers", "decoder_layers", "depth")
 _EXPERT_COUNT = ("num_local_experts", "num_experts", "n_routed_experts", "moe_num_experts")
 _TIE = "tie_word_embeddings"
@@ -96,12 +109,13 @@ def infer(names: Collection[str], config: Mapping[str, Any] | None) -> Entry:
     stacks = _name_stacks(runs)
     nested = [key for key, value in config.items() if isinstance(value, Mapping) and key.endswith("config")]
     modules = list(dict.fromkeys(name.rpartition(".")[0] for name in loose))
-    places = _places(modules, loose)
+    places = _places(modules, loose, stacks) | _parts(modules, loose, stacks)
     roles = {stack: _roles(runs[prefix]) for stack, prefix in stacks.items()}
     main = max(stacks, key=lambda stack: runs[stacks[stack]].length, default=None)
     vocabulary, ties = _vocabulary(places, set(names), config)
     kind = config.get("model_type")
     extra = next(_keys(("num_nextn_predict_layers",), config, nested), None)
+    facts = _facts({stack: (prefix, runs[prefix].depth) for stack, prefix in stacks.items()}, extra, config, nested)
     return {
         "name": kind if isinstance(kind, str) and kind else "unknown",
         "stacks": {
@@ -109,6 +123,7 @@ def infer(names: Collection[str], config: Mapping[str, Any] | None) -> Entry:
                 "prefix": prefix + "{i}",
                 "depth_key": _depth_key(stack, prefix, runs[prefix].depth, extra, config, nested, len(stacks) == 1),
                 "extra_key": extra,
+                "facts": facts.get(stack, []),
             }
             for stack, prefix in stacks.items()
         },
@@ -120,7 +135,6 @@ def infer(names: Collection[str], config: Mapping[str, Any] | None) -> Entry:
         "ignored": ["*.rotary_emb.inv_freq", "*.position_ids"],
         "vocabulary": vocabulary,
         "vocab_key": next(_keys(["vocab_size"], config, _text_first(nested)), None),
-        "per_layer_keys": _lists(runs[stacks[main]].depth, config, nested) if main else [],
         "experts_key": next(_keys(_EXPERT_COUNT, config, nested), None),
     }
 
@@ -172,6 +186,12 @@ class _Run:
         only."""
         return self.experts is not None or any(self.modules)
 
+    @property
+    def attends(self) -> bool:
+        """Whether its layers have attention, or what stands for it."""
+        parts = {part.lower() for module in self.modules for part in module.split(".")}
+        return any("attn" in part or "attention" in part or part in _ATTENTION for part in parts)
+
 
 def _module_of(name: str) -> str:
     return name.strip(".").rpartition(".")[0]
@@ -201,30 +221,59 @@ def _runs(names: Iterable[str]) -> tuple[dict[str, _Run], list[str]]:
 
 def _name_stacks(runs: Mapping[str, _Run]) -> dict[str, str]:
     """Place to prefix. One stack is `layers`; several are distinguished by their prefixes."""
-    if len(runs) == 1:
-        return {"layers": next(iter(runs))}
-    sides = {prefix: _side(prefix) for prefix in runs}
+    # convolutions in front of a transformer are numbered too, and are not its layers
+    attending = [prefix for prefix, run in runs.items() if run.attends]
+    main = attending or list(runs)
+    if len(main) == 1:
+        others = {prefix.rstrip("."): prefix for prefix in runs if prefix != main[0]}
+        return {"layers": main[0], **others}
+    sides = {prefix: _side(prefix) for prefix in main}
+    # a model of two halves within
+    for modality in ("text", "audio"):
+        inner = {prefix: _half(prefix) for prefix in main if sides[prefix] == modality}
+        if len(inner) == 2 and set(inner.values()) == {"encoder", "decoder"}:
+            sides |= inner
     said = set(sides.values())
     # the stack that says nothing beside an encoder is the decoder, beside a vision tower the text
     # model
     other = "decoder" if "encoder" in said and "decoder" not in said else "text" if said & {"vision", "audio"} else None
     silent = [prefix for prefix, side in sides.items() if side is None]
+    plain = [prefix for prefix in silent if prefix.rstrip(".").rpartition(".")[2] in _LAYERS]
+    silent = plain if len(plain) == 1 else silent
     if len(silent) == 1 and other and other not in said:
         sides[silent[0]] = other
     out: dict[str, str] = {}
-    counts = list(sides.values())
-    for prefix, side in sides.items():
-        unique = side is not None and counts.count(side) == 1
-        out[f"{side}.layers" if unique else prefix.rstrip(".")] = prefix
+    for prefix in runs:
+        side = sides.get(prefix)
+        alike = [each for each in main if sides[each] == side]
+        # of several of one part the longest is its stack, where one is
+        depths = sorted((runs[each].length for each in alike), reverse=True)
+        longest = len(alike) == 1 or (len(alike) > 1 and runs[prefix].length == depths[0] > depths[1])
+        out[f"{side}.layers" if side is not None and longest else prefix.rstrip(".")] = prefix
     return out
 
 
 def _side(prefix: str) -> str | None:
-    parts = prefix.lower().rstrip(".").split(".")
-    for side, words in _SIDES:
-        if any(part.startswith(word) or f"_{word}" in part for part in parts for word in words):
-            return side
-    return None
+    """What a module's path says of the part that it belongs to."""
+    return next((side for side, _ in _said(prefix)), None)
+
+
+def _half(prefix: str) -> str | None:
+    """Whether a path names an encoder or a decoder."""
+    return next((side for side, _ in _said(prefix) if side in ("encoder", "decoder")), None)
+
+
+def _said(path: str) -> Iterator[tuple[str, str]]:
+    """The part that a path names, and the module that is it."""
+    parts = path.rstrip(".").split(".")
+    for side, words in _MODALITIES:
+        yield from ((side, ".".join(parts[: k + 1])) for k, part in enumerate(parts) if _says(part, words))
+    for k, part in enumerate(parts):
+        yield from ((side, ".".join(parts[: k + 1])) for side, words in _HALVES if _says(part, words))
+
+
+def _says(part: str, words: Sequence[str]) -> bool:
+    return any(word in words or word.removesuffix("s") in words for word in part.lower().split("_"))
 
 
 # --- roles ---------------------------------------------------------------------------------------
@@ -313,20 +362,85 @@ def _under(path: str, root: str) -> bool:
 # --- outside the layers --------------------------------------------------------------------------
 
 
-def _places(modules: Sequence[str], loose: Sequence[str]) -> dict[str, list[str]]:
+def _places(modules: Sequence[str], loose: Sequence[str], stacks: Mapping[str, str]) -> dict[str, list[str]]:
+    """Embedding, head and final norm, as modules.
+
+    Of several norms that which stands nearest to the main stack is the final one: a projector and a
+    head may have their own.
+    """
     places: dict[str, list[str]] = {}
+    main = next((stacks[name] for name in _MAIN if name in stacks), "")
     for role, words in (("embed", _EMBED), ("head", _HEAD), ("norm", _NORM)):
-        found = [
-            (_side(m) in ("vision", "audio"), words.index(last), m.count("."), m)
-            for m in modules
-            for last in [m.rpartition(".")[2].lower()]
-            if last in words and f"{m}.weight" in loose
-        ]
+        found = []
+        for module in modules:
+            last = module.rpartition(".")[2].lower()
+            if last in words and f"{module}.weight" in loose:
+                away = _away(module, main) if role == "norm" else (0, 0)
+                found.append((_side(module) in ("vision", "audio"), away, words.index(last), module.count("."), module))
         best = min(found, default=None)
         # the vision tower's own embedding or norm is not the model's
         if best is not None and not best[0]:
-            places[role] = [best[3]]
+            places[role] = [best[-1]]
     return places
+
+
+def _parts(modules: Sequence[str], loose: Sequence[str], stacks: Mapping[str, str]) -> dict[str, list[str]]:
+    """The parts that have a stack of their own, with the embedding and the norm of each; and what
+    joins those of a multimodal model."""
+    places: dict[str, list[str]] = {}
+    for stack, prefix in stacks.items():
+        part = stack.removesuffix(".layers")
+        if part == stack or part not in _PARTS:
+            continue
+        root = next((module for side, module in _said(prefix) if side == part), None)
+        places[part] = held = [root] if root is not None else _beside(prefix, part, modules, stacks)
+        inside = [m for m in modules if any(_under(m, top) for top in held) and not _joins(m)]
+        if part in ("vision", "audio"):
+            embed = _module(inside, _PART_EMBED)
+        else:
+            embed = _nearest([m for m in inside if f"{m}.weight" in loose], _EMBED, prefix)
+        around = enclosing(prefix.rstrip("."))
+        beside = [m for m in inside if enclosing(m) == around[: m.count(".")] and f"{m}.weight" in loose]
+        found = {"embed": embed, "norm": _nearest(beside, _PART_NORM, prefix)}
+        places |= {f"{part}.{role}": [module] for role, module in found.items() if module is not None}
+    if places.keys() & {"vision", "audio"}:
+        joining = [top for m in modules if (top := _joins(m)) is not None]
+        if joining:
+            places["projector"] = [min(joining, key=lambda top: (top.count("."), top))]
+    return places
+
+
+def _beside(prefix: str, part: str, modules: Sequence[str], stacks: Mapping[str, str]) -> list[str]:
+    """A part that no module's name tells: what lies beside its stack and belongs to no other."""
+    root = ".".join(enclosing(prefix.rstrip(".")))
+    if root and not any(_under(other, root) for other in stacks.values() if other != prefix):
+        return [root]
+    lead = f"{root}." if root else ""
+    own = [m for m in modules if m.startswith(lead) and _side(m) in (part, None) and not _joins(m)] if root else []
+    return [prefix.rstrip("."), *sorted({lead + m[len(lead) :].partition(".")[0] for m in own})]
+
+
+def _away(module: str, prefix: str) -> tuple[int, int]:
+    """How far a module is from a stack: by the modules that hold both, then by those between."""
+    shared = len(enclosing(module, prefix))
+    return -shared, module.count(".") - shared
+
+
+def _nearest(modules: Iterable[str], words: Sequence[str], prefix: str) -> str | None:
+    """The module that is called by one of the words, nearest to a stack."""
+    found = [
+        (_away(m, prefix), words.index(last), m)
+        for m in modules
+        for last in [m.rpartition(".")[2].lower()]
+        if last in words
+    ]
+    return min(found)[-1] if found else None
+
+
+def _joins(module: str) -> str | None:
+    """The projector that a module is or belongs to."""
+    parts = module.split(".")
+    return next((".".join(parts[: k + 1]) for k, part in enumerate(parts) if part.lower() in _PROJECTOR), None)
 
 
 def _vocabulary(
@@ -399,13 +513,63 @@ def _text_first(nested: Sequence[str]) -> list[str]:
     return sorted(nested, key=lambda key: _side(key) in ("vision", "audio"))
 
 
-def _lists(length: int, config: Mapping[str, Any], nested: Sequence[str]) -> list[str]:
-    """Lists that have one item per layer and say so in their names."""
-    keys = [key for key in config if "layer" in key and "." not in key]
-    keys += [
-        f"{outer}.{key}"
-        for outer in nested
-        for key in config[outer]
-        if isinstance(key, str) and "layer" in key and "." not in key
-    ]
-    return [key for key in keys if isinstance(value := config_value(config, key), list) and len(value) == length]
+def _facts(
+    stacks: Mapping[str, tuple[str, int]], extra: str | None, config: Mapping[str, Any], nested: Sequence[str]
+) -> dict[str, list[dict[str, str]]]:
+    """The lists of the config that have an item for each layer, by stack; `stacks` are prefixes and
+    depths."""
+    beyond = config_value(config, extra) if extra else 0
+    found: dict[str, list[dict[str, str]]] = {}
+    keys = [key for key in config if "." not in key]
+    keys += [f"{outer}.{key}" for outer in nested for key in config[outer] if isinstance(key, str) and "." not in key]
+    for key in keys:
+        value, name = config_value(config, key), key.rpartition(".")[2]
+        numbers = isinstance(value, list) and key.replace(".", "").isidentifier() and _has_numbers(name, value)
+        if not isinstance(value, list) or not (numbers or _has_item_each(name, value)):
+            continue
+        fits = {
+            stack: (_said_of(key, stack, prefix), depth)
+            for stack, (prefix, depth) in stacks.items()
+            if _may_say(key, prefix)
+            and (
+                max(value) < depth
+                if numbers
+                else len(value) in (depth, depth - beyond if type(beyond) is int else depth)
+            )
+        }
+        # of stacks that are as deep: the one that the key names, else the text model or the decoder
+        best = max(
+            fits, key=lambda stack: (fits[stack][0], stack.partition(".")[0] in ("text", "decoder")), default=None
+        )
+        if best is not None:
+            found.setdefault(best, []).append({"rule": f"i in {key}"} if numbers else {"items": key})
+    return found
+
+
+def _has_item_each(key: str, value: Sequence[Any]) -> bool:
+    """Whether a list whose length is that of a stack is no such by chance: its key says so, or it
+    is a long one that does not name tokens, classes or layers."""
+    words = key.lower()
+    if any(word in words for word in ("layer", "block", "types", "pattern")):
+        return len(value) < 2 or not _ascends(value)
+    named = any(word in words for word in ("token", "architectures", "label", "name", "ids", "index", "indices"))
+    return len(value) >= 4 and not named and not _ascends(value)
+
+
+def _has_numbers(key: str, value: Sequence[Any]) -> bool:
+    """Whether a list holds the numbers of layers that are of another kind; those that only hand on
+    what they computed are the same as the others."""
+    if any(word in key for word in ("out", "intermediate", "feature", "hidden")):
+        return False
+    return key.endswith(("_layers", "_idxs", "_layer_indices", "_layers_indices")) and bool(value) and _ascends(value)
+
+
+def _ascends(value: Sequence[Any]) -> bool:
+    """Whether these are numbers of layers."""
+    return all(type(each) is int for each in value) and list(value) == sorted(set(value))
+
+
+def _said_of(key: str, stack: str, prefix: str) -> bool:
+    """Whether a key names the stack: by the config that it lies in, or in its name."""
+    sides = {stack.partition(".")[0], _side(prefix)}
+    return any(side in key for side in sides if side is not None)

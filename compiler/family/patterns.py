@@ -8,6 +8,7 @@ kinds, and what they say about a kind holds for all its names.
 from __future__ import annotations
 
 import functools
+import itertools
 import re
 from collections.abc import Mapping, Sequence
 
@@ -146,3 +147,14 @@ def any_of(globs: tuple[str, ...]) -> re.Pattern[str]:
     included."""
     branches = ("".join(".*" if part == "*" else re.escape(part) for part in re.split(r"(\*)", g)) for g in globs)
     return re.compile("|".join(branches) if globs else r"(?!)", re.DOTALL)
+
+
+def enclosing(*names: str) -> list[str]:
+    """The modules, from the root on, that hold all of several modules or tensors.
+
+    >>> enclosing("model.layers.0.mlp", "model.norm")
+    ['model']
+    """
+    paths = [name.split(".")[:-1] for name in names]
+    held = itertools.takewhile(lambda parts: len(set(parts)) == 1, zip(*paths, strict=False))
+    return [parts[0] for parts in held]

@@ -295,6 +295,32 @@ class Space:
         counts = tuple(len(c) for c in chosen)
         return _selection(placed, counts, tuple(chosen[0]) if chosen else (), candidate.stack)
 
+    def _meant(self, path: Path) -> list[str]:
+        """Places that a path without its first part may stand for: below the layers, or under the
+        word that a module goes by."""
+        first, *rest = path.steps
+        if not isinstance(first, NameStep):
+            return []
+        found = []
+        for stack in self.family.stacks:
+            front = tuple([NameStep(word, path.span) for word in stack.name.split(".")])
+            below = Path((*front, IndexStep((), path.span), *path.steps), path.span)
+            if self._covers(below):
+                found.append(below.text)
+        roles = self.family.places.items()
+        called = [role for role, modules in roles if any(m.rpartition(".")[2] == first.name for m in modules)]
+        places = [Path((NameStep(role, path.span), *rest), path.span) for role in called if "." not in role]
+        return found or [place.text for place in places if self._covers(place)]
+
+    def _covers(self, path: Path) -> bool:
+        return any(self._match(candidate) for candidate in self._candidates(path))
+
+    def _places(self) -> list[str]:
+        """The documented places, stacks first, that cover a tensor."""
+        roles = self.family.places.items()
+        have = [role for role, modules in roles if any(_holds(m, name) for m in modules for name in self.names)]
+        return [*(s.name for s in self.family.stacks if self.depths.get(s.name)), *have]
+
     def _unknown(self, path: Path) -> MergecError:
         first = path.steps[0]
         assert isinstance(first, NameStep | IndexStep)
@@ -308,8 +334,17 @@ class Space:
                 "which one?",
                 help="use " + " or ".join(f"`{s}[…]`" for s in stacks),
             )
+        meant = self._meant(path)
+        if meant:
+            ways = f"did you mean {' or '.join(f'`{m}`' for m in meant)}?"
+            return error("E0301", f"{self.owner} has no place `{path.text}`", first.span, "no such place", help=ways)
         known = [*stacks, *self.family.places, *sorted({n.split(".")[0] for n in self.names})]
         label, help_ = "no such place", _near(word, known, "did you mean")
+        places = self._places()
+        if word not in places and (word in self.family.places or word in _USUAL):
+            have = ", ".join(f"`{place}`" for place in places)
+            message = f"{self.owner} has no `{word}`"
+            return error("E0301", message, first.span, label, notes=f"it has {have}" if have else ())
         if word in {s.split(".")[0] for s in known}:
             known = [r for s in self.family.stacks for r in self.family.roles_of(s.name)]
             later = next((s for s in path.steps[1:] if isinstance(s, NameStep)), first)
@@ -333,6 +368,14 @@ class Space:
         if self.owner == "the output" and len(path.steps) == 1 and isinstance(first, NameStep):
             help_ = (*help_, f"to bind a name: `let {word} = …`")
         return error("E0301", f"{self.owner} has no place `{path.text}`", first.span, label, help=help_)
+
+
+def _holds(module: str, name: str) -> bool:
+    return name == module or name.startswith(module + ".")
+
+
+_USUAL = ("embed", "norm", "head", "classifier")
+"""Places that models mostly have."""
 
 
 def _fused(step: NameStep | IndexStep | GlobStep, known: list[str]) -> str:

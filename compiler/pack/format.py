@@ -47,9 +47,9 @@ class Placement:
 class OutputFormat:
     """A format of weight files, `name` in messages.
 
-    Files are called by `suffix` and a stem: `stem`, or that of the template's files where this is one
-    of its `stems`. `indexed`: a document says
-    which file of several a tensor is in. `dtypes` are those it can hold,
+    Files are called by `suffix` and a stem: `stem`, or that of the template's files where this is
+    one of its `stems`. `indexed`: a document says which file of several a tensor is in. `dtypes`
+    are those it can hold,
     as it calls them. `metadata` is what its loaders look for in every file. `place` puts tensors
     and metadata into one file, in an order and with the alignment that suits the format.
     """

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator, Sequence
 from ...grammar.diagnostic import MergecError, error
 from ...grammar.source import Span
 from ..checkpoint.model import Model
+from ..family.parts import renamed
 from ..family.place import Path
 from ..family.space import Coordinate
 from .map_keys import counting
@@ -89,8 +90,9 @@ def name_in(leaf: Leaf, where: Where) -> str | None:
     """
     if leaf.path is not None:
         return corresponding(leaf, leaf.path, leaf.span, where)
-    absent = leaf.model.family.is_optional(where.name) and leaf.model.find(where.name) is None
-    return None if absent else where.name
+    name = renamed(where.name, where.space.family, leaf.model.family)
+    absent = leaf.model.family.is_optional(name) and leaf.model.find(name) is None
+    return None if absent else name
 
 
 def corresponding(owner: Leaf | Assembly, path: Path, span: Span, where: Where) -> str | None:
@@ -100,6 +102,11 @@ def corresponding(owner: Leaf | Assembly, path: Path, span: Span, where: Where) 
     Raises MergecError: E0305, E0306, and what resolving the place does.
     """
     selection = owner.space.select(path)
+    if path.text == "text":
+        # a part that is a model of its own may be called otherwise in the output
+        same = renamed(where.name, where.space.family, owner.space.family)
+        if same in selection.names and (same != where.name or owner.space.family is not where.space.family):
+            return same
     if selection.counts != where.counts:
         left = " x ".join(str(c) for c in where.counts) or "1"
         right = " x ".join(str(c) for c in selection.counts) or "1"

@@ -28,8 +28,8 @@ _BLOB = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
 
 @dataclass(frozen=True, slots=True)
 class Weights:
-    """The weight files of one part of a checkpoint, with the index's tensor-to-file map (empty where
-    there is none), whose names are relative to the part's folder."""
+    """The weight files of one part of a checkpoint, with the index's tensor-to-file map (empty
+    where there is none), whose names are relative to the part's folder."""
 
     part: Part
     weights: tuple[str, ...]

@@ -1,5 +1,5 @@
-"""What below a checkpoint's folder belongs to it: parts with weights of their own, which its documents
-name, and folders of documents and code.
+"""What below a checkpoint's folder belongs to it: parts with weights of their own, which its
+documents name, and folders of documents and code.
 
 Other folders may be anything: training state, weights in other forms, other checkpoints.
 """
@@ -35,8 +35,7 @@ _SHOWS_DOCUMENTS = (
 )
 _SHOWS_TRAINING = ("trainer_state.json", "training_args.bin", "trainer_config.json")
 _MAX_DOCUMENT = 10 << 20
-_DEEPEST = 3
-_MOST = 2000
+_DEEPEST = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +49,8 @@ class Below:
 
 
 def look_below(folder: str, names: Sequence[str]) -> Below:
-    """What belongs to a checkpoint in `folder`, an absolute path, which has files of these names."""
+    """What belongs to a checkpoint in `folder`, an absolute path, which has files of these
+    names."""
     folders = _folders(folder)
     if not folders:
         return Below((), (), False)
@@ -64,8 +64,7 @@ def look_below(folder: str, names: Sequence[str]) -> Below:
         if name not in named and not any(other.startswith(f"{name}/") for other in named):
             files += _documents(folder, name)
             files += [f for f in _below(folder, name) if f.endswith(".py")] if code else []
-    listed = tuple(dict.fromkeys(files))[:_MOST]
-    return Below(tuple(named), listed, PIPELINE in names and bool(named))
+    return Below(tuple(named), tuple(dict.fromkeys(files)), PIPELINE in names and bool(named))
 
 
 def _folders(folder: str) -> list[str]:

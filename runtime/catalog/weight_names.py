@@ -80,8 +80,8 @@ def choose(folder: str, names: Sequence[str], kind: Kind, variant: str | None) -
     if index is None and kind.any_index and len(indexes) == 1:
         index = indexes[0]
     if index is not None:
-        return Chosen((), index, _stem(index.partition(kind.suffix)[0], kind), None)
-    variants = {name: found for name in visible if (found := _variant_of(name, kind)) is not None}
+        return Chosen((), index, _stem(index.partition(kind.suffix)[0]), None)
+    variants = {name: called for name in visible if (called := _variant_of(name, kind)) is not None}
     loose = tuple(name for name in visible if kind.holds(name) and name not in variants)
     if loose:
         return Chosen(loose, None, kind.stems[0], None)
@@ -102,7 +102,9 @@ def no_variant(folder: str, variant: str | None, there: Sequence[str]) -> Catalo
     else:
         message = f"there are no weights of the variant `{show(variant)}`"
     notes = (f"the variants here are {listed}",) if there and variant is not None else ()
-    help = (f'name one: `variant="{show(there[0])}"`',) if there else ("leave `variant` out: the plain weights are read",)
+    help = (
+        (f'name one: `variant="{show(there[0])}"`',) if there else ("leave `variant` out: the plain weights are read",)
+    )
     return CatalogError("E0483", message, file=folder, notes=notes, help=help)
 
 
@@ -111,8 +113,8 @@ def _called(names: Sequence[str], kind: Kind, stem: str, variant: str | None) ->
     middle = f".{variant}" if variant else ""
     file, index = f"{stem}{middle}{kind.suffix}", f"{stem}{kind.suffix}.index{middle}.json"
     if file in names:
-        return Chosen((file,), None, _stem(stem, kind), variant)
-    return Chosen((), index, _stem(stem, kind), variant) if index in names else None
+        return Chosen((file,), None, _stem(stem), variant)
+    return Chosen((), index, _stem(stem), variant) if index in names else None
 
 
 def _variant_of(name: str, kind: Kind) -> tuple[str, str] | None:
@@ -129,6 +131,6 @@ def _variant_of(name: str, kind: Kind) -> tuple[str, str] | None:
     return None
 
 
-def _stem(stem: str, kind: Kind) -> str:
+def _stem(stem: str) -> str:
     """What an output's files are called in place of these: as its loaders look for them."""
     return stem if stem in SAFETENSORS.stems else SAFETENSORS.stems[0]

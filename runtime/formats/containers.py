@@ -28,18 +28,25 @@ class Container:
 
 _SAVE = "load it with the program that wrote it, and save it as safetensors"
 
+_NPZ = (
+    'convert them: `python -c "import numpy; from safetensors.numpy import save_file; '
+    "save_file(dict(numpy.load('FILE')), 'model.safetensors')\"`; codes and scales of MLX's quantisation stay such"
+)
+
 CONTAINERS = (
     Container(
-        ("*.distcp",),
+        ("*.distcp", ".metadata"),
         "a distributed checkpoint of PyTorch (DCP, as FSDP saves it)",
-        "convert it: `python -m torch.distributed.checkpoint.format_utils dcp_to_torch FOLDER model.pt`, and name"
-        " `model.pt` with `--allow-pickle`; or `accelerate merge-weights FOLDER OUTPUT` writes safetensors",
+        "convert it: `python -m torch.distributed.checkpoint.format_utils dcp_to_torch FOLDER model.pt`, with the"
+        " folder in which the `.distcp` files are, and name `model.pt` with `--allow-pickle`; or"
+        " `accelerate merge-weights FOLDER OUTPUT` writes safetensors",
         training=True,
     ),
     Container(
-        ("zero_to_fp32.py", "global_step*", "*zero_pp_rank_*", "*_optim_states.pt"),
+        ("zero_to_fp32.py", "global_step*", "*zero_pp_rank_*", "*_optim_states.pt", "mp_rank_*_model_states.pt"),
         "a training checkpoint of DeepSpeed",
-        "convert it: `python zero_to_fp32.py . OUTPUT --safe_serialization`, in its folder, writes safetensors",
+        "convert it: `python zero_to_fp32.py . OUTPUT --safe_serialization` writes safetensors, in the folder that"
+        " DeepSpeed has put that script in, above `global_step…`",
         training=True,
     ),
     Container(
@@ -76,7 +83,8 @@ CONTAINERS = (
     Container(("openvino_model.*",), "a model of OpenVINO", "name the model that it was exported from"),
     Container(("*.mlmodel", "*.mlpackage"), "a model of Core ML", "name the model that it was exported from"),
     Container(("*.engine", "*.plan"), "an engine of TensorRT", "name the model that it was built from"),
-    Container(("*.npz", "*.npy"), "arrays of NumPy", "save them with `safetensors.numpy.save_file`"),
+    Container(("*.npz",), "arrays of NumPy, as older versions of MLX saved them", _NPZ),
+    Container(("*.npy",), "an array of NumPy", "save it with `safetensors.numpy.save_file`"),
     Container(("rust_model.ot", "*.ot"), "weights of rust-bert", _SAVE),
 )
 """The most specific first. Folders inside count by their names as files do."""

@@ -4,4 +4,4 @@ In: bytes for places in files. Out: a complete folder or file, put in place by o
 nothing; and what may be replaced by it.
 """
 
-__all__ = ["target", "unfinished", "writer"]
+__all__ = ["conditions", "target", "unfinished", "writer"]

@@ -160,8 +160,8 @@ def check_index(path: str, contents: OutputContents) -> Check | None:
 
 
 def _index_of(folder: str, format: OutputFormat, tensors: Mapping[str, Place]) -> str | None:
-    """The path of the index of weight files that lie in a folder, where there is one, as it would be
-    called."""
+    """The path of the index of weight files that lie in a folder, where there is one, as it would
+    be called."""
     names = {os.path.basename(place.path) for place in tensors.values()}
     for stem in format.stems or (format.stem,):
         variants = {None, *(name.split(".")[1].partition("-")[0] for name in names if name.startswith(f"{stem}."))}

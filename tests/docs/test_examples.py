@@ -79,11 +79,22 @@ def lora(modules: Sequence[str] = LAYERS, outputs: int = WIDTH) -> dict[str, Any
     return {"tensors": tensors, "config": {"peft_type": "LORA", "r": 4, "lora_alpha": 8}}
 
 
+def llava() -> dict[str, Any]:
+    """A multimodal checkpoint whose language model is that of `llama`."""
+    text, tower = llama(), {"norm1": (WIDTH,), "attention.q_proj": (WIDTH, WIDTH)}
+    tensors = {f"language_model.{name}": tensor for name, tensor in text["tensors"].items()}
+    for i in range(2):
+        tensors |= {f"vision_tower.layers.{i}.{name}.weight": ("BF16", shape) for name, shape in tower.items()}
+    tensors["multi_modal_projector.linear_1.weight"] = ("BF16", (WIDTH, WIDTH))
+    config = {"model_type": "llava", "text_config": text["config"], "vision_config": {"num_hidden_layers": 2}}
+    return text | {"tensors": tensors, "config": config}
+
+
 @pytest.fixture(scope="module")
 def catalog() -> mergec.MemoryCatalog:
     models = {f"./{name}": llama() for name in ("base", "a", "b")}
     others = {"./untied": llama(head=True), "./chat": llama(words=130), "./odd": llama(prefix="h.")}
-    others |= {"./chat-lora": lora(), "./math-lora": lora(), "./head-lora": lora(["lm_head"], 128)}
+    others |= {"./vlm": llava(), "./chat-lora": lora(), "./math-lora": lora(), "./head-lora": lora(["lm_head"], 128)}
     return mergec.MemoryCatalog(models | others)
 
 

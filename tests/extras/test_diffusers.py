@@ -8,13 +8,10 @@ from pathlib import Path
 import mergec
 import pytest
 import torch
-
-pytest.importorskip("diffusers")
-pytestmark = pytest.mark.filterwarnings("ignore")
-
 import transformers
 from diffusers import AutoencoderKL, DDIMScheduler, DiffusionPipeline, StableDiffusionPipeline, UNet2DConditionModel
 
+pytestmark = pytest.mark.filterwarnings("ignore")
 COMPONENTS = ("unet", "vae", "text_encoder")
 
 
@@ -46,7 +43,8 @@ def pipeline(folder: Path, seed: int, variant: str | None = None, dtype: torch.d
     (words / "vocab.json").write_text(json.dumps({w: k for k, w in enumerate(vocabulary)}))
     (words / "merges.txt").write_text("#version: 0.2\n")
     made = StableDiffusionPipeline(
-        vae=vae, text_encoder=text, unet=unet(seed), scheduler=DDIMScheduler(steps_offset=1, clip_sample=False), safety_checker=None,
+        vae=vae, text_encoder=text, unet=unet(seed), safety_checker=None,
+        scheduler=DDIMScheduler(steps_offset=1, clip_sample=False),
         tokenizer=transformers.CLIPTokenizer(str(words / "vocab.json"), str(words / "merges.txt"), model_max_length=16),
         feature_extractor=None, requires_safety_checker=False,
     )  # fmt: skip

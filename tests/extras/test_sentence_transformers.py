@@ -9,12 +9,9 @@ import mergec
 import numpy as np
 import pytest
 import torch
-
-pytest.importorskip("sentence_transformers")
-
 import transformers
 from sentence_transformers import SentenceTransformer
-from sentence_transformers.models import Dense, Normalize, Pooling, Transformer
+from sentence_transformers.sentence_transformer.modules import Dense, Normalize, Pooling, Transformer
 from tokenizers import Tokenizer, models, pre_tokenizers
 
 WORDS = [f"w{k}" for k in range(40)]

@@ -153,3 +153,155 @@ def test_names_of_no_model_at_all() -> None:
         family = family_for(None, names)
         assert family.name == "unknown"
         assert family.stacks == ()
+
+
+# --- parts ----------------------------------------------------------------------------------------
+
+
+def run(prefix: str, count: int, *modules: str) -> list[str]:
+    return [f"{prefix}.{i}.{module}.weight" for i in range(count) for module in modules]
+
+
+CONVOLUTIONS = run("wav2vec2.feature_extractor.conv_layers", 7, "conv", "layer_norm")
+BLOCK = ("attention.q_proj", "feed_forward.up_proj", "layer_norm")
+
+
+def stacks_of(names: list[str], config: dict[str, Any] | None = None) -> dict[str, str]:
+    return {stack.name: stack.prefix.removesuffix(".{i}") for stack in family_for(config, names).stacks}
+
+
+def test_convolutions_in_front_of_a_stack_do_not_rename_it() -> None:
+    names = [*CONVOLUTIONS, *run("wav2vec2.encoder.layers", 4, *BLOCK), "wav2vec2.encoder.layer_norm.weight"]
+    assert stacks_of(names) == {
+        "wav2vec2.feature_extractor.conv_layers": "wav2vec2.feature_extractor.conv_layers",
+        "layers": "wav2vec2.encoder.layers",
+    }
+
+
+def test_a_network_of_convolutions_alone_has_them_as_its_stacks() -> None:
+    assert stacks_of(run("stages", 4, "conv1", "conv2")) == {"layers": "stages"}
+
+
+@pytest.mark.parametrize(
+    ("encoder", "decoder"),
+    [
+        ("encoder.encoder.layer", "decoder.bert.encoder.layer"),
+        ("encoder.encoder.layers", "decoder.transformer.h"),
+        ("model.encoder.layers", "model.decoder.layers"),
+    ],
+)
+def test_the_outer_word_tells_encoder_from_decoder(encoder: str, decoder: str) -> None:
+    names = [*run(encoder, 3, *BLOCK), *run(decoder, 4, *BLOCK, "crossattention.q_proj")]
+    assert stacks_of(names) == {"encoder.layers": encoder, "decoder.layers": decoder}
+    places = family_for(None, names).places
+    assert [*places["encoder"], *places["decoder"]] == [
+        path[: path.index(word) + len(word)] for path, word in ((encoder, "encoder"), (decoder, "decoder"))
+    ]
+
+
+def test_an_audio_encoder_keeps_its_name_beside_its_convolutions() -> None:
+    names = [
+        *[name.replace("wav2vec2", "encoder") for name in CONVOLUTIONS],
+        *run("encoder.encoder.layers", 3, *BLOCK),
+        *run("decoder.model.layers", 4, *BLOCK),
+    ]
+    found = stacks_of(names)
+    assert found["encoder.layers"] == "encoder.encoder.layers"
+    assert found["decoder.layers"] == "decoder.model.layers"
+
+
+def test_of_several_stacks_of_one_part_the_longest_has_its_name() -> None:
+    names = [
+        *run("vision_model.transformer.layers", 32, *BLOCK),
+        *run("vision_model.global_transformer.layers", 8, *BLOCK),
+        *run("language_model.model.layers", 40, *BLOCK),
+    ]
+    assert stacks_of(names) == {
+        "vision.layers": "vision_model.transformer.layers",
+        "vision_model.global_transformer.layers": "vision_model.global_transformer.layers",
+        "text.layers": "language_model.model.layers",
+    }
+
+
+@pytest.mark.parametrize(
+    ("text", "head", "vision", "projector"),
+    [
+        ("language_model", "language_model.lm_head", "vision_tower", "multi_modal_projector"),
+        ("model.language_model", "lm_head", "model.vision_tower", "model.multi_modal_projector"),
+        ("model.text_model", "lm_head", "model.vision_model", "model.connector"),
+        ("model.language_model", "lm_head", "model.visual", "model.visual.merger"),
+    ],
+)
+def test_the_parts_of_a_multimodal_model(text: str, head: str, vision: str, projector: str) -> None:
+    inner = f"{text}.model" if head.startswith(text) else text
+    names = [
+        *run(f"{inner}.layers", 4, *BLOCK),
+        *run(f"{vision}.blocks", 3, *BLOCK),
+        f"{inner}.embed_tokens.weight",
+        f"{inner}.norm.weight",
+        f"{head}.weight",
+        f"{vision}.patch_embed.proj.weight",
+        f"{vision}.post_layernorm.weight",
+        f"{projector}.norm.weight",
+        f"{projector}.linear.weight",
+    ]
+    places = family_for(None, names).places
+    assert set(places["text"]) == {text, *([] if head.startswith(text) else [head])}
+    assert (places["vision"], places["projector"]) == ((vision,), (projector,))
+    assert (places["embed"], places["norm"], places["head"]) == (
+        (f"{inner}.embed_tokens",),
+        (f"{inner}.norm",),
+        (head,),
+    )
+    assert (places["text.embed"], places["text.norm"]) == (places["embed"], places["norm"])
+    assert (places["vision.embed"], places["vision.norm"]) == (
+        (f"{vision}.patch_embed",),
+        (f"{vision}.post_layernorm",),
+    )
+
+
+def test_a_text_part_that_no_module_holds_is_what_lies_beside_its_layers() -> None:
+    """Qwen2-VL as released; LLaVA 1.5's own files, whose tower lies below the same module."""
+    own = ["model.embed_tokens.weight", "model.norm.weight", "lm_head.weight", *run("model.layers", 4, *BLOCK)]
+    assert set(family_for(None, [*own, *run("visual.blocks", 3, *BLOCK)]).places["text"]) == {"model", "lm_head"}
+    inside = family_for(None, [*own, *run("model.vision_tower.layers", 3, *BLOCK), "model.mm_projector.0.weight"])
+    assert set(inside.places["text"]) == {"model.layers", "model.embed_tokens", "model.norm", "lm_head"}
+    assert inside.places["vision"] == ("model.vision_tower",)
+
+
+def test_the_final_norm_is_the_one_beside_the_layers() -> None:
+    names = run("model.layers", 3, *BLOCK)
+    for other in ("head.norm", "model.embeddings.norm", "projector.norm"):
+        family = family_for(None, [*names, f"{other}.weight", "model.final_norm.weight"])
+        assert family.places["norm"] == ("model.final_norm",)
+    assert family_for(None, [*names, "model.embedding_norm.weight"]).places["norm"] == ("model.embedding_norm",)
+
+
+def test_a_language_model_of_two_halves_has_an_encoder_and_a_decoder() -> None:
+    names = [
+        *run("model.vision_tower.blocks", 4, "window_attn.qkv"),
+        *run("model.vision_tower.convs", 4, "conv"),
+        *run("model.language_model.encoder.layers", 2, *BLOCK),
+        *run("model.language_model.decoder.layers", 3, *BLOCK),
+    ]
+    found = stacks_of(names)
+    assert found["encoder.layers"] == "model.language_model.encoder.layers"
+    assert found["decoder.layers"] == "model.language_model.decoder.layers"
+    assert found["vision.layers"] == "model.vision_tower.blocks"
+
+
+def test_layers_put_between_others_are_no_second_language_model() -> None:
+    names = [
+        *run("model.vision_model.encoder.layers", 4, *BLOCK),
+        *run("model.layers", 3, *BLOCK),
+        *run("model.gated_cross_attn_layers", 3, *BLOCK),
+    ]
+    assert stacks_of(names)["text.layers"] == "model.layers"
+
+
+def test_a_word_within_another_says_nothing() -> None:
+    """SpeechT5 speaks and reads; its name is no part."""
+    names = [*run("speecht5.encoder.layers", 2, *BLOCK), *run("speecht5.decoder.layers", 3, *BLOCK)]
+    assert set(stacks_of(names)) == {"encoder.layers", "decoder.layers"}
+    family = family_for(None, [*names, "speecht5.decoder.prenet.embed_tokens.weight"])
+    assert family.places["embed"] == ("speecht5.decoder.prenet.embed_tokens",)

@@ -222,3 +222,41 @@ def test_recipe_from_a_pipe(tmp_path: Path) -> None:
     assert (done.returncode, done.stderr) == (3, b"error[E0403]: the recipe is not UTF-8 text\n --> <stdin>\n")
     assert mergec("fmt", "-", folder=tmp_path, input=recipe).stdout == recipe
     assert os.path.exists(tmp_path / "out")
+
+
+@pytest.mark.parametrize("name", ["x.safetensor", "x.Safetensors", "x.bin", "x.gguf", "x.pth", "a.b/x.sft"])
+def test_one_file_in_a_form_that_is_not_written(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    make(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "a.b").mkdir()
+    assert main(["copy.mrg", "-o", name, "-q"]) == 2
+    said = capfd.readouterr().err
+    stem = name.rpartition(".")[0]
+    assert f"  = help: one file: `-o {stem}.safetensors`\n  = help: a folder of that name: `-o {name}/`\n" in said
+    assert main(["copy.mrg", "-o", f"{stem}.safetensors", "-q"]) == 0
+    assert (tmp_path / f"{stem}.safetensors").is_file()
+    assert main(["copy.mrg", "-o", f"{name}/", "-q"]) == 0
+    assert (tmp_path / name).is_dir()
+
+
+@pytest.mark.parametrize("name", ["out-1.5", "v0.2", "model.fp16", "out.d"])
+def test_other_dots_in_a_folders_name_are_nobodys_business(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    assert main(["copy.mrg", "-o", name, "-q"]) == 0
+    assert (tmp_path / name).is_dir()
+
+
+def test_a_check_of_an_output_looks_at_its_parent(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    make(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    assert main(["--check", "copy.mrg", "-o", "runs/1/out"]) == 4
+    assert "error[E0602]" in capfd.readouterr().err
+    (tmp_path / "runs/1").mkdir(parents=True)
+    assert main(["--check", "copy.mrg", "-o", "runs/1/out"]) == 0

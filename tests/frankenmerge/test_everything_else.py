@@ -121,3 +121,21 @@ def test_a_later_value_for_all_layers_takes_back_what_a_stack_brought(later: str
     """Their tensors too: a bias that the stack's layers had is not one of the output's any more."""
     found = sources(f"output(like=four)\n* = four\nlayers = stack(biased.layers[0..3])\n{later}")
     assert found == {name: f"four {name}" for name in MODELS["four"]["tensors"]}
+
+
+@pytest.mark.parametrize("order", ["b.layers[0..3]", "b.layers[3], b.layers[0..1]"])
+def test_a_later_layer_of_a_stack_has_the_tensors_of_where_it_is_from(order: str) -> None:
+    """Optional ones too, whichever side has them."""
+    bias = "model.layers.{}.mlp.up_proj.bias"
+    lets = f"let b = biased\nlet d = six\n* = four\nlayers = stack({order})\n"
+    depth = 4 if "0..3" in order else 3
+    found = sources(f"output(like=four)\n{lets}layers[0] = d.layers[0]")
+    assert found[UP.format(0)] == f"six {UP.format(0)}"
+    assert [j for j in range(depth) if bias.format(j) in found] == list(range(1, depth))
+    # a mean has what one of them has; a model taken whole, what it has there
+    found = sources(f"output(like=four)\n{lets}layers[0] = linear(d.layers[0], b.layers[1])\nlayers[1] = four")
+    assert [j for j in range(depth) if bias.format(j) in found] == [0, *range(2, depth)]
+    # and the other way round: of a stack without biases one layer that has one
+    found = sources("output(like=four)\n* = four\nlayers = stack(six.layers[0..2])\nlayers[1] = biased.layers[3]")
+    assert [j for j in range(3) if bias.format(j) in found] == [1]
+    assert found[bias.format(1)] == f"biased {bias.format(3)}"

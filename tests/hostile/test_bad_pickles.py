@@ -167,9 +167,7 @@ def test_an_object_that_holds_a_million_others_is_looked_through_once(tmp_path: 
     chain = b"}q\x00" + b"".join(
         b"}r" + struct.pack("<I", k) + text("k") + b"j" + struct.pack("<I", k - 1) + b"s" for k in range(1, 5_000)
     )
-    many = b"".join(
-        text(f"x{k}") + b"cmine\nThing\nj" + struct.pack("<I", 4_999) + b"\x85R" for k in range(5_000)
-    )
+    many = b"".join(text(f"x{k}") + b"cmine\nThing\nj" + struct.pack("<I", 4_999) + b"\x85R" for k in range(5_000))
     data = b"\x80\x02" + chain + b"0" * 5_000 + b"}(" + text("w") + tensor() + many + b"u."
     path = tmp_path / "x.bin"
     path.write_bytes(saved(data))

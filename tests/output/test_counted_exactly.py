@@ -99,6 +99,7 @@ def deep(model_type: str, layers: int, extra: int | None, stored: int) -> dict[s
     tensors |= {f"model.layers.{i}.mlp.up_proj.weight": ("F32", (WIDTH, WIDTH)) for i in range(stored)}
     tensors["lm_head.weight"] = ("F32", (8, WIDTH))
     config: dict[str, Any] = {"model_type": model_type, "num_hidden_layers": layers, "vocab_size": 8}
+    config["first_k_dense_replace"] = 0
     if extra is not None:
         config["num_nextn_predict_layers"] = extra
     return {"tensors": tensors, "config": config}
@@ -114,8 +115,10 @@ def deep(model_type: str, layers: int, extra: int | None, stored: int) -> dict[s
 def test_layers_that_predict_further_tokens_are_counted_apart(
     model_type: str, layers: int, extra: int | None, stored: int, kept: int
 ) -> None:
-    """The key that counts the others goes down by as many as the stack does, and theirs stays."""
+    """Each key counts those of its kind that are taken: the last one here."""
     model = deep(model_type, layers, extra, stored)
     plan = plan_of(f"* = a\nlayers = stack(a.layers[0..{kept - 1}], a.layers[{stored - 1}])", a=model)
-    apart = extra or 0 if stored > layers else 0
-    assert config_of(plan) == model["config"] | {"num_hidden_layers": kept + 1 - apart}
+    counted = {"num_hidden_layers": kept, "num_nextn_predict_layers": 1}
+    if stored == layers:
+        counted = {"num_hidden_layers": kept + 1}
+    assert config_of(plan) == model["config"] | counted

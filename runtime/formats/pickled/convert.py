@@ -14,7 +14,7 @@ PLAIN = "v.contiguous().clone()"
 """A tensor as it is stored in safetensors, in Python, of the tensor `v`."""
 
 AGAIN = (
-    "let PyTorch write it anew, which reads it without running code either: `python -c \"import torch; "
+    'let PyTorch write it anew, which reads it without running code either: `python -c "import torch; '
     "torch.save(torch.load('FILE', map_location='cpu', weights_only=True), 'weights.pt')\"`, and name `weights.pt`",
     "where PyTorch refuses what else is in it, and you trust its maker: the same with `weights_only=False`",
 )
@@ -33,7 +33,9 @@ def conversion(key: Sequence[str], unfamiliar: bool, each: str = PLAIN) -> tuple
     read as it is; `each` is what makes it so. `unfamiliar`: it has objects of classes that PyTorch
     makes only where it may run code."""
     picked = "".join(f"['{word if word.isidentifier() else 'KEY'}']" for word in key)
-    how = "where you trust it, as loading it can run code" if unfamiliar else "which reads it without running code either"
+    how = (
+        "where you trust it, as loading it can run code" if unfamiliar else "which reads it without running code either"
+    )
     load = f"t = torch.load('FILE', map_location='cpu', weights_only={not unfamiliar}){picked}"
     command = f"import torch; from safetensors.torch import save_file; {load}; {_SAVE.format(each=each)}"
     return (f'convert it with PyTorch, {how}: `python -c "{command}"`',)

@@ -171,7 +171,7 @@ class _Machine:
     def made(self, callee: Value, args: Value) -> Value:
         """What a call gives."""
         if type(callee) is Unfamiliar:
-            return Unfamiliar(callee.name, [args], callee.numbers)
+            return Unfamiliar(callee.name, [args], Table(), callee.numbers)
         if type(callee) is not Callee:
             self.forbid("the pickle calls something that is no function of weights")
         if type(args) is not tuple:
@@ -249,8 +249,7 @@ def _empty_dict(m: _Machine) -> None:
 def _set(m: _Machine, items: list[Value]) -> None:
     target = m.stack[-1]
     if type(target) is Unfamiliar:
-        target.parts.extend(items[1::2])
-        return
+        target = target.items
     if type(target) is not Table or len(items) % 2:
         m.fail("it puts items into something that is no dict")
     target.extend(items)

@@ -92,14 +92,16 @@ class Foreign:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Unfamiliar:
-    """A name that stands for nothing here, `MODULE.NAME`, or an object that was made by it of `parts`:
-    settings, numbers of other libraries, whole models. It is never looked up, and does nothing.
+    """A name that stands for nothing here, `MODULE.NAME`, or an object that was made by it of
+    `parts`: settings, numbers of other libraries, whole models. It is never looked up, and does
+    nothing. `items` are those that were put into it, as into a dict of its own class.
 
     `numbers`: it is an array or a tensor of a kind of its own, whatever its parts.
     """
 
     name: str
     parts: list[Value]
+    items: Table
     numbers: bool = False
 
 
@@ -276,6 +278,7 @@ def _names() -> dict[tuple[str, str], Value]:
         ("torch._utils", "_rebuild_nested_tensor"): _foreign("nested"),
         ("torch._utils", "_rebuild_meta_tensor_no_storage"): _foreign("without data"),
         ("collections", "OrderedDict"): Callee(_table),
+        ("collections", "defaultdict"): Callee(lambda _: Table()),
     }
     for module in ("builtins", "__builtin__"):
         names |= {(module, "set"): Callee(lambda _: LIST), (module, "frozenset"): Callee(lambda _: LIST)}
@@ -288,33 +291,35 @@ NAMES: Mapping[tuple[str, str], Value] = MappingProxyType(_names())
 _ARRAYS = ("torch._utils", "torch._tensor", "torch.storage", "numpy.core.multiarray", "numpy._core.multiarray")
 _NO_ARRAYS = ("scalar",)
 
-_ATTACKS = frozenset(
-    "__builtin__ _ctypes _io _operator _pickle _posixsubprocess asyncio bdb builtins cPickle cProfile cloudpickle code "
-    "codeop commands ctypes dill distutils doctest ftplib gc http idlelib imp importlib inspect io linecache marshal "
-    "multiprocessing nt operator os pdb pickle pip pkgutil popen2 posix pty pydoc requests runpy setuptools shelve "
-    "shutil signal smtplib socket socketserver ssl subprocess sys tempfile timeit trace types urllib venv webbrowser "
-    "zipimport".split()
-)
+_ATTACKS = frozenset((
+    "__builtin__", "_ctypes", "_io", "_operator", "_pickle", "_posixsubprocess", "asyncio", "bdb", "builtins",
+    "cPickle", "cProfile", "cloudpickle", "code", "codeop", "commands", "ctypes", "dill", "distutils", "doctest",
+    "ftplib", "gc", "http", "idlelib", "imp", "importlib", "inspect", "io", "linecache", "marshal", "multiprocessing",
+    "nt", "operator", "os", "pdb", "pickle", "pip", "pkgutil", "popen2", "posix", "pty", "pydoc", "requests", "runpy",
+    "setuptools", "shelve", "shutil", "signal", "smtplib", "socket", "socketserver", "ssl", "subprocess", "sys",
+    "tempfile", "timeit", "trace", "types", "urllib", "venv", "webbrowser", "zipimport",
+))  # fmt: skip
 """Modules that no data needs and that attacks use. We run none of them; but Python would, so who
 meets a file with one should know."""
 
 _RUNNERS = ("torch.load", "torch.hub", "torch.jit", "torch.package", "torch.serialization", "torch.utils", "numpy.load")
 """What runs or loads further code in libraries whose other names are data."""
 
+_TYPES = ("bool", "bytearray", "bytes", "complex", "dict", "float", "int", "list", "object", "range", "slice", "str")
 _DATA = frozenset(
-    f"builtins.{name}"
-    for name in "bool bytearray bytes complex dict float int list object range slice str tuple".split()
-) | {"types.SimpleNamespace"}
+    (*(f"builtins.{name}" for name in _TYPES), "builtins.tuple", "builtins.xrange", "types.SimpleNamespace")
+)
+
 
 def unfamiliar(module: str, name: str) -> Unfamiliar | None:
     """What stands for a name that is not among `NAMES`; None where it is one that runs things."""
-    full = f"{module}.{name}"
+    full = f"{'builtins' if module == '__builtin__' else module}.{name}"
     if full in _DATA:
-        return Unfamiliar(full, [])
+        return Unfamiliar(full, [], Table())
     words = {module.split(".")[0], *name.split(".")[:-1]}
     if not _ATTACKS.isdisjoint(words) or any(f"{full}.".startswith(f"{runner}.") for runner in _RUNNERS):
         return None
-    return Unfamiliar(full, [], module in _ARRAYS and name not in _NO_ARRAYS)
+    return Unfamiliar(full, [], Table(), module in _ARRAYS and name not in _NO_ARRAYS)
 
 
 def storage(identity: Value) -> Storage:

@@ -1,5 +1,5 @@
-"""The weights in what a pickle holds: names to tensors, flat, or below the keys under which training
-scripts put them."""
+"""The weights in what a pickle holds: names to tensors, flat, or below the keys under which
+training scripts put them."""
 
 from __future__ import annotations
 
@@ -42,10 +42,12 @@ def find_state(value: Value, path: str, key: str | None = None) -> State:
     mapping of tensors, E0484 where several keys or none would do.
     """
     look = _Look()
-    if type(value) is Unfamiliar and look.holds_tensors(value):
-        _whole(value, (), path)
-    if type(value) is not Table:
+    top = _mapping(value)
+    if top is None:
+        if type(value) is Unfamiliar and look.holds_tensors(value):
+            _whole(value, (), path)
         _fail("the pickle holds no mapping from names to tensors", path)
+    value = top
     if key is not None:
         return _under(value, key, look, path)
     fitting = [(k, inner) for k, inner in _pairs(value) if type(k) is str and look.is_state(inner)]
@@ -56,9 +58,9 @@ def find_state(value: Value, path: str, key: str | None = None) -> State:
         _ask(chosen, f"the pickle has weights under {len(chosen)} keys, so it is not known which are meant", path)
     if not chosen and not flat:
         for k, inner in _pairs(value):
-            if type(inner) is Unfamiliar and look.holds_tensors(inner):
+            if type(inner) is Unfamiliar and not inner.items and look.holds_tensors(inner):
                 _whole(inner, (_name(k),), path)
-        tables = {id(inner): (_name(k), inner) for k, inner in _pairs(value) if type(inner) is Table}
+        tables = {id(inner): (_name(k), inner) for k, inner in _pairs(value) if _mapping(inner) is not None}
         deeper = [(f"{k}.{name}", s) for k, inner in tables.values() for name, s in _states(inner, look)]
         if deeper:
             _ask(deeper, "the pickle has its weights deeper than under one key", path)
@@ -75,22 +77,23 @@ def _under(value: Table, key: str, look: _Look, path: str) -> State:
     words: list[str] = []
     others: list[str] = []
     left = key
-    while left:
-        found = next(((k, v) for k, v in _pairs(at) if k == left), None) if type(at) is Table else None
+    while left or not words:
+        table = _mapping(at) or Table()
+        found = next(((k, v) for k, v in _pairs(table) if k == left), None)
         rest = ""
-        if found is None and type(at) is Table:
-            starts = [(k, v) for k, v in _pairs(at) if type(k) is str and k and left.startswith(f"{k}.")]
+        if found is None:
+            starts = [(k, v) for k, v in _pairs(table) if type(k) is str and k and left.startswith(f"{k}.")]
             found = max(starts, key=lambda each: len(each[0]), default=None)
             rest = left[len(found[0]) + 1 :] if found else ""
         if found is None or len(words) > _DEEPEST:
             there = [(_name(k), v) for k, v in _pairs(value) if look.is_state(v)]
             _ask(there, f"the pickle has no key `{show(key)}`", path)
-        others += [".".join((*words, name)) for name in _beside(at, found[0])]
+        others += [".".join((*words, name)) for name in _beside(table, found[0])]
         words.append(found[0])
         at, left = found[1], rest
-    if type(at) is Unfamiliar and look.holds_tensors(at):
+    if type(at) is Unfamiliar and not at.items and look.holds_tensors(at):
         _whole(at, words, path)
-    if type(at) is not Table or not look.is_state(at):
+    if not look.is_state(at):
         deeper = [(f"{key}.{name}", s) for name, s in _states(at, look)]
         _ask(deeper, f"what the pickle has under `{show(key)}` is no mapping from names to tensors", path)
     return _flat(at, tuple(others), tuple(words), look, path)
@@ -106,10 +109,11 @@ class _Look:
 
     def is_state(self, value: Value) -> bool:
         """Whether it is a mapping with tensors in it."""
-        if type(value) is not Table:
+        table = _mapping(value)
+        if table is None:
             return False
         if id(value) not in self._states:
-            self._states[id(value)] = any(type(inner) in (Tensor, Foreign) for inner in value[1::2])
+            self._states[id(value)] = any(type(inner) in (Tensor, Foreign) for inner in table[1::2])
         return self._states[id(value)]
 
     def holds_tensors(self, value: Value) -> bool:
@@ -125,8 +129,8 @@ class _Look:
             if known is False:
                 continue
             found = known is True or type(each) in (Tensor, Foreign) or (type(each) is Unfamiliar and each.numbers)
-            inside = each.parts if type(each) is Unfamiliar else each if type(each) in (Table, tuple) else ()
-            for part in inside:
+            inside = (*each.parts, each.items) if type(each) is Unfamiliar else each
+            for part in inside if type(each) in (Unfamiliar, Table, tuple) else ():
                 self._left -= 1
                 found |= self._left < 0
                 if id(part) not in seen:
@@ -137,7 +141,8 @@ class _Look:
         return found
 
 
-def _flat(table: Table, others: Sequence[str], key: tuple[str, ...], look: _Look, path: str) -> State:
+def _flat(mapping: Value, others: Sequence[str], key: tuple[str, ...], look: _Look, path: str) -> State:
+    table = _mapping(mapping) or Table()
     tensors: dict[str, Tensor | Foreign] = {}
     beside: list[str] = []
     for name, value in _pairs(table):
@@ -160,7 +165,14 @@ def _flat(table: Table, others: Sequence[str], key: tuple[str, ...], look: _Look
 
 
 def _states(value: Value, look: _Look) -> list[tuple[str, Value]]:
-    return [(_name(k), v) for k, v in _pairs(value) if look.is_state(v)] if type(value) is Table else []
+    return [(_name(k), v) for k, v in _pairs(_mapping(value) or Table()) if look.is_state(v)]
+
+
+def _mapping(value: Value) -> Table | None:
+    """What maps names to values there: a dict, or an object of a class of dicts."""
+    if type(value) is Unfamiliar:
+        return value.items or None
+    return value if type(value) is Table else None
 
 
 def _beside(table: Table, word: str) -> tuple[str, ...]:
@@ -177,7 +189,7 @@ def _name(key: Value) -> str:
 
 def _ask(there: Sequence[tuple[str, Value]], message: str, path: str) -> NoReturn:
     """Asks for a key, of those that there are."""
-    listed = [f"`{name}` ({len(inner) // 2:,} entries)" for name, inner in there[:_MOST_NAMED]]
+    listed = [f"`{name}` ({len(_mapping(s) or ()) // 2:,} entries)" for name, s in there[:_MOST_NAMED]]
     more = f" and {len(there) - _MOST_NAMED:,} more" if there[_MOST_NAMED:] else ""
     notes = (f"there are weights under {', '.join(listed)}{more}",) if there else ("there are none under any key",)
     help = (f'name one: `model("…", key={write_string(there[0][0])})`',) if there else ()
