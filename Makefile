@@ -11,7 +11,8 @@ DEMO := demo-out
 TREE  := $(CURDIR)/$(VENV)/tree
 TEST  ?= tests
 
-.PHONY: help demo test test-extras generation quick check explore sweep lint format types mutants bench-check bench install clean
+.PHONY: help demo test test-extras generation quick check explore sweep lint format types mutants model-types
+.PHONY: bench-check bench install clean
 
 help:
 	@echo 'make demo         train three tiny models, merge them, and see who can do what'
@@ -26,6 +27,7 @@ help:
 	@echo 'make format       let ruff rewrite the files'
 	@echo 'make types        mypy'
 	@echo 'make mutants      does a test notice when the compiler is changed a little? (MUTANTS="--help" for more)'
+	@echo 'make model-types  ask transformers anew what its model types are (20 minutes)'
 	@echo 'make bench-check  are the numbers of the benchmark merges right?'
 	@echo 'make bench        time mergec against mergekit (needs 20 GB of disk, and the network)'
 	@echo 'make clean        remove what the targets above have made'
@@ -76,6 +78,9 @@ types: install
 
 mutants: install
 	$(BIN)/python tests/mutants/run.py --jobs $(JOBS) $(MUTANTS)
+
+model-types: install
+	$(BIN)/python -m tools.model_types.generate --jobs $(JOBS)
 
 bench-check: install
 	$(BIN)/python benchmarks/run.py --check

@@ -38,6 +38,7 @@ from .evaluate.extensions import Primitive
 from .evaluate.settings import Settings, settings_of
 from .evaluate.standard_library import Library
 from .evaluate.statements import Recipe, evaluate
+from .family.family import Family
 from .graph.graph import Graph
 from .graph.passes.simplify import simplify
 from .graph.verifier import verify
@@ -196,7 +197,7 @@ def _layout(settings: Settings, elaboration: Elaboration) -> tuple[str, Model]:
     if layout == template.layout:
         return layout, template
     for model in elaboration.models:
-        if model.layout == layout and model.family is template.family:
+        if model.layout == layout and _same_layouts(model.family, template.family):
             return layout, model
     raise error(
         "E0316",
@@ -204,6 +205,11 @@ def _layout(settings: Settings, elaboration: Elaboration) -> tuple[str, Model]:
         settings.spans["layout"],
         f"the inputs are in {', '.join(sorted({m.layout for m in elaboration.models}))}",
     )
+
+
+def _same_layouts(one: Family, other: Family) -> bool:
+    """Whether two models name their tensors alike: architectures of one type do."""
+    return one is other or (one.name == other.name and one.layouts == other.layouts)
 
 
 def _assemble(
