@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from transformers import PreTrainedConfig
+
 from mergec.compiler.family.infer import roles_below
 
 from ..small_models import small_config
@@ -46,7 +48,6 @@ def entry_of(subject: Subject, known: dict[str, str]) -> Entry:
         "vocabulary": vocabulary,
         "vocab_key": vocab_key,
         "experts_key": experts_key(subject) if any("expert" in name for name in subject.stored) else None,
-        "per_layer_keys": _per_layer(subject, stacks, known),
         **extras(subject),
     }
     return {key: value for key, value in entry.items() if value not in (None, [], {})}
@@ -55,14 +56,36 @@ def entry_of(subject: Subject, known: dict[str, str]) -> Entry:
 def _stacks(subject: Subject, stacks: list[Found], known: dict[str, str]) -> dict[str, Any]:
     out: dict[str, Any] = {}
     extra = extra_key(subject)
+    deeper = _deeper(subject, stacks)
     for stack in stacks:
         own: dict[str, Any] = {"prefix": f"{stack.prefix}.{{i}}"}
         if known[stack.path]:
             own["depth_key"] = known[stack.path]
             if extra and stack.name in ("layers", "text.layers"):
                 own["extra_key"] = extra
-        out[stack.name] = own
+            alike = {key for s in stacks if s.depth == stack.depth and _beside(key := known[s.path], known[stack.path])}
+            sure = stack.main and deeper is not None
+            if sure or len(alike) == 1:
+                lists = per_layer_lists(subject.config, deeper if sure else None, known[stack.path], stack.depth)
+                own["facts"] = [{"items": key} for key in lists]
+        out[stack.name] = {key: value for key, value in own.items() if value}
     return out
+
+
+def _beside(key: str, other: str) -> bool:
+    """Whether two keys are in the same nested config."""
+    return key.rpartition(".")[0] == other.rpartition(".")[0]
+
+
+def _deeper(subject: Subject, stacks: list[Found]) -> PreTrainedConfig | None:
+    """The config of a model whose main stack is one layer deeper."""
+    main = next((s for s in stacks if s.main), None)
+    if main is None:
+        return None
+    try:
+        return small_config(subject.kind, head_of(subject.kind, subject.architecture), depth=main.depth + 1)
+    except Exception:
+        return None
 
 
 def _roles(stacks: list[Found]) -> dict[str, Any]:
@@ -82,14 +105,3 @@ def _one(paths: list[str]) -> Any:
 
 def _ignored(subject: Subject) -> list[str]:
     return [glob for glob in _IGNORED if not any(name.endswith(glob[1:]) for name in subject.stored)]
-
-
-def _per_layer(subject: Subject, stacks: list[Found], known: dict[str, str]) -> list[str]:
-    main = next((s for s in stacks if s.main and known[s.path] and s.name in ("layers", "text.layers")), None)
-    if main is None:
-        return []
-    try:
-        deeper = small_config(subject.kind, head_of(subject.kind, subject.architecture), depth=main.depth + 1)
-    except Exception:
-        return []
-    return per_layer_lists(subject.config, deeper, known[main.path], main.depth)

@@ -36,7 +36,7 @@ def found_stacks(subject: Subject) -> list[Found]:
     every = stacks_of(subject.model)
     prefixes = {stack.path: prefix for stack in every if (prefix := _prefix(subject, stack)) is not None}
     stored = [stack for stack in every if stack.path in prefixes]
-    mains = main_stacks(stored, subject.config, exotic=False)
+    mains = main_stacks(stored, [stack for stack in every if stack not in stored], subject.config, exotic=False)
     names = {main.path: main.names[0] for main in mains}
     twice = Counter(prefixes[s.path] for s in stored)
     stored.sort(key=lambda stack: stack.path not in names)
@@ -134,18 +134,19 @@ def extra_key(subject: Subject) -> str | None:
 
 
 def per_layer_lists(config: PreTrainedConfig, deeper: PreTrainedConfig | None, key: str, depth: int) -> list[str]:
-    """The lists with one item a layer of the stack that `key` counts: longer in the config of a deeper model."""
+    """The lists with one item a layer of the stack that `key` counts: as long as it is deep, and
+    longer in the config of a deeper model, where there is one."""
     path = key.rpartition(".")[0]
     level = dict(levels(config)).get(path)
     other = dict(levels(deeper)).get(path) if deeper is not None else None
-    if level is None or other is None:
+    if level is None:
         return []
-    after: Mapping[str, Any] = other.to_dict()
+    after: Mapping[str, Any] | None = other.to_dict() if other is not None else None
     return [
         dotted(path, name)
         for name, value in level.to_dict().items()
-        if isinstance(value, list) and len(value) == depth and isinstance(after.get(name), list)
-        if len(after[name]) == depth + 1 and not name.startswith("_") and not _are_numbers(value)
+        if isinstance(value, list) and len(value) == depth and not name.startswith("_") and not _are_numbers(value)
+        if after is None or (isinstance(after.get(name), list) and len(after[name]) == depth + 1)
     ]
 
 
