@@ -21,6 +21,8 @@ Entry = dict[str, Any]
 
 _IGNORED = ("*.rotary_emb.inv_freq", "*.position_ids")
 """Buffers that older versions of the library stored."""
+_TEXT = ("layers", "text.layers")
+"""What the stack of a language model is called."""
 
 
 def subject_of(kind: str, architecture: str) -> Subject:
@@ -61,10 +63,10 @@ def _stacks(subject: Subject, stacks: list[Found], known: dict[str, str]) -> dic
         own: dict[str, Any] = {"prefix": f"{stack.prefix}.{{i}}"}
         if known[stack.path]:
             own["depth_key"] = known[stack.path]
-            if extra and stack.name in ("layers", "text.layers"):
+            if extra and stack.name in _TEXT:
                 own["extra_key"] = extra
             alike = {key for s in stacks if s.depth == stack.depth and _beside(key := known[s.path], known[stack.path])}
-            sure = stack.main and deeper is not None
+            sure = stack.name in _TEXT and deeper is not None
             if sure or len(alike) == 1:
                 lists = per_layer_lists(subject.config, deeper if sure else None, known[stack.path], stack.depth)
                 own["facts"] = [{"items": key} for key in lists]
@@ -79,7 +81,7 @@ def _beside(key: str, other: str) -> bool:
 
 def _deeper(subject: Subject, stacks: list[Found]) -> PreTrainedConfig | None:
     """The config of a model whose main stack is one layer deeper."""
-    main = next((s for s in stacks if s.main), None)
+    main = next((s for s in stacks if s.main and s.name in _TEXT), None)
     if main is None:
         return None
     try:
