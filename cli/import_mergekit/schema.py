@@ -79,7 +79,7 @@ class _Reader:
         if method is None:
             meant = next((e for e in root.entries if near(e.key, ["merge_method"])), None)
             if meant is not None:
-                message = f"`merge_method` is missing, and `{_show(meant.key)}` is not known"
+                message = f"`merge_method` is missing, and `{bare(meant.key)}` is not known"
                 raise error("E0702", message, meant.key_span, "not a key", help="did you mean `merge_method`?")
             raise _wrong("`merge_method` is missing", _first_line(root), "in this configuration")
         modules = self._modules(given[0])

@@ -20,6 +20,7 @@ _SPELLINGS = (
 of TensorFlow."""
 
 _MOST_RULES = 6
+_MOST_KINDS = 1_000  # of names, numbers left aside; real models have some hundreds
 
 
 def rename_to(checkpoint: Checkpoint, wanted: Collection[str]) -> tuple[dict[str, str], Family] | None:
@@ -70,10 +71,13 @@ def _holds(key: str, names: Collection[str]) -> bool:
 def _prefixes(names: Collection[str], wanted: Collection[str]) -> dict[str, str]:
     """Rules from the modules in front of what the names have in common, the longest first."""
     by_end: dict[str, list[list[str]]] = {}
-    for parts in _kinds(names):
+    own, targets = _kinds(names), _kinds(wanted)
+    if max(len(own), len(targets)) > _MOST_KINDS:
+        return {}
+    for parts in own:
         by_end.setdefault(parts[-1], []).append(parts)
     found: Counter[tuple[str, str]] = Counter()
-    for target in _kinds(wanted):
+    for target in targets:
         shared, best = 1, None
         for parts in by_end.get(target[-1], ()):
             length = sum(1 for _ in itertools.takewhile(_equal, zip(reversed(parts), reversed(target), strict=False)))

@@ -62,9 +62,15 @@ class Faults:
     def finish(self) -> None:
         """Tells of all tensors what was told of the first."""
         for found in self._found.values():
+            names = tuple(found.names)
             if found.retell is not None:
-                whole = found.retell(tuple(found.names), self._space)
-                self.errors[:] = [whole if d is found.diagnostic else d for d in self.errors]
+                whole = found.retell(names, self._space)
+            elif found.diagnostic.code == "E0306" and len(names) > 1:
+                note = f"so it is at {len(names)} tensors: {listed(names, self._space)}"
+                whole = dataclasses.replace(found.diagnostic, notes=(*found.diagnostic.notes, note))
+            else:
+                continue
+            self.errors[:] = [whole if d is found.diagnostic else d for d in self.errors]
 
 
 def with_label(retell: Retell, label: Label) -> Retell:

@@ -107,6 +107,8 @@ def _of_its_own(recipe: Recipe, settings: Settings, space: Space) -> Space:
             if source is None:
                 continue
             model, layer = source
+            if model.family.name != space.family.name:
+                continue  # a layer of another architecture is none of this one
             known = theirs.setdefault((model.number, stack.name), below_layers(model.space, stack.name))
             rests = known.get(layer, [])
             if rests and {r for r in rests if not optional(r)} != {r for r in mine.get(j, []) if not optional(r)}:

@@ -55,7 +55,8 @@ def globs(names: Collection[str], others: Iterable[str]) -> list[str]:
     starts = _shortest(wanted, kept)
     by_end = dict.fromkeys(".".join(("*", *part[::-1])) if more else ".".join(part[::-1]) for part, more in ends)
     by_start = dict.fromkeys(".".join((*part, "*")) if more else ".".join(part) for part, more in starts)
-    return list(by_end if len(by_end) <= len(by_start) else by_start)
+    modules = not any(part.isdigit() for start in by_start for part in start.split("."))
+    return list(by_start if len(by_start) < len(by_end) + modules else by_end)
 
 
 def _shortest(names: Sequence[Sequence[str]], others: Sequence[Sequence[str]]) -> list[tuple[tuple[str, ...], bool]]:

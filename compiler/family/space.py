@@ -365,7 +365,10 @@ class Space:
                 notes=f"roles of family `{self.family.name}`: {', '.join(known)}" if known else (),
                 help=help_,
             )
-        if self.owner == "the output" and len(path.steps) == 1 and isinstance(first, NameStep):
+        if word == "text" and "layers" in stacks:
+            left = ".".join(path.text.split(".")[1:]) or ("*" if self.owner == "the output" else self.owner.strip("`"))
+            help_ = (f"{self.owner} is not made of parts: `{left}` is all that `{path.text}` could be",)
+        elif self.owner == "the output" and len(path.steps) == 1 and isinstance(first, NameStep):
             help_ = (*help_, f"to bind a name: `let {word} = …`")
         return error("E0301", f"{self.owner} has no place `{path.text}`", first.span, label, help=help_)
 

@@ -14,7 +14,7 @@ import pytest
 import torch
 import transformers as tf
 from merging import compile_folders, merge_folders
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 TEXT: dict[str, Any] = {
     "vocab_size": 64,
@@ -329,6 +329,60 @@ def test_the_language_model_comes_out(case: Case, tmp_path: Path) -> None:
     merge_folders("output(like=math)\n* = linear(math, vlm.text)", tmp_path / "both", vlm=case.vlm, math=case.math)
     plain = loaded(case.plain, case.tied, case.math)
     same(loaded(case.plain, case.tied, tmp_path / "both"), put(plain, mean(plain, whole)))
+
+
+@pytest.mark.parametrize(
+    "method",
+    [
+        "ties({}, math, base=base, density=0.5)",
+        "dare_ties({}, math, base=base, density=0.5)",
+        "della({}, math, base=base, density=0.5, epsilon=0.1)",
+        "slerp({}, math, t={{attn: 0.2, mlp: curve([0, 1]), _: 0.5}})",
+        "karcher({}, math, base)",
+    ],
+)
+def test_a_method_gives_what_it_gives_to_language_models(method: str, tmp_path: Path) -> None:
+    """Bit for bit, but for random masks, which go by the output's names."""
+    vlm, math, base = (
+        save(mistral3, False, 1, tmp_path / "v"),
+        *(save(MISTRAL, False, k, tmp_path / f"{k}") for k in (2, 3)),
+    )
+    merge_folders("output(like=math)\n* = vlm.text", tmp_path / "text", vlm=vlm, math=math)
+    into = f"output(like=vlm)\ntext = {method.format('vlm.text')}"
+    merge_folders(into, tmp_path / "into", vlm=vlm, math=math, base=base)
+    among = f"output(like=math)\n* = {method.format('text')}".replace("text", "own")
+    merge_folders(among, tmp_path / "among", own=tmp_path / "text", math=math, base=base)
+    one, two = (load_file(tmp_path / name / "model.safetensors") for name in ("into", "among"))
+    for name, tensor in two.items():
+        if method.startswith(("dare", "della")):
+            assert one[f"language_model.{name}"].shape == tensor.shape
+        else:
+            assert torch.equal(one[f"language_model.{name}"], tensor), name
+
+
+def test_an_adapter_of_a_language_model_goes_along(tmp_path: Path) -> None:
+    vlm, base = save(idefics3, False, 1, tmp_path / "v"), save(LLAMA, False, 2, tmp_path / "b")
+    name = "model.layers.1.mlp.up_proj"
+    a, b = torch.randn(4, 16), torch.randn(24, 4)
+    (tmp_path / "lora").mkdir()
+    factors = {f"base_model.model.{name}.lora_{x}.weight": t for x, t in (("A", a), ("B", b))}
+    save_file(factors, tmp_path / "lora" / "adapter_model.safetensors")
+    config = {"peft_type": "LORA", "r": 4, "lora_alpha": 8, "target_modules": ["up_proj"]}
+    (tmp_path / "lora" / "adapter_config.json").write_text(json.dumps(config), "utf-8")
+    recipe = f'let chat = base + lora("{tmp_path}/lora")\noutput(like=vlm)\ntext = vlm + (chat - base)'
+    merge_folders(recipe, tmp_path / "out", vlm=vlm, base=base)
+    one, made = (load_file(folder / "model.safetensors") for folder in (vlm, tmp_path / "out"))
+    for own, tensor in made.items():
+        change = 2 * (b.double() @ a.double()) if own == "model.text_model.layers.1.mlp.up_proj.weight" else 0
+        torch.testing.assert_close(tensor, (one[own].double() + change).float(), rtol=1e-5, atol=1e-5)
+
+
+def test_a_model_of_parts_takes_a_language_model_as_one(tmp_path: Path) -> None:
+    vlm, math, base = save(llava, False, 1, tmp_path / "v"), *(save(LLAMA, False, k, tmp_path / f"{k}") for k in (2, 3))
+    recipe = "let whole = {text: linear(math, base), _: vlm}\noutput(like=vlm)\n* = slerp(whole, vlm, t=0)"
+    merge_folders(recipe, tmp_path / "out", vlm=vlm, math=math, base=base)
+    whole, one, two = loaded(llava, False, vlm), loaded(LLAMA, False, math), loaded(LLAMA, False, base)
+    same(loaded(llava, False, tmp_path / "out"), put(whole, mean(one, two)))
 
 
 def test_vocabularies_of_unequal_sizes_are_left_or_reconciled(tmp_path: Path) -> None:

@@ -6,8 +6,8 @@ from ...grammar.diagnostic import Diagnostic, finding
 from ..checkpoint.catalog import Part
 from ..checkpoint.layouts import View
 from ..checkpoint.model import Model
-from ..evaluate.statements import Recipe
 from ..family.place import GlobStep, NameStep
+from .statements import Recipe
 
 
 def left_parts(recipe: Recipe, template: Model) -> tuple[tuple[Part, ...], list[Diagnostic]]:
