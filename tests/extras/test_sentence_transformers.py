@@ -152,3 +152,20 @@ def test_static_embeddings(tmp_path: Path) -> None:
     mergec.compile(f'let a = model("{a}")\nlet b = model("{b}")\n* = linear(a, b)', device="cpu").run(tmp_path / "out")
     found = embeddings(SentenceTransformer(str(tmp_path / "out"), device="cpu"))
     np.testing.assert_allclose(found, embeddings(by_hand([a, b], [0.5, 0.5])), atol=1e-5)
+
+
+def test_a_stack_of_layers_keeps_its_modules(tmp_path: Path) -> None:
+    a, b = saved(tmp_path / "a", 1), saved(tmp_path / "b", 2)
+    recipe = (
+        f'let a = model("{a}")\nlet b = model("{b}")\n* = linear(a, b)\nlayers = stack(a.layers[0..1], b.layers[1])'
+    )
+    mergec.compile(recipe, device="cpu").run(tmp_path / "out")
+    made = SentenceTransformer(str(tmp_path / "out"), device="cpu")
+    one, two = (SentenceTransformer(str(path), device="cpu") for path in (a, b))
+    layers = [model[0].auto_model.encoder.layer for model in (made, one, two)]
+    assert len(layers[0]) == 3
+    for found, wanted in zip(layers[0], (layers[1][0], layers[1][1], layers[2][1]), strict=True):
+        assert all(torch.equal(found.state_dict()[name], t) for name, t in wanted.state_dict().items())
+    wanted = (one[2].linear.weight.double() + two[2].linear.weight.double()) / 2
+    torch.testing.assert_close(made[2].linear.weight.double(), wanted, atol=1e-6, rtol=0)
+    assert mergec.verify(tmp_path / "out", rerun="all").ok

@@ -257,6 +257,25 @@ def test_two_single_files_of_image_models_are_merged_as_any_other(tmp_path: Path
     assert_mean(tmp_path / "out", made["a"], made["b"])
 
 
+def test_a_component_that_lies_elsewhere(tmp_path: Path) -> None:
+    a, b = pipeline(tmp_path / "a", 1), pipeline(tmp_path / "b", 11)
+    lets = f'let a = model("{tmp_path}/a")\nlet u = model("{tmp_path}/b/unet", rename={{"*": "unet.*"}})\n'
+    made = compiled(lets + "* = a\nunet = linear(a, u)")
+    assert not made.diagnostics
+    made.run(tmp_path / "out")
+    assert_mean(tmp_path / "out", {"unet": a["unet"]}, b)
+    assert_mean(tmp_path / "out", {name: a[name] for name in ("vae", "text_encoder")}, a)
+    # what the errors say leads there
+    for source, said in ((lets, "it has `unet` alone"), (lets.replace(', rename={"*": "unet.*"}', ""), "it is what")):
+        with pytest.raises(MergecError) as caught:
+            compiled(source + "* = linear(a, u)")
+        assert codes(caught) == ["E0478"]
+        (help,) = caught.value.diagnostics[0].help
+        assert help.startswith(said)
+        assert help.endswith("in a statement of its own: `unet = …`")
+    assert f'`model("{tmp_path}/b/unet", rename={{"*": "unet.*"}})`' in help
+
+
 def test_masks_differ_between_components_of_the_same_names(tmp_path: Path) -> None:
     """A mask is keyed by the tensor's whole name, and a component's tensors have that of the
     component before theirs."""
