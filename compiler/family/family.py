@@ -332,10 +332,13 @@ def _informed(family: Family, architecture: str | None) -> Family:
     facts = entry.get("facts", {})
     stacks = []
     for stack in family.stacks:
-        own = facts.get(stack.prefix.removesuffix(".{i}"))
-        if own is not None and (family.inferred or not stack.facts):
-            known = tuple(LayerFact(fact.get("items"), fact.get("rule")) for fact in own)
-            stack = dataclasses.replace(stack, facts=known)
+        own = facts.get(stack.prefix.removesuffix(".{i}"), ())
+        known = [LayerFact(fact.get("items"), fact.get("rule")) for fact in own]
+        listed = {fact.items for fact in known}
+        # where rules are written by hand they say all of it; lists alone are told by their lengths
+        if known and not any(fact.rule for fact in stack.facts):
+            others = [fact for fact in stack.facts if fact.items not in listed]
+            stack = dataclasses.replace(stack, facts=(*known, *others))
         stacks.append(stack)
     defaults = MappingProxyType({**entry.get("defaults", {}), **family.defaults})
     return dataclasses.replace(family, stacks=tuple(stacks), defaults=defaults, expected=expected_of(entry))

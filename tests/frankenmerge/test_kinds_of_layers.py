@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import copy
 import json
-from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +12,6 @@ import mergec
 import pytest
 import torch
 import transformers
-from mergec.compiler.family import family
-from mergec.compiler.family.infer import Entry, infer
 
 from .kinds import BASE, KINDS, Kind
 
@@ -22,15 +19,6 @@ TOKENS = torch.tensor([[(7 * k) % 50 + 3 for k in range(24)]])
 _DEPTHS = ("num_hidden_layers", "num_layers")
 _DERIVED = ("layers_block_type", "layer_types")
 _QUICK = ("gemma2", "gemma3_text", "qwen2", "qwen3_moe", "deepseek_v3", "smollm3", "recurrent_gemma", "gpt_neo")
-
-
-def with_facts(kind: Kind, names: Collection[str], config: Mapping[str, Any] | None) -> Entry:
-    """What names tell, and the facts of the kind."""
-    entry = infer(names, config)
-    (stack,) = entry["stacks"].values()
-    stack["facts"] += [{k: v for k, v in (("items", items), ("rule", rule)) if v} for items, rule in kind.facts]
-    entry["defaults"] = dict(kind.defaults)
-    return entry
 
 
 def build(kind: Kind, folder: Path) -> type[Any]:
@@ -115,8 +103,7 @@ def _cases() -> list[Any]:
 
 
 @pytest.mark.parametrize(("kind", "published"), _cases())
-def test_logits(kind: Kind, published: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(family, "infer", lambda names, config: with_facts(kind, names, config))
+def test_logits(kind: Kind, published: bool, tmp_path: Path) -> None:
     made = build(kind, tmp_path / "a")
     if published:
         file = tmp_path / "a" / "config.json"

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from transformers import PreTrainedConfig
-
 from mergec.compiler.family.infer import roles_below
+from transformers import PreTrainedConfig
 
 from ..small_models import small_config
 from .classes import head_of
@@ -15,6 +14,7 @@ from .places import places_of, table
 from .stacks import Found, depth_keys, extra_key, found_stacks, per_layer_lists
 from .subject import Subject, config_of, observed
 from .ties import all_tied, ties_of
+from .told import told_facts
 from .vocabulary import experts_key, vocabulary_of
 
 Entry = dict[str, Any]
@@ -41,8 +41,10 @@ def entry_of(subject: Subject, known: dict[str, str]) -> Entry:
     known |= {stack.path: "" for stack in new if stack.path not in known}
     embed, head = table(subject.model, "get_input_embeddings"), table(subject.model, "get_output_embeddings")
     vocab_key, vocabulary = vocabulary_of(subject, stacks, embed, head)
+    tables, defaults = _stacks(subject, stacks, known)
     entry: Entry = {
-        "stacks": _stacks(subject, stacks, known),
+        "stacks": tables,
+        "defaults": defaults,
         "places": places_of(subject, stacks, embed, head),
         **_roles(stacks),
         "ties": ties_of(subject),
@@ -55,8 +57,10 @@ def entry_of(subject: Subject, known: dict[str, str]) -> Entry:
     return {key: value for key, value in entry.items() if value not in (None, [], {})}
 
 
-def _stacks(subject: Subject, stacks: list[Found], known: dict[str, str]) -> dict[str, Any]:
+def _stacks(subject: Subject, stacks: list[Found], known: dict[str, str]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The stacks, and what silence of the config about the layers means."""
     out: dict[str, Any] = {}
+    defaults: dict[str, Any] = {}
     extra = extra_key(subject)
     deeper = _deeper(subject, stacks)
     for stack in stacks:
@@ -69,9 +73,14 @@ def _stacks(subject: Subject, stacks: list[Found], known: dict[str, str]) -> dic
             sure = stack.name in _TEXT and deeper is not None
             if sure or len(alike) == 1:
                 lists = per_layer_lists(subject.config, deeper if sure else None, known[stack.path], stack.depth)
-                own["facts"] = [{"items": key} for key in lists]
+            else:
+                lists = []
+            facts, silence = told_facts(subject, stack, known[stack.path])
+            told = {fact.get("items") for fact in facts}
+            own["facts"] = [*facts, *({"items": key} for key in lists if key not in told)]
+            defaults |= silence
         out[stack.name] = {key: value for key, value in own.items() if value}
-    return out
+    return out, defaults
 
 
 def _beside(key: str, other: str) -> bool:

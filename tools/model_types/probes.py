@@ -13,11 +13,10 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import torch
+from mergec.grammar.records import dataclass
 from transformers import PreTrainedConfig
 from transformers.core_model_loading import revert_weight_conversion
 from transformers.modeling_utils import remove_tied_weights_from_state_dict
-
-from mergec.grammar.records import dataclass
 
 Data = dict[str, Any]
 Path = tuple[str, ...]
@@ -25,12 +24,40 @@ Step = tuple[Path, Any]
 Make = Callable[[PreTrainedConfig], torch.nn.Module]
 
 IDLE = frozenset(
-    """transformers_version architectures _name_or_path model_type dtype torch_dtype id2label
-    label2id output_attentions output_hidden_states return_dict chunk_size_feed_forward problem_type
-    _attn_implementation attn_implementation use_cache auto_map initializer_range rope_parameters
-    rope_scaling rope_theta layer_norm_eps rms_norm_eps attention_dropout hidden_dropout
-    hidden_dropout_prob attention_probs_dropout_prob task_specific_params hidden_act
-    hidden_activation activation_function max_length""".split()
+    [
+        "transformers_version",
+        "architectures",
+        "_name_or_path",
+        "model_type",
+        "dtype",
+        "torch_dtype",
+        "id2label",
+        "label2id",
+        "output_attentions",
+        "output_hidden_states",
+        "return_dict",
+        "chunk_size_feed_forward",
+        "problem_type",
+        "_attn_implementation",
+        "attn_implementation",
+        "use_cache",
+        "auto_map",
+        "initializer_range",
+        "rope_parameters",
+        "rope_scaling",
+        "rope_theta",
+        "layer_norm_eps",
+        "rms_norm_eps",
+        "attention_dropout",
+        "hidden_dropout",
+        "hidden_dropout_prob",
+        "attention_probs_dropout_prob",
+        "task_specific_params",
+        "hidden_act",
+        "hidden_activation",
+        "activation_function",
+        "max_length",
+    ]
 )
 """Keys that no tensor follows from; what else has no effect is found out."""
 _TOKEN = re.compile(r"(_id|_ids|_token|_token_index|_token_id)$")

@@ -9,7 +9,6 @@ from fractions import Fraction
 from typing import Any
 
 import numpy as np
-
 from mergec.compiler.family.config_rules import Undecided, rule
 from mergec.grammar.records import dataclass
 
@@ -282,7 +281,9 @@ def _div(a: Any, b: Any) -> Any:
     return int(found) if found.denominator == 1 else found
 
 
-def _terms(atoms: Mapping[str, Values], names: Sequence[str], wanted: Values, size: int) -> list[tuple[Fraction, tuple[str, ...]]] | None:
+def _terms(
+    atoms: Mapping[str, Values], names: Sequence[str], wanted: Values, size: int
+) -> list[tuple[Fraction, tuple[str, ...]]] | None:
     """Coefficients of `size` products whose sum it is."""
     if len(set(wanted)) == 1:
         return [(Fraction(wanted[0]), ())] if size == 1 else None
@@ -396,6 +397,7 @@ def _render(factor: str, terms: Sequence[tuple[Fraction, tuple[str, ...]]]) -> s
         return f"({whole}) * {shown}"
     number, _, _ = whole.partition(" ")
     if " // " in whole:
-        return f"{shown} * {whole}" if "(" not in whole and whole.split(" // ")[-1].isdigit() else f"({whole}) * {shown}"
+        return (
+            f"{shown} * {whole}" if "(" not in whole and whole.split(" // ")[-1].isdigit() else f"({whole}) * {shown}"
+        )
     return f"{whole} * {shown}"
-
