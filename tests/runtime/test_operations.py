@@ -3,6 +3,7 @@ backend follows from its row, or stands where this test looks for it."""
 
 from __future__ import annotations
 
+import ast
 import re
 import tomllib
 from pathlib import Path
@@ -110,8 +111,11 @@ def test_builtins_name_operations_of_the_table() -> None:
     it hasn't."""
     elsewhere = {"quantile", "numel", "row_length", "ndim", "topk_mask", "rank_mask", "model_threshold"}
     text = (ROOT / "compiler" / "evaluate" / "builtins.py").read_text("utf-8")
-    named = set(re.findall(r'_(?:unary|fold|tensor)\(\s*"\w+",\s*"(\w+)"', text)) | set(
-        re.findall(r'_whole\("(\w+)"', text)
-    )
+    named = set()
+    for call in ast.walk(ast.parse(text)):
+        made_by = call.func.id if isinstance(call, ast.Call) and isinstance(call.func, ast.Name) else ""
+        if made_by in ("_unary", "_tensor", "_whole", "_fold") and isinstance(call.args[0], ast.Constant):
+            op = next((k.value for k in call.keywords if k.arg == "op"), call.args[made_by == "_fold"])
+            named.add(op.value)
     assert named - OPS.keys() == elsewhere
     assert {"abs", "total", "singular_merge"} <= BUILTINS.keys()
