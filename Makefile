@@ -11,12 +11,14 @@ DEMO := demo-out
 TREE  := $(CURDIR)/$(VENV)/tree
 TEST  ?= tests
 
-.PHONY: help demo test test-extras quick check explore sweep lint format types mutants bench-check bench install clean
+.PHONY: help demo test test-extras generation quick check explore sweep lint format types mutants model-types
+.PHONY: bench-check bench install clean
 
 help:
 	@echo 'make demo         train three tiny models, merge them, and see who can do what'
 	@echo 'make test         the tests, on an install as users have it'
 	@echo 'make test-extras  those with the tools that people use next: diffusers, sentence-transformers, GGUF'
+	@echo 'make generation   compile llama-cpp-python for them, which takes six minutes of a core'
 	@echo 'make quick        those that are not slow, on the source tree: about a minute'
 	@echo 'make check        TEST=tests/fmt or TEST="tests/fmt -k comments": some tests, on the source tree'
 	@echo 'make explore      drawn tests with other examples, 10 times as many, also of one TEST'
@@ -25,6 +27,7 @@ help:
 	@echo 'make format       let ruff rewrite the files'
 	@echo 'make types        mypy'
 	@echo 'make mutants      does a test notice when the compiler is changed a little? (MUTANTS="--help" for more)'
+	@echo 'make model-types  ask transformers anew what its model types are (20 minutes)'
 	@echo 'make bench-check  are the numbers of the benchmark merges right?'
 	@echo 'make bench        time mergec against mergekit (needs 20 GB of disk, and the network)'
 	@echo 'make clean        remove what the targets above have made'
@@ -42,10 +45,9 @@ demo: install
 test: install
 	$(BIN)/pytest -n $(JOBS)
 
-# Of what generates from GGUF there are no wheels, and it takes longer to compile than all tests take: only where it is.
 test-extras: $(TREE)/.kernels $(VENV)/.extras
 	@$(BIN)/python -c 'import llama_cpp' 2>/dev/null || echo 'tests/extras/test_llama_cpp.py is skipped, as' \
-	    'llama-cpp-python is not installed: `$(BIN)/pip install llama-cpp-python==0.3.36` compiles it, in some 15 minutes'
+	    'llama-cpp-python is not installed: `make generation` compiles it, in six minutes of a core'
 	PYTHONPATH=$(TREE) $(BIN)/pytest -n $(JOBS) tests/extras
 
 quick: $(TREE)/.kernels
@@ -77,6 +79,9 @@ types: install
 mutants: install
 	$(BIN)/python tests/mutants/run.py --jobs $(JOBS) $(MUTANTS)
 
+model-types: install
+	$(BIN)/python -m tools.model_types.generate --jobs $(JOBS)
+
 bench-check: install
 	$(BIN)/python benchmarks/run.py --check
 	$(BIN)/python benchmarks/small.py --check
@@ -99,6 +104,11 @@ $(VENV)/.extras: $(VENV)/.dependencies
 	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt $$($(BIN)/python -c \
 	    'import tomllib; print(*tomllib.load(open("pyproject.toml", "rb"))["project"]["optional-dependencies"]["extras"])')
 	touch $@
+
+# What generates from GGUF, of which there are no wheels.
+generation: $(VENV)/.extras
+	CMAKE_BUILD_PARALLEL_LEVEL=$(JOBS) CMAKE_ARGS='-DGGML_NATIVE=OFF -DGGML_OPENMP=OFF -DLLAMA_CURL=OFF -DLLAVA_BUILD=OFF' \
+	    $(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt llama-cpp-python
 
 # After an edit there is nothing to install: the tree is what is tested. Its kernels are compiled in place when their
 # sources are newer; without a compiler there are none, and mergec does without.

@@ -24,6 +24,7 @@ from ..grammar.records import dataclass
 from ..grammar.source import Source
 from .check.bundles_whole import apart
 from .check.expectations import check_expectations
+from .check.loadable import unloadable
 from .check.parts import check_parts
 from .checkpoint.catalog import Catalog, InputFile
 from .checkpoint.model import Model
@@ -38,6 +39,7 @@ from .evaluate.extensions import Primitive
 from .evaluate.settings import Settings, settings_of
 from .evaluate.standard_library import Library
 from .evaluate.statements import Recipe, evaluate
+from .family.family import Family
 from .graph.graph import Graph
 from .graph.passes.simplify import simplify
 from .graph.verifier import verify
@@ -166,8 +168,9 @@ def _compile(source: Source, catalog: Catalog, version: str, options: Options) -
     packing = pack_outputs(graph.outputs, elaboration.ties, family, layout, shards, metadata, options.format, parts)
     parameters = sum(elements(o.shape) for o in graph.outputs)
     parted = apart(graph, packing, elaboration, settings)
-    if parted:
-        raise MergecError(in_order([*found, *recipe.advice, *parted]))
+    unfit = unloadable(elaboration, settings, origin, beside.documents)
+    if parted or unfit:
+        raise MergecError(in_order([*found, *recipe.advice, *parted, *unfit]))
     check_expectations(recipe, elaboration, library, parameters)
     found.extend(recipe.advice)
     made, draft = _assemble(source, version, options, recipe, settings, elaboration, graph, packing, beside, parameters)
@@ -196,7 +199,7 @@ def _layout(settings: Settings, elaboration: Elaboration) -> tuple[str, Model]:
     if layout == template.layout:
         return layout, template
     for model in elaboration.models:
-        if model.layout == layout and model.family is template.family:
+        if model.layout == layout and _same_layouts(model.family, template.family):
             return layout, model
     raise error(
         "E0316",
@@ -204,6 +207,11 @@ def _layout(settings: Settings, elaboration: Elaboration) -> tuple[str, Model]:
         settings.spans["layout"],
         f"the inputs are in {', '.join(sorted({m.layout for m in elaboration.models}))}",
     )
+
+
+def _same_layouts(one: Family, other: Family) -> bool:
+    """Whether two models name their tensors alike: architectures of one type do."""
+    return one is other or (one.name == other.name and one.layouts == other.layouts)
 
 
 def _assemble(

@@ -118,7 +118,7 @@ class Interpreter:
 
     def _outline(self, template: Checkpoint) -> Names:
         """The output's names: the template's, its layers cut or repeated."""
-        depth, built, origins, whole = template.depth, 0, None, None
+        depth, built, origins = template.depth, 0, None
         for statement in self.statements:
             steps = self.evaluation.place(statement.place, self.root)
             root = self.evaluation.head(statement.value)
@@ -132,7 +132,7 @@ class Interpreter:
                 if root == "stack":
                     if steps[1:] not in ([], [EVERY]):
                         continue
-                    origins, whole = self.evaluation.origins(statement.value, self.root), statement
+                    origins = self.evaluation.origins(statement.value, self.root)
                     built = len(origins)
                 elif index not in (None, EVERY):
                     depth = max([depth, *(stop + 1 for _, stop, _ in index if stop is not None)])
@@ -142,17 +142,36 @@ class Interpreter:
             assert isinstance(number, ast.Number)
             depth = int(number.value)
         space = names_of(template.space, depth, origins)
-        if origins is None or whole is None:
+        if origins is None:
             return space
 
         def there(name: str, wider: Names) -> bool:
-            selection = select(self.evaluation.place(whole.place, self.root), wider)
-            if name not in selection.names:
-                return False
-            where = Where(name, selection.names[name], selection.counts, wider, name)
-            return self.evaluation.stacked(self.evaluation.value(whole.value, self.root, where), where).there
+            for statement in reversed(self.statements):
+                try:
+                    selection = select(self.evaluation.place(statement.place, self.root), wider)
+                except Refused:
+                    continue  # said when its turn comes
+                if name in selection.names:
+                    where = Where(name, selection.names[name], selection.counts, wider, name)
+                    value = self.evaluation.value(statement.value, self.root, where)
+                    value = self.evaluation.stacked(value, where) if isinstance(value, Stack) else value
+                    return self.evaluation.region(value, where).there
+            return False
 
-        return self.evaluation.with_biases(space, self.evaluation.models_in(whole.value, self.root), there)
+        def stays(name: str) -> bool:
+            if not name.endswith(".bias") or space.layer(name) is None:
+                return True
+            state = self.evaluation.magnitude, self.evaluation.sure
+            try:
+                return there(name, space)
+            except Refused:
+                return True
+            finally:
+                self.evaluation.magnitude, self.evaluation.sure = state
+
+        models = [m for statement in self.statements for m in self.evaluation.models_in(statement.value, self.root)]
+        space = self.evaluation.with_biases(space, models, there)
+        return Names(tuple(filter(stays, space.names)), space.depth)
 
     def _tied(self, template: Checkpoint, owner: Mapping[str, tuple[ast.Assign, Selection]]) -> bool:
         """Whether the output's head is its embedding."""

@@ -19,7 +19,7 @@ from ...grammar.render import escape, render
 from ...grammar.render import to_json as diagnostics_json
 from ...grammar.source import Source, Span
 from ...runtime.catalog.local import LocalCatalog
-from ..explain.checkpoint import depths_text, dtypes, family_text, listed, nbytes, place_of, ties_text
+from ..explain.checkpoint import depths_text, dtypes, family_text, guesses, listed, nbytes, place_of, ties_text
 from ..terminal.amounts import count, size
 from ..terminal.arguments import ALLOW_PICKLE, Parser
 from ..terminal.columns import facts
@@ -68,10 +68,13 @@ def inspect_text(source: str, catalog: Catalog | None = None) -> str:
         ("layers", depths_text(model.space.depths)),
         ("files", f"{count(len(files), 'weight file')}, {size(sum(f.size for f in files))}"),
     ]
+    if guesses(model):
+        rows.append(("from names", escape("; ".join(guesses(model)))))
     if model.ignored:
         rows.append(("ignored", f"{count(len(model.ignored), 'buffer')}: {listed(map(escape, model.ignored))}"))
     lines = [escape(model.checkpoint.location), *facts(rows), "", "places"]
     lines += facts([(place, escape(", ".join(names))) for place, names in roles(model).items()])
+    lines += facts([(place, count(len(names), "tensor")) for place, names in _below(model).items()])
     if warnings:
         lines += ["", render(warnings).rstrip("\n")]
     return "\n".join(lines) + "\n"
@@ -84,6 +87,8 @@ def inspect_json(source: str, catalog: Catalog | None = None) -> str:
         "location": model.checkpoint.location,
         "family": model.family.name,
         "inferred": model.family.inferred,
+        "guesses": guesses(model),
+        "transformers": model.family.version,
         "layout": model.layout,
         "parameters": model.parameters,
         "bytes": nbytes(model),
@@ -92,7 +97,7 @@ def inspect_json(source: str, catalog: Catalog | None = None) -> str:
         "depths": dict(model.space.depths),
         "files": [{"path": f.path, "bytes": f.size} for f in model.checkpoint.files],
         "ignored": list(model.ignored),
-        "places": {place: list(names) for place, names in roles(model).items()},
+        "places": {place: list(names) for place, names in {**roles(model), **_below(model)}.items()},
         "tensors": {
             name: {
                 "dtype": model.dtype(view),
@@ -111,10 +116,12 @@ def roles(model: Model) -> dict[str, tuple[str, ...]]:
     """Place to the tensors there, folded, in the order of a model: before the layers, each stack,
     after them.
 
-    A tensor that no role covers stands under its own path.
+    A tensor that no role covers stands under its own path. Those of parts in folders below are not
+    among them.
     """
     family = model.family
-    outside = [n for n in model.tensors if model.space.layer_of(n) is None]
+    below = {name for names in _below(model).values() for name in names}
+    outside = [n for n in model.tensors if n not in below and model.space.layer_of(n) is None]
     out: dict[str, tuple[str, ...]] = {}
     for early in (True, False):
         for name in outside:
@@ -125,6 +132,18 @@ def roles(model: Model) -> dict[str, tuple[str, ...]]:
             for stack in family.stacks:
                 out.update(_in_stack(model, stack.name))
     return out
+
+
+def _below(model: Model) -> dict[str, tuple[str, ...]]:
+    """The tensors of parts in folders below, by the place that each part is."""
+    found = {}
+    for part in model.checkpoint.parts:
+        if part.folder:
+            word = part.prefix.rstrip(".")
+            plain = all(step.isidentifier() for step in word.split("."))
+            place = word if plain else f'"{part.prefix}*"'
+            found[place] = tuple(n for n in model.tensors if n.startswith(part.prefix))
+    return found
 
 
 def _in_stack(model: Model, stack: str) -> dict[str, tuple[str, ...]]:

@@ -61,5 +61,30 @@ def listed(texts: Iterable[str], most: int = 4) -> str:
 
 
 def family_text(model: Model) -> str:
-    """The family's name, and whether it is from the table."""
-    return model.family.name + (" (inferred)" if model.family.inferred else "")
+    """The family's name, and where what is known of it is from, unless a table written by hand has
+    it."""
+    family = model.family
+    if family.inferred:
+        return f"{family.name} (inferred)"
+    return f"{family.name} (as in transformers {family.version})" if family.version else family.name
+
+
+def guesses(model: Model) -> list[str]:
+    """What is but likely of a model whose family is inferred from the names of its tensors: where
+    its stacks are and what counts them, which module is the embedding and which the head, which
+    tensors are one."""
+    family = model.family
+    if not family.inferred:
+        return []
+    found = []
+    for stack in family.stacks:
+        key = f"counted by `{stack.depth_key}`" if stack.depth_key else "counted by no key that is known"
+        found.append(f"`{stack.name}` is `{stack.prefix.removesuffix('.{i}')}`, {key}")
+    for place in ("embed", "head", "norm"):
+        modules = family.places.get(place)
+        found.append(f"`{place}` is " + " and ".join(f"`{m}`" for m in modules) if modules else f"no `{place}`")
+    ties = [f"`{alias}` is `{primary}`" for alias, primary in model.aliases.items()]
+    found += ties or ["no ties"]
+    unknown = [stack.name for stack in family.stacks if not {"attn", "mlp"} & set(family.roles_of(stack.name))]
+    found += [f"no roles below `{stack}`" for stack in unknown]
+    return found

@@ -142,7 +142,7 @@ def _as_map(cases: list[_Case], frame: Frame) -> str:
 def _apart(cases: list[_Case], space: Space) -> bool:
     seen: set[str] = set()
     for case in cases:
-        covered = {name for key in case.keys for name in space.part(_path(key))}
+        covered = {name for key in case.keys for name in space.part(path_of(key))}
         if covered & seen:
             return False
         seen |= covered
@@ -163,19 +163,20 @@ def _keys(branch: Branch, frame: Frame, shift: int) -> tuple[str, ...]:
             raise error("E0709", message, branch.span, "a layer's number")
         return (glob,)
     wanted = {n for n in space.names if branch.filter in _shifted(n, frame, shift)}
-    if wanted != set(space.part(_path(glob))):
+    if wanted != set(space.part(path_of(glob))):
         return tuple(write_string(n) for n in (frame.names or ()) if n in wanted)
     roles = {r for stack in space.family.stacks for r in space.family.roles_of(stack.name)}
     for role in (*sorted(roles, key=len), *space.family.places):
         try:
-            if set(space.part(_path(role))) == wanted:
+            if set(space.part(path_of(role))) == wanted:
                 return (role,)
         except MergecError:
             continue  # a role that this model has no tensors for
     return (glob,)
 
 
-def _path(key: str) -> Path:
+def path_of(key: str) -> Path:
+    """The path of a place that is a role, or a glob in quotes."""
     if key.startswith('"'):
         return Path((GlobStep(key[1:-1], _NOWHERE),), _NOWHERE)
     return Path(tuple(NameStep(word, _NOWHERE) for word in key.split(".")), _NOWHERE)

@@ -280,18 +280,14 @@ class _Writer:
         lines: list[RecipeLine] = []
         settings: list[tuple[str, ArgumentOrigin]] = []
         notes: list[str] = []
-        try:
+        with collecting(errors):
             lines = merger.lines()
             self.warnings.extend(merger.warnings)
-        except MergecError as error:
-            errors.extend(error.diagnostics)
         first, like = self.names[template.plain.key], self._like(merge, named)
         if like.path in named or (merge.base is not None and like.key != merge.base.key):
             settings.append((f"like={first}", ArgumentOrigin(template.span)))
-        try:
+        with collecting(errors):
             settings.extend(self._dtypes(merge, named))
-        except MergecError as error:
-            errors.extend(error.diagnostics)
         if merger.layers is not None:
             settings.append((f"layers={merger.layers}", ArgumentOrigin(merge.modules[0].span)))
         for write in (tokenizer_settings, chat_settings):

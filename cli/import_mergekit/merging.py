@@ -8,18 +8,16 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import field
 from types import MappingProxyType
 
-from ...compiler.family.place import GlobStep, NameStep, Path
 from ...compiler.family.space import Space
 from ...compiler.terms.terms import before_layers
-from ...grammar.diagnostic import Diagnostic, Label, MergecError, error, finding
-from ...grammar.literals import write_string
+from ...grammar.diagnostic import Diagnostic, Label, MergecError, collecting, error, finding
+from ...grammar.literals import bare, write_string
 from ...grammar.records import dataclass
-from ...grammar.source import Source, Span
 from ...grammar.suggest import near
 from .calls import Operand, check_inputs, operands_of, write_call
 from .checkpoints import Known
 from .configuration import Input, Merge, ModelRef, ModuleSpec, Scope, Slice
-from .gradients import Frame
+from .gradients import Frame, path_of
 from .methods import METHODS, Base, Method
 from .recipe_text import RecipeLine, Written
 
@@ -81,7 +79,7 @@ class Merger:
         given = self.merge.method
         if given.value not in METHODS:
             names = ", ".join(f"`{name}`" for name in METHODS)
-            message = f"mergekit has no method `{write_string(given.value)[1:-1]}`"
+            message = f"mergekit has no method `{bare(given.value)}`"
             meant = near(given.value, list(METHODS))
             help_ = f"did you mean {' or '.join(f'`{m}`' for m in meant)}?" if meant else ()
             raise error("E0703", message, given.span, "unknown method", notes=f"it has {names}", help=help_)
@@ -117,10 +115,8 @@ class Merger:
         errors: list[Diagnostic] = []
         out: list[Part] = []
         for module in self.merge.modules:
-            try:
+            with collecting(errors):
                 out.extend(self._module(module, inner))
-            except MergecError as error:
-                errors.extend(error.diagnostics)
         if errors:
             raise MergecError(errors)
         return out
@@ -154,7 +150,7 @@ class Merger:
             if known is not None and module.name.isidentifier() and _covered(known.space, module.name):
                 return (module.name,), None
             names = ", ".join(f"`{name}`" for name in MODULES)
-            message = f"the module `{write_string(module.name)[1:-1]}` is not known here"
+            message = f"the module `{bare(module.name)}` is not known here"
             raise error("E0710", message, module.span, "a part of the model", notes=f"known are {names}")
         return MODULES[module.name]
 
@@ -225,12 +221,10 @@ class Merger:
             if last < first:
                 continue  # at an end of the stack it says where the embedding, or norm and head, come from
             inside = _layers(space, stack, first, last) if space else None
-            try:
+            with collecting(errors):
                 frame = Frame((), (first, last), space, inside)
                 base = part.base or self.merge.base
                 parts.append(self._call(module, part, part.sources, (stack, first), frame, base))
-            except MergecError as found:
-                errors.extend(found.diagnostics)
         if errors:
             raise MergecError(errors)
         out = self._around(module, space, known)
@@ -271,8 +265,8 @@ class Merger:
     def _length(self, part: Slice) -> int:
         lengths = {i.layers[1] - i.layers[0] for i in part.sources if i.layers}
         if len(lengths) != 1:
-            labels = tuple(Label(i.span, f"{i.layers[1] - i.layers[0]} layers") for i in part.sources if i.layers)
-            raise MergecError(Diagnostic("E0707", "the sources of a slice must have equally many layers", labels))
+            labels = [Label(i.span, f"{i.layers[1] - i.layers[0]} layers") for i in part.sources if i.layers]
+            raise error("E0707", "the sources of a slice must have equally many layers", labels)
         return lengths.pop()
 
     def _output_space(self, known: Known | None, module: ModuleSpec, stack: str) -> Space | None:
@@ -367,15 +361,10 @@ def _layers(space: Space, stack: str, first: int, last: int) -> tuple[str, ...]:
 def _covered(space: Space, place: str) -> Sequence[str]:
     """The tensors at a place that is a role, or a glob in quotes; none where there is no such
     place."""
-    nowhere = Span(Source("", ""), 0, 0)
     if place == "*":
         return space.names
-    if place.startswith('"'):
-        step: tuple[NameStep | GlobStep, ...] = (GlobStep(place[1:-1], nowhere),)
-    else:
-        step = tuple(NameStep(word, nowhere) for word in place.split("."))
     try:
-        return tuple(space.select(Path(step, nowhere)).names)
+        return tuple(space.select(path_of(place)).names)
     except MergecError:
         return ()
 

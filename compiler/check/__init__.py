@@ -3,4 +3,4 @@
 In: an elaboration, and where its tensors lie. Out: diagnostics.
 """
 
-__all__ = ["bundles_whole", "expectations", "parts"]
+__all__ = ["bundles_whole", "expectations", "loadable", "parts"]

@@ -8,8 +8,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from ...grammar.records import dataclass
-from ..family.architectures import has_head, names_head
 from ..family.config_keys import config_value
+from ..family.expected import differences
 from ..family.family import Family, stack_index
 from ..family.layer_facts import ordinary_depth
 from ..family.patterns import pattern
@@ -60,7 +60,7 @@ def certain(model: Model) -> list[Disagreement]:
     found = [d for d in _looked(model) if d not in rows]
     if not family.inferred:
         return found if model.space.depths else []
-    if len(model.space.depths) != 1 or _SHARED_LAYERS in model.config or not names_head(model.config):
+    if len(model.space.depths) != 1 or _SHARED_LAYERS in model.config or not family.has_head(model.config):
         return []
     return [dataclasses.replace(d, lacking=False) for d in found if d.lacking]
 
@@ -76,8 +76,26 @@ def config_faults(model: Model) -> list[str]:
     broken = [(alias, rule.primary) for rule in tied for alias in rule.aliases if alias in model.tensors]
     return [
         *(found.text for found in disagreements(model)),
+        *_unexpected(model),
         *(f"`{alias}` and `{primary}` are tied, but hold different bytes" for alias, primary in broken),
     ]
+
+
+def _unexpected(model: Model) -> Iterator[str]:
+    """Tensors that are otherwise than the config makes a loader expect, by their patterns."""
+    expected = model.family.expected
+    if expected is None or model.bundles:
+        return
+    shapes = ((name, view.shape) for name, view in model.tensors.items())
+    for found in differences(expected, model.config, shapes):
+        if isinstance(found.found, int) or model.family.is_ignored(found.name):
+            continue  # counts are among the disagreements
+        if found.said is None:
+            yield f"`{found.of}` is stored, and config.json does not expect it"
+        elif found.found is None:
+            yield f"`{found.of}` is not stored, and config.json expects it"
+        else:
+            yield f"`{found.of}` has another shape than config.json says"
 
 
 def _looked(model: Model) -> list[Disagreement]:
@@ -122,9 +140,10 @@ def _holes(model: Model) -> Iterator[Disagreement]:
 
 
 def _parts(model: Model) -> Iterator[Disagreement]:
-    """Layers without a tensor that most of the others have, in families whose layers are all
-    alike."""
-    if model.family.inferred or model.family.experts is not None or model.config.get(_OWN_CODE):
+    """Layers without a tensor that most of the others have, in families whose layers are all alike:
+    those of the table written by hand."""
+    listed = not model.family.inferred and model.family.version is None
+    if not listed or model.family.experts is not None or model.config.get(_OWN_CODE):
         return
     layers: dict[str, dict[str, set[int]]] = {}
     for name in model.space.names:
@@ -216,7 +235,7 @@ def _vocabulary(model: Model) -> Iterator[Disagreement]:
 
 
 def _untied(model: Model) -> Iterator[Disagreement]:
-    if not has_head(model.config):
+    if not model.family.may_have_head(model.config):
         return
     for rule in model.family.ties:
         if rule.config_key is None or is_tied(model.config, rule):
@@ -229,12 +248,12 @@ def _untied(model: Model) -> Iterator[Disagreement]:
                 says = "says" if config_value(model.config, rule.config_key) is not None else "is not set, which says"
                 text = f"`{rule.config_key}` {says} that `{alias}` is a tensor of its own, but it is not stored"
                 # what is not said to be a model with a head may well be one without
-                yield Disagreement(text, names_head(model.config), f"`{rule.config_key}` true")
+                yield Disagreement(text, model.family.has_head(model.config), f"`{rule.config_key}` true")
 
 
 def _absent(model: Model) -> Iterator[Disagreement]:
     """The embedding and the last norm, which each model with a head has."""
-    if not names_head(model.config) or model.family.inferred:
+    if not model.family.has_head(model.config) or model.family.inferred:
         return
     for role in ("embed", "norm"):
         for path in model.family.places.get(role, ()):

@@ -108,8 +108,8 @@ class Checkpoint:
     None (a raw file), `metadata` the headers' `__metadata__` merged, `extras` the names of the
     other files beside the weights. `shared`: two names may stand for the very same bytes of a file,
     as in a pickle. `passed_over` names what is in the weight files beside tensors. `parts`: where
-    its weight files lie; those of a pipeline are all in folders below. `chosen`: what `key` and
-    `variant` were asked for.
+    its weight files lie; those of a pipeline are all in folders below. `below`: config.json of
+    each part in a folder below, by folder. `chosen`: what `key` and `variant` were asked for.
     """
 
     location: str
@@ -122,12 +122,13 @@ class Checkpoint:
     shared: bool = False
     passed_over: tuple[str, ...] = ()
     parts: tuple[Part, ...] = (OWN,)
+    below: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     chosen: tuple[str | None, str | None] = (None, None)
 
     @property
     def is_pipeline(self) -> bool:
         """Whether its weights lie in folders below alone, each a model of its own."""
-        return all(part.folder for part in self.parts)
+        return bool(self.parts) and all(part.folder for part in self.parts)
 
     @property
     def is_folder(self) -> bool:

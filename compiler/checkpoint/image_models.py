@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from ...grammar.diagnostic import Diagnostic, Label, MergecError
 from .model import Model
 
-_SINGLE = (
+SINGLE_FILES = (
     ("conditioner.embedders.", "SDXL", "StableDiffusionXLPipeline"),
     ("model.diffusion_model.joint_blocks.", "Stable Diffusion 3", "StableDiffusion3Pipeline"),
     ("model.diffusion_model.double_blocks.", "Flux", "FluxTransformer2DModel"),
@@ -27,7 +27,7 @@ def check_one_form(models: Sequence[Model]) -> None:
     if modules is None:
         return
     for model in models:
-        found = next((each for each in _SINGLE if any(name.startswith(each[0]) for name in model.tensors)), None)
+        found = next((each for each in SINGLE_FILES if any(name.startswith(each[0]) for name in model.tensors)), None)
         if found is None or model is modules:
             continue
         _, title, reader = found
@@ -44,6 +44,6 @@ def check_one_form(models: Sequence[Model]) -> None:
 
 
 def _is_module(model: Model) -> bool:
-    if "_class_name" in model.config or model.checkpoint.is_pipeline:
-        return True
-    return any(name.startswith(_MODULES) for name in model.tensors)
+    if model.checkpoint.config is None and not model.checkpoint.is_pipeline:
+        return any(name.startswith(_MODULES) for name in model.tensors)
+    return "_class_name" in model.config or model.checkpoint.is_pipeline

@@ -107,7 +107,8 @@ _LONGEST = 40
 
 def quantisation(checkpoint: Checkpoint) -> Bundles | None:
     """What is quantised in a checkpoint, and how; None for one of plain numbers."""
-    setting = _setting(checkpoint.config, _DEEPEST)
+    configs = {f"{folder} config": config for folder, config in checkpoint.below.items()}
+    setting = _setting({**configs, **(checkpoint.config or {})}, _DEEPEST)
     whole = setting is not None or _METADATA in checkpoint.metadata
     if not whole and not any(map(_narrow, checkpoint.tensors.values())):
         return None

@@ -18,7 +18,6 @@ from collections.abc import Collection, Mapping
 from typing import Any
 
 from ...grammar.records import dataclass
-from ..family.architectures import has_head
 from ..family.config_keys import config_value
 from ..family.family import Family, TieRule, stack_index
 from .catalog import Catalog, Checkpoint
@@ -66,7 +65,7 @@ def read_ties(catalog: Catalog, checkpoint: Checkpoint, family: Family, views: d
             views[rule.primary] = views[stored[0]]
         for alias in rule.aliases:
             if alias not in views:
-                if _has_part(rule, alias, checkpoint, views):
+                if _has_part(family, rule, alias, checkpoint, views):
                     aliases[alias] = rule.primary
             elif _stored_once(checkpoint, views[rule.primary], views[alias]):
                 (aliases if tied else duplicates)[alias] = rule.primary
@@ -92,11 +91,14 @@ def read_ties(catalog: Catalog, checkpoint: Checkpoint, family: Family, views: d
     return Ties(aliases, duplicates, tuple(differ), tuple(undetermined))
 
 
-def _has_part(rule: TieRule, alias: str, checkpoint: Checkpoint, views: Mapping[str, View]) -> bool:
+def _has_part(family: Family, rule: TieRule, alias: str, checkpoint: Checkpoint, views: Mapping[str, View]) -> bool:
     """Whether the model has the module of an alias that is not stored: a bare model has no head,
     and an encoder no decoder."""
+    config = checkpoint.config or {}
+    if family.is_of(config):
+        return True
     if rule.config_key is not None:
-        return has_head(checkpoint.config or {})
+        return family.may_have_head(config)
     part = alias.rpartition(".")[0].rpartition(".")[0]
     return not part or any(name.startswith(part + ".") for name in views)
 

@@ -16,6 +16,7 @@ from ...grammar.records import dataclass
 from ..checkpoint.catalog import Catalog, Part
 from ..checkpoint.image_models import check_one_form
 from ..checkpoint.model import Model
+from ..evaluate.parts import left_parts
 from ..evaluate.settings import Settings
 from ..evaluate.statements import Recipe
 from ..family.space import Space
@@ -27,7 +28,6 @@ from .duplicates import output_duplicates
 from .layer_origins import Sources, layer_sources
 from .outline import outline
 from .outputs import OutputBuilder, ValueSource
-from .parts import left_parts
 from .ties import output_ties
 from .vocabulary import Vocabulary
 

@@ -194,8 +194,11 @@ def _otherwise_named(
     helps: list[str] = []
     notes = [f"of the output it has no {several(names)}"]
     picks = _common_places(model, template, space)
+    component = _as_component(model, template)
     # names that a table knows stay, and wrappers go
-    if back is not None and (found is None or (template.family.inferred and not back[1].inferred)):
+    if component is not None:
+        helps.append(component)
+    elif back is not None and (found is None or (template.family.inferred and not back[1].inferred)):
         helps.append(_rename(template, back[0]))
     elif found is not None:
         helps.append(_rename(model, found[0]))
@@ -212,6 +215,22 @@ def _otherwise_named(
         notes=tuple(notes),
         help=tuple(helps),
     )
+
+
+def _as_component(model: Model, template: Model) -> str | None:
+    """What to do about a model that is one component of a pipeline, which is the template."""
+    if not template.checkpoint.is_pipeline or model.checkpoint.is_pipeline:
+        return None
+    for part in template.checkpoint.parts:
+        inside = [name.removeprefix(part.prefix) for name in template.tensors if name.startswith(part.prefix)]
+        place = _place(f"{part.prefix}*", template.space)
+        alone = f"give it to that in a statement of its own: `{place} = …`"
+        if all(part.prefix + name in model.tensors for name in inside):
+            return f"it has `{part.folder}` alone: {alone}"
+        if all(name in model.tensors for name in inside):
+            rename = _rename(model, {"*": f"{part.prefix}*"})
+            return f"it is what `{part.folder}` is of `{template.label}`: {rename}, and {alone}"
+    return None
 
 
 def _rename(model: Model, rename: Mapping[str, str]) -> str:

@@ -22,11 +22,7 @@ class LayerShapes:
     def __init__(self, template: Model, space: Space, sources: Mapping[str, Sources]) -> None:
         self._template, self._space, self._sources = template, space, sources
         self._known: dict[tuple[str, str], frozenset[Shape]] = {}
-        self._moved = any(
-            source is not None and source != (template, j)
-            for found in sources.values()
-            for j, source in enumerate(found)
-        )
+        self._moved = any(source != (template, j) for found in sources.values() for j, source in enumerate(found))
 
     def expected(self, name: str) -> Shape | None:
         """The shape; None for a tensor that no layer of the template has the like of."""
@@ -38,10 +34,10 @@ class LayerShapes:
         stack, layer, rest = at
         sources = self._sources.get(stack.name, [])
         source = sources[layer] if layer < len(sources) else None
-        if source is None or (source == (self._template, layer) and own is not None):
+        if own is not None and source in (None, (self._template, layer)):
             return own
         known = self._of_slot(stack, rest)
-        found = source[0].find(f"{stack.head}{source[1]}.{rest}")
+        found = source[0].find(f"{stack.head}{source[1]}.{rest}") if source is not None else None
         if found is not None and found[1].shape in known:
             return found[1].shape
         return own if own is not None or len(known) != 1 else next(iter(known))

@@ -303,12 +303,12 @@ class OutputBuilder:
         expected = self._shapes.expected(name)
         axis = self._template.family.vocabulary.get(name)
         if node.shape is None:
-            if expected is None:
+            if like is None:
                 message = f"a plain number can't tell the shape of `{name}`"
                 help = f'give it a tensor: `"{name}" = …`'
                 self._report(finding("E0307", message, span, "a number", help=help), name)
                 return None
-            node = self.graph.add("fill", (node,), (), "tensor", expected)
+            node = self.graph.add("fill", (node,), (), "tensor", like[1].shape)
         elif node.kind == "mask":
             node = self.graph.apply("number", (node,))
         assert node.shape is not None

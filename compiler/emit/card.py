@@ -89,7 +89,7 @@ def provenance(
             "layout": m.layout,
             "parameters": m.parameters,
             "headers_sha256": fingerprint(m),
-            "files": [{"name": f.path.rsplit("/", 1)[-1], **state(f), "key": file_key(f)} for f in m.checkpoint.files],
+            "files": [{"name": _named(f, m), **state(f), "key": file_key(f)} for f in m.checkpoint.files],
         }
         for m in recipe.inputs
     ]
@@ -112,6 +112,12 @@ def provenance(
         "copied_from_template": len(elaboration.copied),
     }
     return json_text(data)
+
+
+def _named(file: InputFile, model: Model) -> str:
+    """The name of an input's file in its folder."""
+    inside = file.path.removeprefix(f"{model.checkpoint.location}/")
+    return inside if inside != file.path else file.path.rsplit("/", 1)[-1]
 
 
 def state(file: InputFile) -> dict[str, int]:

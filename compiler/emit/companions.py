@@ -44,6 +44,9 @@ TOKENIZER = (
 )
 """Names of tokenizer files; they come from `output(tokenizer=…)` where that is given."""
 
+DOCUMENTS = ("spk_dict.pt", "mel_filters.npz")
+"""Files that are called as weights are, and that a model is loaded with: voices, filters."""
+
 LEFT_BEHIND = (
     "*.safetensors",
     "*.index.json",
@@ -112,7 +115,7 @@ def companions(catalog: Catalog, origin: Model, settings: Settings, elaboration:
         text, uncounted = config_text(elaboration, settings, origin, config)
         documents = {CONFIG: text, **documents}
         warnings += uncounted
-    documents |= part_configs(catalog, elaboration, origin)
+    documents |= part_configs(elaboration, origin)
     _chat_template(catalog, origin, owner, settings, copied, documents)
     return Companions(
         tuple(Tagalong(path, name) for name, path in sorted(copied.items()) if name not in documents),
@@ -127,7 +130,7 @@ def _from(model: Model, *, tokenizer: bool) -> dict[str, str]:
     return {
         name: f"{location}/{name}"
         for name in sorted(model.checkpoint.extras)
-        if _is(name, TOKENIZER) == tokenizer and not _is(name, LEFT_BEHIND)
+        if _is(name, TOKENIZER) == tokenizer and (name in DOCUMENTS or not _is(name, LEFT_BEHIND))
     }
 
 

@@ -11,6 +11,7 @@ __all__ = [
     "calls",
     "expressions",
     "extensions",
+    "parts",
     "scopes",
     "settings",
     "standard_library",

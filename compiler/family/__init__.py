@@ -8,6 +8,7 @@ __all__ = [
     "architectures",
     "config_keys",
     "config_rules",
+    "expected",
     "family",
     "folding",
     "layer_facts",

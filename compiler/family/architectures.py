@@ -37,16 +37,18 @@ _TIED_HEADS: Mapping[str, str] = {
 def has_head(config: Mapping[str, Any]) -> bool:
     """Whether the architecture has an output head at all: an encoder, a classifier or a bare model
     has nothing tied."""
-    architectures = config.get("architectures")
-    return not isinstance(architectures, Sequence) or not architectures or names_head(config)
+    return architecture_of(config) is None or names_head(config)
 
 
 def names_head(config: Mapping[str, Any]) -> bool:
     """Whether an architecture is named, and it is one with an output head."""
+    return str(architecture_of(config) or "").endswith(_HEADED)
+
+
+def architecture_of(config: Mapping[str, Any]) -> object | None:
+    """What a config names first as its architecture."""
     architectures = config.get("architectures")
-    if not isinstance(architectures, Sequence) or not architectures:
-        return False
-    return str(architectures[0]).endswith(_HEADED)
+    return architectures[0] if isinstance(architectures, Sequence) and architectures else None
 
 
 def tied_head(config: Mapping[str, Any]) -> str:

@@ -1,13 +1,15 @@
 """Families of models: what their tensors are called, which are tied, how deep their stacks are.
 
-The table itself is data, `families/*.toml`, one entry per file; a family that is not in it is
-inferred from the tensor names (`infer.py`). All names here are CANONICAL: those under which current
-transformers stores the family. The names of other exporters are brought to these by the family's
-layouts (`layouts.py`).
+The tables themselves are data: `families/*.toml`, written by hand, one entry per file, and before
+all others where they know a model; then `model_types.toml`, generated from transformers. A family
+that is in neither is inferred from the tensor names (`infer.py`). All names here are CANONICAL:
+those under which current transformers stores the family. The names of other exporters are brought
+to these by the family's layouts (`layouts.py`).
 """
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import tomllib
 from collections.abc import Collection, Iterator, Mapping
@@ -17,7 +19,10 @@ from types import MappingProxyType
 from typing import Any
 
 from ...grammar.records import dataclass
-from .infer import Entry, infer
+from .architectures import architecture_of, has_head, names_head
+from .expected import Expected, expected_of, section_of
+from .infer import infer
+from .model_types import Entry, entry_of, overlaid, transformers_version, type_of
 from .patterns import any_of, kind_of, pattern, split
 
 
@@ -102,7 +107,7 @@ class Layout:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Family:
-    """One entry of the table, or an inferred one.
+    """One entry of a table, or an inferred one.
 
     - `places`: model-level role (`embed`, `head`, `norm`, …) to module paths or tensor names.
     - `roles`: role below a layer to module paths relative to the layer; `stack_roles` adds to and
@@ -113,7 +118,10 @@ class Family:
     - `vocabulary`: tensors with a vocabulary axis, and which one; `vocab_key`: the config's key for
       its length.
     - `experts_key`: the config's number of experts. `defaults`: what its silence about a key means.
-    - `inferred`: from tensor names, not from the table.
+    - `inferred`: from tensor names, not from a table. `expected`: what a config makes a loader
+      expect, None where that is not known.
+    - `version`: of transformers, where the entry was generated from it. It is that of one
+      architecture then, if `architectures` has the model's.
 
     Config keys are dotted where nested.
     """
@@ -135,11 +143,26 @@ class Family:
     defaults: Mapping[str, Any]
     layouts: tuple[Layout, ...]
     inferred: bool = False
+    version: str | None = None
+    expected: Expected | None = None
 
     def roles_of(self, stack: str) -> Mapping[str, tuple[str, ...]]:
         """The roles below a layer of the named stack."""
         own = self.stack_roles.get(stack)
         return {**self.roles, **own} if own else self.roles
+
+    def is_of(self, config: Mapping[str, Any]) -> bool:
+        """Whether the entry is known to be that of the config's architecture: what it lacks, such a
+        model lacks."""
+        return self.version is not None and architecture_of(config) in self.architectures
+
+    def may_have_head(self, config: Mapping[str, Any]) -> bool:
+        """Whether the config's architecture has an output head, for all that is known."""
+        return "head" in self.places if self.is_of(config) else has_head(config)
+
+    def has_head(self, config: Mapping[str, Any]) -> bool:
+        """Whether the config's architecture is known to have an output head."""
+        return "head" in self.places if self.is_of(config) else names_head(config)
 
     def is_optional(self, name: str) -> bool:
         """Whether the canonical tensor may be absent in a model."""
@@ -174,23 +197,26 @@ def family_for(config: Mapping[str, Any] | None, names: Collection[str]) -> Fami
     """The family of a checkpoint by its config's `architectures`, then `model_type`, then by its
     tensor names.
 
-    What the config claims counts only where the family's layers are, so that a wrong or borrowed
-    config, and that of a text model which is a part of this one, lead to inference and not to a
-    family whose stacks hold no tensor. Raises nothing on strange configs.
+    Of what the config claims a table written by hand counts before the generated one. A claim
+    counts only where the family's layers are, so that a wrong or borrowed config, and that of a
+    text model which is a part of this one, lead to inference and not to a family whose stacks hold
+    no tensor. Raises nothing on strange configs.
     """
+    given = config.get("architectures") if config else None
+    architecture = given[0] if isinstance(given, list) and given and isinstance(given[0], str) else None
     for claim in _claims(config):
         if _bears_out(claim, names):
-            return claim
-    return build(infer(names, config), inferred=True)
+            return _informed(claim, architecture)
+    return _informed(build(infer(names, config), inferred=True), architecture)
 
 
 def families() -> Mapping[str, Family]:
-    """The whole table by family name, in alphabetical order. Parses every entry; `family_for` only
-    what it needs."""
+    """The table written by hand by family name, in alphabetical order. Parses every entry;
+    `family_for` only what it needs."""
     return MappingProxyType({name: _load(name) for name in sorted(_texts())})
 
 
-def build(entry: Entry, *, inferred: bool = False) -> Family:
+def build(entry: Entry, *, inferred: bool = False, version: str | None = None) -> Family:
     """A family from an entry's data. Raises KeyError or ValueError where the entry is malformed."""
     return Family(
         name=entry["name"],
@@ -222,6 +248,7 @@ def build(entry: Entry, *, inferred: bool = False) -> Family:
         defaults=MappingProxyType(dict(entry.get("defaults", {}))),
         layouts=tuple(_layout(name, data) for name, data in entry.get("layouts", {}).items()),
         inferred=inferred,
+        version=version,
     )
 
 
@@ -253,19 +280,15 @@ def _load(name: str) -> Family:
 
 
 def _entry(name: str) -> Entry:
-    """An entry's data. One that is `like` another states what differs.
-
-    Its tables add to the other's, an empty list taking a key away; its values replace the other's.
-    """
+    """An entry's data. One that is `like` another states what differs."""
     own: Entry = tomllib.loads(_texts()[name])
-    if "like" not in own:
-        return own
-    entry = _entry(own.pop("like"))
-    for key, value in own.items():
-        if isinstance(value, dict) and key in entry:
-            value = {k: v for k, v in {**entry[key], **value}.items() if v != []}
-        entry[key] = value
-    return entry
+    return overlaid(_entry(own.pop("like")), own) if "like" in own else own
+
+
+@functools.cache
+def _generated(kind: str, architecture: str | None) -> Family | None:
+    entry = entry_of(kind, architecture)
+    return build(entry, version=transformers_version()) if entry is not None else None
 
 
 def _layout(name: str, data: Mapping[str, Any]) -> Layout:
@@ -299,6 +322,25 @@ def _with_whole_text(places: Mapping[str, tuple[str, ...]], stacks: Collection[s
     return MappingProxyType({**places, "text": (*text, *dict.fromkeys(rest))})
 
 
+@functools.lru_cache(maxsize=64)
+def _informed(family: Family, architecture: str | None) -> Family:
+    """A family with what is known of an architecture: what it expects, what its layers are by the
+    config, and what silence of that means."""
+    entry = section_of(architecture) if architecture is not None else None
+    if entry is None:
+        return family
+    facts = entry.get("facts", {})
+    stacks = []
+    for stack in family.stacks:
+        own = facts.get(stack.prefix.removesuffix(".{i}"))
+        if own is not None and (family.inferred or not stack.facts):
+            known = tuple(LayerFact(fact.get("items"), fact.get("rule")) for fact in own)
+            stack = dataclasses.replace(stack, facts=known)
+        stacks.append(stack)
+    defaults = MappingProxyType({**entry.get("defaults", {}), **family.defaults})
+    return dataclasses.replace(family, stacks=tuple(stacks), defaults=defaults, expected=expected_of(entry))
+
+
 # --- which entry ---------------------------------------------------------------------------------
 
 
@@ -309,26 +351,35 @@ def _claims(config: Mapping[str, Any] | None) -> Iterator[Family]:
     for level in (config, config.get("text_config") if config else None):
         if not isinstance(level, Mapping):
             continue
-        architectures = level.get("architectures")
-        named = (
-            [by_architecture.get(a) for a in architectures if isinstance(a, str)]
-            if isinstance(architectures, list)
-            else []
-        )
+        given = level.get("architectures")
+        architectures = [a for a in given if isinstance(a, str)] if isinstance(given, list) else []
         kind = level.get("model_type")
+        named = [by_architecture.get(a) for a in architectures]
         named.append(by_type.get(kind) if isinstance(kind, str) else None)
         for name in named:
             if name is not None and name not in seen:
                 seen.add(name)
                 yield _load(name)
+        first = architectures[0] if architectures else None
+        if not isinstance(kind, str) and first is not None:
+            kind = type_of(first)
+        generated = _generated(kind, first) if isinstance(kind, str) else None
+        if generated is not None:
+            yield generated
 
 
 def _bears_out(family: Family, names: Collection[str]) -> bool:
-    """Whether any tensor lies in a layer of the family's stacks, in any of its layouts.
+    """Whether any tensor lies in a layer of the family's stacks, in any of its layouts; where it has
+    a text model or but one main stack, in one of that.
 
-    A loose place is no evidence: an `lm_head` at the root is in models of all kinds.
+    A loose place is no evidence: an `lm_head` at the root is in models of all kinds. But of a
+    family without stacks there is nothing else than its embedding.
     """
-    if any(stack_index(family, name) is not None for name in names):
+    if not family.stacks:
+        embeds = family.places.get("embed", ())
+        return not embeds or any(name.startswith(f"{embed}.") for embed in embeds for name in names)
+    main = {stack.name for stack in family.stacks} & {"layers", "text.layers"}
+    if any((at := stack_index(family, name)) is not None and (not main or at[0].name in main) for name in names):
         return True
     kinds = {kind_of(texts) for texts in {split(name)[0] for name in names}}
     return any(pattern(layout.detector).match(kind) is not None for layout in family.layouts for kind in kinds)

@@ -16,10 +16,8 @@ from typing import Any
 from ...grammar.records import dataclass
 from .architectures import has_head, tied_head
 from .config_keys import config_value
+from .model_types import Entry
 from .patterns import enclosing, split
-
-Entry = dict[str, Any]
-"""The data of an entry, of the same form as `families/*.toml`."""
 
 # Names by role, the most telling first. A module's name is compared as a whole, without regard to
 # case.
@@ -41,13 +39,25 @@ _PROJECTIONS = {
 }
 _FEED = {
     "gate": ("gate_proj", "w1", "wi_0", "wg"),
-    "up": ("up_proj", "w3", "wi_1", "wi", "fc1", "c_fc", "dense_h_to_4h", "fc_in", "lin1", "linear_1"),
-    "down": ("down_proj", "w2", "wo", "fc2", "c_proj", "dense_4h_to_h", "fc_out", "lin2", "linear_2"),
+    "up": (
+        "up_proj",
+        "w3",
+        "wi_1",
+        "wi",
+        "fc1",
+        "c_fc",
+        "dense_h_to_4h",
+        "fc_in",
+        "lin1",
+        "linear_1",
+        "intermediate_dense",
+    ),
+    "down": ("down_proj", "w2", "wo", "fc2", "c_proj", "dense_4h_to_h", "fc_out", "lin2", "linear_2", "output_dense"),
     "gate_up": ("gate_up_proj", "wi_fused"),
 }
 _NORM_1 = (
     "input_layernorm", "attention_norm", "self_attn_layer_norm", "attn_norm", "layernorm_before", "layer_norm1",
-    "norm1", "ln_1", "ln1", "ln", "norm", "sa_layer_norm",
+    "norm1", "ln_1", "ln1", "ln", "norm", "sa_layer_norm", "operator_norm", "layer_norm",
 )  # fmt: skip
 _NORM_2 = (
     "pre_feedforward_layernorm", "post_attention_layernorm", "ffn_norm", "mlp_norm", "layernorm_after", "layer_norm2",
@@ -148,12 +158,14 @@ class _Run:
     relative to the layer.
 
     `experts` is the path of an expert, numbered `{e}`; `tails` are the modules of an expert.
+    `fused` are tensors that hold a part of all experts.
     """
 
     numbers: set[str] = field(default_factory=set)
     modules: dict[str, None] = field(default_factory=dict)
     experts: str | None = None
     tails: dict[str, None] = field(default_factory=dict)
+    fused: dict[str, None] = field(default_factory=dict)
     seen: set[tuple[str, ...]] = field(default_factory=set)
 
     @property
@@ -178,7 +190,10 @@ class _Run:
         else:
             # further numbers are sublayers (T5), which differ from each other: kept as they are
             rest = "".join(text + number for text, number in zip(texts[1:], (*numbers[1:], ""), strict=True))
-            self.modules[_module_of(rest)] = None
+            module = _module_of(rest)
+            self.modules[module] = None
+            if module.rpartition(".")[2].lower() in _EXPERTS:
+                self.fused[rest.strip(".")] = None
 
     @property
     def layered(self) -> bool:
@@ -279,6 +294,15 @@ def _says(part: str, words: Sequence[str]) -> bool:
 # --- roles ---------------------------------------------------------------------------------------
 
 
+def roles_below(tails: Iterable[str]) -> tuple[dict[str, list[str]], str | None]:
+    """Roles below a layer, and the path of an expert, from the names that its tensors have there."""
+    run = _Run()
+    for tail in tails:
+        texts, numbers = split(f"layer.0.{tail}")
+        run.add(texts, numbers)
+    return _roles(run), run.experts
+
+
 def _roles(run: _Run) -> dict[str, list[str]]:
     """Roles below a layer, as module paths relative to it."""
     paths = list(run.modules)
@@ -295,8 +319,15 @@ def _roles(run: _Run) -> dict[str, list[str]]:
         roles |= _leaves("mlp", mlp, paths, _FEED)
         if "mlp.gate" in roles and "mlp.up" not in roles:
             roles["mlp.up"] = roles.pop("mlp.gate")  # w1 and w2 without w3: nothing is gated
-    if run.experts is not None:
-        home = run.experts.removesuffix(".{e}")
+    else:
+        # in the layers of BART and its kin the two stand by themselves
+        direct = [path for path in paths if "." not in path]
+        two = {f"mlp.{name}": _module(direct, _FEED[name]) for name in ("up", "down")}
+        found = {role: [path] for role, path in two.items() if path is not None}
+        if len(found) == 2:
+            roles |= {"mlp": [path for (path,) in found.values()], **found}
+    home = run.experts.removesuffix(".{e}") if run.experts else next((_module_of(name) for name in run.fused), None)
+    if home is not None:
         roles["experts"] = [home]
         router = _leaf(home.rpartition(".")[0], paths, _ROUTER)
         if router is not None:
@@ -304,11 +335,16 @@ def _roles(run: _Run) -> dict[str, list[str]]:
         shared = _leaf(home.rpartition(".")[0], paths, _SHARED)
         if shared is not None:
             roles["shared_experts"] = [shared]
+        parts = run.tails if run.experts else [name for name in run.fused if _module_of(name) == home]
         for name, words in _FEED.items():
-            tail = next((t for w in words for t in run.tails if t.lower() == w), None)
-            if tail:
-                roles[f"experts.{name}"] = [tail]
-    return roles | _norms(paths) | (_BERT if all(p in paths for p in _BERT["mlp"]) else {})
+            part = next((p for w in words for p in parts if p.rpartition(".")[2].lower() == w), None)
+            if part:
+                roles[f"experts.{name}"] = [part]
+    roles |= _norms(paths)
+    for role, part in (("norm1", "attn"), ("norm_cross", "cross_attn"), ("norm2", "mlp")):
+        beside = _norm_beside(roles[part][0], paths) if part in roles and role not in roles else None
+        roles |= {role: [beside]} if beside else {}
+    return roles | (_BERT if all(p in paths for p in _BERT["mlp"]) else {})
 
 
 def _norms(paths: Sequence[str]) -> dict[str, list[str]]:
@@ -319,6 +355,13 @@ def _norms(paths: Sequence[str]) -> dict[str, list[str]]:
         out["norm1_post"] = _module(direct, ("post_attention_layernorm",))
         out["norm2_post"] = _module(direct, ("post_feedforward_layernorm",))
     return {role: [path] for role, path in out.items() if path is not None}
+
+
+def _norm_beside(part: str, paths: Sequence[str]) -> str | None:
+    """The norm of a sublayer that is a module of its own, as in T5: `layer.0.layer_norm` beside
+    `layer.0.SelfAttention`."""
+    holder = part.rpartition(".")[0]
+    return next((p for p in paths if holder and p == f"{holder}.layer_norm"), None)
 
 
 def _module(paths: Iterable[str], words: Sequence[str]) -> str | None:

@@ -23,6 +23,7 @@ from .weight_names import PICKLED, SAFETENSORS, Kind, choose, is_weight, no_vari
 MAX_INDEX = 100 << 20
 """The longest index.json accepted, in bytes."""
 
+_MOST_NAMED = 5
 _BLOB = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
 
 
@@ -189,9 +190,24 @@ def _fail_empty(folder: str, names: list[str]) -> None:
     if pickles:
         raise pickle_error(folder, pickles[0])
     help = "name a folder that holds `model.safetensors`, or `model.safetensors.index.json` with its shards"
+    inside = _folders_with_weights(folder)
+    if inside:
+        listed = ", ".join(f"`{show(name)}`" for name in inside[:_MOST_NAMED]) + ", …" * (len(inside) > _MOST_NAMED)
+        help = f'there are weights in folders below: {listed}; name one, `subfolder="{show(inside[0])}"`'
     if any(name.startswith("adapter_") for name in names):
         help = "this is an adapter: name its base with `model(…)`, and add `lora(…)` of this folder to it"
     raise CatalogError("E0406", "no safetensors file in this folder", file=folder, help=(help,))
+
+
+def _folders_with_weights(folder: str) -> list[str]:
+    found = []
+    for entry in sorted(os.scandir(folder), key=lambda e: e.name):
+        if entry.is_dir() and not entry.name.startswith("."):
+            try:
+                found += [entry.name] if any(name.endswith(".safetensors") for name in os.listdir(entry.path)) else []
+            except OSError:
+                continue
+    return found
 
 
 def _fail_unread(folder: str, names: list[str]) -> None:

@@ -25,7 +25,7 @@ from ..formats.safetensors import Header
 from .adapter_files import ADAPTER_CONFIG, ADAPTER_PICKLE, ADAPTER_WEIGHTS, no_adapter
 from .documents import read_beginning, read_json, read_text
 from .folders import Weights, check_inside, pickle_error, survey
-from .weight_names import pickled
+from .weight_names import pickled, stem_of
 from .weights import read_weights
 
 MAX_CONFIG = 10 << 20
@@ -225,7 +225,8 @@ def _read_file(path: str, allow_pickle: bool, key: str | None, variant: str | No
     if variant is not None:
         way = "name the file of that variant, without `variant`"
         raise CatalogError("E0483", "one file has no variants: those are files of a folder", file=path, help=(way,))
-    return _checkpoint(path, [(OWN, (read_weights(path, 0, key),))], chosen=(key, variant))
+    part = Part("", stem_of(name))
+    return replace(_checkpoint(path, [(part, (read_weights(path, 0, key),))]), chosen=(key, variant))
 
 
 def _read_folder(location: str, allow_pickle: bool, key: str | None, variant: str | None) -> Checkpoint:
@@ -238,10 +239,14 @@ def _read_folder(location: str, allow_pickle: bool, key: str | None, variant: st
         _check_agreement(place, found, headers)
         parts.append((found.part, headers))
         count += len(headers)
-    config = None
-    if "config.json" in folder.extras:
-        config = read_json(os.path.join(location, "config.json"), limit=MAX_CONFIG, code="E0430")
-    return _checkpoint(location, parts, config, folder.extras, (key, variant))
+    places = [("", "config.json"), *((p.folder, f"{p.folder}/config.json") for p, _ in parts if p.folder)]
+    configs = {
+        at: read_json(os.path.join(location, *name.split("/")), limit=MAX_CONFIG, code="E0430")
+        for at, name in places
+        if name in folder.extras
+    }
+    config = configs.pop("", None)
+    return replace(_checkpoint(location, parts, config, folder.extras), below=configs, chosen=(key, variant))
 
 
 def _check_agreement(location: str, folder: Weights, headers: tuple[Header, ...]) -> None:
@@ -272,7 +277,6 @@ def _checkpoint(
     parts: Sequence[tuple[Part, tuple[Header, ...]]],
     config: Mapping[str, Any] | None = None,
     extras: tuple[str, ...] = (),
-    chosen: tuple[str | None, str | None] = (None, None),
 ) -> Checkpoint:
     tensors: dict[str, StoredTensor] = {}
     metadata: dict[str, str] = {}
@@ -294,4 +298,4 @@ def _checkpoint(
     shared = any(header.shared for header in headers)
     passed_over = tuple(dict.fromkeys(name for header in headers for name in header.passed_over))
     where = tuple(part for part, _ in parts)
-    return Checkpoint(location, files, tensors, config, metadata, extras, None, shared, passed_over, where, chosen)
+    return Checkpoint(location, files, tensors, config, metadata, extras, None, shared, passed_over, where)

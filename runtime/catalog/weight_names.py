@@ -7,6 +7,7 @@ import re
 from collections.abc import Callable, Sequence
 
 from ...compiler.checkpoint.catalog import CatalogError
+from ...compiler.emit.companions import DOCUMENTS
 from ...grammar.records import dataclass
 from ..files.faults import show
 
@@ -21,12 +22,13 @@ _INDEX = re.compile(r"(?P<stem>.+)\.index(\.(?P<variant>[\w-]+))?\.json")
 
 def pickled(name: str) -> bool:
     """Whether a file of this name or path holds weights as a pickle."""
-    return name.endswith(_PICKLES) and not _PICKLED_STATES.fullmatch(os.path.basename(name))
+    base = os.path.basename(name)
+    return name.endswith(_PICKLES) and base not in DOCUMENTS and not _PICKLED_STATES.fullmatch(base)
 
 
 def is_weight(name: str) -> bool:
     """Whether a file of this name holds weights in some form, or is an index of such files."""
-    return name.endswith(_OTHER_WEIGHTS) or _INDEX.fullmatch(name) is not None
+    return (name.endswith(_OTHER_WEIGHTS) and name not in DOCUMENTS) or _INDEX.fullmatch(name) is not None
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +67,7 @@ def choose(folder: str, names: Sequence[str], kind: Kind, variant: str | None) -
     Raises CatalogError (E0483) where there are several and nothing plain.
     """
     visible = [name for name in names if not name.startswith((".", "adapter_"))]
-    if variant is not None:
+    if variant:
         for stem in kind.stems:
             found = _called(visible, kind, stem, variant)
             if found is not None:
@@ -84,7 +86,8 @@ def choose(folder: str, names: Sequence[str], kind: Kind, variant: str | None) -
     variants = {name: called for name in visible if (called := _variant_of(name, kind)) is not None}
     loose = tuple(name for name in visible if kind.holds(name) and name not in variants)
     if loose:
-        return Chosen(loose, None, kind.stems[0], None)
+        own = next((s for s in kind.stems if all(name.startswith(s) for name in loose)), kind.stems[0])
+        return Chosen(loose, None, _stem(own), None)
     several = sorted({each for _, each in variants.values()})
     if len(several) > 1 or (several and variant is not None):
         raise no_variant(folder, variant, several)
@@ -114,7 +117,10 @@ def _called(names: Sequence[str], kind: Kind, stem: str, variant: str | None) ->
     file, index = f"{stem}{middle}{kind.suffix}", f"{stem}{kind.suffix}.index{middle}.json"
     if file in names:
         return Chosen((file,), None, _stem(stem), variant)
-    return Chosen((), index, _stem(stem), variant) if index in names else None
+    if index in names:
+        return Chosen((), index, _stem(stem), variant)
+    shards = tuple(n for n in names if kind.holds(n) and _variant_of(n, kind) == (stem, variant)) if variant else ()
+    return Chosen(shards, None, _stem(stem), variant) if shards else None
 
 
 def _variant_of(name: str, kind: Kind) -> tuple[str, str] | None:
@@ -129,6 +135,11 @@ def _variant_of(name: str, kind: Kind) -> tuple[str, str] | None:
             if found is not None:
                 return stem, found[1]
     return None
+
+
+def stem_of(file: str) -> str:
+    """What an output's files are called in place of a file of this name."""
+    return _stem(file.partition(".")[0])
 
 
 def _stem(stem: str) -> str:

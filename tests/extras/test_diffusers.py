@@ -5,11 +5,22 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import diffusers
 import mergec
 import pytest
 import torch
 import transformers
-from diffusers import AutoencoderKL, DDIMScheduler, DiffusionPipeline, StableDiffusionPipeline, UNet2DConditionModel
+from diffusers import (
+    AutoencoderKL,
+    DDIMScheduler,
+    DiffusionPipeline,
+    FlowMatchEulerDiscreteScheduler,
+    FluxPipeline,
+    FluxTransformer2DModel,
+    StableDiffusionPipeline,
+    UNet2DConditionModel,
+)
+from mergec.compiler.checkpoint.image_models import SINGLE_FILES
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 COMPONENTS = ("unet", "vae", "text_encoder")
@@ -162,3 +173,49 @@ def test_the_dtype_of_an_encoder_follows(tmp_path: Path) -> None:
     config = json.loads((tmp_path / "out/text_encoder/config.json").read_text())
     assert {config.get("dtype"), config.get("torch_dtype")} <= {"bfloat16", None}
     assert DiffusionPipeline.from_pretrained(tmp_path / "out", torch_dtype=torch.bfloat16)
+
+
+def flux(folder: Path, seed: int) -> Path:
+    """A Flux of the smallest kind: two encoders of texts, one of them a T5 with a tie, and a
+    transformer."""
+    torch.manual_seed(seed)
+    transformer = FluxTransformer2DModel(
+        patch_size=1, in_channels=4, num_layers=1, num_single_layers=1, attention_head_dim=16, num_attention_heads=2,
+        joint_attention_dim=32, pooled_projection_dim=32, axes_dims_rope=(4, 4, 8),
+    )  # fmt: skip
+    clip = transformers.CLIPTextModel(
+        transformers.CLIPTextConfig(
+            vocab_size=99, hidden_size=32, intermediate_size=24, num_hidden_layers=2, num_attention_heads=2
+        )
+    )
+    t5 = transformers.T5EncoderModel(
+        transformers.T5Config(vocab_size=99, d_model=32, d_ff=24, d_kv=8, num_layers=2, num_heads=2)
+    )
+    vae = AutoencoderKL(
+        in_channels=3, out_channels=3, latent_channels=1, block_out_channels=(4,), norm_num_groups=1,
+        down_block_types=("DownEncoderBlock2D",), up_block_types=("UpDecoderBlock2D",), sample_size=16,
+        use_quant_conv=False, use_post_quant_conv=False,
+    )  # fmt: skip
+    FluxPipeline(
+        scheduler=FlowMatchEulerDiscreteScheduler(), vae=vae, text_encoder=clip, tokenizer=None, text_encoder_2=t5,
+        tokenizer_2=None, transformer=transformer,
+    ).save_pretrained(folder)  # fmt: skip
+    return folder
+
+
+def test_a_pipeline_with_two_encoders(tmp_path: Path) -> None:
+    a, b = (flux(tmp_path / name, seed) for seed, name in enumerate("ab"))
+    compiled = mergec.compile(lets(a, b) + "* = slerp(a, b, t=0)\ntext_encoder_2 = linear(a, b)", device="cpu")
+    assert not compiled.diagnostics
+    compiled.run(tmp_path / "out")
+    none = {"tokenizer": None, "tokenizer_2": None}
+    made, one, two = (DiffusionPipeline.from_pretrained(path, **none) for path in (tmp_path / "out", a, b))
+    assert_mean(made.text_encoder_2, one.text_encoder_2, two.text_encoder_2)
+    for name in ("transformer", "text_encoder", "vae"):
+        assert_mean(getattr(made, name), getattr(one, name), getattr(two, name), 0)
+    assert mergec.verify(tmp_path / "out", rerun="all").ok
+
+
+def test_the_class_that_converts_a_single_file_reads_such() -> None:
+    for _, _, reader in SINGLE_FILES:
+        assert callable(getattr(diffusers, reader).from_single_file)

@@ -1,8 +1,8 @@
 """What llama.cpp generates from a merged model is what transformers generates from it: the same
 tokens, each the likeliest, from logits that differ by rounding.
 
-llama-cpp-python comes as source alone and takes longer to compile than all tests take to run. So it
-is none of the extras, and these tests are skipped where it is not installed.
+llama-cpp-python comes as source alone, and takes six minutes of a core to compile. So it is none of
+the extras: `make generation` installs it, and these tests are skipped where it is not.
 """
 
 from __future__ import annotations

@@ -11,7 +11,14 @@ import pytest
 import torch
 import transformers
 from sentence_transformers import SentenceTransformer
-from sentence_transformers.sentence_transformer.modules import Dense, Normalize, Pooling, Transformer
+from sentence_transformers.sentence_transformer.modules import (
+    Dense,
+    Normalize,
+    Pooling,
+    Router,
+    StaticEmbedding,
+    Transformer,
+)
 from tokenizers import Tokenizer, models, pre_tokenizers
 
 WORDS = [f"w{k}" for k in range(40)]
@@ -112,3 +119,53 @@ def test_only_the_encoder_of_a_model_without_modules(tmp_path: Path) -> None:
     shutil.rmtree(plain)
     made = SentenceTransformer(str(tmp_path / "out"), device="cpu")
     assert embeddings(made).shape == (3, 8)
+
+
+def test_two_encoders_between_which_a_router_chooses(tmp_path: Path) -> None:
+    """Each lies in a folder that the router's own config names."""
+    made = []
+    for seed, name in enumerate("ab"):
+        routes = {
+            route: [Transformer(str(encoder(tmp_path / f"{name}-{route}", 10 * seed + k))), Pooling(16, "mean")]
+            for k, route in enumerate(("query", "document"))
+        }
+        router = Router.for_query_document(routes["query"], routes["document"])
+        SentenceTransformer(modules=[router, Normalize()], device="cpu").save(str(tmp_path / name))
+        made.append(tmp_path / name)
+    a, b = made
+    recipe = f'let a = model("{a}")\nlet b = model("{b}")\n* = linear(a, b)'
+    mergec.compile(recipe, device="cpu").run(tmp_path / "out")
+    out, expected = SentenceTransformer(str(tmp_path / "out"), device="cpu"), by_hand([a, b], [0.5, 0.5])
+    for encode in ("encode_query", "encode_document"):
+        found, wanted = (getattr(model, encode)(TEXTS) for model in (out, expected))
+        np.testing.assert_allclose(found, wanted, atol=1e-5)
+
+
+def test_static_embeddings(tmp_path: Path) -> None:
+    """Without config.json: a table of words, with its tokenizer beside it."""
+    words = Tokenizer.from_file(str(encoder(tmp_path / "words", 1) / "tokenizer.json"))
+    for seed, name in enumerate("ab"):
+        torch.manual_seed(seed)
+        module = StaticEmbedding(words, embedding_weights=np.random.default_rng(seed).normal(size=(44, 6)))
+        SentenceTransformer(modules=[module, Normalize()], device="cpu").save(str(tmp_path / name))
+    a, b = tmp_path / "a", tmp_path / "b"
+    mergec.compile(f'let a = model("{a}")\nlet b = model("{b}")\n* = linear(a, b)', device="cpu").run(tmp_path / "out")
+    found = embeddings(SentenceTransformer(str(tmp_path / "out"), device="cpu"))
+    np.testing.assert_allclose(found, embeddings(by_hand([a, b], [0.5, 0.5])), atol=1e-5)
+
+
+def test_a_stack_of_layers_keeps_its_modules(tmp_path: Path) -> None:
+    a, b = saved(tmp_path / "a", 1), saved(tmp_path / "b", 2)
+    recipe = (
+        f'let a = model("{a}")\nlet b = model("{b}")\n* = linear(a, b)\nlayers = stack(a.layers[0..1], b.layers[1])'
+    )
+    mergec.compile(recipe, device="cpu").run(tmp_path / "out")
+    made = SentenceTransformer(str(tmp_path / "out"), device="cpu")
+    one, two = (SentenceTransformer(str(path), device="cpu") for path in (a, b))
+    layers = [model[0].auto_model.encoder.layer for model in (made, one, two)]
+    assert len(layers[0]) == 3
+    for found, wanted in zip(layers[0], (layers[1][0], layers[1][1], layers[2][1]), strict=True):
+        assert all(torch.equal(found.state_dict()[name], t) for name, t in wanted.state_dict().items())
+    wanted = (one[2].linear.weight.double() + two[2].linear.weight.double()) / 2
+    torch.testing.assert_close(made[2].linear.weight.double(), wanted, atol=1e-6, rtol=0)
+    assert mergec.verify(tmp_path / "out", rerun="all").ok

@@ -23,6 +23,7 @@ GO_ALONG = [
     "video_preprocessor_config.json",
     "processor_config.json",
     "chat_template.jinja",
+    "spk_dict.pt",
 ]
 STAY = [
     "checkpoint-500/tokenizer_config.json",

@@ -118,6 +118,8 @@ def test_modules_with_weights_are_merged_and_others_copied(tmp_path: Path) -> No
     record = json.loads((tmp_path / "out/mergec.json").read_text())
     assert set(record["weights"]) == {"model.safetensors", "2_Dense/model.safetensors"}
     assert {"2_Dense.linear.weight", "2_Dense.linear.bias"} < set(record["tensors"])
+    read = ["model.safetensors", "2_Dense/model.safetensors"]
+    assert [[file["name"] for file in each["files"]] for each in record["inputs"]] == [read, read]
     assert 'library_name: "sentence-transformers"' in (tmp_path / "out/README.md").read_text()
 
 
@@ -226,6 +228,54 @@ def test_a_component_that_one_lacks_is_the_templates(tmp_path: Path) -> None:
     assert_mean(tmp_path / "out", {"vae": a["vae"]}, a)
 
 
+def test_a_component_of_another_shape_is_an_error(tmp_path: Path) -> None:
+    """The template's would be nobody's merge."""
+    pipeline(tmp_path / "a", 1)
+    pipeline(tmp_path / "b", 11)
+    put(tmp_path / f"b/unet/{STEM}.safetensors", drawn({"conv_in.weight": (5, 3, 2), "mid.0.weight": (5, 5)}, 1))
+    with pytest.raises(MergecError) as caught:
+        compiled(recipe(tmp_path, "* = linear(a, b)"))
+    assert set(codes(caught)) == {"E0306", "E0307"}
+
+
+def test_a_statement_about_a_part_says_whose_it_is(tmp_path: Path) -> None:
+    a, _ = embedder(tmp_path / "a", 1), embedder(tmp_path / "b", 2, None)
+    made = compiled(recipe(tmp_path, 'output(like=a)\n* = linear(a, b)\n"2_Dense.*" = 2*a'))
+    assert not made.diagnostics
+    made.run(tmp_path / "out")
+    found = load_file(tmp_path / "out/2_Dense/model.safetensors")
+    assert all(torch.equal(found[name], 2 * tensor) for name, tensor in a["2_Dense"].items())
+
+
+def test_two_single_files_of_image_models_are_merged_as_any_other(tmp_path: Path) -> None:
+    made = {}
+    for seed, name in enumerate("ab"):
+        made[name] = {"": drawn({"model.diffusion_model.input_blocks.0.0.weight": (4, 4)}, seed)}
+        put(tmp_path / f"{name}.safetensors", made[name][""])
+    text = f'let a = model("{tmp_path}/a.safetensors")\nlet b = model("{tmp_path}/b.safetensors")\n* = linear(a, b)'
+    compiled(text).run(tmp_path / "out")
+    assert_mean(tmp_path / "out", made["a"], made["b"])
+
+
+def test_a_component_that_lies_elsewhere(tmp_path: Path) -> None:
+    a, b = pipeline(tmp_path / "a", 1), pipeline(tmp_path / "b", 11)
+    lets = f'let a = model("{tmp_path}/a")\nlet u = model("{tmp_path}/b/unet", rename={{"*": "unet.*"}})\n'
+    made = compiled(lets + "* = a\nunet = linear(a, u)")
+    assert not made.diagnostics
+    made.run(tmp_path / "out")
+    assert_mean(tmp_path / "out", {"unet": a["unet"]}, b)
+    assert_mean(tmp_path / "out", {name: a[name] for name in ("vae", "text_encoder")}, a)
+    # what the errors say leads there
+    for source, said in ((lets, "it has `unet` alone"), (lets.replace(', rename={"*": "unet.*"}', ""), "it is what")):
+        with pytest.raises(MergecError) as caught:
+            compiled(source + "* = linear(a, u)")
+        assert codes(caught) == ["E0478"]
+        (help,) = caught.value.diagnostics[0].help
+        assert help.startswith(said)
+        assert help.endswith("in a statement of its own: `unet = …`")
+    assert f'`model("{tmp_path}/b/unet", rename={{"*": "unet.*"}})`' in help
+
+
 def test_masks_differ_between_components_of_the_same_names(tmp_path: Path) -> None:
     """A mask is keyed by the tensor's whole name, and a component's tensors have that of the
     component before theirs."""
@@ -234,6 +284,20 @@ def test_masks_differ_between_components_of_the_same_names(tmp_path: Path) -> No
     compiled(recipe(tmp_path, "* = where(keep(b, 0.5), a, 0)")).run(tmp_path / "out")
     unet, vae = (load_file(tmp_path / f"out/{name}/{STEM}.safetensors")["mid.0.weight"] for name in ("unet", "vae"))
     assert not torch.equal(unet == 0, vae == 0)
+
+
+def test_a_component_that_is_quantised_is_only_copied(tmp_path: Path) -> None:
+    """Its config alone says so: bits can be packed in any dtype."""
+    pipeline(tmp_path / "a", 1)
+    pipeline(tmp_path / "b", 11)
+    for name in "ab":
+        (tmp_path / name / "unet/config.json").write_text(
+            json.dumps({"quantization_config": {"quant_method": "bitsandbytes", "load_in_4bit": True}})
+        )
+    with pytest.raises(MergecError) as caught:
+        compiled(recipe(tmp_path, "* = linear(a, b)"))
+    assert codes(caught) == ["E0456"]
+    compiled(recipe(tmp_path, "* = a")).run(tmp_path / "out")
 
 
 def test_the_dtype_that_a_components_config_says(tmp_path: Path) -> None:
@@ -341,6 +405,30 @@ def test_a_link_that_leaves_the_folder_is_refused(tmp_path: Path) -> None:
     (tmp_path / "a/modules.json").write_text('[{"path": ""}, {"path": "2_Dense"}]')
     with pytest.raises(MergecError) as caught:
         compiled(f'let a = model("{tmp_path}/a")\n* = a')
+    assert codes(caught) == ["E0408"]
+
+
+def test_a_snapshot_in_the_hubs_cache(tmp_path: Path) -> None:
+    """It consists of links into the folder of blobs beside it."""
+    a = pipeline(tmp_path / "plain", 1)
+    repository = tmp_path / "models--org--pipe"
+    snapshot = repository / "snapshots/abc"
+    (repository / "blobs").mkdir(parents=True)
+    for number, name in enumerate(files(tmp_path / "plain")):
+        blob = repository / "blobs" / f"{number:040x}"
+        (tmp_path / "plain" / name).rename(blob)
+        (snapshot / name).parent.mkdir(parents=True, exist_ok=True)
+        (snapshot / name).symlink_to(os.path.relpath(blob, (snapshot / name).parent))
+    compiled(f'let a = model("{snapshot}")\n* = 0*a + a').run(tmp_path / "out")
+    assert_mean(tmp_path / "out", a, a)
+    assert (tmp_path / "out/tokenizer/vocab.json").is_file()
+    assert not (tmp_path / "out/tokenizer/vocab.json").is_symlink()
+    # a link to another place is none of the cache's
+    (tmp_path / "secret").write_text("{}")
+    (snapshot / "tokenizer/vocab.json").unlink()
+    (snapshot / "tokenizer/vocab.json").symlink_to(tmp_path / "secret")
+    with pytest.raises(MergecError) as caught:
+        compiled(f'let a = model("{snapshot}")\n* = a')
     assert codes(caught) == ["E0408"]
 
 

@@ -251,7 +251,6 @@ def test_shards_beside_the_whole_model_are_passed_over(tmp_path: Path) -> None:
         (["global_step10/zero_pp_rank_0_mp_rank_00_optim_states.pt", "latest", "zero_to_fp32.py"], "DeepSpeed"),
         (["bf16_zero_pp_rank_0_mp_rank_00_optim_states.pt"], "DeepSpeed"),
         (["iter_10/mp_rank_00/model_optim_rng.pt", "latest_checkpointed_iteration.txt"], "Megatron"),
-        (["mp_rank_00_model_states.pt", "mp_rank_01_model_states.pt"], "DeepSpeed"),
         ([".metadata", "config.json"], "distributed checkpoint"),
         (["weights.00.npz", "config.json"], "MLX"),
         (["model.Q4_K_M.gguf"], "GGUF"),
@@ -272,6 +271,18 @@ def test_containers_are_named(tmp_path: Path, files: list[str], named: str, allo
     assert caught.value.code == "E0462"
     assert named in caught.value.message
     assert caught.value.help
+
+
+def test_states_of_deepspeed_by_themselves(tmp_path: Path) -> None:
+    """Where pickles are allowed, one of them may well be read: it has the weights under a key."""
+    torch = pytest.importorskip("torch")
+    torch.save({"module": {"a": torch.zeros(2)}, "dp_world_size": 1}, tmp_path / "mp_rank_00_model_states.pt")
+    with pytest.raises(CatalogError) as caught:
+        LocalCatalog().open(str(tmp_path), revision=None, subfolder=None, near="r.mrg")
+    assert caught.value.code == "E0462"
+    assert "DeepSpeed" in caught.value.message
+    opened = LocalCatalog(allow_pickle=True).open(str(tmp_path), revision=None, subfolder=None, near="r.mrg")
+    assert list(opened.tensors) == ["a"]
 
 
 def test_pickles_beside_other_formats_are_the_weights(tmp_path: Path) -> None:

@@ -6,8 +6,12 @@ import json
 from pathlib import Path
 
 import lora_adapters
+import mergec
 import pytest
 import torch
+from mergec.compiler.checkpoint.layouts import View
+from mergec.compiler.checkpoint.ties import read_ties
+from mergec.compiler.family.family import build
 from merging import compile_folders, merge, merge_folders
 from safetensors.torch import load_file, save_file
 
@@ -170,3 +174,23 @@ def test_adapters_that_change_them_equally_or_not(
     wanted = lora_adapters.applied(models[on], made, config | {"lora_alpha": 2 * share})
     for name in (EMBED, HEAD):
         torch.testing.assert_close(out[name].double(), torch.from_numpy(wanted[name]), rtol=1e-5, atol=1e-6)
+
+
+def test_halves_of_one_stored_tensor_are_not_each_other() -> None:
+    """Two views of one tensor are of equal bytes only where they are the same part of it."""
+    shapes = {EMBED: (4, 2), "fused.weight": (8, 2), "norm.weight": (2,)}
+    tensors = {name: ("F32", shape) for name, shape in shapes.items()}
+    catalog = mergec.MemoryCatalog({"a": {"tensors": tensors, "equal": [("fused.weight", "fused.weight")]}})
+    checkpoint = catalog.open("a", revision=None, subfolder=None, near="r.mrg")
+    family = build({"name": "halves", "vocabulary": {EMBED: 0}})
+    views = {EMBED: View(EMBED, 0, (4, 2))}
+    views |= {f"half{k}.weight": View("fused.weight", 8 * k, (4, 2)) for k in range(2)}
+    assert read_ties(catalog, checkpoint, family, views).duplicates == {}
+
+
+def test_tensors_without_elements_are_nobody_s_duplicates() -> None:
+    empty = {EMBED: torch.zeros(0, 16), HEAD: torch.zeros(0, 16), "norm.weight": torch.zeros(16)}
+    tensors = {name: ("F32", tuple(tensor.shape)) for name, tensor in empty.items()}
+    spec = {"tensors": tensors, "equal": [(EMBED, HEAD)]}
+    made = mergec.compile('let a = model("a")\n"*" = a\n', catalog=mergec.MemoryCatalog({"a": spec}), device="cpu")
+    assert made.compilation.recipe.models[0].duplicates == {}

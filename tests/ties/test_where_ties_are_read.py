@@ -7,7 +7,10 @@ from typing import Any
 
 import mergec
 import pytest
+from mergec.compiler.checkpoint.layouts import View
 from mergec.compiler.checkpoint.model import Model
+from mergec.compiler.checkpoint.ties import Ties, read_ties
+from mergec.compiler.family.family import build
 
 EMBED, HEAD = "model.embed_tokens.weight", "lm_head.weight"
 ROWS, WIDTH = 8, 4
@@ -63,6 +66,29 @@ def test_a_part_that_is_not_there_has_nothing_tied(decodes: bool) -> None:
     found = opened(encoder(*more), config).aliases
     assert found["encoder.embed_tokens.weight"] == "shared.weight"
     assert ("decoder.embed_tokens.weight" in found) == decodes
+
+
+def test_what_no_key_unties_is_always_one() -> None:
+    alias = "encoder.embed_tokens.weight"
+    tensors = {**encoder(), alias: ("F32", (ROWS, WIDTH))}
+    config = {"model_type": "t5", "architectures": ["T5EncoderModel"], "tie_word_embeddings": False}
+    found = opened(tensors, config, [("shared.weight", alias)])
+    assert (found.aliases, found.duplicates) == ({alias: "shared.weight"}, {})
+
+
+@pytest.mark.parametrize("tied", [True, False])
+def test_a_rule_of_tensors_that_are_not_there_says_nothing(tied: bool) -> None:
+    """Neither of itself nor of the rules after it."""
+    absent = {"primary": "a.weight", "aliases": ["b.weight"]}
+    stored = {"primary": "c.weight", "aliases": ["d.weight"], "config_key": "tie", "default": False}
+    family = build({"name": "pairs", "ties": [absent, stored]})
+    spec = {"tensors": {"d.weight": ("F32", (ROWS, WIDTH))}, "config": {"tie": tied}}
+    catalog = mergec.MemoryCatalog({"m": spec})
+    checkpoint = catalog.open("m", revision=None, subfolder=None, near="r.mrg")
+    views = {"d.weight": View("d.weight", 0, (ROWS, WIDTH))}
+    assert read_ties(catalog, checkpoint, family, views) == Ties({"d.weight": "c.weight"} if tied else {}, {}, (), ())
+    # what is stored under the alias is the primary too
+    assert views.get("c.weight") == (views["d.weight"] if tied else None)
 
 
 # --- duplicates ----------------------------------------------------------------------------------

@@ -6,16 +6,17 @@ from ...grammar.diagnostic import Diagnostic, finding
 from ..checkpoint.catalog import Part
 from ..checkpoint.layouts import View
 from ..checkpoint.model import Model
-from ..evaluate.statements import Recipe
 from ..family.place import GlobStep, NameStep
+from .statements import Recipe
 
 
 def left_parts(recipe: Recipe, template: Model) -> tuple[tuple[Part, ...], list[Diagnostic]]:
     """The parts, and a warning (W0596) for each.
 
-    A part is left where an input has no such one, or, but for pipelines, where its tensors have
-    other names or shapes there, and no statement is about it. A component of a pipeline is a model,
-    of which there is no mean with one of another shape: that stays an error.
+    A part is left where an input has no such one, or its tensors have other names or shapes there,
+    and no statement is about it. A component of a pipeline is a model, of which there is no mean
+    with one of another shape: that stays an error. So it is left only where another pipeline lacks
+    it.
     """
     left: list[Part] = []
     warnings = []
@@ -25,7 +26,7 @@ def left_parts(recipe: Recipe, template: Model) -> tuple[tuple[Part, ...], list[
         own = _tensors(template, part)
         for model in recipe.models:
             other = _tensors(model, part)
-            if template.checkpoint.is_pipeline and other:
+            if template.checkpoint.is_pipeline and (other or not model.checkpoint.is_pipeline):
                 continue
             if {n: v.shape for n, v in own.items()} != {n: v.shape for n, v in other.items()}:
                 left.append(part)
