@@ -14,7 +14,6 @@ from ..evaluate.settings import Settings
 from ..evaluate.statements import Assignment, Recipe
 from ..family.folding import fold, listed
 from ..family.parts import MODALITIES
-from ..family.place import NameStep
 from ..family.space import Coordinate, Space
 from ..graph.graph import Graph
 from ..terms.terms import is_region, leaves
@@ -141,8 +140,7 @@ def _taken_in_parts(recipe: Recipe) -> set[int]:
     whole: dict[int, bool] = {}
     for assignment in recipe.assignments:
         for leaf in leaves(assignment.value) if is_region(assignment.value) else ():
-            first = leaf.path.steps[0] if leaf.path is not None and leaf.path.steps else None
-            part = isinstance(first, NameStep) and first.name in MODALITIES
+            part = leaf.path is not None and leaf.path.text in MODALITIES
             whole[leaf.model.number] = whole.get(leaf.model.number, False) or not part
     return {number for number, all_of_it in whole.items() if not all_of_it}
 

@@ -5,7 +5,6 @@ what the places of a recipe cover. `families/` holds a table for each family tha
 """
 
 __all__ = [
-    "architectures",
     "config_keys",
     "config_rules",
     "expected",

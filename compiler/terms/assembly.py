@@ -105,8 +105,10 @@ def output_names(space: Space, depth: Mapping[str, int], origins: Mapping[str, O
             if known is not None and j < len(known):
                 model, i = known[j]
                 if model.number not in below:
-                    below[model.number] = below_layers(model.space, stack.name)
-                rests = _layer(below[model.number] or layers, i)
+                    # a layer of another architecture is none of this one, and has to be named as it
+                    alike = model.family.name == space.family.name
+                    below[model.number] = below_layers(model.space, stack.name) if alike else {}
+                rests = _layer(below[model.number], i) if below[model.number] else _layer(layers, j)
             out.extend(f"{stack.head}{j}.{rest}" for rest in rests)
     return (*out, *after)
 

@@ -68,7 +68,7 @@ def test_a_claim_that_no_tensor_bears_out_does_not_count() -> None:
     [
         ({"model_type": "llama"}, ["lm_head.weight", "model.norm.weight"]),
         (
-            {"model_type": "idefics3", "text_config": {"model_type": "llama"}},
+            {"model_type": "unheard_vlm", "text_config": {"model_type": "llama"}},
             [f"model.text_model.layers.{i}.mlp.up_proj.weight" for i in range(2)]
             + ["model.text_model.embed_tokens.weight", "lm_head.weight"],
         ),
