@@ -4,6 +4,7 @@ together in memory."""
 from __future__ import annotations
 
 import copy
+import dataclasses
 import json
 from collections.abc import Collection, Mapping
 from pathlib import Path
@@ -13,8 +14,9 @@ import mergec
 import pytest
 import torch
 import transformers
-from mergec.compiler.family import family
-from mergec.compiler.family.infer import Entry, infer
+from mergec.compiler.checkpoint import model
+from mergec.compiler.family.config_rules import rule
+from mergec.compiler.family.family import Family, LayerFact, family_for
 
 from .kinds import BASE, KINDS, Kind
 
@@ -24,13 +26,17 @@ _DERIVED = ("layers_block_type", "layer_types")
 _QUICK = ("gemma2", "gemma3_text", "qwen2", "qwen3_moe", "deepseek_v3", "smollm3", "recurrent_gemma", "gpt_neo")
 
 
-def with_facts(kind: Kind, names: Collection[str], config: Mapping[str, Any] | None) -> Entry:
-    """What names tell, and the facts of the kind."""
-    entry = infer(names, config)
-    (stack,) = entry["stacks"].values()
-    stack["facts"] += [{k: v for k, v in (("items", items), ("rule", rule)) if v} for items, rule in kind.facts]
-    entry["defaults"] = dict(kind.defaults)
-    return entry
+def with_facts(kind: Kind, names: Collection[str], config: Mapping[str, Any] | None) -> Family:
+    """What the tables know of a model, and those facts of the kind that they do not."""
+    found = family_for(config, names)
+    stack = next(stack for stack in found.stacks if stack.name == "layers")
+    facts = {fact.items or fact.rule: fact for fact in stack.facts}
+    known = {key for fact in stack.facts if fact.rule is not None for key in rule(fact.rule).keys}
+    for items, text in kind.facts:
+        if facts.get(items or text, LayerFact(None, None)).rule is None and (items or not known & set(rule(text).keys)):
+            facts[items or text] = LayerFact(items, text)
+    stacks = [dataclasses.replace(s, facts=tuple(facts.values())) if s is stack else s for s in found.stacks]
+    return dataclasses.replace(found, stacks=tuple(stacks), defaults={**kind.defaults, **found.defaults})
 
 
 def build(kind: Kind, folder: Path) -> type[Any]:
@@ -116,7 +122,7 @@ def _cases() -> list[Any]:
 
 @pytest.mark.parametrize(("kind", "published"), _cases())
 def test_logits(kind: Kind, published: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(family, "infer", lambda names, config: with_facts(kind, names, config))
+    monkeypatch.setattr(model, "family_for", lambda config, names: with_facts(kind, names, config))
     made = build(kind, tmp_path / "a")
     if published:
         file = tmp_path / "a" / "config.json"
@@ -127,7 +133,7 @@ def test_logits(kind: Kind, published: bool, tmp_path: Path, monkeypatch: pytest
     compiled = mergec.compile(recipe, device="cpu")
     assert not compiled.diagnostics
     compiled.run(tmp_path / "out")
-    model = load(tmp_path / "a", made)
-    wanted = logits(rebuilt(model, kind.order))
-    assert (wanted - logits(model)).abs().max() > 1e-3
+    source = load(tmp_path / "a", made)
+    wanted = logits(rebuilt(source, kind.order))
+    assert (wanted - logits(source)).abs().max() > 1e-3
     torch.testing.assert_close(logits(load(tmp_path / "out", made)), wanted, rtol=1e-9, atol=1e-9)
