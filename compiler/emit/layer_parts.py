@@ -76,7 +76,7 @@ def settled(
     common = set.intersection(*keys) if keys else set()
     one = given
     moved = any(i != layer for _, i in every)
-    if given is None or (moved and (given[0].number, given[1]) not in common):
+    if given is None or ((moved or given[1] != layer) and (given[0].number, given[1]) not in common):
         one = next((origin for origin in every if (origin[0].number, origin[1]) in common), given or every[0])
     said = None if one is None else value(one)
     if one is None or said is None:

@@ -12,7 +12,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import tomllib
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import field
 from pathlib import Path
 from types import MappingProxyType
@@ -206,7 +206,7 @@ def family_for(config: Mapping[str, Any] | None, names: Collection[str]) -> Fami
     architecture = given[0] if isinstance(given, list) and given and isinstance(given[0], str) else None
     for claim in _claims(config):
         if _bears_out(claim, names):
-            return _informed(claim, architecture)
+            return _with_lists(_informed(claim, architecture), names, config or {})
     return _informed(build(infer(names, config), inferred=True), architecture)
 
 
@@ -322,6 +322,35 @@ def _with_whole_text(places: Mapping[str, tuple[str, ...]], stacks: Collection[s
     return MappingProxyType({**places, "text": (*text, *dict.fromkeys(rest))})
 
 
+def _with_lists(family: Family, names: Collection[str], config: Mapping[str, Any]) -> Family:
+    """A family with the lists of layers that a config seems to have, for stacks of which no table
+    knows any."""
+    nested = [value for value in config.values() if isinstance(value, Mapping)]
+    lists = (v for level in (config, *nested) for k, v in level.items() if k != "architectures" and isinstance(v, list))
+    if all(stack.facts for stack in family.stacks) or not any(lists):
+        return family
+    found = {stack["prefix"]: stack["facts"] for stack in infer(names, config)["stacks"].values()}
+    stacks = [
+        stack
+        if stack.facts
+        else dataclasses.replace(
+            stack, facts=tuple(LayerFact(f.get("items"), f.get("rule")) for f in found.get(stack.prefix, ()))
+        )
+        for stack in family.stacks
+    ]
+    return dataclasses.replace(family, stacks=tuple(stacks))
+
+
+def _together(facts: Sequence[LayerFact], known: Sequence[LayerFact], *, inferred: bool) -> tuple[LayerFact, ...]:
+    """The facts of a stack with those that are known of its architecture: a list gets the rule that
+    holds without it. What is inferred counts only where nothing is known."""
+    rules = {fact.items: fact for fact in known if fact.items is not None}
+    out = [fact for fact in facts if not inferred and fact.rule is not None]
+    listed = {fact.items for fact in out if fact.items is not None}
+    out += [fact for fact in known if fact.items not in listed or (fact.items is None and fact not in out)]
+    return (*out, *(f for f in facts if f.rule is None and f.items not in rules and f.items not in listed))
+
+
 @functools.lru_cache(maxsize=64)
 def _informed(family: Family, architecture: str | None) -> Family:
     """A family with what is known of an architecture: what it expects, what its layers are by the
@@ -332,13 +361,10 @@ def _informed(family: Family, architecture: str | None) -> Family:
     facts = entry.get("facts", {})
     stacks = []
     for stack in family.stacks:
-        own = facts.get(stack.prefix.removesuffix(".{i}"), ())
-        known = [LayerFact(fact.get("items"), fact.get("rule")) for fact in own]
-        listed = {fact.items for fact in known}
-        # where rules are written by hand they say all of it; lists alone are told by their lengths
-        if known and not any(fact.rule for fact in stack.facts):
-            others = [fact for fact in stack.facts if fact.items not in listed]
-            stack = dataclasses.replace(stack, facts=(*known, *others))
+        own = facts.get(stack.prefix.removesuffix(".{i}"))
+        if own is not None:
+            known = [LayerFact(fact.get("items"), fact.get("rule")) for fact in own]
+            stack = dataclasses.replace(stack, facts=_together(stack.facts, known, inferred=family.inferred))
         stacks.append(stack)
     defaults = MappingProxyType({**entry.get("defaults", {}), **family.defaults})
     return dataclasses.replace(family, stacks=tuple(stacks), defaults=defaults, expected=expected_of(entry))

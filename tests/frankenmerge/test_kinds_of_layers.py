@@ -114,7 +114,7 @@ def test_logits(kind: Kind, published: bool, tmp_path: Path) -> None:
     compiled = mergec.compile(recipe, device="cpu")
     assert not compiled.diagnostics
     compiled.run(tmp_path / "out")
-    model = load(tmp_path / "a", made)
-    wanted = logits(rebuilt(model, kind.order))
-    assert (wanted - logits(model)).abs().max() > 1e-3
+    source = load(tmp_path / "a", made)
+    wanted = logits(rebuilt(source, kind.order))
+    assert (wanted - logits(source)).abs().max() > 1e-3
     torch.testing.assert_close(logits(load(tmp_path / "out", made)), wanted, rtol=1e-9, atol=1e-9)

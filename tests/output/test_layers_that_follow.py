@@ -239,8 +239,21 @@ def test_the_number_of_experts_follows() -> None:
     recipe = "output(like=a)\n* = a\nlayers = stack(b.layers[0..1])"
     made, warned = compiled(recipe, a=mixtral(2), b=mixtral(4))
     assert (made["num_local_experts"], warned) == (4, [])
-    _, warned = compiled("output(like=a)\n* = a\nlayers = stack(a.layers[0], b.layers[1])", a=mixtral(2), b=mixtral(4))
-    assert warned == ["W0580"]
+    recipe = "output(like=a)\n* = a\nlayers = stack(a.layers[0], b.layers[1])"
+    assert codes(recipe, a=mixtral(2), b=mixtral(4)) == ["E0472"]
+
+
+def test_parts_of_layers_of_two_kinds() -> None:
+    gemma = model({**GEMMA3, "sliding_window_pattern": 2})
+    for i in range(8):
+        gemma["tensors"][f"model.layers.{i}.self_attn.q_proj.weight"] = ("F32", (WIDTH, WIDTH))
+    # what is no attention tells nothing of what it attends to
+    made, warned = compiled("* = a\nlayers[0..5].mlp = a.layers[1..6].mlp", a=gemma)
+    assert (made, warned) == (gemma["config"], [])
+    made, _ = compiled("* = a\nlayers[0].self_attn = a.layers[1].self_attn", a=gemma)
+    assert made["layer_types"] == ["full_attention", *kinds(gemma["config"])[1:]]
+    made, warned = compiled("* = a\nlayers[1] = slerp(a.layers[1], a.layers[2], t=0.5)", a=gemma)
+    assert (made, warned) == (gemma["config"], ["W0591"])
 
 
 def test_only_a_key_that_says_the_number_stills_the_warning() -> None:

@@ -195,7 +195,10 @@ def fitted(points: Sequence[Point], keys: Iterable[str], wanted: Sequence[Any]) 
             return None
         out = f"{kind!r} if {test} else {out}"
     if set(kinds) == {True, False}:
-        out = fitter.condition(tuple(bool(w) for w in wanted)) or out
+        holds = fitter.condition(tuple(bool(w) for w in wanted))
+        if holds is not None:
+            # a list of numbers takes no truth values
+            out = holds if all(isinstance(kind, bool) for kind in kinds) else f"1 if {holds} else 0"
     return out if values_of(out, points) == tuple(wanted) else None
 
 
