@@ -184,10 +184,12 @@ def family_for(config: Mapping[str, Any] | None, names: Collection[str]) -> Fami
     """
     given = config.get("architectures") if config else None
     architecture = given[0] if isinstance(given, list) and given and isinstance(given[0], str) else None
+    type_said = config.get("model_type") if config else None
+    kind = type_said if isinstance(type_said, str) else None
     for claim in _claims(config):
         if _bears_out(claim, names):
-            return _informed(claim, architecture)
-    return _informed(build(infer(names, config), inferred=True), architecture)
+            return _informed(claim, architecture, kind)
+    return _informed(build(infer(names, config), inferred=True), architecture, kind)
 
 
 def families() -> Mapping[str, Family]:
@@ -306,11 +308,12 @@ def _with_whole_text(places: Mapping[str, tuple[str, ...]], stacks: Collection[s
 
 
 @functools.lru_cache(maxsize=64)
-def _informed(family: Family, architecture: str | None) -> Family:
+def _informed(family: Family, architecture: str | None, kind: str | None) -> Family:
     """A family with what is known of an architecture: what it expects, what its layers are by the
     config, and what silence of that means."""
     entry = entry_of(architecture) if architecture is not None else None
-    if entry is None:
+    # a class may serve other types too, which store it under names of their own
+    if entry is None or kind != entry["model_type"]:
         return family
     facts = entry.get("facts", {})
     stacks = []

@@ -7,11 +7,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import field
 from typing import Any
 
-from transformers import PreTrainedConfig
-from transformers.models.auto.configuration_auto import CONFIG_MAPPING
-
 from mergec.compiler.family.config_rules import Undecided, rule
 from mergec.grammar.records import dataclass
+from transformers import PreTrainedConfig
+from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
 from .facts import Fact, Lists, by_itself, position_rules
 from .names import Seen, read, runs_of
@@ -154,7 +153,9 @@ class _Reader:
             own.setdefault(k, {})[i] = v
         for k in self.singles:
             each, first = own.get(k, {}), own.get(self.probes[k].base, {})
-            if any(i in each and each[i] != v for i, v in first.items()) or (first and each and len(each) > len(first) and set(each.values()) != set(first.values())):
+            if any(i in each and each[i] != v for i, v in first.items()) or (
+                first and each and len(each) > len(first) and set(each.values()) != set(first.values())
+            ):
                 keys |= self.moved[k]
         for base, first in own.items():
             if self.probes[base].base == base and len(set(first.values())) > 1:
@@ -182,7 +183,12 @@ class _Reader:
         for (k, i), v in wanted.items():
             if any(self.flat[k].get(key) is None for key in sizes):
                 continue  # see `_derive`
-            mark = (tuple(repr(self.flat[k].get(key)) for key in sorted(keys)), i, self._n(k, text) if i is not None else None, v)
+            mark = (
+                tuple(repr(self.flat[k].get(key)) for key in sorted(keys)),
+                i,
+                self._n(k, text) if i is not None else None,
+                v,
+            )
             pool.setdefault(mark, (k, i))
         chosen = list(pool.values())[:400]
         points = [Point(self.probes[k].config, i, self._n(k, text) if i is not None else None) for k, i in chosen]
@@ -213,9 +219,22 @@ class _Reader:
                 self._numbers(head, lists)
             elif count == f"len({keys[0]})":
                 found.append((keys[0], None))
-            points = [Point(p.config, i, n) for k, p in enumerate(self.probes) if (n := self.counts[k].get(head, {}).get(None)) for i in range(n)]
+            points = [
+                Point(p.config, i, n)
+                for k, p in enumerate(self.probes)
+                if (n := self.counts[k].get(head, {}).get(None))
+                for i in range(n)
+            ]
             own = [c for text, (_, c) in self.out.tensors.items() if c and text.startswith(f"{head}.{{i}}.")]
-            items = self._items(head, [c for text, (s, c) in self.out.tensors.items() if text.startswith(f"{head}.{{i}}.") for c in (*s.split(", "), c or "?") if c != "?"])
+            items = self._items(
+                [
+                    c
+                    for text, (s, c) in self.out.tensors.items()
+                    if text.startswith(f"{head}.{{i}}.")
+                    for c in (*s.split(", "), c or "?")
+                    if c != "?"
+                ],
+            )
             found += [(each, None) for each in items if each not in {f for f, _ in found}]
             rules = by_itself(points, position_rules(own))
             found += [(None, text) for text in rules]
@@ -240,7 +259,7 @@ class _Reader:
                 new = re.sub(rf"(?<!\()\bi in {re.escape(key)}(?![\w.])", either, new)
                 self.out.tensors[text] = shape, new
 
-    def _items(self, head: str, texts: Sequence[str]) -> list[str]:
+    def _items(self, texts: Sequence[str]) -> list[str]:
         """Lists of which rules read the item of a layer."""
         return sorted({key for text in texts for key in rule(text).keys if f"{key}[i]" in text})
 
@@ -257,14 +276,13 @@ class _Reader:
                 n = self.counts[k].get(head, {}).get(None)
                 if n is None or (values is not None and len(values) != n):
                     continue
-                for i in range(n if values is not None else 0):
-                    wanted[k, i] = values[i] if values is not None else None
+                wanted |= {(k, i): v for i, v in enumerate(values or ())}
             told: dict[Any, Any] = {}
             alike = True
             for (k, i), v in wanted.items():
                 at = Point(self.probes[k].config, i, self.counts[k][head][None])
-                key = (k, *(_item(at, items, i) for items in lists), *values_of_rules(rules, at))
-                alike = alike and told.setdefault(key, v) == v
+                seen = (k, *(_item(at, items, i) for items in lists), *values_of_rules(rules, at))
+                alike = alike and told.setdefault(seen, v) == v
             if alike:
                 continue
             marked = tuple((w, repr(v)) for w, v in wanted.items())
@@ -309,7 +327,11 @@ class _Reader:
                 continue
             level = key.rpartition(".")[0]
             columns = [dict(keys_of(p.config)) for p in points]
-            beside = [k for k, v in columns[0].items() if type(v) is int and k.rpartition(".")[0] == level and len({repr(c.get(k)) for c in columns}) > 1]
+            beside = [
+                k
+                for k, v in columns[0].items()
+                if type(v) is int and k.rpartition(".")[0] == level and len({repr(c.get(k)) for c in columns}) > 1
+            ]
             found = Fitter(points, beside).length(tuple(values))
             if found is not None and not found.isdigit():
                 self.out.derived[key] = found
@@ -355,7 +377,7 @@ class _Reader:
                 value = get(config, path)
             except (KeyError, TypeError):
                 continue
-            points.append(Point({k: v for k, v in config.items()}))
+            points.append(Point(config))
             values.append(value)
             if len(points) > 150:
                 break
@@ -372,7 +394,13 @@ class _Reader:
             return
         if all(type(v) is int for v in values):
             flat = [dict(keys_of(p.config)) for p in points]
-            moving = {k for f, v in zip(flat, values, strict=True) if v != first for k, w in f.items() if flat[0].get(k) != w and k != key and not _idle(k)}
+            moving = {
+                k
+                for f, v in zip(flat, values, strict=True)
+                if v != first
+                for k, w in f.items()
+                if flat[0].get(k) != w and k != key and not _idle(k)
+            }
             beside = {k for k in moving if k.rpartition(".")[0] == key.rpartition(".")[0]}
             for some in (beside, moving):
                 some = {k for k in some if len({f.get(k) for f in flat if not isinstance(f.get(k), (list, dict))}) > 1}
@@ -447,5 +475,12 @@ def _without(given: Data, path: Path) -> Data | None:
 
 def _idle(key: str) -> bool:
     last = key.rpartition(".")[2]
-    return last in {"architectures", "dtype", "torch_dtype", "transformers_version", "_name_or_path", "id2label", "label2id"}
-
+    return last in {
+        "architectures",
+        "dtype",
+        "torch_dtype",
+        "transformers_version",
+        "_name_or_path",
+        "id2label",
+        "label2id",
+    }

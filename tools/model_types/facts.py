@@ -11,9 +11,8 @@ import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-from transformers import PreTrainedConfig
-
 from mergec.compiler.family.config_rules import rule
+from transformers import PreTrainedConfig
 
 from .probes import IDLE, Data, Path, Prober, get
 from .rules import Fitter, Point, keys_of, values_of
@@ -23,7 +22,7 @@ Fact = tuple[str | None, str | None]
 
 _DEPTHS = (3, 4, 5, 6, 7, 9, 12, 13)
 _INTS = (0, 1, 2, 3, 4, 5, 7)
-_NUMBERS = ([], [0], [1], [0, 2], [1, 2, 5])
+_NUMBERS: tuple[list[int], ...] = ([], [0], [1], [0, 2], [1, 2, 5])
 _LAYERS = re.compile(r"(idxs|indices|indexes|layers|layer_ids)$")
 _READ = re.compile(r"""(?:kwargs\.(?:pop|get)|getattr|hasattr)\(\s*(?:self\s*,\s*)?["'](\w+)["']""")
 _POSITION = re.compile(r"(?<![\w.])i(?![\w.])")
@@ -38,7 +37,13 @@ class Lists:
         own = get(self.base, level)
         full = get(prober.probes[0].config, level)
         self.keys = [
-            k for k, v in full.items() if k not in IDLE and isinstance(v, (int, bool)) and k.isidentifier() and not k.startswith("_") and not re.search(r"_id$|_token", k)
+            k
+            for k, v in full.items()
+            if k not in IDLE
+            and isinstance(v, (int, bool))
+            and k.isidentifier()
+            and not k.startswith("_")
+            and not re.search(r"_id$|_token", k)
         ]
         self.numbers = [k for k, v in full.items() if _LAYERS.search(k) and (v is None or isinstance(v, list))]
         self.old = [k for k in _old_keys(prober, level) if k not in full]
@@ -90,30 +95,46 @@ class Lists:
         flips: list[Data] = [{}]
         for flip in flips:
             now = look({self.key: depth, **flip})
-            for key in (*self.keys, *self.numbers, *self.old) if now is not None else ():
+            if now is None:
+                continue
+            for key in (*self.keys, *self.numbers, *self.old):
                 said = now[0].get(key)
                 if key == self.key or key in flip:
                     continue
-                for value in ((not said,) if isinstance(said, bool) else _NUMBERS if key in self.numbers else _INTS):
+                for value in (not said,) if isinstance(said, bool) else _NUMBERS if key in self.numbers else _INTS:
                     made = look({self.key: depth, **flip, key: value}) if value != said else None
                     if made is not None and made[1] != now[1]:
                         single.setdefault(key, []).append(made)
                         if isinstance(said, bool) and not flip:
                             flips.append({key: value})
         for key in [k for k in single if k in self.old]:
-            usual = next((c[key] for v in (*_INTS, 6, 8, 12) for d in (12,) if (m := look({self.key: d, key: v})) is not None and m[1] == start[1] for c in (m[0],)), None)
+            usual = next(
+                (
+                    c[key]
+                    for v in (*_INTS, 6, 8, 12)
+                    for d in (12,)
+                    if (m := look({self.key: d, key: v})) is not None and m[1] == start[1]
+                    for c in (m[0],)
+                ),
+                None,
+            )
             if usual is None:
                 single.pop(key)
             else:
                 self.defaults[self._dotted(key)] = usual
         some = list(single)[:5]
-        values = {k: _different([*(m[0][k] for m in single[k] if k in m[0]), *([start[0][k]] if k in start[0] else [])])[:5] for k in some}
+        values = {
+            k: _different([*(m[0][k] for m in single[k] if k in m[0]), *([start[0][k]] if k in start[0] else [])])[:5]
+            for k in some
+        }
         for d in _DEPTHS:
             for chosen in itertools.islice(itertools.product(*values.values()), 60):
                 made = look({self.key: d, **dict(zip(some, chosen, strict=True))})
                 if made is not None:
                     rows.append(made)
-            made = look({self.key: d, **{k: self.defaults[self._dotted(k)] for k in some if self._dotted(k) in self.defaults}})
+            made = look(
+                {self.key: d, **{k: self.defaults[self._dotted(k)] for k in some if self._dotted(k) in self.defaults}}
+            )
             if made is not None:
                 rows.append(made)
         points, wanted = [], []
@@ -130,12 +151,18 @@ class Lists:
         points, wanted = [], []
         moving: set[str] = set()
         start = self._complete({**bare, self.key: 12})
-        if start is None or not isinstance(start.get(name), list) or start[name] == self.prober.usual.get(name) == []:
+        if (
+            start is None
+            or not isinstance(start.get(name), list)
+            or start[name] == (self.prober.usual or {}).get(name) == []
+        ):
             return None
         for d in _DEPTHS:
             for key in (None, *self.keys):
                 for value in (None,) if key is None else _INTS[1:]:
-                    made = self._complete({**bare, self.key: d, **({key: value} if key is not None and key != self.key else {})})
+                    made = self._complete(
+                        {**bare, self.key: d, **({key: value} if key is not None and key != self.key else {})}
+                    )
                     if made is None or not isinstance(made.get(name), list):
                         continue
                     reference = self._complete({**bare, self.key: d})
