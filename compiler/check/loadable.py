@@ -70,7 +70,7 @@ def _by_rules(
     usual = list(differences(expected, origin.config, given.items()))
     patterns = {each.of for each in usual}
     # keys that the template itself does not follow, such as a width that its config leaves out
-    doubted = {key for each in usual for key in each.keys}
+    doubted = {key for each in usual if each.said is not None and each.found is not None for key in each.keys}
     ignored = origin.family.is_ignored
     found = [
         d
