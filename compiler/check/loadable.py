@@ -70,7 +70,7 @@ def _by_rules(
     usual = list(differences(expected, origin.config, given.items()))
     patterns = {each.of for each in usual}
     # keys that the template itself does not follow, such as a width that its config leaves out
-    doubted = {key for each in usual for key in each.keys}
+    doubted = {key for each in usual if each.said is not None and each.found is not None for key in each.keys}
     ignored = origin.family.is_ignored
     found = [
         d
@@ -93,7 +93,7 @@ def _by_rules(
         settings.spans["config"] if own and "config" in settings.spans else origin.span,
         "given here" if own else "its config.json goes out with the output",
         notes=[*_because(first, config, expected), *told],
-        help=_ways_out(first, own, expected, origin, config, written),
+        help=_ways_out(first, own),
     )
 
 
@@ -131,14 +131,7 @@ def _value(said: Any) -> str:
     return f"is {text if len(text) <= 60 else text[:60] + '…'}"
 
 
-def _ways_out(
-    d: Difference,
-    own: Sequence[str],
-    expected: Expected,
-    origin: Model,
-    config: Mapping[str, Any],
-    written: Shapes,
-) -> list[str]:
+def _ways_out(d: Difference, own: Sequence[str]) -> list[str]:
     if own:
         keys = " and ".join(f"`{key}`" for key in own)
         return [f"leave {keys} out of `output(config=…)`"]

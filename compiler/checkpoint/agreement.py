@@ -74,15 +74,17 @@ def config_faults(model: Model) -> list[str]:
     """
     tied = [rule for rule in model.family.ties if is_tied(model.config, rule) and rule.primary in model.tensors]
     broken = [(alias, rule.primary) for rule in tied for alias in rule.aliases if alias in model.tensors]
+    said = [found.text for found in disagreements(model)]
     return [
-        *(found.text for found in disagreements(model)),
-        *_unexpected(model),
+        *said,
+        *_unexpected(model, said),
         *(f"`{alias}` and `{primary}` are tied, but hold different bytes" for alias, primary in broken),
     ]
 
 
-def _unexpected(model: Model) -> Iterator[str]:
-    """Tensors that are otherwise than the config makes a loader expect, by their patterns."""
+def _unexpected(model: Model, said: Sequence[str]) -> Iterator[str]:
+    """Tensors that are otherwise than the config makes a loader expect, by their patterns; but for
+    what follows from keys of which it is `said` that they are wrong."""
     expected = model.family.expected
     if expected is None or model.bundles:
         return
@@ -90,6 +92,8 @@ def _unexpected(model: Model) -> Iterator[str]:
     for found in differences(expected, model.config, shapes):
         if isinstance(found.found, int) or model.family.is_ignored(found.name):
             continue  # counts are among the disagreements
+        if any(f"`{key}`" in text for key in found.keys for text in said):
+            continue
         if found.said is None:
             yield f"`{found.of}` is stored, and config.json does not expect it"
         elif found.found is None:

@@ -20,6 +20,7 @@ from .config_keys import config_value, place_of
 from .config_rules import Lookup, Undecided, rule
 
 _UNKNOWN = "?"
+_MOST_LAYERS = 10_000
 
 Shape = tuple[int, ...]
 
@@ -41,6 +42,7 @@ class Expected:
     (`model.layers`, `model.layers.{i}.mlp.experts`). `tensors` by pattern: `{i}` is the number of
     the first run, `{e}` of one inside. `defaults` and `derived`: what silence about a key means;
     of the `unsaid` nothing is known. `aliases`: by which other names a config may say a key.
+    `lists`: lists with an item a layer, by the rule for an item and that for their length.
     """
 
     runs: Mapping[str, str]
@@ -49,6 +51,7 @@ class Expected:
     derived: Mapping[str, str]
     unsaid: frozenset[str]
     aliases: Mapping[str, Sequence[str]]
+    lists: Mapping[str, tuple[str, str]]
 
     def lookup(self, config: Mapping[str, Any]) -> Lookup:
         """A config with what its silence means. Raises KeyError for what is not known."""
@@ -60,6 +63,10 @@ class Expected:
                 return said
             if key in self.derived:
                 return rule(self.derived[key]).value(value)
+            if key in self.lists:
+                item, length = self.lists[key]
+                n = rule(length).value(value)
+                return [rule(item).value(value, i=i, n=n) for i in range(min(n, _MOST_LAYERS))]
             target, inner = place_of(config, key)
             if isinstance(target, Mapping) and inner in target:
                 return None
@@ -120,6 +127,14 @@ def expected_of(entry: Mapping[str, Any]) -> Expected:
         MappingProxyType(dict(entry.get("derived", {}))),
         frozenset(entry.get("unsaid", ())),
         MappingProxyType(dict(entry.get("aliases", {}))),
+        MappingProxyType(
+            {
+                fact["items"]: (fact["rule"], entry["runs"][head])
+                for head, facts in entry.get("facts", {}).items()
+                for fact in facts
+                if "items" in fact and "rule" in fact
+            }
+        ),
     )
 
 
@@ -151,7 +166,8 @@ def differences(
                 yield Difference(head, layer, number, count, rule(text).keys)
                 break
     for text, tensor in expected.tensors.items():
-        yield from _compared(text, tensor, found.pop(text, {}), said, depths)
+        inside = counts.get(text.partition(".{e}")[0], {}) if "{e}" in text else {}
+        yield from _compared(text, tensor, found.pop(text, {}), said, depths, inside)
     for text, at in found.items():
         layer = min((i for i in at if i is not None), default=None)
         if layer is None or layer < depths.get(text.partition(".{i}")[0], 0):
@@ -168,9 +184,17 @@ class _Found:
 
 
 def _compared(
-    text: str, tensor: ExpectedTensor, at: Mapping[int | None, _Found], said: Lookup, depths: Mapping[str, int]
+    text: str,
+    tensor: ExpectedTensor,
+    at: Mapping[int | None, _Found],
+    said: Lookup,
+    depths: Mapping[str, int],
+    inside: Mapping[int | None, int],
 ) -> Iterator[Difference]:
-    """The first layer in which a pattern is otherwise, and the first in which its shape is."""
+    """The first layer in which a pattern is otherwise, and the first in which its shape is.
+
+    `inside`: how many there are, by layer, of what is numbered in a layer.
+    """
     head = text.partition(".{i}")[0] if "{i}" in text else None
     layers: Sequence[int | None] = [None] if head is None else range(depths.get(head, 0))
     n = None if head is None else depths.get(head)
@@ -182,6 +206,8 @@ def _compared(
         except Undecided:
             return
         have = at.get(i)
+        if have is not None and there and have.count != inside.get(i, have.count):
+            have = None  # one of several is missing
         keys = condition.keys if condition is not None else ()
         if there is not (have is not None):
             if not reported:

@@ -204,10 +204,12 @@ def family_for(config: Mapping[str, Any] | None, names: Collection[str]) -> Fami
     """
     given = config.get("architectures") if config else None
     architecture = given[0] if isinstance(given, list) and given and isinstance(given[0], str) else None
+    type_said = config.get("model_type") if config else None
+    kind = type_said if isinstance(type_said, str) else None
     for claim in _claims(config):
         if _bears_out(claim, names):
-            return _with_lists(_informed(claim, architecture), names, config or {})
-    return _informed(build(infer(names, config), inferred=True), architecture)
+            return _with_lists(_informed(claim, architecture, kind), names, config or {})
+    return _informed(build(infer(names, config), inferred=True), architecture, kind)
 
 
 def families() -> Mapping[str, Family]:
@@ -352,11 +354,12 @@ def _together(facts: Sequence[LayerFact], known: Sequence[LayerFact], *, inferre
 
 
 @functools.lru_cache(maxsize=64)
-def _informed(family: Family, architecture: str | None) -> Family:
+def _informed(family: Family, architecture: str | None, kind: str | None) -> Family:
     """A family with what is known of an architecture: what it expects, what its layers are by the
     config, and what silence of that means."""
     entry = section_of(architecture) if architecture is not None else None
-    if entry is None:
+    # a class may serve other types too, which store it under names of their own
+    if entry is None or kind != entry["model_type"]:
         return family
     facts = entry.get("facts", {})
     stacks = []
@@ -398,8 +401,8 @@ def _claims(config: Mapping[str, Any] | None) -> Iterator[Family]:
 
 
 def _bears_out(family: Family, names: Collection[str]) -> bool:
-    """Whether any tensor lies in a layer of the family's stacks, in any of its layouts; where it has
-    a text model or but one main stack, in one of that.
+    """Whether any tensor lies in a layer of the family's stacks, in any of its layouts; where it
+    has a text model or but one main stack, in one of that.
 
     A loose place is no evidence: an `lm_head` at the root is in models of all kinds. But of a
     family without stacks there is nothing else than its embedding.

@@ -295,7 +295,8 @@ def _says(part: str, words: Sequence[str]) -> bool:
 
 
 def roles_below(tails: Iterable[str]) -> tuple[dict[str, list[str]], str | None]:
-    """Roles below a layer, and the path of an expert, from the names that its tensors have there."""
+    """Roles below a layer, and the path of an expert, from the names that its tensors have
+    there."""
     run = _Run()
     for tail in tails:
         texts, numbers = split(f"layer.0.{tail}")

@@ -63,8 +63,8 @@ def test_every_section_is_found_and_read() -> None:
 
 @dataclass(frozen=True)
 class Case:
-    """`places`: module by place; `None`: there is no such place. `aliases`: names that are not stored.
-    `depths` by stack, and the key of each."""
+    """`places`: module by place; `None`: there is no such place. `aliases`: names that are not
+    stored. `depths` by stack, and the key of each."""
 
     places: dict[str, str | None]
     depths: dict[str, tuple[int, str | None]]

@@ -377,6 +377,15 @@ def test_config_against_tensors(key: str, value: object, said: str, folder: Path
     ]
 
 
+def test_config_that_expects_other_tensors(folder: Path) -> None:
+    config = folder / "out" / "config.json"
+    edit(config, lambda config: config.update(architectures=["LlamaForCausalLM"], attention_bias=True))
+    found = mergec.verify(folder / "out")
+    assert "`model.layers.{i}.self_attn.q_proj.bias` is not stored, and config.json expects it" in [
+        d.message for d in found.diagnostics if d.code == "E0653"
+    ]
+
+
 def test_a_tie_stored_twice(checkpoint: Callable[..., Path], folder: Path) -> None:
     shutil.copytree(checkpoint("llama"), folder / "untied")
     out = merge(folder, 'let a = model("untied")\n* = 2*a\n')

@@ -22,8 +22,8 @@ MOST_TELLING = (
     "RNNT",
     "TDT",
 )
-"""Tables whose classes have all of a type's parts; the first that a type is in gives the architecture
-whose names are the type's canonical ones."""
+"""Tables whose classes have all of a type's parts; the first that a type is in gives the
+architecture whose names are the type's canonical ones."""
 
 
 @functools.cache
@@ -51,7 +51,8 @@ def kinds() -> Sequence[str]:
 
 
 def head_of(kind: str, architecture: str) -> str:
-    """The head whose small config is that of an architecture: its own, else the bare model's, else any."""
+    """The head whose small config is that of an architecture: its own, else the bare model's, else
+    any."""
     own = [pair for pair in pairs() if pair.kind == kind]
     first = next((pair.head for pair in own if architecture in pair.classes), None)
     return first or next((pair.head for pair in own if pair.head == BARE), own[0].head)

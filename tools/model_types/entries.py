@@ -9,7 +9,6 @@ from transformers import PreTrainedConfig
 
 from ..small_models import small_config
 from .classes import head_of
-from .extras import extras
 from .places import places_of, table
 from .stacks import Found, depth_keys, extra_key, found_stacks, per_layer_lists
 from .subject import Subject, config_of, observed
@@ -34,7 +33,8 @@ def subject_of(kind: str, architecture: str) -> Subject:
 
 
 def entry_of(subject: Subject, known: dict[str, str]) -> Entry:
-    """`known`: depth keys by path of stacks of other architectures of the type; those found are added."""
+    """`known`: depth keys by path of stacks of other architectures of the type; those found are
+    added."""
     stacks = found_stacks(subject)
     new = [stack for stack in stacks if stack.path not in known]
     known |= depth_keys(subject, new) if new else {}
@@ -52,7 +52,6 @@ def entry_of(subject: Subject, known: dict[str, str]) -> Entry:
         "vocabulary": vocabulary,
         "vocab_key": vocab_key,
         "experts_key": experts_key(subject) if any("expert" in name for name in subject.stored) else None,
-        **extras(subject),
     }
     return {key: value for key, value in entry.items() if value not in (None, [], {})}
 

@@ -44,8 +44,8 @@ def sections(text: str) -> dict[str, str]:
     return {part[1 : part.index("]")]: part for part in found}
 
 
-def section(architecture: str, found: Expectations) -> str:
-    lines = [f"[{architecture}]"]
+def section(architecture: str, kind: str, found: Expectations) -> str:
+    lines = [f"[{architecture}]", f"model_type = {_value(kind)}"]
     for name in ("runs", "derived", "defaults", "aliases"):
         table = getattr(found, name)
         if table:
@@ -83,7 +83,7 @@ def _value(what: Any) -> str:
 
 
 def _one(pair: Pair) -> str:
-    return section(pair.classes[0], look(pair))
+    return section(pair.classes[0], pair.kind, look(pair))
 
 
 def look(pair: Pair) -> Expectations:
@@ -117,7 +117,7 @@ def main() -> int:
     parser.add_argument("--seconds", type=float, default=300, metavar="S", help="for each (300)")
     given = parser.parse_args()
     torch.set_num_threads(1)
-    transformers.logging.set_verbosity_error()
+    transformers.logging.set_verbosity_error()  # type: ignore[no-untyped-call]
     found = sections(PATH.read_text("utf-8")) if PATH.exists() else {}
     for pair, answer in each_apart(
         _one, list(_todo(given.only.split(",") if given.only else None)), given.jobs, given.seconds

@@ -227,7 +227,6 @@ class _Reader:
             ]
             own = [c for text, (_, c) in self.out.tensors.items() if c and text.startswith(f"{head}.{{i}}.")]
             items = self._items(
-                head,
                 [
                     c
                     for text, (s, c) in self.out.tensors.items()
@@ -260,7 +259,7 @@ class _Reader:
                 new = re.sub(rf"(?<!\()\bi in {re.escape(key)}(?![\w.])", either, new)
                 self.out.tensors[text] = shape, new
 
-    def _items(self, head: str, texts: Sequence[str]) -> list[str]:
+    def _items(self, texts: Sequence[str]) -> list[str]:
         """Lists of which rules read the item of a layer."""
         return sorted({key for text in texts for key in rule(text).keys if f"{key}[i]" in text})
 
@@ -277,14 +276,13 @@ class _Reader:
                 n = self.counts[k].get(head, {}).get(None)
                 if n is None or (values is not None and len(values) != n):
                     continue
-                for i in range(n if values is not None else 0):
-                    wanted[k, i] = values[i] if values is not None else None
+                wanted |= {(k, i): v for i, v in enumerate(values or ())}
             told: dict[Any, Any] = {}
             alike = True
             for (k, i), v in wanted.items():
                 at = Point(self.probes[k].config, i, self.counts[k][head][None])
-                key = (k, *(_item(at, items, i) for items in lists), *values_of_rules(rules, at))
-                alike = alike and told.setdefault(key, v) == v
+                seen = (k, *(_item(at, items, i) for items in lists), *values_of_rules(rules, at))
+                alike = alike and told.setdefault(seen, v) == v
             if alike:
                 continue
             marked = tuple((w, repr(v)) for w, v in wanted.items())
@@ -379,7 +377,7 @@ class _Reader:
                 value = get(config, path)
             except (KeyError, TypeError):
                 continue
-            points.append(Point({k: v for k, v in config.items()}))
+            points.append(Point(config))
             values.append(value)
             if len(points) > 150:
                 break

@@ -22,7 +22,7 @@ Fact = tuple[str | None, str | None]
 
 _DEPTHS = (3, 4, 5, 6, 7, 9, 12, 13)
 _INTS = (0, 1, 2, 3, 4, 5, 7)
-_NUMBERS = ([], [0], [1], [0, 2], [1, 2, 5])
+_NUMBERS: tuple[list[int], ...] = ([], [0], [1], [0, 2], [1, 2, 5])
 _LAYERS = re.compile(r"(idxs|indices|indexes|layers|layer_ids)$")
 _READ = re.compile(r"""(?:kwargs\.(?:pop|get)|getattr|hasattr)\(\s*(?:self\s*,\s*)?["'](\w+)["']""")
 _POSITION = re.compile(r"(?<![\w.])i(?![\w.])")
@@ -95,7 +95,9 @@ class Lists:
         flips: list[Data] = [{}]
         for flip in flips:
             now = look({self.key: depth, **flip})
-            for key in (*self.keys, *self.numbers, *self.old) if now is not None else ():
+            if now is None:
+                continue
+            for key in (*self.keys, *self.numbers, *self.old):
                 said = now[0].get(key)
                 if key == self.key or key in flip:
                     continue
@@ -149,7 +151,11 @@ class Lists:
         points, wanted = [], []
         moving: set[str] = set()
         start = self._complete({**bare, self.key: 12})
-        if start is None or not isinstance(start.get(name), list) or start[name] == self.prober.usual.get(name) == []:
+        if (
+            start is None
+            or not isinstance(start.get(name), list)
+            or start[name] == (self.prober.usual or {}).get(name) == []
+        ):
             return None
         for d in _DEPTHS:
             for key in (None, *self.keys):

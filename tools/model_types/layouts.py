@@ -35,7 +35,7 @@ def memory_layout(subject: Subject, stacks: list[Found]) -> dict[str, Any] | Non
         if len(names) == 1 and tuple(subject.model.state_dict()[source].shape) == subject.stored[names[0]]:
             renamed[source] = names[0]
         else:
-            rules |= _fused(subject, source, names)
+            rules |= _fused(subject, source)
     if not rules and all(source == name for source, name in renamed.items()):
         return None
     rules |= _renamings(renamed)
@@ -43,7 +43,7 @@ def memory_layout(subject: Subject, stacks: list[Found]) -> dict[str, Any] | Non
     return {"detector": detector, "rules": rules}
 
 
-def _fused(subject: Subject, source: str, names: list[str]) -> dict[str, Any]:
+def _fused(subject: Subject, source: str) -> dict[str, Any]:
     """The rule for a tensor that holds a part of each expert, as the library takes it apart."""
     shape = subject.model.state_dict()[source].shape
     tensor = torch.randn(shape, generator=torch.Generator().manual_seed(0))
@@ -89,8 +89,8 @@ def _with_variables(text: str, numbers: list[str]) -> str:
 
 
 def _renamings(renamed: Mapping[str, str]) -> dict[str, str]:
-    """Rules for what follows a prefix, the longest first; where they say otherwise than they should, for
-    whole names before them."""
+    """Rules for what follows a prefix, the longest first; where they say otherwise than they
+    should, for whole names before them."""
     rules: dict[str, str] = {}
     for source, name in renamed.items():
         if source != name:

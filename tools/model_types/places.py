@@ -1,5 +1,5 @@
-"""The parts of an architecture beside its layers: by what transformers calls its embeddings and heads, and
-by where modules stand."""
+"""The parts of an architecture beside its layers: by what transformers calls its embeddings and
+heads, and by where modules stand."""
 
 from __future__ import annotations
 
@@ -18,7 +18,8 @@ _PARTS = ("encoder", "decoder", "text", "vision", "audio")
 
 
 def table(model: nn.Module, method: str) -> str | None:
-    """The path of the embedding or head as the library tells it; None where it has no weight of its own."""
+    """The path of the embedding or head as the library tells it; None where it has no weight of its
+    own."""
     try:
         found = getattr(model, method)()
     except Exception:
@@ -81,8 +82,8 @@ def holder_of(path: str, others: Sequence[str]) -> str | None:
 
 
 def final_norm(model: nn.Module, stack: str) -> str | None:
-    """The norm beside a stack: of the modules around it the innermost that has just one norm of its own
-    after it. None where none has one, or one has several."""
+    """The norm beside a stack: of the modules around it the innermost that has just one norm of its
+    own after it. None where none has one, or one has several."""
     parts = stack.split(".")
     base = getattr(model, "base_model", None)
     for depth in range(len(parts) - 1, -1, -1):
@@ -138,9 +139,9 @@ def projectors(subject: Subject, mains: Sequence[str]) -> list[str]:
         inside = any(path.startswith(f"{each}.") for each in (*found, *map(str, mains))) or any(
             main.startswith(f"{path}.") or main == path for main in mains
         )
-        if not inside and _PROJECTOR.search(name) and any(True for _ in module.parameters()):
-            if not isinstance(module, nn.ModuleList):
-                found.append(path)
+        holds = any(True for _ in module.parameters()) and not isinstance(module, nn.ModuleList)
+        if not inside and _PROJECTOR.search(name) and holds:
+            found.append(path)
     named = [subject.container(path) or subject.module(path) for path in found]
     return [n for n in dict.fromkeys(named) if any(s == n or s.startswith(n + ".") for s in subject.stored)]
 

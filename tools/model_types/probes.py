@@ -6,8 +6,10 @@ A probe is a config, changed in one way or several, and the names and shapes tha
 from __future__ import annotations
 
 import copy
+import inspect
 import random
 import re
+import sys
 import typing
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
@@ -15,50 +17,23 @@ from typing import Any
 import torch
 from mergec.grammar.records import dataclass
 from transformers import PreTrainedConfig
+from transformers.configuration_utils import ALLOWED_LAYER_TYPES
 from transformers.core_model_loading import revert_weight_conversion
 from transformers.modeling_utils import remove_tied_weights_from_state_dict
 
 Data = dict[str, Any]
 Path = tuple[str, ...]
 Step = tuple[Path, Any]
-Make = Callable[[PreTrainedConfig], torch.nn.Module]
+Make = Callable[[PreTrainedConfig], Any]
 
-IDLE = frozenset(
-    [
-        "transformers_version",
-        "architectures",
-        "_name_or_path",
-        "model_type",
-        "dtype",
-        "torch_dtype",
-        "id2label",
-        "label2id",
-        "output_attentions",
-        "output_hidden_states",
-        "return_dict",
-        "chunk_size_feed_forward",
-        "problem_type",
-        "_attn_implementation",
-        "attn_implementation",
-        "use_cache",
-        "auto_map",
-        "initializer_range",
-        "rope_parameters",
-        "rope_scaling",
-        "rope_theta",
-        "layer_norm_eps",
-        "rms_norm_eps",
-        "attention_dropout",
-        "hidden_dropout",
-        "hidden_dropout_prob",
-        "attention_probs_dropout_prob",
-        "task_specific_params",
-        "hidden_act",
-        "hidden_activation",
-        "activation_function",
-        "max_length",
-    ]
-)
+IDLE = frozenset((
+    "_attn_implementation", "_name_or_path", "activation_function", "architectures", "attention_dropout",
+    "attention_probs_dropout_prob", "attn_implementation", "auto_map", "chunk_size_feed_forward", "dtype",
+    "hidden_act", "hidden_activation", "hidden_dropout", "hidden_dropout_prob", "id2label",
+    "initializer_range", "label2id", "layer_norm_eps", "max_length", "model_type", "output_attentions",
+    "output_hidden_states", "problem_type", "return_dict", "rms_norm_eps", "rope_parameters", "rope_scaling",
+    "rope_theta", "task_specific_params", "torch_dtype", "transformers_version", "use_cache",
+))  # fmt: skip
 """Keys that no tensor follows from; what else has no effect is found out."""
 _TOKEN = re.compile(r"(_id|_ids|_token|_token_index|_token_id)$")
 _DEPTH = re.compile(r"layers?$|depth$|blocks?$")
@@ -357,6 +332,8 @@ def alternatives(path: Path, value: Any, prober: Prober) -> Iterator[Any]:
         if _RATIO.search(key):
             yield from (2 * value, value + 1)
     elif value is None:
+        if re.search(r"(idxs|indices|indexes|layers|layer_ids)$", key):
+            yield from ([0], [1], [0, 2], [])
         yield from (8, 16, True, 2)
     elif isinstance(value, str):
         for word in dict.fromkeys((*_literals(prober.config_class, path), *_WORDS.get(key, ()))):
@@ -368,11 +345,12 @@ def alternatives(path: Path, value: Any, prober: Prober) -> Iterator[Any]:
 
 def _literals(config_class: type[PreTrainedConfig], path: Path) -> list[str]:
     """The words that a key's annotation allows."""
+    kind: Any = config_class
     for key in path[:-1]:
-        config_class = getattr(config_class, "sub_configs", {}).get(key)
-        if config_class is None or not isinstance(config_class, type):
+        kind = getattr(kind, "sub_configs", {}).get(key)
+        if not isinstance(kind, type):
             return []
-    hint = {k: v for c in reversed(config_class.__mro__) for k, v in getattr(c, "__annotations__", {}).items()}
+    hint = {k: v for c in reversed(kind.__mro__) for k, v in getattr(c, "__annotations__", {}).items()}
     found: list[str] = []
 
     def gather(kind: Any) -> None:
@@ -384,6 +362,16 @@ def _literals(config_class: type[PreTrainedConfig], path: Path) -> list[str]:
 
     gather(hint.get(path[-1]))
     return found
+
+
+def _kinds_of_layers(prober: Prober) -> list[str]:
+    """The kinds of layers that a model's own code names."""
+    modules = [sys.modules[prober.config_class.__module__]]
+    modules += [
+        m for n, m in list(sys.modules.items()) if n == modules[0].__name__.replace(".configuration_", ".modeling_")
+    ]
+    text = "".join(inspect.getsource(module) for module in modules)
+    return [word for word in ALLOWED_LAYER_TYPES if f'"{word}"' in text]
 
 
 def _lists(path: Path, items: list[Any], prober: Prober) -> Iterator[Any]:
@@ -399,6 +387,8 @@ def _lists(path: Path, items: list[Any], prober: Prober) -> Iterator[Any]:
         if word not in known:
             known.append(word)
     words = [k for k in known if isinstance(k, str)]
+    if words and re.search(r"types?$", path[-1]):
+        words += [word for word in _kinds_of_layers(prober) if word not in words]
     if words:
         for at in range(min(4, len(items))):
             for word in words:

@@ -253,7 +253,7 @@ def _both(atoms: Mapping[Values, str], wanted: tuple[bool, ...]) -> str | None:
     return _disjunction(pairs, wanted)
 
 
-# --- sums of products ------------------------------------------------------------------------------
+# --- sums of products ----------------------------------------------------------------------------
 
 
 def _sum_of_products(atoms: Mapping[str, Values], wanted: Values, thorough: bool) -> str | None:
@@ -305,18 +305,15 @@ def _terms(
             if ratio is not None and _fine(ratio):
                 return [(ratio, some)]
         return None
-    if size == 2:
-        products = products[:80]
-    else:
-        products = products[:54]
+    products = products[:80] if size == 2 else products[:54]
     products.append(((), tuple(1 for _ in wanted)))
     some_points = range(0, len(wanted), max(1, len(wanted) // 50))
     table = np.array([[float(column[k]) for k in some_points] for _, column in products])
     goal = np.array([float(wanted[k]) for k in some_points])
-    for some in _solvable(table, goal, size):
-        solved = _exact([products[k][1] for k in some], wanted)
+    for chosen in _solvable(table, goal, size):
+        solved = _exact([products[k][1] for k in chosen], wanted)
         if solved is not None and all(_fine(c) for c in solved):
-            return [(c, products[k][0]) for c, k in zip(solved, some, strict=True)]
+            return [(c, products[k][0]) for c, k in zip(solved, chosen, strict=True)]
     return None
 
 
@@ -392,12 +389,9 @@ def _render(factor: str, terms: Sequence[tuple[Fraction, tuple[str, ...]]]) -> s
         return whole
     if whole == "1":
         return factor
-    shown = f"({factor})" if " // " in factor else factor
+    by = f"({factor})" if " // " in factor else factor
     if len(parts) > 1:
-        return f"({whole}) * {shown}"
-    number, _, _ = whole.partition(" ")
+        return f"({whole}) * {by}"
     if " // " in whole:
-        return (
-            f"{shown} * {whole}" if "(" not in whole and whole.split(" // ")[-1].isdigit() else f"({whole}) * {shown}"
-        )
-    return f"{whole} * {shown}"
+        return f"{shown} * {whole}" if "(" not in whole and whole.split(" // ")[-1].isdigit() else f"({whole}) * {by}"
+    return f"{whole} * {by}"

@@ -91,7 +91,8 @@ def _bare_layout(tops: Mapping[str, str], base: Entry) -> dict[str, Any]:
 
 
 def _under(prefix: str, entry: Entry, base: Entry) -> Entry:
-    """An entry with a prefix before all names of tensors, its stacks called as those of the base."""
+    """An entry with a prefix before all names of tensors, its stacks called as those of the
+    base."""
     entry = copy.deepcopy(entry)
     for stack in entry.get("stacks", {}).values():
         stack["prefix"] = prefix + stack["prefix"]

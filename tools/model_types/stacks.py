@@ -1,4 +1,5 @@
-"""The stacks of an architecture: their names, where they lie in a file, and the keys that count them."""
+"""The stacks of an architecture: their names, where they lie in a file, and the keys that count
+them."""
 
 from __future__ import annotations
 
@@ -20,8 +21,8 @@ _EXTRA = ("num_nextn_predict_layers", "num_mtp_layers", "mtp_num_hidden_layers",
 
 @dataclass(frozen=True)
 class Found:
-    """A stack: its name, its path in memory, its prefix in a file (to the number), its length here, and
-    the names below its layers."""
+    """A stack: its name, its path in memory, its prefix in a file (to the number), its length here,
+    and the names below its layers."""
 
     name: str
     path: str

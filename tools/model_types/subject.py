@@ -24,8 +24,8 @@ TIE = "tie_word_embeddings"
 
 @dataclass(frozen=True)
 class Subject:
-    """`stored`: names in a file to shapes. `sources`: those of floats to what they are made of, each under
-    all its names in memory."""
+    """`stored`: names in a file to shapes. `sources`: those of floats to what they are made of,
+    each under all its names in memory."""
 
     kind: str
     architecture: str
@@ -46,8 +46,8 @@ class Subject:
         return found.pop() if len(found) == 1 else path
 
     def below(self, path: str) -> list[str]:
-        """The stored tensors that are made of what lies below a module, and of nothing else; not those
-        that are there only as tied to others."""
+        """The stored tensors that are made of what lies below a module, and of nothing else; not
+        those that are there only as tied to others."""
         return [
             name
             for name, sources in self.sources.items()
@@ -60,7 +60,8 @@ class Subject:
         return next((name for name in names if name not in tied), names[0])
 
     def container(self, path: str) -> str | None:
-        """What a module with modules inside is called in a file; None where no one name covers it."""
+        """What a module with modules inside is called in a file; None where no one name covers
+        it."""
         names = self.below(path)
         if not names:
             return None
@@ -96,8 +97,8 @@ def config_of(kind: str, architecture: str) -> PreTrainedConfig:
 
 
 def made(architecture: str, config: PreTrainedConfig, device: str = "meta") -> PreTrainedModel:
-    """A model of a class. `config` is not changed. Raises TypeError for a class that takes a part of the
-    config, whose type is another."""
+    """A model of a class. `config` is not changed. Raises TypeError for a class that takes a part
+    of the config, whose type is another."""
     config = copy.deepcopy(config)
     if not issubclass(type(config), getattr(transformers, architecture).config_class):
         raise TypeError(f"{architecture} is not made from {type(config).__name__}")

@@ -1,5 +1,5 @@
-"""Sections as TOML: sorted, a line an item. Tables stand after the other items of theirs; but the rules
-of a layout, whose order counts, are a line each."""
+"""Sections as TOML: sorted, a line an item. Tables stand after the other items of theirs; but the
+rules of a layout, whose order counts, are a line each."""
 
 from __future__ import annotations
 

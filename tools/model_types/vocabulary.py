@@ -1,4 +1,5 @@
-"""Tensors with a row for each token, and the key that counts the tokens; keys that count experts."""
+"""Tensors with a row for each token, and the key that counts the tokens; keys that count
+experts."""
 
 from __future__ import annotations
 
