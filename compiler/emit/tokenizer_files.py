@@ -11,12 +11,15 @@ from collections.abc import Mapping
 from typing import Any
 
 from ...grammar.diagnostic import error
-from ..checkpoint.catalog import Catalog
+from ..checkpoint.catalog import Catalog, Checkpoint
 from ..checkpoint.documents import json_beside, json_text, said_of
 from ..checkpoint.tokenizer import FLAGS, flags_of_a_plain_token
 from ..elaborate.vocabulary import Vocabulary, source_of
 from ..plan.plan import Document
 from ..terms.terms import Leaf, Token
+
+_LISTS_OF_SPECIAL = ("extra_special_tokens", "additional_special_tokens")
+"""Keys of tokenizer_config.json: those of no role of their own."""
 
 
 def tokenizer_files(catalog: Catalog, vocabulary: Vocabulary) -> list[Document]:
@@ -30,23 +33,34 @@ def tokenizer_files(catalog: Catalog, vocabulary: Vocabulary) -> list[Document]:
     with said_of(vocabulary.origin):
         whole = json_beside(catalog, owner, "tokenizer.json")
         config = json_beside(catalog, owner, "tokenizer_config.json")
+        given = dict(config or {})
         listed = json_beside(catalog, owner, "added_tokens.json")
     own = vocabulary.tokenizers[vocabulary.origin.number]
     flags = {**{token: own.flags.get(token) for token in own.ids}, **_flags_of_added(vocabulary)}
     out = []
     if whole is not None:
         out.append(Document("tokenizer.json", json_text(_whole(whole, vocabulary, flags))))
-    if listed is not None or whole is None:
+    if listed is not None or whole is None or (config is None and _has_pieces(owner)):
         more = {token: vocabulary.ids[token] for token in vocabulary.added}
         out.append(Document("added_tokens.json", json_text({**(listed or {}), **more})))
     decoder = (config or {}).get("added_tokens_decoder")
-    if config is not None and (isinstance(decoder, dict) or whole is None):
+    if config is not None and (isinstance(decoder, dict) or whole is None or _has_pieces(owner)):
         known = decoder if isinstance(decoder, dict) else {}
         listing = {str(own.ids[token]): _entry(token, flags[token]) for token in own.flags} if not known else {}
         more_entries = {str(vocabulary.ids[token]): _entry(token, flags[token]) for token in vocabulary.added}
         config["added_tokens_decoder"] = {**known, **listing, **more_entries}
+    special = [t for t in vocabulary.added if (flags[t] or flags_of_a_plain_token())["special"]]
+    for key in _LISTS_OF_SPECIAL:
+        if config is not None and isinstance(config.get(key), list):
+            config[key] = [*config[key], *special]
+    if config is not None and config != given:
         out.append(Document("tokenizer_config.json", json_text(config)))
     return out
+
+
+def _has_pieces(owner: Checkpoint) -> bool:
+    """Whether there is a SentencePiece model: who reads that does not look into tokenizer.json."""
+    return any(name.endswith(".model") for name in owner.extras)
 
 
 def _whole(data: dict[str, Any], vocabulary: Vocabulary, flags: Mapping[str, Mapping[str, bool] | None]) -> Any:

@@ -126,6 +126,27 @@ def test_every_file_that_lists_added_tokens_has_them(tmp_path: Path) -> None:
     assert loaded.added_tokens_decoder[N + 1].rstrip
 
 
+def test_beside_a_sentencepiece_model_the_configuration_lists_what_is_added(tmp_path: Path) -> None:
+    """Who reads `tokenizer.model`, as llama.cpp's converter does, reads added tokens there and not
+    in tokenizer.json."""
+    llama(tmp_path / "base", 0, word_level(words(N)), files={"tokenizer.model": "pieces"})
+    llama(tmp_path / "chat", 1, word_level(words(N), [special("<a>", rstrip=True)]))
+    out = run(tmp_path, "tokenizer=union(base, chat)")
+    entry = {"content": "<a>", **dict.fromkeys(FLAGS, False), "rstrip": True, "special": True}
+    assert read(out, "tokenizer_config.json")["added_tokens_decoder"] == {str(N): entry}
+    assert AutoTokenizer.from_pretrained(out).convert_tokens_to_ids("<a>") == N
+
+
+@pytest.mark.parametrize("key", ["extra_special_tokens", "additional_special_tokens"])
+def test_special_tokens_that_are_added_are_listed_with_those_of_no_role(tmp_path: Path, key: str) -> None:
+    config = {"tokenizer_class": "PreTrainedTokenizerFast", key: ["<own>"]}
+    llama(tmp_path / "base", 0, word_level(words(N), [special("<own>")]), files={"tokenizer_config.json": config})
+    llama(tmp_path / "chat", 1, word_level(words(N), [special("<a>"), AddedToken("<b>")]))
+    out = run(tmp_path, "tokenizer=union(base, chat)")
+    assert read(out, "tokenizer_config.json")[key] == ["<own>", "<a>"]
+    assert set(AutoTokenizer.from_pretrained(out).all_special_tokens) >= {"<own>", "<a>"}
+
+
 def test_a_tokenizer_without_tokenizer_json(tmp_path: Path) -> None:
     """A vocabulary and merges alone: what is added is in added_tokens.json, and its flags in
     tokenizer_config.json."""
