@@ -58,7 +58,7 @@ def test_every_section_is_found_and_read() -> None:
         assert family.inferred or family.stacks == () or family.name == kind
 
 
-# --- models of the kinds that names alone tell wrong ------------------------------------------------
+# --- models of the kinds that names alone tell wrong ----------------------------------------------
 
 
 @dataclass(frozen=True)
