@@ -173,8 +173,8 @@ def _by_agreement(
     for found in disagreements(made):
         key = _what(found)
         own = any(homes(settings.config, key))
-        # of a family that is inferred no one knows which key counts what, and W0580 says so
-        if key in usual or (template.family.inferred and not own):
+        # where no one knows which key counts what, W0580 says so
+        if key in usual or not own:
             continue
         yield finding(
             "E0472",

@@ -319,7 +319,7 @@ def _informed(family: Family, architecture: str | None, kind: str | None) -> Fam
     stacks = []
     for stack in family.stacks:
         own = facts.get(stack.prefix.removesuffix(".{i}"))
-        if own is not None and (family.inferred or not stack.facts):
+        if own is not None and not stack.facts:
             known = tuple(LayerFact(fact.get("items"), fact.get("rule")) for fact in own)
             stack = dataclasses.replace(stack, facts=known)
         stacks.append(stack)
