@@ -77,6 +77,7 @@ def _by_rules(
         for d in differences(expected, config, written.items())
         if d.of not in patterns and doubted.isdisjoint(d.keys) and not ignored(d.name)
     ]
+    found = _without_renamed(found)
     if not found:
         return
     counts = [d for d in found if isinstance(d.found, int)]
@@ -95,6 +96,16 @@ def _by_rules(
         notes=[*_because(first, config, expected), *told],
         help=_ways_out(first, own),
     )
+
+
+def _without_renamed(found: Sequence[Difference]) -> list[Difference]:
+    """Without tensors that are there under a longer or shorter name, which a loader takes as well:
+    `lm_head.weight` for `language_model.lm_head.weight`."""
+    lacking = [d for d in found if d.found is None]
+    beyond = [d for d in found if d.said is None]
+    pairs = [(x, y) for x in lacking for y in beyond if x.of.endswith(f".{y.of}") or y.of.endswith(f".{x.of}")]
+    renamed = {id(d) for pair in pairs for d in pair}
+    return [d for d in found if id(d) not in renamed]
 
 
 def _sentence(d: Difference) -> str:
@@ -162,8 +173,8 @@ def _by_agreement(
     for found in disagreements(made):
         key = _what(found)
         own = any(homes(settings.config, key))
-        # of a family that is inferred no one knows which key counts what, and W0580 says so
-        if key in usual or (template.family.inferred and not own):
+        # where no one knows which key counts what, W0580 says so
+        if key in usual or not own:
             continue
         yield finding(
             "E0472",

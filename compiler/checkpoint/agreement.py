@@ -75,9 +75,10 @@ def config_faults(model: Model) -> list[str]:
     tied = [rule for rule in model.family.ties if is_tied(model.config, rule) and rule.primary in model.tensors]
     broken = [(alias, rule.primary) for rule in tied for alias in rule.aliases if alias in model.tensors]
     said = [found.text for found in disagreements(model)]
+    twice = [alias for alias, _ in broken]
     return [
         *said,
-        *_unexpected(model, said),
+        *_unexpected(model, [*said, *(f"`{alias}`" for alias in twice)]),
         *(f"`{alias}` and `{primary}` are tied, but hold different bytes" for alias, primary in broken),
     ]
 
@@ -92,7 +93,7 @@ def _unexpected(model: Model, said: Sequence[str]) -> Iterator[str]:
     for found in differences(expected, model.config, shapes):
         if isinstance(found.found, int) or model.family.is_ignored(found.name):
             continue  # counts are among the disagreements
-        if any(f"`{key}`" in text for key in found.keys for text in said):
+        if any(f"`{key}`" in text for key in (found.of, *found.keys) for text in said):
             continue
         if found.said is None:
             yield f"`{found.of}` is stored, and config.json does not expect it"
