@@ -22,6 +22,7 @@ from ..evaluate.settings import Settings
 from ..family.config_keys import config_value, homes
 from ..family.expected import Difference, Expected, differences
 from ..plan.plan import Document
+from .layer_kinds import misplaced
 
 _MOST_TOLD = 4
 Shapes = Mapping[str, tuple[int, ...]]
@@ -30,7 +31,7 @@ Shapes = Mapping[str, tuple[int, ...]]
 def unloadable(
     elaboration: Elaboration, settings: Settings, origin: Model, documents: Sequence[Document]
 ) -> list[Diagnostic]:
-    """Errors (E0471, E0472) about an output whose config.json, one of its documents, expects other
+    """Errors (E0471 to E0473) about an output whose config.json, one of its documents, expects other
     tensors than it gets."""
     text = next((d.text for d in documents if d.name == CONFIG), None)
     if text is None:
@@ -46,7 +47,9 @@ def unloadable(
         return []  # codes have shapes of their own
     expected = template.family.expected
     if expected is None:
-        return list(_by_agreement(elaboration, settings, origin, config))
+        found = list(_by_agreement(elaboration, settings, origin, config))
+        # whoever gives keys by hand knows what they say of the layers
+        return found if found or settings.config else list(misplaced(elaboration, origin, config))
     return list(_by_rules(expected, settings, origin, config, written, given))
 
 
