@@ -31,8 +31,8 @@ Shapes = Mapping[str, tuple[int, ...]]
 def unloadable(
     elaboration: Elaboration, settings: Settings, origin: Model, documents: Sequence[Document]
 ) -> list[Diagnostic]:
-    """Errors (E0471 to E0473) about an output whose config.json, one of its documents, expects other
-    tensors than it gets."""
+    """Errors (E0471 to E0473) about an output whose config.json, one of its documents, expects
+    other tensors than it gets."""
     text = next((d.text for d in documents if d.name == CONFIG), None)
     if text is None:
         return []
@@ -176,8 +176,8 @@ def _by_agreement(
     for found in disagreements(made):
         key = _what(found)
         own = any(homes(settings.config, key))
-        # where no one knows which key counts what, W0580 says so
-        if key in usual or not own:
+        # of a family that is inferred no one knows which key counts what, and W0580 says so
+        if key in usual or (template.family.inferred and not own):
             continue
         yield finding(
             "E0472",
