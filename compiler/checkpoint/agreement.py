@@ -263,7 +263,8 @@ def _absent(model: Model) -> Iterator[Disagreement]:
     for role in ("embed", "norm"):
         for path in model.family.places.get(role, ()):
             name = f"{path}.weight"
-            if model.find(name) is None:
+            # a place may be a tensor by itself
+            if model.find(name) is None and model.find(path) is None:
                 yield Disagreement(f"there is no `{name}`, which the model's architecture has", True)
 
 

@@ -28,7 +28,7 @@ from .duplicates import output_duplicates
 from .layer_origins import Sources, layer_sources
 from .outline import outline
 from .outputs import OutputBuilder, ValueSource
-from .ties import output_ties
+from .ties import ended_together, output_ties
 from .vocabulary import Vocabulary
 
 
@@ -74,12 +74,14 @@ class _Elaborator:
         owner = owners(found)
         warnings = [*self.told, *shadowed(found, owner)]
         ties, kept, wrong_ties = output_ties(self.template, self.space, owner, self.vocabulary)
+        ended = ended_together(self.template, self.space, ties)
+        ties = {name: other for name, other in ties.items() if name not in ended}
         sources, unfit = layer_sources(self.settings, self.space, found, owner)
         self.errors += [*wrong, *wrong_ties, *(d for diagnostics in unfit.values() for d in diagnostics)]
         covered: dict[int, list[str]] = {c.assignment.number: [] for c in found}
         copied: list[str] = []
         missing: list[str] = []
-        duplicates = output_duplicates(self.template, self.space, owner, ties, self.vocabulary)
+        duplicates = ended | output_duplicates(self.template, self.space, owner, ties, self.vocabulary)
         make = OutputBuilder(self.settings, self.vocabulary, self.space, kept, self.errors, self.catalog, sources)
         given = {id(c): self.statement(c, owner, {**ties, **duplicates}) for c in found}
         rest = ValueSource(None, Leaf(self.template, None, self.template.span), self.template.span, {}, ())
@@ -104,7 +106,8 @@ class _Elaborator:
                 make.try_untied(self.statement(tie.covering, owner, {}), tie)
         for name, other in duplicates.items():
             if make.again(name, other):
-                covered[owner[name].assignment.number].append(name)
+                source = owner.get(name)
+                (covered[source.assignment.number] if source is not None else copied).append(name)
         for name, model, view in buffers_of(self.template, self.space, sources):
             make.copy(name, model, view)
             copied.append(name)

@@ -73,6 +73,21 @@ def output_ties(
     return found, kept, ties.errors
 
 
+def ended_together(template: Model, space: Space, ties: Mapping[str, str]) -> dict[str, str]:
+    """Of an output's ties those that end as another of the same config key does: each name, with
+    the one whose value it is to have, both stored.
+
+    By the one key a loader either makes all of them one tensor or each its own.
+    """
+    ended: dict[str, str] = {}
+    for key in {rule.config_key for rule in template.family.ties if rule.config_key is not None}:
+        rules = [rule for rule in template.family.ties if rule.config_key == key]
+        aliases = [(alias, rule.primary) for rule in rules for alias in rule.aliases if alias in template.aliases]
+        if any(alias in space.names and alias not in ties for alias, _ in aliases):
+            ended |= {alias: ties[alias] for alias, primary in aliases if ties.get(alias) == primary}
+    return ended
+
+
 class _Ties:
     def __init__(self, template: Model, space: Space, owner: Mapping[str, Covering]) -> None:
         self.template, self.space, self.owner = template, space, owner

@@ -47,9 +47,12 @@ def entry_of(model_type: str, architecture: str | None) -> Entry | None:
 
 def overlaid(entry: Entry, own: Mapping[str, Any]) -> Entry:
     """An entry with what another says otherwise: its tables add, an empty list taking a key away;
-    its values replace the entry's."""
+    its values replace the entry's, an empty list too taking them away."""
     entry = dict(entry)
     for key, value in own.items():
+        if value == []:
+            entry.pop(key, None)
+            continue
         if isinstance(value, dict) and key in entry:
             value = {k: v for k, v in {**entry[key], **value}.items() if v != []}
         entry[key] = value
