@@ -19,6 +19,7 @@ from ...grammar.source import Span
 from ..checkpoint.adapter import Adapter, AdapterPart
 from ..checkpoint.catalog import StoredTensor
 from ..checkpoint.model import Model
+from ..family.family import TieRule
 from ..family.parts import renamed
 from ..family.space import Space
 from ..ops.shapes import shape_text
@@ -80,8 +81,12 @@ def ended_together(template: Model, space: Space, ties: Mapping[str, str]) -> di
     By the one key a loader either makes all of them one tensor or each its own.
     """
     ended: dict[str, str] = {}
-    for key in {rule.config_key for rule in template.family.ties if rule.config_key is not None}:
-        rules = [rule for rule in template.family.ties if rule.config_key == key]
+    rules_of: dict[str, list[TieRule]] = {}
+    for rule in template.family.ties:
+        if rule.config_key is not None:
+            # that of the text model is the whole model's too (`config_keys.py`)
+            rules_of.setdefault(rule.config_key.removeprefix("text_config."), []).append(rule)
+    for rules in rules_of.values():
         aliases = [(alias, rule.primary) for rule in rules for alias in rule.aliases if alias in template.aliases]
         if any(alias in space.names and alias not in ties for alias, _ in aliases):
             ended |= {alias: ties[alias] for alias, primary in aliases if ties.get(alias) == primary}

@@ -107,6 +107,11 @@ class _Following:
             if self.sources[fact] != own:
                 moved.append(fact)
         for fact in moved:
+            if fact.items is not None and self._unknown(fact):
+                sources = self.sources[fact]
+                first = next(j for j, source in enumerate(sources) if source != (self.origin, j))
+                yield self._untold(fact, fact.items, first)
+                return
             for key in _carried(fact):
                 yield from self._carry(fact, key)
         done: list[LayerFact] = []
@@ -117,6 +122,14 @@ class _Following:
             if not self._list(fact) and not self._other_keys(fact, done):
                 yield self._refused(fact)
                 return
+
+    def _unknown(self, fact: LayerFact) -> bool:
+        """Whether the layers of a type differ in something by a rule that no table has, and the
+        config leaves it to that rule. The first layers alone are what they were."""
+        sources = self.sources[fact]
+        first = all(source == (self.origin, j) for j, source in enumerate(sources))
+        silent = fact.rule is None and not any(homes(self.config, fact.items or ""))
+        return silent and not first and self.family.version is not None
 
     # --- what is wanted, what there is
 
@@ -335,8 +348,14 @@ class _Following:
             _span(self.elaboration, self.stack, layer) or self.origin.span,
             f"layer {layer} of the output",
             notes=f"the config.json of `{model.label}` has no such list",
-            help=f"say what each layer is: `output(config={{{key}: […]}})`",
+            help=f"say what each layer is: `output(config={_nested(key)})`",
         )
+
+
+def _nested(key: str) -> str:
+    """A list under a dotted key, as a recipe writes it."""
+    outer, _, rest = key.partition(".")
+    return f"{{{outer}: {_nested(rest) if rest else '[…]'}}}"
 
 
 def _same_fact(family: Family, stack: LayerStack, fact: LayerFact, model: Model) -> tuple[StackFacts, LayerFact] | None:

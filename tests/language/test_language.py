@@ -62,7 +62,7 @@ def pool(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[Path, Chec
         at = folder / name
         at.mkdir()
         save_file(tensors, at / "model.safetensors", metadata={"format": "pt"})
-        # no architecture: which biases a config asks for is the last check's to know, not the language's
+        # no architecture: which biases a config asks for is the last check's to know
         config = {
             "model_type": "llama",
             "num_hidden_layers": depth,

@@ -13,7 +13,7 @@ from .places import places_of, table
 from .stacks import Found, depth_keys, extra_key, found_stacks, per_layer_lists
 from .subject import Subject, config_of, observed
 from .ties import all_tied, ties_of
-from .told import told_facts
+from .told import listed_fact, told_facts
 from .vocabulary import experts_key, vocabulary_of
 
 Entry = dict[str, Any]
@@ -76,7 +76,7 @@ def _stacks(subject: Subject, stacks: list[Found], known: dict[str, str]) -> tup
                 lists = []
             facts, silence = told_facts(subject, stack, known[stack.path])
             told = {fact.get("items") for fact in facts}
-            own["facts"] = [*facts, *({"items": key} for key in lists if key not in told)]
+            own["facts"] = [*facts, *(listed_fact(subject, key) for key in lists if key not in told)]
             defaults |= silence
         out[stack.name] = {key: value for key, value in own.items() if value}
     return out, defaults

@@ -101,7 +101,22 @@ def depth_keys(subject: Subject, stacks: Sequence[Found]) -> dict[str, str]:
             grown = {p for p, d in depths.items() if p not in found and after.get(p, 0) == d + more}
             found |= dict.fromkeys(grown, key)
             break
-    return found
+    said = dict(integers(subject.config))
+    # what grows with a key and is not as long as it says is not what it counts
+    found = {path: key for path, key in found.items() if said[key] == depths[path]}
+    return found | _by_name(stacks, found, said)
+
+
+def _by_name(stacks: Sequence[Found], found: Mapping[str, str], said: Mapping[str, int]) -> dict[str, str]:
+    """The key of a language model's stack that no key could be changed for, as where a list goes
+    with it."""
+    for stack in stacks:
+        if stack.name in ("layers", "text.layers") and stack.path not in found:
+            keys = [
+                key for key in ("num_hidden_layers", "text_config.num_hidden_layers") if said.get(key) == stack.depth
+            ]
+            return dict.fromkeys([stack.path], keys[0]) if len(keys) == 1 else {}
+    return {}
 
 
 def _lengths_with(subject: Subject, key: str, before: int, after: int) -> dict[str, int] | None:
