@@ -23,6 +23,8 @@ from ..family.space import Space
 Parts = frozenset[str]
 """The names below a layer."""
 _MOST_NAMED = 8
+_LETTERS = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZ*-|")
+"""Of which texts with a letter a layer are made, such as Nemotron-H's `hybrid_override_pattern`."""
 
 
 def misplaced(elaboration: Elaboration, origin: Model, config: Mapping[str, Any]) -> Iterator[Diagnostic]:
@@ -46,6 +48,18 @@ def misplaced(elaboration: Elaboration, origin: Model, config: Mapping[str, Any]
             if parts != known:
                 yield _error(elaboration, stack, j, parts, known, before)
                 break
+
+
+def says_of_layers(given: Mapping[str, Any]) -> bool:
+    """Whether a key that a recipe gives may say what kinds the layers are: a list, a number or a
+    text with a letter a layer can, a switch and the id of a token can't."""
+    for key, value in given.items():
+        letters = isinstance(value, str) and len(value) > 1 and set(value) <= _LETTERS
+        number = type(value) is int and not key.endswith("_id")
+        below = isinstance(value, Mapping) and says_of_layers(value)
+        if letters or number or below or isinstance(value, list | tuple):
+            return True
+    return False
 
 
 def _expected(j: int, before: Sequence[Parts], own: Sequence[Any], facts: Sequence[Any]) -> Parts | None:

